@@ -1,0 +1,5 @@
+"""``python -m hvx``"""
+
+from hvx.cli import main
+
+main(prog_name="hvx")

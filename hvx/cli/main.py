@@ -1,0 +1,30 @@
+"""``hvx``: the group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from hvx import __version__
+from hvx.cli.explain import explain
+from hvx.cli.figure import figure
+from hvx.cli.info import info
+from hvx.cli.reproduce import reproduce
+from hvx.cli.scenes import scenes
+from hvx.cli.train import train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hvx")
+def main() -> None:
+    """Explain why a network that joins image and question answered as it did.
+
+    \b
+    hvx reproduce                       the whole road on the built-in split, checked
+    hvx train configs/daquar.yaml       train a model
+    hvx explain configs/daquar.yaml     explain a split
+    hvx figure runs/daquar -o fig.png   draw explanations as in the paper
+    """
+
+
+for _command in (explain, figure, info, reproduce, scenes, train):
+    main.add_command(_command)

@@ -1,0 +1,317 @@
+"""The YAML tree, typed; the one place that knows a default.
+
+One file describes a model, its splits, its training and its explanation, so that ``hvx train`` and
+``hvx explain`` read the same file. Every key is checked: an unknown one is an error that names it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hvx.errors import HvxError, did_you_mean
+
+Activation = Literal["none", "tanh", "relu", "sigmoid"]
+Positive = Annotated[int, Field(gt=0)]
+Model = TypeVar("Model", bound=BaseModel)
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Deviation = Annotated[float, Field(gt=0)]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+_SOME_IDS = (1, 10, -1, 2**62)
+"""Ids that a pattern of image names must tell apart."""
+_PLAINLY = {"path_type": "expected a path", "model_type": "expected a section of keys"}
+"""Pydantic's kind of error → what to say in place of its own words, which speak of Python classes."""
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SplitConfig(Section):
+    """Where a split's questions, annotations and images lie (VQA JSON)."""
+
+    questions: Path
+    annotations: Path | None = None
+    images: Path
+    image_name: str = "COCO_val2014_{image_id:012d}.jpg"
+    objects: Path | None = None
+    """Table of the objects drawn and asked about; the built-in split has one."""
+    limit: Positive | None = None
+    """Take the first so many questions only."""
+
+    @field_validator("image_name")
+    @classmethod
+    def _names_an_image(cls, pattern: str) -> str:
+        try:
+            names = {pattern.format(image_id=image_id) for image_id in _SOME_IDS}
+        except Exception as error:  # str.format raises whatever a pattern leads it to
+            raise ValueError("expected a pattern such as 'COCO_val2014_{image_id:012d}.jpg'") from error
+        if len(names) < len(_SOME_IDS):
+            raise ValueError("the pattern must contain {image_id}")
+        return pattern
+
+
+class ImageConfig(Section):
+    """What happens to a photograph before it enters the network."""
+
+    size: Positive = 448
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[Deviation, Deviation, Deviation] = IMAGENET_STD
+
+
+class BackboneConfig(Section):
+    """Any torchvision CNN, cut at a named node of its graph."""
+
+    architecture: str = "resnet152"
+    node: str = "layer4"
+    """Node of torchvision's feature extraction; ``layer4.2.add`` is ResNet-152 ahead of its last ReLU."""
+    weights: str | None = None
+    """A torchvision weights name (``IMAGENET1K_V2``) or a file with a state dict; none: random."""
+
+
+class EncoderConfig(Section):
+    """The question encoder: word embeddings and a skip-thought GRU."""
+
+    tokenizer: Literal["nltk", "mcb"] = "nltk"
+    embedding: Positive = 620
+    hidden: Positive = 2400
+    candidate: Literal["reset_before", "reset_after"] = "reset_before"
+    """tanh(Wx + b + U(r∘h)) as in Torch7, or tanh(Wx + b + r∘(Uh)) as in skip-thoughts."""
+
+
+MLB_FORMS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "torch7": {"visual_projection": "per_glimpse"},
+    "vqa-pytorch": {
+        "visual_projection": "per_glimpse",
+        "attention_product_activation": "tanh",
+        "product_activation": "tanh",
+        "glimpses": 4,
+        "encoder": {"candidate": "reset_after", "tokenizer": "mcb"},
+    },
+}
+"""The three forms in which MLB exists, as the options in which each differs from the paper's."""
+
+
+class ModelConfig(Section):
+    """MLB (Eqs 4-8). ``form`` presets the options in which the three known forms differ."""
+
+    form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
+    image: ImageConfig = ImageConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    glimpses: Positive = 2
+    joint: Positive = 1200
+    """d per glimpse: V, Q and F are ``joint * glimpses`` wide, the attention's joint ``joint``."""
+    visual_projection: Literal["joint", "per_glimpse"] = "joint"
+    attention_visual_activation: Activation = "tanh"
+    attention_textual_activation: Activation = "tanh"
+    attention_product_activation: Activation = "none"
+    visual_activation: Activation = "tanh"
+    textual_activation: Activation = "tanh"
+    product_activation: Activation = "none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_form(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        form = given.get("form")
+        return _merge(MLB_FORMS.get(form, {}) if isinstance(form, str) else {}, given)
+
+
+class TrainConfig(Section):
+    """How ``hvx train`` trains the head over a frozen backbone."""
+
+    split: str = "train"
+    validation: str | None = "val"
+    answers: Positive = 2000
+    """Keep the most frequent answers."""
+    min_word_count: Positive = 1
+    epochs: Positive = 20
+    batch: Positive = 256
+    rate: Annotated[float, Field(gt=0)] = 1e-3
+    dropout: Fraction = 0.5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    gradient_clip: Annotated[float, Field(gt=0)] = 10.0
+    feature_cache: Path | None = None
+    """Folder for the frozen backbone's features; none: beside the checkpoint."""
+    backbone_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs in which the backbone first learns what lies in each cell (built-in split only)."""
+    backbone_batch: Positive = 64
+    backbone_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class ExplainConfig(Section):
+    """What ``hvx explain`` explains, and how."""
+
+    split: str = "val"
+    run: Path
+    batch_images: Positive = 8
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Processes that decode images ahead; 0 decodes in the main process."""
+    gradient: bool = False
+    """Also store the standardised gradient itself, C planes per question."""
+    shard_questions: Positive = 256
+    on_error: Literal["stop", "skip"] = "stop"
+    """On an image that cannot be read: stop, or list its questions in failures.jsonl and go on."""
+
+
+class Config(Section):
+    """The whole tree. Relative paths start from ``root``."""
+
+    root: Path = Path()
+    seed: Annotated[int, Field(ge=0)] = 0
+    checkpoint: Path
+    splits: dict[str, SplitConfig] = {}
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = TrainConfig()
+    explain: ExplainConfig | None = None
+
+    def path(self, path: Path) -> Path:
+        """``path`` with ``~`` and ``$VARIABLES`` expanded, relative to ``root`` unless absolute."""
+        return expanded(self.root) / expanded(path)
+
+    def split(self, name: str) -> SplitConfig:
+        """The split called ``name``, with its paths resolved.
+
+        Raises:
+            HvxError: no such split in the config.
+        """
+        if name not in self.splits:
+            known = ", ".join(sorted(self.splits)) or "none"
+            raise HvxError(
+                f"splits: no split '{name}'{did_you_mean(name, self.splits)}; the config has: {known}"
+            )
+        split = self.splits[name]
+        fields = ("questions", "annotations", "images", "objects")
+        found = {field: getattr(split, field) for field in fields}
+        return split.model_copy(update={k: self.path(v) for k, v in found.items() if v is not None})
+
+
+def expanded(path: Path) -> Path:
+    """``path`` with ``~`` and environment variables replaced.
+
+    Raises:
+        HvxError: it names no path, or the home folder of a user who is not there.
+    """
+    if "\0" in str(path):
+        raise HvxError(f"{str(path)!r}: a path cannot hold the character NUL")
+    try:
+        return Path(os.path.expandvars(path)).expanduser()
+    except RuntimeError:
+        raise HvxError(f"{path}: no home folder of that name") from None
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a config file.
+
+    Args:
+        path: the YAML file.
+        overrides: ``key.of.the.tree=value`` strings, the value read as YAML.
+
+    Raises:
+        HvxError: no such file, no YAML, an unknown key, a value of the wrong kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise HvxError(f"{path}: no such config file") from None
+    except (OSError, ValueError) as error:
+        raise HvxError(f"{path}: cannot be read as a config file: {error}") from None
+    try:
+        tree = yaml.safe_load(text)
+    except Exception as error:  # PyYAML's constructors raise whatever a malformed value leads them to
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        mark = getattr(error, "problem_mark", None)
+        where = f" on line {mark.line + 1}" if mark else ""
+        raise HvxError(f"{path}: not valid YAML{where}: {reason}") from None
+    if not isinstance(tree, dict):
+        raise HvxError(f"{path}: expected a mapping of keys such as 'checkpoint' and 'splits'")
+    for override in overrides or []:
+        _set(tree, override)
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], source: str) -> Config:
+    """Check a tree of plain values and make it a config; ``source`` names it in errors."""
+    return checked(Config, tree, source)
+
+
+def checked(kind: type[Model], tree: Any, source: str) -> Model:
+    """``tree`` as a ``kind``, or one line that names the first wrong key and what would be right."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        # A misspelt key that is required is two errors; the unknown one says more than the missing one.
+        first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+        key = ".".join(str(part) for part in first["loc"]) or "(top)"
+        if first["type"] == "extra_forbidden":
+            known = _keys_beside(kind, first["loc"])
+            raise HvxError(
+                f"{source}: unknown key '{key}'{did_you_mean(str(first['loc'][-1]), known)}; "
+                f"known here: {', '.join(known)}"
+            ) from None
+        if first["type"] == "missing":
+            raise HvxError(f"{source}: key '{key}' is missing") from None
+        message = _PLAINLY.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise HvxError(f"{source}: {key}: {message}, not {_short(first['input'])}") from None
+
+
+def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys known where the last part of ``loc`` was found."""
+    here: Any = kind
+    for part in loc[:-1]:
+        if get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
+            here = _section(here.model_fields[str(part)].annotation)
+    return sorted(here.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    """``annotation`` without an ``| None``."""
+    inside = [a for a in get_args(annotation) if a is not type(None)]
+    return inside[0] if len(inside) == 1 else annotation
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    """Write one ``a.b.c=value`` into ``tree``."""
+    key, sign, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise HvxError(f"--set {override}: expected key=value, such as explain.batch_images=4")
+    try:
+        value = yaml.safe_load(text)
+    except Exception:  # as in load
+        raise HvxError(f"--set {override}: '{text}' is not a YAML value") from None
+    for depth, part in enumerate(parts[:-1]):
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise HvxError(f"--set {override}: '{'.'.join(parts[: depth + 1])}' is a value, not a section")
+    tree[parts[-1]] = value
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` laid on ``under``, section by section; values that are sections already win whole."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""What goes in: questions, images, words, and the built-in split of drawn scenes."""

@@ -1,0 +1,80 @@
+"""Words: tokenizers and the vocabulary that turns tokens into rows of the embedding table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from hvx.errors import HvxError
+
+PADDING = 0
+"""Row of the embedding table that no word has."""
+UNKNOWN = "UNK"
+
+_MCB_DROPPED = re.compile(r"[?!'\"$:@(),.;]")
+_MCB_SPACES = re.compile(r"[-/]")
+
+
+@lru_cache(maxsize=1)
+def _nltk() -> Callable[[str], list[str]]:
+    from nltk.tokenize import NLTKWordTokenizer
+
+    return NLTKWordTokenizer().tokenize
+
+
+def tokenize_nltk(question: str) -> list[str]:
+    """NLTK's words in lower case; the question mark is a token (the paper's figures)."""
+    return _nltk()(question.lower())
+
+
+def tokenize_mcb(question: str) -> list[str]:
+    """vqa.pytorch's "mcb" tokens: lower case, punctuation dropped, hyphens and slashes split."""
+    return _MCB_SPACES.sub(" ", _MCB_DROPPED.sub("", question.lower())).split()
+
+
+TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"nltk": tokenize_nltk, "mcb": tokenize_mcb}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words in the order of the embedding table: word i has row i + 1, row 0 is padding."""
+
+    words: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.words)) != len(self.words):
+            twice = next(word for word, count in Counter(self.words).items() if count > 1)
+            raise HvxError(f"vocabulary: the word '{twice}' occurs twice")
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.words, start=1)}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def rows(self, tokens: Iterable[str]) -> list[int]:
+        """Rows of the embedding table; an unknown word has ``UNK``'s row, or padding's without one."""
+        unknown = self._rows.get(UNKNOWN, PADDING)
+        return [self._rows.get(token, unknown) for token in tokens]
+
+    @classmethod
+    def from_tokens(cls, questions: Iterable[Iterable[str]], min_count: int = 1) -> Vocabulary:
+        """Every token that occurs at least ``min_count`` times, and ``UNK``, in sorted order."""
+        counts = Counter(token for tokens in questions for token in tokens)
+        kept = {token for token, count in counts.items() if count >= min_count}
+        return cls(tuple(sorted(kept | {UNKNOWN})))
+
+
+def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of several questions side by side: (N, T) int64 padded on the right, and lengths (N)."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    matrix = np.full((len(rows), max(1, lengths.max(initial=0))), PADDING, np.int64)
+    for target, row in zip(matrix, rows, strict=True):
+        target[: len(row)] = row
+    return matrix, lengths

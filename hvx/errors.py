@@ -1,0 +1,25 @@
+"""The errors that reach a user. Imports nothing of hvx, so that every part can raise them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HvxError(Exception):
+    """The request cannot be carried out as written (exit status 2).
+
+    The message is one line that names the file, the key or the value, and what would be right.
+    """
+
+    exit_status = 2
+
+
+class BadImage(HvxError):
+    """One image cannot be read; the rest of a split may still be fine."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` where a known word is close to ``word``, else an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,1 @@
+"""What the explanations show: localisation, agreement with the attention, words; the report."""

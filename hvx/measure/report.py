@@ -1,0 +1,130 @@
+"""The checks of a run over the built-in split: measured, required, ok."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hvx.config import SplitConfig
+from hvx.data.objects import ObjectTable
+from hvx.data.scenes import PARTS_OF_SPEECH
+from hvx.errors import HvxError
+from hvx.measure.agreement import pooled, rank_correlation
+from hvx.measure.localisation import points_inside
+from hvx.measure.words import content_and_function, is_standardised, mean_z
+from hvx.progress import bar
+from hvx.store.reader import Item, RunReader
+
+SINGLE = ("attribute", "shape", "existence")
+"""Kinds whose questions ask about one object at most."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table. ``required`` is the least that passes; None: reported only."""
+
+    name: str
+    measured: float
+    required: float | None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.required is None or bool(self.measured >= self.required)
+
+
+@dataclass
+class _Tally:
+    """What one pass over the run collects."""
+
+    right: dict[str, list[bool]]
+    heat_hits: list[bool]
+    attention_hits: list[bool]
+    chance: list[float]
+    agreement: list[float]
+    words: list[tuple[list[str], list[float]]]
+
+
+def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
+    """The checks of the paper's two claims, on a run over the built-in split.
+
+    Raises:
+        HvxError: the split has no table of objects or masks, or the run is of another split.
+    """
+    tally = _collect(reader, split, ObjectTable(split))
+    means = mean_z(tally.words, content_and_function(PARTS_OF_SPEECH))
+    contrast = means["content"][0] - means["function"][0]
+    good = [is_standardised(np.array(z)) for _, z in tally.words]
+    single = [hit for kind in SINGLE for hit in tally.right.get(kind, [])]
+    others = {kind: hits for kind, hits in tally.right.items() if kind not in SINGLE}
+    aside = f"attention maps {np.mean(tally.attention_hits):.3f}, chance {np.mean(tally.chance):.3f}"
+    parts = ", ".join(
+        f"{tag} {mean:+.2f}" for tag, (mean, _) in _by_mean(mean_z(tally.words, PARTS_OF_SPEECH))
+    )
+    return [
+        Check("answers right: attribute, shape, existence", float(np.mean(single)), 0.97, _count(single)),
+        *(
+            Check(f"answers right: {kind}", float(np.mean(hits)), None, _count(hits))
+            for kind, hits in others.items()
+        ),
+        Check("heat map's maximum in the object asked about", float(np.mean(tally.heat_hits)), 0.90, aside),
+        Check(
+            "rank correlation, heat map with summed attention",
+            float(np.mean(tally.agreement)),
+            0.40,
+            _count(good),
+        ),
+        Check("mean z, content less function words", contrast, 1.0, parts),
+        Check("rows with Σz = 0, Σz² = n − 1, all finite", float(np.mean(good)), 1.0, _count(good)),
+    ]
+
+
+def _collect(reader: RunReader, split: SplitConfig, table: ObjectTable) -> _Tally:
+    tally = _Tally({}, [], [], [], [], [])
+    for number in bar(range(len(reader)), "measuring", "explanation"):
+        item = reader[number]
+        asked = table.asked.get(item.question_id)
+        if asked is None:
+            raise HvxError(
+                f"{split.objects}: no question {item.question_id}, which {reader.path} explains; "
+                "the run is of another split"
+            )
+        tally.right.setdefault(asked.kind, []).append(item.answer == item.ground_truth)
+        tally.words.append((item.tokens, item.token_z))
+        summed = item.attention.sum(0)
+        tally.agreement.append(rank_correlation(pooled(item.heatmap, summed.shape), summed))
+        if asked.kind in SINGLE and asked.labels:
+            _localise(tally, item, summed, np.isin(table.mask(item.image_id), asked.labels))
+    return tally
+
+
+def _localise(tally: _Tally, item: Item, summed: np.ndarray, inside: np.ndarray) -> None:
+    tally.heat_hits.append(points_inside(item.heatmap, inside))
+    tally.attention_hits.append(points_inside(summed, inside))
+    tally.chance.append(float(inside.mean()))
+
+
+def _by_mean(means: dict[str, tuple[float, int]]) -> list[tuple[str, tuple[float, int]]]:
+    return sorted(means.items(), key=lambda row: -row[1][0])
+
+
+def _count(values: list[Any]) -> str:
+    return f"n = {len(values):,}"
+
+
+def as_table(checks: Iterable[Check]) -> str:
+    """The checks as a Markdown table."""
+    rows = ["| check | measured | required | ok | |", "|---|---|---|---|---|"]
+    for check in checks:
+        required = "reported" if check.required is None else f"≥ {check.required:.2f}"
+        verdict = "" if check.required is None else ("yes" if check.ok else "NO")
+        rows.append(f"| {check.name} | {check.measured:.3f} | {required} | {verdict} | {check.note} |")
+    return "\n".join(rows)
+
+
+def as_json(checks: Iterable[Check]) -> list[dict[str, Any]]:
+    """The checks as plain values."""
+    return [{**asdict(check), "ok": check.ok} for check in checks]

@@ -1,0 +1,43 @@
+"""Which words does the question's explanation rest on?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+CONTENT = ("NOUN", "VERB", "ADJ", "ADV")
+"""Parts of speech that carry content; all others serve (universal tags, and WH)."""
+
+
+def mean_z(
+    rows: Iterable[tuple[list[str], list[float]]], group: Mapping[str, str]
+) -> dict[str, tuple[float, int]]:
+    """Mean z by group, and how many tokens it is of.
+
+    Args:
+        rows: tokens and z of each question.
+        group: token → its group; tokens without one are left out.
+    """
+    found: dict[str, list[float]] = {}
+    for tokens, z in rows:
+        for token, value in zip(tokens, z, strict=True):
+            if token in group:
+                found.setdefault(group[token], []).append(value)
+    return {name: (float(np.mean(values)), len(values)) for name, values in sorted(found.items())}
+
+
+def content_and_function(part_of_speech: Mapping[str, str]) -> dict[str, str]:
+    """Token → ``content`` or ``function``, by its part of speech."""
+    return {token: "content" if tag in CONTENT else "function" for token, tag in part_of_speech.items()}
+
+
+def is_standardised(z: np.ndarray, tolerance: float = 1e-4) -> bool:
+    """Whether a row is what Eq. 11 makes: finite, Σz = 0 and Σz² = n − 1, or zeros (equal saliencies)."""
+    z = np.asarray(z, np.float64)
+    if not np.isfinite(z).all():
+        return False
+    spread = float(np.sum(z * z))
+    return abs(float(z.sum())) <= tolerance and (
+        spread == 0 or abs(spread - (len(z) - 1)) <= tolerance * len(z)
+    )

@@ -1,0 +1,159 @@
+"""Any torchvision CNN, cut at a named node of its graph; frozen under the Hadamard model."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.fx import GraphModule, symbolic_trace
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from hvx.config import BackboneConfig
+from hvx.errors import HvxError, did_you_mean
+
+_OWN_SIZES = {"resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1])}
+"""Sizes of torchvision's networks that torchvision has no name for."""
+
+
+class Backbone(nn.Module):
+    """Normalised images (B, C, H, W) → features (B, M, S, S), in evaluation mode and without gradients
+    to its weights. ``network`` is the cut graph."""
+
+    def __init__(self, network: GraphModule) -> None:
+        super().__init__()
+        self.network: GraphModule = network
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images)["features"]
+        return features
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stays in evaluation mode: the backbone is frozen, its BatchNorm statistics too."""
+        del mode
+        return super().train(False)
+
+
+def cut_network(config: BackboneConfig, network: nn.Module) -> GraphModule:
+    """The part of a torchvision network that leads to the config's node, as a traced graph.
+
+    Raises:
+        HvxError: the network has no such node.
+    """
+    nodes = get_graph_node_names(network)[1]
+    try:
+        extracted = create_feature_extractor(network, {config.node: "features"})
+    except ValueError:
+        raise HvxError(
+            f"model.backbone.node: {config.architecture} has no node '{config.node}'"
+            f"{did_you_mean(config.node, nodes)}; its last ones are: {', '.join(nodes[-6:])}"
+        ) from None
+    # torchvision keeps its own blocks (convolution, norm, activation) whole, and so hides the
+    # activations inside of them; a second trace opens all but PyTorch's own modules.
+    return symbolic_trace(extracted.eval())
+
+
+def new_network(architecture: str) -> nn.Module:
+    """A torchvision network with random weights.
+
+    Raises:
+        HvxError: torchvision has no network of that name.
+    """
+    if architecture in _OWN_SIZES:
+        return _OWN_SIZES[architecture]()
+    known = [*torchvision.models.list_models(module=torchvision.models), *_OWN_SIZES]
+    if architecture not in known:
+        raise HvxError(
+            f"model.backbone.architecture: torchvision has no network '{architecture}'"
+            f"{did_you_mean(architecture, known)}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notices about the initialisation of GoogLeNet and Inception
+        network: nn.Module = torchvision.models.get_model(architecture, weights=None)
+    return network
+
+
+def is_weights_name(config: BackboneConfig) -> bool:
+    """Whether ``weights`` names weights that torchvision publishes for the architecture."""
+    return config.weights is not None and config.weights in _published(config)
+
+
+def _published(config: BackboneConfig) -> Mapping[str, Any]:
+    """torchvision's weights for the architecture, by name."""
+    if config.architecture in _OWN_SIZES:
+        return {}
+    members: Mapping[str, Any] = torchvision.models.get_model_weights(config.architecture).__members__
+    return members
+
+
+def build_backbone(config: BackboneConfig, root: Path = Path()) -> Backbone:
+    """The backbone a config asks for, its weights loaded.
+
+    Raises:
+        HvxError: no such network, node, weights name or file, or weights of another network.
+    """
+    network = new_network(config.architecture)
+    if config.weights is not None:
+        load_weights(network, config, root)
+    return Backbone(cut_network(config, network))
+
+
+def load_weights(network: nn.Module, config: BackboneConfig, root: Path) -> None:
+    """Fill ``network`` from a torchvision weights name or from a local file with a state dict."""
+    assert config.weights is not None
+    if is_weights_name(config):
+        state = _published_state(config)
+        source = config.weights
+    else:
+        path = root / config.weights
+        if not path.is_file():
+            names = ", ".join(_published(config)) or "none"
+            raise HvxError(
+                f"model.backbone.weights: '{config.weights}' is neither a file nor one of torchvision's "
+                f"weights for {config.architecture} ({names})"
+            )
+        state, source = read_state_dict(path), str(path)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).splitlines()
+        reason = detail[1].strip() if len(detail) > 1 else detail[0]
+        raise HvxError(f"{source}: not the weights of {config.architecture}: {reason:.200}") from None
+
+
+def _published_state(config: BackboneConfig) -> dict[str, Tensor]:
+    weights = _published(config)[str(config.weights)]
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise HvxError(
+            f"model.backbone.weights: {config.weights} could not be fetched from {weights.url} ({error}); "
+            "fetch it elsewhere and give its file"
+        ) from None
+    return state
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, tensors only: nothing else is unpickled.
+
+    Raises:
+        HvxError: not a file of tensors by name.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HvxError(
+            f"{path}: not a state dict of tensors that can be read safely: {reason:.120}"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise HvxError(f"{path}: expected a state dict, tensors by name")
+    return {str(name): tensor for name, tensor in state.items()}

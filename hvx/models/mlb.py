@@ -1,0 +1,101 @@
+"""Multimodal low-rank bilinear attention networks (MLB), Eqs 4-8 of the paper, in their three forms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hvx.config import ModelConfig
+from hvx.models.encoder import QuestionEncoder
+from hvx.models.joint import Joint
+
+_ACTIVATIONS = {"none": lambda x: x, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
+
+
+class MLB(nn.Module):
+    """Attention and joint by low-rank bilinear pooling, over features that a frozen backbone makes.
+
+    The forms (the paper, the author's Torch7 code, the vqa.pytorch port) differ in the options
+    ``visual_projection`` and ``*_activation`` of the config; there is one model.
+
+    Args:
+        config: sizes, glimpses G and activations.
+        channels: M, channels of the features.
+        words: size of the vocabulary.
+        answers: A.
+        dropout: share dropped ahead of each projection in training.
+    """
+
+    def __init__(
+        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = dropout
+        glimpses, joint, question = config.glimpses, config.joint, config.encoder.hidden
+        self.encoder = QuestionEncoder(config.encoder, words)
+        self.attention_textual = nn.Linear(question, joint)
+        self.attention_visual = nn.Linear(channels, joint)
+        self.attention_output = nn.Linear(joint, glimpses)
+        self.textual = nn.Linear(question, joint * glimpses)
+        if config.visual_projection == "joint":
+            self.visual = nn.ModuleList([nn.Linear(channels * glimpses, joint * glimpses)])
+        else:
+            self.visual = nn.ModuleList(nn.Linear(channels, joint) for _ in range(glimpses))
+        self.classifier = nn.Linear(joint * glimpses, answers)
+
+    def image_terms(self, features: Tensor) -> Tensor:
+        """σ(V_F F) of Eq. 4, which depends on the image alone: (B, M, S, S) → (B, S², d)."""
+        cells = self._drop(features.flatten(2).transpose(1, 2))
+        return self._activate("attention_visual", self.attention_visual(cells))
+
+    def forward(
+        self, features: Tensor, terms: Tensor, images: Tensor, embeddings: Tensor, lengths: Tensor
+    ) -> Joint:
+        """Join N questions with the images they ask about.
+
+        Args:
+            features: (B, M, S, S).
+            terms: ``image_terms(features)``.
+            images: (N) the image, 0 … B − 1, of each question.
+            embeddings: (N, T, E) from ``encoder.embed``.
+            lengths: (N) tokens of each question.
+        """
+        question = self._drop(self.encoder(embeddings, lengths))
+        attention = self.attend(question, terms.index_select(0, images))
+        pooled = torch.bmm(
+            attention, features.index_select(0, images).flatten(2).transpose(1, 2)
+        )  # Eq. 5: (N, G, M)
+        visual = self._activate("visual", self._project(self._drop(pooled)))
+        textual = self._activate("textual", self.textual(question))
+        product = textual * visual  # Eq. 6
+        logits = self.classifier(self._drop(self._activate("product", product)))  # Eq. 7
+        lattice = features.shape[-2:]
+        return Joint(visual, textual, product, attention.unflatten(2, lattice), logits)
+
+    def attend(self, question: Tensor, terms: Tensor) -> Tensor:
+        """α of Eq. 4, (N, G, S²), from q (N, hidden) and the image's terms (N, S², d)."""
+        # Dropping channels of this side drops them from the product, in every cell alike.
+        textual = self._drop(self._activate("attention_textual", self.attention_textual(question)))
+        if self.config.attention_product_activation == "none":
+            # P(q ∘ v) = (P ∘ q) v: the product (N, S², d) need not be laid out.
+            weights = self.attention_output.weight * textual.unsqueeze(1)
+            logits = torch.baddbmm(self.attention_output.bias.view(1, -1, 1), weights, terms.transpose(1, 2))
+        else:
+            product = self._activate("attention_product", textual.unsqueeze(1) * terms)
+            logits = self.attention_output(product).transpose(1, 2)
+        return functional.softmax(logits, dim=2)
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        """W v̂: one Linear over the concatenated glimpses, or one for each. (N, G, M) → (N, d·G)."""
+        if len(self.visual) == 1:
+            projected: Tensor = self.visual[0](pooled.flatten(1))
+            return projected
+        return torch.cat([linear(pooled[:, g]) for g, linear in enumerate(self.visual)], dim=1)
+
+    def _activate(self, place: str, x: Tensor) -> Tensor:
+        return _ACTIVATIONS[getattr(self.config, f"{place}_activation")](x)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training)

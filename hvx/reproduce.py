@@ -1,0 +1,141 @@
+"""The whole road on the built-in split: scenes, training, explanation, figures, checks."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from hvx.config import load
+from hvx.data.scenes import write_scenes
+from hvx.errors import HvxError
+from hvx.files import read_json, whole_file, write_json
+from hvx.measure.report import SINGLE, Check, as_json, as_table, check_run
+from hvx.run.local import explain_split
+from hvx.store.reader import RunReader
+from hvx.train.model import train_model
+from hvx.view.run import write_figure
+
+REPORT = "reproduce.json"
+"""Marks a folder as one that a reproduction may replace."""
+
+VALIDATION = "val"
+"""The split that configs/scenes.yaml explains."""
+_ROWS = 3
+_WIDTH = 1200
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of it: the checks, the figures' files with what they show, seconds of each stage."""
+
+    checks: list[Check]
+    figures: dict[Path, str]
+    seconds: dict[str, float]
+
+
+def reproduce(
+    folder: Path,
+    train: int,
+    val: int,
+    seed: int,
+    device: torch.device,
+    overrides: list[str],
+    say: Callable[[str], None],
+) -> Reproduction:
+    """Draw a split, train on it, explain its val scenes, draw Figures 2-5 and check the paper's claims.
+
+    Everything comes from the seed. The folder then holds ``scenes/``, ``model.safetensors``, ``run/``,
+    ``figures/``, ``report.md`` and ``reproduce.json``.
+
+    Args:
+        folder: a new folder, or one that an earlier reproduction filled, which is replaced.
+        train: scenes to train on.
+        val: scenes to explain.
+        seed: of everything.
+        device: where the networks run.
+        overrides: ``key=value`` strings laid over ``configs/scenes.yaml``.
+        say: called with a line at the end of each stage.
+
+    Raises:
+        HvxError: the folder holds something else.
+    """
+    with as_file(files("hvx") / "configs" / "scenes.yaml") as path:
+        config = load(path, [f"root={folder}", f"seed={seed}", *overrides])
+    _clear(folder)
+    seconds: dict[str, float] = {}
+
+    def stage(name: str, work: Callable[[], Result]) -> Result:
+        start = time.perf_counter()
+        result = work()
+        seconds[name] = round(time.perf_counter() - start, 1)
+        say(f"{name}: {seconds[name]:.1f} s")
+        return result
+
+    write_json(folder / REPORT, {"finished": False})
+    stage("scenes", lambda: write_scenes(folder / "scenes", train, val, config.model.image.size, seed))
+    metrics = stage("training", lambda: train_model(config, device))
+    seconds |= {f"training: {part}": value for part, value in metrics["seconds"].items()}
+    summary = stage("explanation", lambda: explain_split(config, device))
+    reader = RunReader(summary.run)
+    figures = stage("figures", lambda: _figures(reader, folder / "figures", seed))
+    checks = stage("checks", lambda: check_run(reader, config.split(VALIDATION)))
+    reader.close()
+    _report(folder, checks, figures, seconds)
+    return Reproduction(checks, figures, seconds)
+
+
+def _clear(folder: Path) -> None:
+    """Empty a folder of an earlier reproduction; refuse one of anything else."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not (folder / REPORT).is_file():
+            raise HvxError(
+                f"{folder}: not empty and not of an earlier reproduction; give a new folder with -o"
+            )
+        shutil.rmtree(folder)
+
+
+def _figures(reader: RunReader, folder: Path, seed: int) -> dict[Path, str]:
+    """The paper's four figures. Rows are drawn by lot, not picked for their looks."""
+    kinds, right = reader.column("question_type"), reader.column("answer") == reader.column("ground_truth")
+    rng = np.random.default_rng(seed)
+
+    def some(wanted: np.ndarray, count: int) -> list[int]:
+        return [int(n) for n in rng.permutation(np.flatnonzero(wanted))[:count]]
+
+    figures = {
+        "figure2": (
+            "one question each: attribute, shape, existence",
+            [n for k in SINGLE for n in some(kinds == k, 1)],
+        ),
+        "figure3": ("attribute, shape and existence", some(np.isin(kinds, SINGLE), _ROWS)),
+        "figure4": ("counts and relations", some(~np.isin(kinds, SINGLE), _ROWS)),
+        "figure5": ("wrong answers", some(~right, _ROWS) or some(right, _ROWS)),
+    }
+    for name, (_, numbers) in figures.items():
+        write_figure(reader, numbers, folder / f"{name}.png", _WIDTH)
+    return {folder / f"{name}.png": caption for name, (caption, _) in figures.items()}
+
+
+def _report(folder: Path, checks: list[Check], figures: dict[Path, str], seconds: dict[str, float]) -> None:
+    with whole_file(folder / "report.md") as part:
+        part.write_text(as_table(checks) + "\n", encoding="utf-8")
+    run = read_json(folder / "run" / "run.json", "the run's description")
+    report = {
+        "finished": True,
+        "checks": as_json(checks),
+        "figures": {path.name: caption for path, caption in figures.items()},
+        "seconds": seconds,
+        "versions": run["versions"],
+        "device": run["device"],
+    }
+    write_json(folder / REPORT, report, indent=1)

@@ -1,0 +1,52 @@
+"""What a shard holds. Item i has the same i in every dataset; shapes are per item."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+VERSION = 1
+METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation with F constant; Eqs 9-11, n - 1"
+
+TEXT = h5py.string_dtype("utf-8")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A dataset of the run. ``axes`` names its axes after the first, ``fill`` pads short items."""
+
+    dtype: Any
+    axes: str = ""
+    fill: Any = 0
+    optional: bool = False
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is large enough to be worth compressing."""
+        return len(self.axes) >= 2
+
+
+FIELDS: dict[str, Field] = {
+    "question_id": Field(np.int64),
+    "image_id": Field(np.int64),
+    "question": Field(TEXT, fill=""),
+    "image_path": Field(TEXT, fill=""),
+    "answer": Field(TEXT, fill=""),
+    "ground_truth": Field(TEXT, fill=""),
+    "question_type": Field(TEXT, fill=""),
+    "answer_type": Field(TEXT, fill=""),
+    "probability": Field(np.float32),
+    "top_answers": Field(TEXT, "K", ""),
+    "top_probabilities": Field(np.float32, "K", np.nan),
+    "tokens": Field(TEXT, "T", ""),
+    "length": Field(np.int32),
+    "token_saliency": Field(np.float32, "T", np.nan),
+    "token_z": Field(np.float32, "T", np.nan),
+    "attention": Field(np.float32, "GSR"),
+    "heatmap": Field(np.float16, "HW"),
+    "gradient": Field(np.float16, "CHW", optional=True),
+}
+"""Axes: K the five likeliest answers, T tokens, G glimpses, S×R lattice, C channels, H×W pixels."""

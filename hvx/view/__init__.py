@@ -1,0 +1,1 @@
+"""Explanations as pictures: maps over photographs, coloured questions, the paper's figures."""

@@ -1,0 +1,257 @@
+"""The text under a row of pictures: the question's tokens coloured by z, and the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+RGB = tuple[int, int, int]
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+
+Z_LIMIT = 2.0
+"""Tokens at or beyond ±2 have the scale's end colours, so that one z has one colour in all figures."""
+
+LOW, NEUTRAL, HIGH = (33, 102, 172), (240, 240, 240), (178, 24, 43)
+"""The ends and the middle of the blue-to-red scale that ColorBrewer lists as safe for the colour-blind."""
+
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+VALUE_INK, WRONG_INK = (64, 64, 64), (178, 24, 43)
+
+SMALLEST_TEXT = 10
+"""Pixels; the built-in font blurs below."""
+
+_SUPERSAMPLING = 4
+"""Rounded corners and slanted lines are drawn so many times larger, then scaled down to be smooth."""
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """Sizes of the type in pixels."""
+
+    token: int
+    value: int
+
+    @classmethod
+    def for_width(cls, width: int) -> TextSizes:
+        """The sizes in a figure of ``width`` pixels: about 55 characters of question to a line."""
+        return cls(max(SMALLEST_TEXT, round(width / 57)), max(SMALLEST_TEXT, round(width / 80)))
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A token on its colour, its z-score beneath. Of several lines where the token alone fills a line."""
+
+    lines: tuple[str, ...]
+    value: str
+    fill: RGB
+    ink: RGB
+    box: Box
+    value_box: Box
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``predicted (ground truth)``; a cross stands before a wrong one."""
+
+    lines: tuple[str, ...]
+    ink: RGB
+    box: Box
+    cross: Box | None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What stands under one row of pictures; boxes count from the panel's upper left corner."""
+
+    width: int
+    height: int
+    sizes: TextSizes
+    chips: tuple[Chip, ...]
+    answer: Answer
+
+
+def lay_out(
+    tokens: Sequence[str],
+    z: Sequence[float],
+    answer: tuple[str, str],
+    width: int,
+    answer_width: int,
+    sizes: TextSizes,
+) -> Panel:
+    """Places the tokens from left to right, line by line, and the answer at the right.
+
+    Args:
+        tokens: the question's tokens.
+        z: one z-score for each; one that is no finite number has the neutral colour.
+        answer: predicted answer, ground truth ("" where unknown).
+        width: of the panel in pixels.
+        answer_width: of the column at the right, within ``width``, that holds the answer.
+        sizes: of the type.
+    """
+    gap = sizes.token // 2
+    chips, chips_height = _place_chips(tokens, z, width - answer_width - gap, sizes)
+    placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
+    return Panel(width, max(chips_height, placed.box[3]), sizes, chips, placed)
+
+
+def paint(panel: Panel, picture: Image.Image, left: int, top: int) -> None:
+    """Draws a panel into an RGB picture, its upper left corner at (left, top)."""
+    draw, sizes = ImageDraw.Draw(picture), panel.sizes
+    for chip in panel.chips:
+        x0, y0, x1, _ = box = _moved(chip.box, left, top)
+        _paint_chip(picture, box, chip.fill, radius=sizes.token // 4)
+        write(draw, chip.lines, ((x0 + x1) / 2, y0 + _padding(sizes)), sizes.token, chip.ink)
+        x0, y0, x1, _ = _moved(chip.value_box, left, top)
+        write(draw, (chip.value,), ((x0 + x1) / 2, y0), sizes.value, VALUE_INK)
+    x0, y0, x1, _ = _moved(panel.answer.box, left, top)
+    write(draw, panel.answer.lines, ((x0 + x1) / 2, y0), sizes.token, panel.answer.ink)
+    if panel.answer.cross:
+        _paint_cross(picture, _moved(panel.answer.cross, left, top), panel.answer.ink)
+
+
+def value_text(z: float) -> str:
+    """A z-score as the paper prints it: at most four decimals, no zeros at the end."""
+    if not math.isfinite(z):
+        return "n/a"
+    text = f"{z:.4f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def chip_colour(z: float) -> RGB:
+    """The colour of a z-score: blue below 0, through light grey, to red above."""
+    place = max(-1.0, min(1.0, z / Z_LIMIT)) if math.isfinite(z) else 0.0
+    end = HIGH if place > 0 else LOW
+    red, green, blue = (round(n + (e - n) * abs(place)) for n, e in zip(NEUTRAL, end, strict=True))
+    return red, green, blue
+
+
+def ink_on(fill: RGB) -> RGB:
+    """Black or white, whichever stands out more; the better of the two is never below 4.5:1."""
+    return max(BLACK, WHITE, key=lambda ink: contrast(ink, fill))
+
+
+def contrast(one: RGB, other: RGB) -> float:
+    """Contrast ratio of two colours as WCAG 2 defines it, 1 to 21."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@lru_cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that comes with Pillow, so that figures look alike on every machine."""
+    loaded = ImageFont.load_default(size)
+    assert isinstance(loaded, ImageFont.FreeTypeFont)
+    return loaded
+
+
+def line_height(size: int) -> int:
+    """Pixels from one line of text to the next."""
+    return sum(font(size).getmetrics())
+
+
+def wrap(text: str, size: int, width: float) -> tuple[str, ...]:
+    """Text in lines no wider than ``width`` pixels; a word that is wider by itself is broken."""
+    measure = font(size).getlength
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if measure(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and measure(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return tuple(lines)
+
+
+def write(
+    draw: ImageDraw.ImageDraw, lines: Sequence[str], at: tuple[float, float], size: int, ink: RGB
+) -> None:
+    """Draws lines of text, each centred on ``at``'s x, the first line's top at ``at``'s y."""
+    for row, line in enumerate(lines):
+        draw.text((at[0], at[1] + row * line_height(size)), line, ink, font(size), anchor="ma")
+
+
+def _place_chips(
+    tokens: Sequence[str], z: Sequence[float], width: int, sizes: TextSizes
+) -> tuple[tuple[Chip, ...], int]:
+    """The chips and the height that they take."""
+    gap, value_height = sizes.token // 2, line_height(sizes.value)
+    chips: list[Chip] = []
+    left = top = bottom = 0
+    for token, score in zip(tokens, z, strict=True):
+        lines, value = wrap(token, sizes.token, width - 2 * _padding(sizes)), value_text(score)
+        chip_width, chip_height = _chip_size(lines, value, sizes)
+        if left and left + chip_width > width:
+            left, top = 0, bottom + gap
+        box = (left, top, left + chip_width, top + chip_height)
+        value_box = (left, box[3], box[2], box[3] + value_height)
+        fill = chip_colour(score)
+        chips.append(Chip(lines, value, fill, ink_on(fill), box, value_box))
+        left, bottom = box[2] + gap, max(bottom, value_box[3])
+    return tuple(chips), bottom
+
+
+def _chip_size(lines: Sequence[str], value: str, sizes: TextSizes) -> tuple[int, int]:
+    token_width = math.ceil(max(font(sizes.token).getlength(line) for line in lines)) + 2 * _padding(sizes)
+    value_width = math.ceil(font(sizes.value).getlength(value))
+    return max(token_width, value_width), len(lines) * line_height(sizes.token) + 2 * _padding(sizes)
+
+
+def _place_answer(predicted: str, ground_truth: str, left: int, width: int, sizes: TextSizes) -> Answer:
+    """The answer, centred in a column of ``width`` pixels from ``left``, on the first token's height."""
+    wrong = ground_truth != "" and ground_truth.strip().casefold() != predicted.strip().casefold()
+    text = f"{predicted} ({ground_truth})" if ground_truth else predicted
+    # The cross is as high as the font's capitals and stands on the first line.
+    top, height = _padding(sizes), line_height(sizes.token)
+    cross_side = round(sizes.token * 0.7) if wrong else 0
+    indent = cross_side + sizes.token // 3 if wrong else 0
+    lines = wrap(text, sizes.token, width - indent)
+    text_width = math.ceil(max(font(sizes.token).getlength(line) for line in lines))
+    start = left + max(0, width - indent - text_width) // 2
+    cross_top = top + round(font(sizes.token).getmetrics()[0] - sizes.token * 0.7)
+    cross = (start, cross_top, start + cross_side, cross_top + cross_side) if wrong else None
+    box = (start + indent, top, start + indent + text_width, top + len(lines) * height)
+    return Answer(lines, WRONG_INK if wrong else BLACK, box, cross)
+
+
+def _padding(sizes: TextSizes) -> int:
+    return sizes.token // 4
+
+
+def _moved(box: Box, right: int, down: int) -> Box:
+    return box[0] + right, box[1] + down, box[2] + right, box[3] + down
+
+
+def _paint_chip(picture: Image.Image, box: Box, fill: RGB, radius: int) -> None:
+    mask = Image.new("L", ((box[2] - box[0]) * _SUPERSAMPLING, (box[3] - box[1]) * _SUPERSAMPLING))
+    corner = (mask.width - 1, mask.height - 1)
+    ImageDraw.Draw(mask).rounded_rectangle((0, 0, *corner), radius * _SUPERSAMPLING, 255)
+    picture.paste(fill, box, mask.reduce(_SUPERSAMPLING))
+
+
+def _paint_cross(picture: Image.Image, box: Box, ink: RGB) -> None:
+    side = (box[2] - box[0]) * _SUPERSAMPLING
+    thick = side // 5
+    near, far = thick // 2, side - 1 - thick // 2
+    mask = Image.new("L", (side, side))
+    ImageDraw.Draw(mask).line((near, near, far, far), 255, thick)
+    ImageDraw.Draw(mask).line((near, far, far, near), 255, thick)
+    picture.paste(ink, box, mask.reduce(_SUPERSAMPLING))
+
+
+def _luminance(colour: RGB) -> float:
+    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2)."""
+    red, green, blue = (
+        level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4
+        for level in (channel / 255 for channel in colour)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

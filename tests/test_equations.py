@@ -1,0 +1,242 @@
+"""Eqs 2-11 computed a second, slow way in float64: numpy loops, and derivatives by complex steps.
+
+A complex step differentiates an analytic function exactly: the imaginary part of f(x + ih) over h is
+f'(x) to rounding, with no difference of near numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hvx.config import ModelConfig
+from hvx.explain.hadamard import head_gradients
+from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.models.mlb import MLB
+
+TOLERANCE = 1e-9
+STEP = 1e-30
+CHANNELS, LATTICE, WORDS, ANSWERS = 3, 2, 6, 4
+LENGTHS = [4, 2]
+ROWS = [[1, 3, 2, 6], [5, 4, 0, 0]]
+IMAGES = [1, 0]
+
+FORMS: dict[str, dict[str, Any]] = {
+    "paper": {"form": "paper", "glimpses": 2},
+    "torch7": {"form": "torch7", "glimpses": 2},
+    "vqa-pytorch": {"form": "vqa-pytorch", "glimpses": 3},
+    "one glimpse, sigmoid": {"form": "torch7", "glimpses": 1, "attention_product_activation": "sigmoid"},
+}
+
+
+def _model(form: str) -> MLB:
+    torch.manual_seed(3)
+    options = FORMS[form]
+    encoder = {**({"candidate": "reset_after"} if form == "vqa-pytorch" else {}), "embedding": 3, "hidden": 4}
+    config = ModelConfig.model_validate({**options, "encoder": encoder, "joint": 3})
+    model = MLB(config, CHANNELS, WORDS, ANSWERS).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return model
+
+
+def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(4)
+    features = torch.randn(2, CHANNELS, LATTICE, LATTICE, dtype=torch.float64)
+    return features, torch.tensor(IMAGES), torch.tensor(ROWS), torch.tensor(LENGTHS)
+
+
+class SlowMLB:
+    """Eqs 4-8 for one question on one image, written out cell by cell. Analytic in its arguments."""
+
+    def __init__(self, model: MLB) -> None:
+        self.p = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+        self.config = model.config
+
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        bias = self.p.get(f"{name}.bias")
+        product = np.array([sum(w * v for w, v in zip(row, x, strict=True)) for row in self.p[f"{name}.weight"]])
+        return product if bias is None else product + bias
+
+    def activate(self, kind: str, x: np.ndarray) -> np.ndarray:
+        return {"none": lambda v: v, "tanh": np.tanh, "sigmoid": lambda v: 1 / (1 + np.exp(-v))}[kind](x)
+
+    def question(self, embeddings: np.ndarray) -> np.ndarray:
+        """The GRU's last state."""
+        hidden = self.config.encoder.hidden
+        h = np.zeros(hidden, embeddings.dtype)
+        for x in embeddings:
+            projected = self.linear("encoder.gru.input", x)
+            recurrent = self.linear("encoder.gru.gates", h)
+            r = self.activate("sigmoid", projected[:hidden] + recurrent[:hidden])
+            z = self.activate("sigmoid", projected[hidden : 2 * hidden] + recurrent[hidden:])
+            if self.config.encoder.candidate == "reset_before":
+                inner = self.linear("encoder.gru.state", r * h)
+            else:
+                inner = r * self.linear("encoder.gru.state", h)
+            h = (1 - z) * np.tanh(projected[2 * hidden :] + inner) + z * h
+        return h
+
+    def attention(self, q: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Eq. 4: (G, S²)."""
+        c = self.config
+        textual = self.activate(c.attention_textual_activation, self.linear("attention_textual", q))
+        logits = []
+        for cell in cells:
+            visual = self.activate(c.attention_visual_activation, self.linear("attention_visual", cell))
+            joint = self.activate(c.attention_product_activation, textual * visual)
+            logits.append(self.linear("attention_output", joint))
+        exponentials = np.exp(np.array(logits).T)
+        return exponentials / exponentials.sum(1, keepdims=True)
+
+    def visual(self, features: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """Eqs 5 and 6: V."""
+        cells = features.reshape(features.shape[0], -1).T
+        glimpses = [sum(a * cell for a, cell in zip(row, cells, strict=True)) for row in self.attention(q, cells)]
+        if self.config.visual_projection == "joint":
+            projected = self.linear("visual.0", np.concatenate(glimpses))
+        else:
+            projected = np.concatenate([self.linear(f"visual.{g}", v) for g, v in enumerate(glimpses)])
+        return self.activate(self.config.visual_activation, projected)
+
+    def textual(self, q: np.ndarray) -> np.ndarray:
+        """Eq. 6: Q."""
+        return self.activate(self.config.textual_activation, self.linear("textual", q))
+
+    def logits(self, product: np.ndarray) -> np.ndarray:
+        """Eq. 7, ahead of the softmax."""
+        return self.linear("classifier", self.activate(self.config.product_activation, product))
+
+
+def _derivative(function: Any, x: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+    """cotangent · ∂function/∂x, element by element of x, by complex steps."""
+    gradient = np.zeros(x.shape)
+    for place in np.ndindex(*x.shape):
+        moved = x.astype(complex)
+        moved[place] += 1j * STEP
+        gradient[place] = np.sum(cotangent * function(moved).imag) / STEP
+    return gradient
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_head_agrees_with_equations_2_to_7_by_complex_steps(form: str) -> None:
+    model = _model(form)
+    slow = SlowMLB(model)
+    features, images, rows, lengths = _inputs()
+    found = head_gradients(model, features, images, rows, lengths)
+    for n, (image, length) in enumerate(zip(IMAGES, LENGTHS, strict=True)):
+        words = slow.p["encoder.table.weight"][ROWS[n][:length]]
+        own = features[image].numpy()
+        q = slow.question(words)
+        visual, textual = slow.visual(own, q), slow.textual(q)
+        product = textual * visual
+        attention = slow.attention(q, own.reshape(CHANNELS, -1).T)
+        for name, value in {"visual": visual, "textual": textual, "product": product}.items():
+            np.testing.assert_allclose(getattr(found.joint, name)[n].numpy(), value, atol=TOLERANCE, rtol=0)
+        assert found.joint.attention is not None
+        np.testing.assert_allclose(found.joint.attention[n].flatten(1).numpy(), attention, atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(found.joint.logits[n].numpy(), slow.logits(product), atol=TOLERANCE, rtol=0)
+        to_features = _derivative(lambda x, q=q: slow.visual(x, q), own, visual - product)
+        to_words = _derivative(lambda x: slow.textual(slow.question(x)), words, textual - product)
+        np.testing.assert_allclose(found.features[n].numpy(), to_features, atol=TOLERANCE, rtol=0)
+        np.testing.assert_allclose(found.embeddings[n, :length].numpy(), to_words, atol=TOLERANCE, rtol=0)
+        assert (found.embeddings[n, length:] == 0).all()
+
+
+def test_f_held_constant_is_not_the_gradient_of_the_squared_difference() -> None:
+    """Letting F move with V gives another gradient: the paper's choice is pinned, not incidental."""
+    model = _model("paper")
+    features, images, rows, lengths = _inputs()
+    found = head_gradients(model, features, images, rows, lengths)
+    own = features[images].requires_grad_()
+    joint = model(own, model.image_terms(own), torch.arange(2), model.encoder.embed(rows), lengths)
+    free = torch.autograd.grad(0.5 * (joint.visual - joint.product).square().sum(), own)[0]
+    assert (free - found.features).abs().max() > 1e-3
+
+
+def test_answer_is_the_likeliest_of_the_softmax() -> None:
+    """Eqs 7 and 8."""
+    model = _model("torch7")
+    features, images, rows, lengths = _inputs()
+    logits = head_gradients(model, features, images, rows, lengths).joint.logits.numpy()
+    exponentials = np.exp(logits)
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    np.testing.assert_allclose(torch.from_numpy(logits).softmax(1).numpy(), probabilities, atol=TOLERANCE)
+    assert (probabilities.argmax(1) == logits.argmax(1)).all()
+
+
+def _gradients() -> torch.Tensor:
+    return torch.randn(3, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+def test_equation_9_standardises_each_channel_of_each_question() -> None:
+    gradient = _gradients()
+    found = standardised(gradient).numpy()
+    for n, c in np.ndindex(3, 3):
+        values = [float(v) for v in gradient[n, c].flatten()]
+        mean = sum(values) / len(values)
+        deviation = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
+        expected = np.array([(v - mean) / deviation for v in values]).reshape(4, 5)
+        np.testing.assert_allclose(found[n, c], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_heat_map_sums_magnitudes_over_channels() -> None:
+    gradient = _gradients()
+    found = heat_map(standardised(gradient)).numpy()
+    expected = sum(np.abs(standardised(gradient).numpy()[:, c]) for c in range(3))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_equation_10_sums_magnitudes_over_the_embedding() -> None:
+    gradient = torch.randn(2, 4, 6, dtype=torch.float64)
+    found = token_saliency(gradient).numpy()
+    for n, t in np.ndindex(2, 4):
+        assert abs(found[n, t] - sum(abs(float(v)) for v in gradient[n, t])) < TOLERANCE
+
+
+def test_equation_11_is_the_z_score_with_n_minus_1_over_own_tokens() -> None:
+    saliency = torch.rand(4, 7, dtype=torch.float64)
+    lengths = [7, 4, 2, 3]
+    found = token_z(saliency, torch.tensor(lengths)).numpy()
+    for n, length in enumerate(lengths):
+        values = [float(v) for v in saliency[n, :length]]
+        mean = sum(values) / length
+        deviation = (sum((v - mean) ** 2 for v in values) / (length - 1)) ** 0.5
+        np.testing.assert_allclose(
+            found[n, :length], [(v - mean) / deviation for v in values], atol=TOLERANCE, rtol=0
+        )
+        assert np.isnan(found[n, length:]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e-12, 1.0, 1e30])
+def test_scores_do_not_depend_on_the_gradients_scale(scale: float) -> None:
+    gradient = _gradients().float()
+    torch.testing.assert_close(standardised(gradient * scale), standardised(gradient), rtol=1e-4, atol=1e-4)
+    saliency, lengths = torch.tensor([[1.0, 2.0, 5.0, 3.0]]), torch.tensor([4])
+    torch.testing.assert_close(token_z(saliency * scale, lengths), token_z(saliency, lengths))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -7.3e-9, 3.3e20])
+def test_equal_gradients_score_zero_never_nan(value: float) -> None:
+    assert (standardised(torch.full((2, 3, 5, 7), value)) == 0).all()
+    assert (token_z(torch.full((1, 11), abs(value)), torch.tensor([11])) == 0).all()
+
+
+def test_questions_of_one_token_and_of_none_score_zero_and_nan() -> None:
+    z = token_z(torch.tensor([[3.0, 9.0], [3.0, 9.0]]), torch.tensor([1, 0]))
+    assert z[0, 0] == 0
+    assert z[0, 1:].isnan().all()
+    assert z[1].isnan().all()
+
+
+def test_padding_does_not_change_a_question() -> None:
+    """A question explained beside a longer one is what it is alone."""
+    model = _model("vqa-pytorch")
+    features, images, rows, lengths = _inputs()
+    together = head_gradients(model, features, images, rows, lengths)
+    alone = head_gradients(model, features, images[1:], rows[1:, :2], lengths[1:])
+    torch.testing.assert_close(together.features[1], alone.features[0], rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(together.embeddings[1, :2], alone.embeddings[0], rtol=0, atol=TOLERANCE)

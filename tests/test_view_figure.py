@@ -1,0 +1,177 @@
+"""The paper's grid: which picture stands where, at every width and number of glimpses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from hvx.errors import HvxError
+from hvx.view.figure import FigureRow, column_names, draw_figure
+from hvx.view.heat import fit, shade
+from hvx.view.tokens import WRONG_INK, chip_colour
+
+TOKENS = ["is", "the", "man", "happy", "?"]
+Z = [-0.6286, -0.8024, -0.0144, 1.7015, -0.256]
+
+
+def make_row(glimpses: int = 2, **changes: Any) -> FigureRow:
+    rng = np.random.default_rng(7)
+    attention = rng.random((glimpses, 14, 14)) ** 4
+    values: dict[str, Any] = {
+        "photo": Image.fromarray(rng.integers(30, 200, (112, 112, 3), dtype=np.uint8)),
+        "attention": attention / attention.sum((1, 2), keepdims=True),
+        "heatmap": np.abs(rng.laplace(size=(112, 112))),
+        "tokens": TOKENS,
+        "z": Z,
+        "predicted": "yes",
+        "ground_truth": "yes",
+    }
+    return FigureRow(**(values | changes))
+
+
+def squares(figure: Image.Image, columns: int) -> list[tuple[int, int, int]]:
+    """Left, top and side of the first row's pictures, found by what is not white."""
+    dark = np.asarray(figure).min(2) < 250
+    # The pictures' rows are those that are dark over most of the width; text never is.
+    top = int(np.argmax(dark.mean(1) > 0.8))
+    edges = np.flatnonzero(np.diff(dark[top].astype(int)))
+    starts = edges[::2] + 1
+    assert len(edges) == 2 * columns
+    return [(int(left), top, int(right - left + 1)) for left, right in zip(starts, edges[1::2], strict=True)]
+
+
+def ink_share(figure: Image.Image, ink: tuple[int, int, int]) -> float:
+    pixels: NDArray[np.int64] = np.asarray(figure, np.int64)
+    return float((np.abs(pixels - np.array(ink)).max(2) <= 2).mean())
+
+
+@pytest.mark.parametrize("glimpses", [0, 1, 2, 4])
+def test_a_row_holds_photo_attention_maps_and_heat_map_in_equal_squares(glimpses: int) -> None:
+    row = make_row(glimpses)
+    figure = draw_figure([row], width=900)
+    places = squares(figure, glimpses + 2)
+    side = places[0][2]
+    assert {place[2] for place in places} == {side}
+    expected = [fit(row.photo, side), *(shade(row.photo, glimpse, side) for glimpse in row.attention)]
+    expected.append(shade(row.photo, row.heatmap, side))
+    for (left, top, _), picture in zip(places, expected, strict=True):
+        assert figure.crop((left, top, left + side, top + side)).tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize("width", [300, 601, 1200, 2400])
+def test_the_pictures_fill_the_width_asked_for(width: int) -> None:
+    figure = draw_figure([make_row()], width=width)
+    places = squares(figure, 4)
+    assert figure.width == width
+    assert sum(side for _, _, side in places) > 0.85 * width
+    left_margin, right_margin = places[0][0], width - places[-1][0] - places[-1][2]
+    assert abs(left_margin - right_margin) <= 1
+
+
+@pytest.mark.parametrize(
+    ("glimpses", "names"),
+    [
+        (0, ["Original", "Proposed"]),
+        (1, ["Original", "Attention", "Proposed"]),
+        (2, ["Original", "First Attention", "Second Attention", "Proposed"]),
+        (3, ["Original", "First Attention", "Second Attention", "Third Attention", "Proposed"]),
+    ],
+)
+def test_columns_are_named_as_in_the_paper(glimpses: int, names: list[str]) -> None:
+    assert column_names(glimpses) == names
+
+
+def test_every_column_has_a_name_of_its_own_for_many_glimpses() -> None:
+    assert len(set(column_names(12))) == 14
+
+
+def test_a_row_of_fewer_glimpses_keeps_the_proposed_map_in_its_column() -> None:
+    full, short = make_row(4), make_row(2)
+    figure = draw_figure([full, short], width=900)
+    (_, top, side), (left, _, _) = squares(figure, 6)[0], squares(figure, 6)[-1]
+    proposed = shade(short.photo, short.heatmap, side).tobytes()
+    below = range(top + side, figure.height - side + 1)
+    assert any(figure.crop((left, y, left + side, y + side)).tobytes() == proposed for y in below)
+
+
+def test_rows_keep_apart() -> None:
+    figure = draw_figure([make_row(), make_row(), make_row()], width=800)
+    blank = (np.asarray(figure) == 255).all((1, 2))
+    pictures = np.flatnonzero(np.asarray(figure).min(2).mean(1) < 160)
+    row_starts = pictures[np.flatnonzero(np.diff(pictures, prepend=-100) > 50)]
+    assert len(row_starts) == 3
+    for start in row_starts[1:]:
+        assert blank[start - 16 : start].all()
+
+
+def test_the_tokens_stand_under_the_pictures_in_their_colours() -> None:
+    figure = draw_figure([make_row()], width=900)
+    _, top, side = squares(figure, 4)[0]
+    text = figure.crop((0, top + side, figure.width, figure.height))
+    for z in Z:
+        assert ink_share(text, chip_colour(z)) > 0.001
+
+
+def test_only_a_wrong_answer_is_marked() -> None:
+    plain: dict[str, Any] = {"tokens": ["?"], "z": [0.0]}
+    right = draw_figure([make_row(**plain)], width=900)
+    unknown = draw_figure([make_row(**plain, ground_truth="")], width=900)
+    wrong = draw_figure([make_row(**plain, predicted="no")], width=900)
+    _, top, side = squares(right, 4)[0]
+    share = [
+        ink_share(figure.crop((0, top + side, figure.width, figure.height)), WRONG_INK)
+        for figure in (right, unknown, wrong)
+    ]
+    assert share[0] == share[1] == 0
+    assert share[2] > 0
+
+
+def test_a_title_stands_above_and_pushes_the_rest_down_unchanged() -> None:
+    bare, titled = draw_figure([make_row()]), draw_figure([make_row()], title="Validation split")
+    shift = titled.height - bare.height
+    assert shift > 0
+    assert not (np.asarray(titled)[:shift] == 255).all()
+    top = squares(bare, 4)[0][1]
+    below = titled.crop((0, shift + top, 1200, titled.height))
+    assert below.tobytes() == bare.crop((0, top, 1200, bare.height)).tobytes()
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_row_whose_scores_and_maps_say_nothing_is_drawn(value: float) -> None:
+    row = make_row(z=[value] * 5, heatmap=np.full((112, 112), value), attention=np.full((2, 14, 14), value))
+    figure = draw_figure([row], width=900)
+    places = squares(figure, 4)
+    side = places[0][2]
+    photo = np.asarray(fit(row.photo, side), np.int64)
+    for left, top, _ in places:
+        shown = np.asarray(figure.crop((left, top, left + side, top + side)), np.int64)
+        assert np.abs(shown - photo).max() <= 1
+
+
+def test_a_long_question_makes_the_figure_higher_and_no_wider() -> None:
+    short, long = draw_figure([make_row()]), draw_figure([make_row(tokens=["umbrella"] * 60, z=[0.0] * 60)])
+    assert long.width == short.width
+    assert long.height > short.height + 100
+
+
+def test_the_same_rows_give_the_same_pixels() -> None:
+    one, other = (draw_figure([make_row(), make_row(1)], title="Twice").tobytes() for _ in range(2))
+    assert one == other
+
+
+def test_a_figure_of_no_rows_is_refused() -> None:
+    with pytest.raises(HvxError, match="at least one row"):
+        draw_figure([])
+
+
+def test_too_narrow_a_figure_is_refused_with_the_width_that_would_do() -> None:
+    with pytest.raises(HvxError, match="4 columns needs a width of") as refusal:
+        draw_figure([make_row()], width=100)
+    needed = next(int(word) for word in str(refusal.value).split() if word.isdigit() and int(word) > 100)
+    assert draw_figure([make_row()], width=needed).width == needed
+    with pytest.raises(HvxError):
+        draw_figure([make_row()], width=needed - 1)

@@ -1,0 +1,175 @@
+"""Maps over photographs: what stands out, and that the photograph stays legible."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+from hvx.view.heat import emphasis, enlarge, fit, shade
+
+SIZE = 280
+CELL = SIZE // 14
+LEGIBLE = 0.25
+"""The share of the photograph's brightness that has to be left where nothing is attended."""
+Array = NDArray[np.float64]
+
+
+def plain_photo(level: int = 200) -> Image.Image:
+    return Image.new("RGB", (112, 112), (level, level, level))
+
+
+def coloured_photo() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def blob(side: int, y: float, x: float, radius: float) -> Array:
+    rows, columns = (np.mgrid[:side, :side] + 0.5) / side
+    return np.asarray(np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * radius**2)))
+
+
+def one_cell(row: int = 5, column: int = 9) -> Array:
+    lattice = np.full((14, 14), 0.05 / 195)
+    lattice[row, column] = 0.95
+    return lattice
+
+
+def speckled(side: int) -> tuple[Array, NDArray[np.bool_]]:
+    """A heat map as guided backpropagation yields them, and where its blob lies at the picture's size."""
+    rng = np.random.default_rng(side)
+    hill = blob(side, 0.6, 0.35, 0.13)
+    speckles = np.abs(rng.laplace(size=(side, side))) * (0.3 + 16 * hill * (rng.random((side, side)) < 0.5))
+    return speckles, blob(SIZE, 0.6, 0.35, 0.13) > 0.6
+
+
+def grey(picture: Image.Image) -> Array:
+    return np.asarray(picture.convert("L"), np.float64)
+
+
+def cell(picture: Array, row: int, column: int) -> Array:
+    return picture[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]
+
+
+def test_a_sharp_peak_is_bright_and_leaves_the_rest_of_the_photo_legible() -> None:
+    shaded = grey(shade(plain_photo(200), one_cell(), SIZE))
+    outside = np.ones((14, 14), bool)
+    outside[4:7, 8:11] = False
+    rest = shaded[np.kron(outside, np.ones((CELL, CELL))).astype(bool)]
+    assert cell(shaded, 5, 9).mean() > 0.9 * 200
+    assert rest.min() >= LEGIBLE * 200
+    assert rest.max() < 0.4 * 200
+
+
+def test_a_sharp_peak_casts_no_ghosts_beside_itself() -> None:
+    shaded = grey(shade(plain_photo(), one_cell(5, 9), SIZE))
+    far = cell(shaded, 12, 2).mean()
+    ring = [cell(shaded, 5 + y, 9 + x) for y in (-2, 2) for x in (-2, 2)]
+    assert np.abs(np.stack(ring) - far).max() <= 1
+
+
+def test_both_of_two_unequal_peaks_stand_out() -> None:
+    lattice = blob(14, 0.3, 0.3, 0.08) + 0.7 * blob(14, 0.7, 0.75, 0.12) + 0.01
+    shaded = grey(shade(plain_photo(), lattice / lattice.sum(), SIZE))
+    rest = cell(shaded, 12, 1).mean()
+    assert cell(shaded, 4, 4).mean() > 2 * rest
+    assert cell(shaded, 9, 10).mean() > 2 * rest
+
+
+def test_a_diffuse_peak_stands_out() -> None:
+    lattice = 1 + blob(14, 0.5, 0.3, 0.15)
+    shaded = grey(shade(plain_photo(), lattice / lattice.sum(), SIZE))
+    assert cell(shaded, 6, 4).mean() > 1.5 * cell(shaded, 1, 12).mean()
+
+
+@pytest.mark.parametrize("side", [112, 224, 448])
+def test_a_speckled_heat_map_shows_its_region_and_leaves_the_rest_legible(side: int) -> None:
+    heatmap, attended = speckled(side)
+    shaded = grey(shade(plain_photo(200), heatmap, SIZE))
+    far = blob(SIZE, 0.6, 0.35, 0.13) < 0.01
+    assert shaded[attended].mean() > 0.65 * 200
+    assert shaded[attended].mean() > 1.7 * shaded[far].mean()
+    assert shaded[far].mean() >= LEGIBLE * 200
+
+
+@pytest.mark.parametrize("value", [0.0, 1 / 196, 3.0])
+@pytest.mark.parametrize("side", [1, 14, 112])
+def test_a_constant_map_shows_the_photo_as_it_is(value: float, side: int) -> None:
+    shaded = np.asarray(shade(coloured_photo(), np.full((side, side), value), SIZE), np.int64)
+    assert np.abs(shaded - np.asarray(fit(coloured_photo(), SIZE), np.int64)).max() <= 1
+
+
+def test_a_ripple_on_a_flat_map_makes_no_peak() -> None:
+    ripple = 1 + 0.01 * np.random.default_rng(0).random((14, 14))
+    assert emphasis(enlarge(ripple, SIZE)).min() > 0.9
+
+
+def test_a_map_that_attends_to_most_of_the_photo_dims_the_rest() -> None:
+    lattice = np.zeros((14, 14))
+    lattice[:9] = 1
+    shaded = grey(shade(plain_photo(200), lattice, SIZE))
+    assert cell(shaded, 3, 7).mean() > 0.9 * 200
+    assert cell(shaded, 12, 7).mean() < 0.6 * 200
+
+
+def test_unattended_regions_lose_colour_and_attended_ones_keep_it() -> None:
+    shaded = np.asarray(shade(Image.new("RGB", (50, 50), (200, 100, 50)), one_cell(5, 9), SIZE), np.float64)
+    peak, rest = shaded[int(5.5 * CELL), int(9.5 * CELL)], shaded[int(12.5 * CELL), int(2.5 * CELL)]
+    assert np.abs(peak - [200, 100, 50]).max() <= 1
+    assert 1 < rest.max() / rest.min() < 0.5 * peak.max() / peak.min()
+
+
+def test_the_unit_of_a_map_does_not_matter() -> None:
+    heatmap, _ = speckled(112)
+    pictures = [shade(coloured_photo(), heatmap * factor, SIZE) for factor in (1.0, 2.0**-20, 2.0**10)]
+    assert pictures[0].tobytes() == pictures[1].tobytes() == pictures[2].tobytes()
+
+
+def test_half_precision_as_in_a_run_file_is_read() -> None:
+    heatmap, _ = speckled(112)
+    full, half = (
+        np.asarray(shade(plain_photo(), m, SIZE), np.int64) for m in (heatmap, heatmap.astype(np.float16))
+    )
+    assert np.abs(full - half).max() <= 2
+
+
+def test_values_that_are_no_number_and_negative_ones_count_as_no_attention() -> None:
+    broken, clean = one_cell(), one_cell()
+    broken[0, :4] = [np.nan, np.inf, -np.inf, -7]
+    clean[0, :4] = 0
+    assert shade(plain_photo(), broken, SIZE).tobytes() == shade(plain_photo(), clean, SIZE).tobytes()
+
+
+def test_smoothing_leaves_a_lattice_alone_and_calms_speckles() -> None:
+    lattice = np.random.default_rng(0).random((14, 14))
+    assert np.abs(enlarge(lattice, 14) - lattice).max() < 1e-6
+    noise = np.abs(np.random.default_rng(1).laplace(size=(448, 448)))
+    calm = enlarge(noise, 448)
+    assert calm.std() < 0.1 * noise.std()
+    assert calm.mean() == pytest.approx(noise.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(14, 14), (7, 9), (448, 448)])
+@pytest.mark.parametrize("size", [33, 280])
+def test_a_shaded_photo_has_the_size_asked_for(shape: tuple[int, int], size: int) -> None:
+    assert shade(coloured_photo(), np.ones(shape), size).size == (size, size)
+
+
+def test_the_same_map_gives_the_same_pixels() -> None:
+    heatmap, _ = speckled(112)
+    one, other = (shade(coloured_photo(), heatmap, SIZE) for _ in range(2))
+    assert one.tobytes() == other.tobytes()
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(0, 1e4)))
+def test_emphasis_lies_between_0_and_1_and_rises_with_the_map(values: Array) -> None:
+    weight = emphasis(values)
+    assert weight.min() >= 0
+    assert weight.max() <= 1
+    order = np.argsort(values, axis=None)
+    assert (np.diff(weight.ravel()[order]) >= 0).all()
