@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+from hvx.config import Config, load
+from hvx.data.scenes import write_scenes
+from hvx.run.local import explain_split
+from hvx.train.model import train_model
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +37,42 @@ def hvx(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
     """Run the command as a user does, in a process of its own."""
     command = [sys.executable, "-m", "hvx", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A small built-in split with a model trained on it for a moment."""
+
+    root: Path
+    config: Path
+
+    def settings(self, run: Path, **more: object) -> list[str]:
+        """Overrides that point the config here, and at a run folder of one's own."""
+        own = {"root": self.root, "explain.run": run, **{k.replace("__", "."): v for k, v in more.items()}}
+        return [f"{key}={value}" for key, value in own.items()]
+
+    def load(self, run: Path, **more: object) -> Config:
+        return load(self.config, self.settings(run, **more))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    root = tmp_path_factory.mktemp("tiny")
+    write_scenes(root / "scenes", 24, 8, 64, 0)
+    tree = yaml.safe_load((REPOSITORY / "configs" / "scenes.yaml").read_text())
+    tree["model"] |= {"image": {"size": 64}, "encoder": {"embedding": 8, "hidden": 12}, "joint": 10}
+    tree["train"] |= {"epochs": 1, "backbone_epochs": 1}
+    tree["explain"] |= {"batch_images": 3, "shard_questions": 12, "workers": 0}
+    config = root / "config.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    made = Tiny(root, config)
+    train_model(made.load(root / "unused"), torch.device("cpu"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run over the tiny split; tests do not change it."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    explain_split(tiny.load(run, explain__gradient=True), torch.device("cpu"))
+    return run

@@ -58,7 +58,8 @@ class SlowMLB:
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
         bias = self.p.get(f"{name}.bias")
-        product = np.array([sum(w * v for w, v in zip(row, x, strict=True)) for row in self.p[f"{name}.weight"]])
+        rows = self.p[f"{name}.weight"]
+        product = np.array([sum(w * v for w, v in zip(row, x, strict=True)) for row in rows])
         return product if bias is None else product + bias
 
     def activate(self, kind: str, x: np.ndarray) -> np.ndarray:
@@ -95,7 +96,8 @@ class SlowMLB:
     def visual(self, features: np.ndarray, q: np.ndarray) -> np.ndarray:
         """Eqs 5 and 6: V."""
         cells = features.reshape(features.shape[0], -1).T
-        glimpses = [sum(a * cell for a, cell in zip(row, cells, strict=True)) for row in self.attention(q, cells)]
+        attention = self.attention(q, cells)
+        glimpses = [sum(a * cell for a, cell in zip(row, cells, strict=True)) for row in attention]
         if self.config.visual_projection == "joint":
             projected = self.linear("visual.0", np.concatenate(glimpses))
         else:
@@ -121,6 +123,10 @@ def _derivative(function: Any, x: np.ndarray, cotangent: np.ndarray) -> np.ndarr
     return gradient
 
 
+def _agree(found: torch.Tensor, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(found.numpy(), expected, atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_head_agrees_with_equations_2_to_7_by_complex_steps(form: str) -> None:
     model = _model(form)
@@ -135,14 +141,14 @@ def test_head_agrees_with_equations_2_to_7_by_complex_steps(form: str) -> None:
         product = textual * visual
         attention = slow.attention(q, own.reshape(CHANNELS, -1).T)
         for name, value in {"visual": visual, "textual": textual, "product": product}.items():
-            np.testing.assert_allclose(getattr(found.joint, name)[n].numpy(), value, atol=TOLERANCE, rtol=0)
+            _agree(getattr(found.joint, name)[n], value)
         assert found.joint.attention is not None
-        np.testing.assert_allclose(found.joint.attention[n].flatten(1).numpy(), attention, atol=TOLERANCE, rtol=0)
-        np.testing.assert_allclose(found.joint.logits[n].numpy(), slow.logits(product), atol=TOLERANCE, rtol=0)
+        _agree(found.joint.attention[n].flatten(1), attention)
+        _agree(found.joint.logits[n], slow.logits(product))
         to_features = _derivative(lambda x, q=q: slow.visual(x, q), own, visual - product)
         to_words = _derivative(lambda x: slow.textual(slow.question(x)), words, textual - product)
-        np.testing.assert_allclose(found.features[n].numpy(), to_features, atol=TOLERANCE, rtol=0)
-        np.testing.assert_allclose(found.embeddings[n, :length].numpy(), to_words, atol=TOLERANCE, rtol=0)
+        _agree(found.features[n], to_features)
+        _agree(found.embeddings[n, :length], to_words)
         assert (found.embeddings[n, length:] == 0).all()
 
 

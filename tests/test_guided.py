@@ -29,7 +29,9 @@ class _Score(nn.Module):
         return (features * self.cotangent).flatten(1).sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize(("architecture", "node"), [("squeezenet1_0", "features.7"), ("vgg11_bn", "features.18")])
+@pytest.mark.parametrize(
+    ("architecture", "node"), [("squeezenet1_0", "features.7"), ("vgg11_bn", "features.18")]
+)
 def test_agrees_with_captum_on_networks_whose_relus_are_modules(architecture: str, node: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(BackboneConfig(architecture=architecture, node=node)).double()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvx.data.questions import Question
@@ -24,6 +24,7 @@ def in_shards(shards: list[Shard]) -> list[Question]:
     return [question for shard in shards for _, questions in shard.images for question in questions]
 
 
+@settings(deadline=None)
 @given(IMAGES, SIZES)
 def test_every_question_is_planned_exactly_once(images: list[int], size: int) -> None:
     questions = asked_on(images)
@@ -31,6 +32,7 @@ def test_every_question_is_planned_exactly_once(images: list[int], size: int) ->
     assert sorted(planned, key=lambda q: q.question_id) == questions
 
 
+@settings(deadline=None)
 @given(IMAGES, SIZES)
 def test_an_image_lies_in_one_shard_with_all_of_its_questions_in_order(images: list[int], size: int) -> None:
     questions = asked_on(images)
@@ -40,6 +42,7 @@ def test_an_image_lies_in_one_shard_with_all_of_its_questions_in_order(images: l
         assert list(own) == [q for q in questions if q.image_id == image_id]
 
 
+@settings(deadline=None)
 @given(IMAGES, SIZES)
 def test_a_shard_is_closed_by_the_image_that_fills_it(images: list[int], size: int) -> None:
     shards = plan_shards(asked_on(images), size)
@@ -49,6 +52,7 @@ def test_a_shard_is_closed_by_the_image_that_fills_it(images: list[int], size: i
     assert all(len(shard) >= size for shard in shards[:-1])
 
 
+@settings(deadline=None)
 @given(IMAGES, SIZES)
 def test_shards_are_numbered_from_0_and_named_by_number(images: list[int], size: int) -> None:
     shards = plan_shards(asked_on(images), size)
@@ -56,6 +60,7 @@ def test_shards_are_numbered_from_0_and_named_by_number(images: list[int], size:
     assert [shard.name for shard in shards] == [f"{n:05d}.h5" for n in range(len(shards))]
 
 
+@settings(deadline=None)
 @given(IMAGES, SIZES)
 def test_the_same_split_gives_the_same_plan(images: list[int], size: int) -> None:
     assert plan_shards(asked_on(images), size) == plan_shards(iter(asked_on(images)), size)
@@ -73,6 +78,7 @@ def test_an_example_is_cut_as_written() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(IMAGES.filter(len), SIZES)
 def test_batches_cover_each_place_of_a_shard_once(images: list[int], size: int) -> None:
     (shard,) = plan_shards(asked_on(images), len(images))
@@ -82,6 +88,7 @@ def test_batches_cover_each_place_of_a_shard_once(images: list[int], size: int) 
     assert 1 <= len(batches[-1]) <= size
 
 
+@settings(deadline=None)
 @given(IMAGES.filter(len), SIZES)
 def test_images_with_as_many_questions_lie_side_by_side(images: list[int], size: int) -> None:
     (shard,) = plan_shards(asked_on(images), len(images))
@@ -90,6 +97,7 @@ def test_images_with_as_many_questions_lie_side_by_side(images: list[int], size:
     assert counts == sorted(counts, reverse=True)
 
 
+@settings(deadline=None)
 @given(IMAGES)
 def test_rounds_hold_each_question_once_and_no_image_twice(images: list[int]) -> None:
     found = rounds(images)
@@ -99,6 +107,7 @@ def test_rounds_hold_each_question_once_and_no_image_twice(images: list[int]) ->
         assert len({images[place] for place in places}) == len(places)
 
 
+@settings(deadline=None)
 @given(IMAGES)
 def test_there_are_as_many_rounds_as_the_most_asked_image_has_questions(images: list[int]) -> None:
     assert len(rounds(images)) == max(Counter(images).values(), default=0)

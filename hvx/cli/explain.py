@@ -30,12 +30,15 @@ def explain(config: Path, overrides: tuple[str, ...], on_error: str | None, devi
       hvx explain configs/daquar.yaml --set explain.batch_images=4
     """
     from hvx.config import load
-    from hvx.device import pick_device
-    from hvx.run.local import explain_split
 
     if on_error:
         overrides += (f"explain.on_error={on_error}",)
-    summary = explain_split(load(config, list(overrides)), pick_device(device))
+    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+
+    from hvx.device import pick_device
+    from hvx.run.local import explain_split
+
+    summary = explain_split(loaded, pick_device(device))
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     click.echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
     if summary.failed:

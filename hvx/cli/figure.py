@@ -31,9 +31,12 @@ def figure(run: Path, output: Path, rows: int, ids: tuple[int, ...], width: int,
     Example:
       hvx figure runs/daquar -o figure.png --rows 4 --seed 1
     """
+    from hvx.errors import HvxError
     from hvx.store.reader import RunReader
     from hvx.view.run import choose_rows, write_figure
 
+    if output.suffix.lower() != ".png":
+        raise HvxError(f"{output}: a figure is written as .png")
     reader = RunReader(run)
     chosen = choose_rows(reader, rows, list(ids), seed)
     write_figure(reader, chosen, output, width)

@@ -24,10 +24,12 @@ def train(config: Path, overrides: tuple[str, ...], device: str) -> None:
       hvx train configs/daquar.yaml --set train.epochs=4
     """
     from hvx.config import load
+
+    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+
     from hvx.device import pick_device
     from hvx.train.model import train_model
 
-    loaded = load(config, list(overrides))
     metrics = train_model(loaded, pick_device(device))
     click.echo(f"{loaded.path(loaded.checkpoint)}: trained")
     for name, value in metrics.items():

@@ -93,7 +93,10 @@ class SceneQuestion:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene: image (H, W, 3) uint8, label mask (H, W) uint8, objects, questions."""
+    """A drawn scene: image (H, W, 3) uint8, label mask (H, W) uint8, objects, questions.
+
+    The mask gives an object every pixel that it touches, its smoothed rim included.
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -110,7 +113,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
         coverage = _coverage(item, size)
         paint = np.array(COLORS[item.color]) + rng.normal(0, 10, 3)
         image += coverage[..., None] * (paint - image)
-        mask[coverage >= 0.5] = item.label
+        mask[coverage > 0] = item.label
     image += rng.normal(0, 8, image.shape)
     pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return Scene(pixels, mask, objects, tuple(_ask(rng, objects)))
@@ -130,7 +133,8 @@ def _place(rng: np.random.Generator, size: int) -> tuple[SceneObject, ...]:
                 turn = rng.uniform(-0.25, 0.25)
                 objects.append(SceneObject(len(objects) + 1, color, shape, x, y, radius, turn))
                 break
-    return tuple(objects)
+    # A large object in the middle of a small scene leaves no room for a second one.
+    return tuple(objects) if len(objects) >= 2 else _place(rng, size)
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -162,9 +166,8 @@ def _outline(item: SceneObject) -> list[tuple[float, float]]:
     elif item.shape == "star":
         polar = [(radius * (0.42 if k % 2 else 1), math.pi * (2 * k - 5) / 10) for k in range(10)]
     else:  # a cross: three corners on each of four sides, the inner one at the arms' meeting
-        arm, width = radius, 0.34 * radius
-        tip, inner = math.hypot(arm, width), width * math.sqrt(2)
-        lean = math.atan2(width, arm)
+        lean = math.atan2(0.34, 1)
+        tip, inner = radius, math.sqrt(2) * radius * math.sin(lean)
         polar = []
         for k in range(4):
             side = math.pi * k / 2

@@ -17,6 +17,7 @@ from hvx.data.scenes import COLORS, SHAPES
 from hvx.errors import HvxError
 from hvx.models.backbone import Backbone, cut_network, new_network
 from hvx.progress import bar
+from hvx.train.schedule import warm_cosine
 
 UNCERTAIN = -100
 """Label of a cell that an object's edge crosses; the loss leaves it out."""
@@ -86,19 +87,17 @@ def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> 
 def optimise(
     config: Config, network: nn.Module, heads: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device
 ) -> None:
-    """Minimise the cross-entropy of each cell's colour and shape with AdamW and one warm cycle."""
+    """Minimise the cross-entropy of each cell's colour and shape with AdamW under a warm cosine."""
     train = config.train
     parameters = [*network.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=train.backbone_rate, weight_decay=0.01)
-    per_epoch = -(-len(inputs) // train.backbone_batch)
-    steps = per_epoch * train.backbone_epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, train.backbone_rate, total_steps=steps)
     shuffle = torch.Generator().manual_seed(config.seed)
     batches = [
         b
         for _ in range(train.backbone_epochs)
         for b in torch.randperm(len(inputs), generator=shuffle).split(train.backbone_batch)
     ]
+    schedule = warm_cosine(optimiser, len(batches))
     network.train()
     for batch in bar(batches, "training the backbone", "batch"):
         logits = heads(network(inputs[batch].to(device))["features"])

@@ -16,9 +16,9 @@ from hvx.data.questions import Question
 from hvx.data.words import TOKENIZERS, Vocabulary, padded
 from hvx.models.mlb import MLB
 from hvx.train.features import FeatureCache
+from hvx.train.schedule import warm_cosine
 
 _EVALUATION_BATCH = 512
-_SPARE_STEPS = 4
 _NOT_AN_ANSWER = -100
 """Target of a question none of whose answers the classifier has; the loss leaves it out."""
 
@@ -112,7 +112,7 @@ def answer_logits(model: MLB, batch: Batch) -> Tensor:
 
 
 class HeadTrainer:
-    """Trains an MLB with AdamW and one warm cycle; a target is drawn from what the people asked said.
+    """Trains an MLB with AdamW under a warm cosine; a target is drawn from what the people asked said.
 
     Args:
         model: the head, on the device to train on.
@@ -134,11 +134,7 @@ class HeadTrainer:
             for question in examples.questions
         ]
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=train.rate, weight_decay=train.weight_decay)
-        # Groups differ by a few from epoch to epoch where images have unequal numbers of questions.
-        per_epoch = len(examples.groups(train.batch)) + _SPARE_STEPS
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, train.rate, total_steps=per_epoch * train.epochs, pct_start=0.2
-        )
+        self.schedule = warm_cosine(self.optimiser, train.epochs * len(examples.groups(train.batch)))
 
     def epoch(self) -> float:
         """One pass over the examples; returns the mean loss."""

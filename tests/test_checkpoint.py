@@ -1,0 +1,148 @@
+"""Native checkpoints: what goes in comes out; what is no checkpoint is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Tiny
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hvx.config import BackboneConfig, EncoderConfig, ModelConfig
+from hvx.data.words import Vocabulary
+from hvx.errors import HvxError
+from hvx.models.backbone import build_backbone, new_network
+from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
+from hvx.models.mlb import MLB
+
+WORDS, ANSWERS = ("?", "UNK", "what"), ["yes", "no", "two"]
+
+
+def _model(weights: str | None = None, form: str = "paper") -> VQAModel:
+    torch.manual_seed(1)
+    config = ModelConfig(
+        form=form,
+        backbone=BackboneConfig(architecture="squeezenet1_1", node="features.3", weights=weights),
+        encoder=EncoderConfig(embedding=4, hidden=5),
+        joint=6,
+    )
+    backbone = build_backbone(config.backbone)
+    head = MLB(config, 128, len(WORDS), len(ANSWERS)).eval()
+    return VQAModel(config, backbone, head, Vocabulary(WORDS), ANSWERS, {"epochs": 3})
+
+
+@pytest.mark.parametrize("form", ["paper", "torch7", "vqa-pytorch"])
+def test_round_trip_keeps_every_tensor_word_and_answer(tmp_path: Path, form: str) -> None:
+    model = _model(form=form)
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    found = load_checkpoint(tmp_path / "m.safetensors")
+    assert found.config == model.config
+    assert (found.vocabulary, found.answers) == (model.vocabulary, model.answers)
+    assert found.training == {"epochs": 3}
+    for one, other in ((model.head, found.head), (model.backbone, found.backbone)):
+        assert one.state_dict().keys() == other.state_dict().keys()
+        for name, tensor in one.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_weights_from_a_local_file_travel_in_the_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    torch.save(new_network("squeezenet1_1").state_dict(), tmp_path / "weights.pth")
+    model = _model(str(tmp_path / "weights.pth"))
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    (tmp_path / "weights.pth").unlink()
+    found = load_checkpoint(tmp_path / "m.safetensors")
+    assert found.config.backbone.weights is None
+    image = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(found.backbone(image), model.backbone(image), rtol=0, atol=0)
+
+
+def test_published_weights_are_kept_by_name_and_fetched_from_the_local_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision looks into its cache before it downloads; a local file stands in for the download."""
+    from torchvision.models import SqueezeNet1_1_Weights as Weights
+
+    torch.manual_seed(8)
+    state = new_network("squeezenet1_1").state_dict()
+    name = Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(state, cache / name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    model = _model("IMAGENET1K_V1")
+    loaded = model.backbone.network.state_dict()
+    torch.testing.assert_close(loaded["features.0.weight"], state["features.0.weight"])
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        assert not [key for key in file.keys() if key.startswith("backbone.")]  # noqa: SIM118
+    found = load_checkpoint(tmp_path / "m.safetensors")
+    assert found.config.backbone.weights == "IMAGENET1K_V1"
+    torch.testing.assert_close(found.backbone.network.state_dict(), model.backbone.network.state_dict())
+
+
+def test_a_file_says_what_it_is_in_its_metadata(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", _model())
+    with safe_open(tmp_path / "m.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["hvx"])
+    assert about["format"] == 1
+    assert about["words"] == list(WORDS)
+    assert about["model"]["joint"] == 6
+
+
+def _rewritten(path: Path, target: Path, change: Any) -> Path:
+    """The checkpoint with its tensors and description changed by ``change(tensors, about)``."""
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        about = json.loads(file.metadata()["hvx"])
+    change(tensors, about)
+    save_file(tensors, target, metadata={"hvx": json.dumps(about)})
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda t, a: t.update({"head.textual.bias": torch.zeros(3)}), r"'textual.bias' has shape \(3,\)"),
+        (lambda t, a: t.pop("head.classifier.bias"), "'classifier.bias' is missing"),
+        (lambda t, a: t.update({"head.more": torch.zeros(1)}), "unexpected tensor 'more'"),
+        (lambda t, a: t.pop("head.attention_visual.weight"), "attention_visual.weight"),
+        (lambda t, a: a.update(format=99), "checkpoint format 99"),
+        (lambda t, a: a.update(words=["a"]), r"'encoder.table.weight' has shape \(4, 4\)"),
+        (lambda t, a: a.update(words=["a", "a", "b"]), "'a' occurs twice"),
+        (lambda t, a: a.update(answers=[1, 2, 3]), "lists of strings"),
+        (lambda t, a: a["model"].update(glimpse=2), "unknown key 'glimpse'"),
+        (lambda t, a: a["model"]["backbone"].update(architecture="resnet1"), "no network 'resnet1'"),
+        (lambda t, a: a.pop("model"), "metadata"),
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_refused_by_what_is_wrong(
+    tmp_path: Path, change: Any, named: str
+) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", _model())
+    changed = _rewritten(tmp_path / "m.safetensors", tmp_path / "n.safetensors", change)
+    with pytest.raises(HvxError, match=named) as caught:
+        load_checkpoint(changed)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HvxError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(HvxError, match="not a readable safetensors"):
+        load_checkpoint(tmp_path / "text.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(HvxError, match="not a native hvx checkpoint"):
+        load_checkpoint(tmp_path / "other.safetensors")
+
+
+def test_a_truncated_checkpoint_is_refused(tiny: Tiny, tmp_path: Path) -> None:
+    data = (tiny.root / "model.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(HvxError, match=r"cut\.safetensors"):
+        load_checkpoint(tmp_path / "cut.safetensors")

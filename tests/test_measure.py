@@ -1,0 +1,376 @@
+"""The measures, on maps and rows whose answer is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.stats import spearmanr
+
+from hvx.config import SplitConfig
+from hvx.data.objects import ObjectTable
+from hvx.data.questions import read_questions
+from hvx.data.scenes import PARTS_OF_SPEECH, image_name, write_scenes
+from hvx.data.words import tokenize_nltk
+from hvx.errors import HvxError
+from hvx.measure.agreement import pooled, rank_correlation
+from hvx.measure.localisation import points_inside
+from hvx.measure.report import Check, as_json, as_table, check_run
+from hvx.measure.words import content_and_function, is_standardised, mean_z
+from hvx.store.reader import Item, RunReader
+
+PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"
+HALF_A_PRINTED_DIGIT = 0.5e-4
+SCENE = 64
+LATTICE = 8
+
+
+# Localisation
+
+
+def region(shape: tuple[int, int] = (32, 48)) -> np.ndarray:
+    inside = np.zeros(shape, bool)
+    inside[5:15, 20:40] = True
+    return inside
+
+
+def test_a_map_that_is_the_region_points_inside_and_its_inverse_does_not() -> None:
+    inside = region()
+    assert points_inside(inside.astype(float), inside)
+    assert not points_inside(1 - inside.astype(float), inside)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (31, 47), (0, 47), (31, 0), (14, 39), (13, 20)])
+def test_a_map_of_pixels_points_at_its_largest_pixel(place: tuple[int, int]) -> None:
+    saliency = np.random.default_rng(0).random((32, 48))
+    saliency[place] = 2
+    only = np.zeros((32, 48), bool)
+    only[place] = True
+    assert points_inside(saliency, only)
+    assert not points_inside(saliency, ~only)
+
+
+@pytest.mark.parametrize("size", [8, 16, 20, 100, 112])
+def test_a_lattice_points_at_the_centre_of_its_largest_cell(size: int) -> None:
+    for row in range(LATTICE):
+        for column in range(LATTICE):
+            saliency = np.zeros((LATTICE, LATTICE))
+            saliency[row, column] = 1
+            centre = np.zeros((size, size), bool)
+            centre[int((row + 0.5) * size / LATTICE), int((column + 0.5) * size / LATTICE)] = True
+            assert points_inside(saliency, centre)
+            assert not points_inside(saliency, ~centre)
+
+
+def test_a_lattice_and_its_enlargement_point_at_the_same_place() -> None:
+    inside = region((64, 64))
+    for seed in range(20):
+        lattice = np.random.default_rng(seed).random((8, 8))
+        enlarged = np.kron(lattice, np.ones((8, 8)))
+        enlarged[4::8, 4::8] += 0.001
+        assert points_inside(lattice, inside) == points_inside(enlarged, inside)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float32, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(0, 1, width=32)),
+    array_shapes(min_dims=2, max_dims=2, max_side=40),
+)
+def test_every_map_points_somewhere_on_the_picture(saliency: np.ndarray, shape: tuple[int, ...]) -> None:
+    assert points_inside(saliency, np.ones(shape, bool))
+    assert not points_inside(saliency, np.zeros(shape, bool))
+
+
+# Agreement
+
+
+def test_equal_order_correlates_by_1_and_inverse_order_by_minus_1() -> None:
+    one = np.random.default_rng(0).random((6, 5))
+    assert rank_correlation(one, np.exp(5 * one)) == pytest.approx(1, abs=1e-12)
+    assert rank_correlation(one, -(one**3)) == pytest.approx(-1, abs=1e-12)
+
+
+@pytest.mark.parametrize("constant", [np.zeros((3, 4)), np.full((3, 4), 7.0)])
+def test_a_constant_map_correlates_by_0(constant: np.ndarray) -> None:
+    other = np.arange(12.0).reshape(3, 4)
+    assert rank_correlation(constant, other) == 0
+    assert rank_correlation(other, constant) == 0
+    assert rank_correlation(constant, constant) == 0
+
+
+@pytest.mark.parametrize("levels", [2, 3, 10, 1000])
+def test_rank_correlation_is_spearmans_with_ties(levels: int) -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        one, other = rng.integers(0, levels, (2, 7, 9)).astype(float)
+        wanted = spearmanr(one.ravel(), other.ravel()).statistic
+        assert rank_correlation(one, other) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_rank_correlation_does_not_depend_on_the_unit_of_a_map() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.random((2, 8, 8))
+    assert rank_correlation(one * 1e-30, other * 1e30) == rank_correlation(one, other)
+
+
+def mean_over_cells(heatmap: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The mean over the pixels that a cell touches, a cell at a time."""
+    height, width = heatmap.shape
+    found = np.zeros((rows, columns))
+    for r in range(rows):
+        for c in range(columns):
+            top, bottom = math.floor(r * height / rows), math.ceil((r + 1) * height / rows)
+            left, right = math.floor(c * width / columns), math.ceil((c + 1) * width / columns)
+            found[r, c] = heatmap[top:bottom, left:right].mean()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shape", "lattice"),
+    [((56, 56), (14, 14)), ((112, 112), (7, 7)), ((100, 100), (14, 14)), ((33, 50), (7, 4)), ((5, 5), (5, 5)),
+     ((3, 3), (5, 5))],
+)  # fmt: skip
+def test_a_map_is_pooled_to_the_mean_over_each_cell(shape: tuple[int, int], lattice: tuple[int, int]) -> None:
+    heatmap = np.random.default_rng(0).random(shape)
+    found = pooled(heatmap, lattice)
+    assert found.shape == lattice
+    assert found == pytest.approx(mean_over_cells(heatmap, *lattice), abs=1e-12)
+
+
+def test_pooling_undoes_the_enlargement_of_a_lattice() -> None:
+    lattice = np.random.default_rng(0).random((14, 14))
+    assert pooled(np.kron(lattice, np.ones((8, 8))), (14, 14)) == pytest.approx(lattice, abs=1e-12)
+
+
+def test_half_precision_is_pooled_without_overflow() -> None:
+    heatmap = np.full((448, 448), 60000, np.float16)
+    assert (pooled(heatmap, (14, 14)) == float(np.float16(60000))).all()
+
+
+# Words
+
+
+def test_mean_z_is_taken_over_the_tokens_of_each_group() -> None:
+    rows = [(["a", "b", "?"], [1.0, 2.0, 9.0]), (["a", "c"], [-4.0, 6.0]), ([], [])]
+    means = mean_z(rows, {"a": "first", "b": "second", "c": "second"})
+    assert means == {"first": (-1.5, 2), "second": (4.0, 2)}
+
+
+def test_tokens_of_no_group_are_left_out() -> None:
+    assert mean_z([(["x", "y"], [1.0, 2.0])], {"a": "first"}) == {}
+
+
+def test_a_row_with_more_tokens_than_z_scores_is_an_error() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        mean_z([(["a", "b"], [1.0])], {"a": "first"})
+
+
+def test_nouns_verbs_adjectives_and_adverbs_are_content_and_the_rest_function() -> None:
+    tags = {"dog": "NOUN", "runs": "VERB", "red": "ADJ", "left": "ADV", "the": "DET", "is": "AUX",
+            "of": "ADP", "what": "WH", "he": "PRON", "?": "PUNCT"}  # fmt: skip
+    groups = content_and_function(tags)
+    assert {token for token, group in groups.items() if group == "content"} == {"dog", "runs", "red", "left"}
+    assert {token for token, group in groups.items() if group == "function"} == {
+        "the", "is", "of", "what", "he", "?"
+    }  # fmt: skip
+
+
+def standardised(values: np.ndarray, ddof: int) -> np.ndarray:
+    return (values - values.mean()) / values.std(ddof=ddof)
+
+
+@pytest.mark.skipif(not PRINTED.is_file(), reason=f"the paper's printed rows are not at {PRINTED}")
+def test_the_papers_printed_rows_are_standardised_with_n_minus_1_and_not_with_n() -> None:
+    for row in json.loads(PRINTED.read_text())["rows"]:
+        z = np.array(row["z"])
+        # Each z is rounded to four digits: Σz is off by at most n halves of the last one.
+        tolerance = len(z) * HALF_A_PRINTED_DIGIT
+        assert is_standardised(z, tolerance)
+        assert not is_standardised(z * np.sqrt(len(z) / (len(z) - 1)), tolerance)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 40])
+def test_rows_with_the_sample_deviation_are_standardised_and_with_the_population_deviation_not(
+    count: int,
+) -> None:
+    values = np.random.default_rng(count).random(count)
+    assert is_standardised(standardised(values, ddof=1))
+    assert is_standardised(standardised(values, ddof=1).astype(np.float32))
+    assert not is_standardised(standardised(values, ddof=0))
+
+
+@pytest.mark.parametrize("row", [[0.0], [0.0, 0.0, 0.0]])
+def test_a_row_of_equal_saliencies_is_standardised(row: list[float]) -> None:
+    assert is_standardised(np.array(row))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [[math.nan, 0, 0], [math.nan], [math.inf, -math.inf], [1.0], [1e-2, -1e-2], [1.0, 0.0, 1.0],
+     [0.2 + 2**-0.5, 0.2 - 2**-0.5]],
+)  # fmt: skip
+def test_a_row_of_anything_else_is_not_standardised(row: list[float]) -> None:
+    assert not is_standardised(np.array(row))
+
+
+# The table
+
+
+@pytest.mark.parametrize(
+    ("measured", "required", "ok"),
+    [(0.9, 0.9, True), (0.91, 0.9, True), (np.nextafter(0.9, 0), 0.9, False), (math.nan, 0.9, False),
+     (-1.0, None, True), (math.nan, None, True)],
+)  # fmt: skip
+def test_a_check_is_ok_from_its_bound_on(measured: float, required: float | None, ok: bool) -> None:
+    assert Check("a", measured, required).ok is ok
+
+
+def test_the_table_prints_measured_required_and_verdict() -> None:
+    table = as_table(
+        [Check("one", 0.91234, 0.9, "n = 3"), Check("two", 0.5, 0.6), Check("three", 0.25, None, "aside")]
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert rows[0] == ["check", "measured", "required", "ok", ""]
+    assert rows[2:] == [
+        ["one", "0.912", "≥ 0.90", "yes", "n = 3"],
+        ["two", "0.500", "≥ 0.60", "NO", ""],
+        ["three", "0.250", "reported", "", "aside"],
+    ]
+
+
+def test_checks_as_json_say_whether_they_are_ok() -> None:
+    assert json.loads(json.dumps(as_json([Check("one", 0.5, 0.6, "n = 3")]))) == [
+        {"name": "one", "measured": 0.5, "required": 0.6, "note": "n = 3", "ok": False}
+    ]
+
+
+# A run over the built-in split
+
+
+class WrittenRun:
+    """A run of these items, as far as the measures read it."""
+
+    path = Path("run")
+
+    def __init__(self, items: list[Item]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Item:
+        return self.items[number]
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> SplitConfig:
+    folder = tmp_path_factory.mktemp("measure") / "scenes"
+    write_scenes(folder, 1, 12, SCENE, 0)
+    return SplitConfig(
+        questions=folder / "OpenEnded_scenes_val_questions.json",
+        annotations=folder / "scenes_val_annotations.json",
+        images=folder / "images",
+        image_name=image_name("val"),
+        objects=folder / "scenes_val_objects.json",
+    )
+
+
+def perfect_run(split: SplitConfig) -> list[Item]:
+    """Right answers, maps that are the object asked about, content words that outweigh the others."""
+    table, items = ObjectTable(split), []
+    groups = content_and_function(PARTS_OF_SPEECH)
+    for question in read_questions(split):
+        inside = np.isin(table.mask(question.image_id), table.asked[question.question_id].labels)
+        heatmap = inside + np.random.default_rng(0).random((SCENE, SCENE)) * 0.01
+        tokens = tokenize_nltk(question.question)
+        content = np.array([groups[token] == "content" for token in tokens], float)
+        item = Item(
+            question_id=question.question_id,
+            image_id=question.image_id,
+            question=question.question,
+            image_path="",
+            answer=question.ground_truth,
+            ground_truth=question.ground_truth,
+            question_type=question.question_type,
+            tokens=tokens,
+            token_z=standardised(content, ddof=1).tolist(),
+            attention=np.stack([pooled(heatmap, (LATTICE, LATTICE)) / 2] * 2),
+            heatmap=heatmap.astype(np.float32),
+        )
+        items.append(item)
+    return items
+
+
+def measured(items: list[Item], split: SplitConfig) -> dict[str, float]:
+    checks = check_run(cast(RunReader, WrittenRun(items)), split)
+    return {check.name: check.measured for check in checks}
+
+
+def one(measured: dict[str, float], part: str) -> float:
+    (value,) = [value for name, value in measured.items() if part in name]
+    return value
+
+
+def test_a_perfect_run_measures_the_most_and_passes(split: SplitConfig) -> None:
+    items = perfect_run(split)
+    checks = check_run(cast(RunReader, WrittenRun(items)), split)
+    assert all(check.ok for check in checks)
+    found = measured(items, split)
+    assert one(found, "answers right: attribute, shape, existence") == 1
+    assert one(found, "answers right: count") == one(found, "answers right: relation") == 1
+    assert one(found, "heat map's maximum") == 1
+    assert one(found, "rank correlation") == pytest.approx(1, abs=1e-6)
+    assert one(found, "rows with") == 1
+
+
+def test_maps_that_point_beside_the_object_hit_nothing(split: SplitConfig) -> None:
+    beside = [replace(item, heatmap=2 - item.heatmap) for item in perfect_run(split)]
+    found = measured(beside, split)
+    assert one(found, "heat map's maximum") == 0
+    assert one(found, "rank correlation") == pytest.approx(-1, abs=1e-6)
+
+
+def test_wrong_answers_count_against_their_kind_alone(split: SplitConfig) -> None:
+    items = [
+        replace(item, answer="wrong") if item.question_type == "count" else item
+        for item in perfect_run(split)
+    ]
+    found = measured(items, split)
+    assert one(found, "answers right: count") == 0
+    assert one(found, "answers right: relation") == one(found, "answers right: attribute") == 1
+
+
+def test_the_contrast_of_words_is_that_of_their_mean_z(split: SplitConfig) -> None:
+    items = perfect_run(split)
+    content, function = [], []
+    for item in items:
+        for token, z in zip(item.tokens, item.token_z, strict=True):
+            (content if PARTS_OF_SPEECH[token] in ("NOUN", "ADJ", "ADV", "VERB") else function).append(z)
+    wanted = np.mean(content) - np.mean(function)
+    assert wanted > 1
+    assert one(measured(items, split), "mean z") == pytest.approx(wanted, abs=1e-12)
+    turned = [replace(item, token_z=[-z for z in item.token_z]) for item in items]
+    assert one(measured(turned, split), "mean z") == pytest.approx(-wanted, abs=1e-12)
+
+
+def test_a_row_that_is_not_standardised_is_counted(split: SplitConfig) -> None:
+    items = perfect_run(split)
+    items[0] = replace(items[0], token_z=[math.nan, *items[0].token_z[1:]])
+    assert one(measured(items, split), "rows with") == pytest.approx(1 - 1 / len(items))
+
+
+def test_a_run_over_another_split_is_refused(split: SplitConfig) -> None:
+    items = [replace(perfect_run(split)[0], question_id=123)]
+    with pytest.raises(HvxError) as raised:
+        measured(items, split)
+    assert str(raised.value) == (
+        f"{split.objects}: no question 123, which run explains; the run is of another split"
+    )

@@ -1,0 +1,139 @@
+"""Tokens, the vocabulary's rows, and questions side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvx.data.words import PADDING, TOKENIZERS, Vocabulary, padded, tokenize_mcb, tokenize_nltk
+from hvx.errors import HvxError
+
+PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize(
+    ("question", "tokens"),
+    [
+        ("what color is the toddler's hair?", ["what", "color", "is", "the", "toddler", "'s", "hair", "?"]),
+        ("What is the Person EATING?", ["what", "is", "the", "person", "eating", "?"]),
+        ("Isn't it red, or blue?", ["is", "n't", "it", "red", ",", "or", "blue", "?"]),
+        ("is this a t-ball game", ["is", "this", "a", "t-ball", "game"]),
+        ("", []),
+        ("  \t\n", []),
+        ("?", ["?"]),
+    ],
+)
+def test_nltk_tokens_are_lower_case_words_and_keep_the_question_mark(
+    question: str, tokens: list[str]
+) -> None:
+    assert tokenize_nltk(question) == tokens
+
+
+@pytest.mark.skipif(not PRINTED.is_file(), reason=f"the paper's printed rows are not at {PRINTED}")
+def test_nltk_tokens_are_those_that_the_paper_prints() -> None:
+    rows = json.loads(PRINTED.read_text())["rows"]
+    assert len(rows) == 12
+    for row in rows:
+        assert tokenize_nltk(row["question"]) == row["tokens"]
+        as_asked = row["question"].replace(" ?", "?").replace(" 's", "'s").capitalize()
+        assert tokenize_nltk(as_asked) == row["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("question", "tokens"),
+    [
+        ("What color is the toddler's hair?", ["what", "color", "is", "the", "toddlers", "hair"]),
+        ("Is it half-full or half/empty?", ["is", "it", "half", "full", "or", "half", "empty"]),
+        ('(a) "b": $5, c; d. e! @f', ["a", "b", "5", "c", "d", "e", "f"]),
+        ("3.5 U.S.A. 5:30", ["35", "usa", "530"]),
+        ("100% #1 a&b _x*", ["100%", "#1", "a&b", "_x*"]),
+        ("what\tis \n it", ["what", "is", "it"]),
+        ("?", []),
+        ("- / -", []),
+        ("", []),
+    ],
+)
+def test_mcb_tokens_drop_punctuation_and_split_at_hyphens_and_slashes(
+    question: str, tokens: list[str]
+) -> None:
+    assert tokenize_mcb(question) == tokens
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("aB3 ?!'\"$:@(),.;-/%")))
+def test_mcb_tokens_follow_their_definition(question: str) -> None:
+    text = question.lower()
+    for dropped in "?!'\"$:@(),.;":
+        text = text.replace(dropped, "")
+    for split in "-/":
+        text = text.replace(split, " ")
+    assert tokenize_mcb(question) == text.split()
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_tokens_are_never_empty_whatever_is_asked(question: str) -> None:
+    for tokenize in TOKENIZERS.values():
+        assert all(token and token == token.strip() for token in tokenize(question))
+
+
+def test_word_i_has_row_i_plus_1() -> None:
+    vocabulary = Vocabulary(("what", "UNK", "is"))
+    assert vocabulary.rows(["is", "what", "is"]) == [3, 1, 3]
+    assert vocabulary.rows([]) == []
+    assert len(vocabulary) == 3
+
+
+def test_an_unknown_word_has_the_row_of_unk_or_of_padding_without_one() -> None:
+    assert Vocabulary(("what", "UNK", "is")).rows(["is", "zebra", "UNK"]) == [3, 2, 2]
+    assert Vocabulary(("what", "is")).rows(["is", "zebra", "UNK"]) == [2, PADDING, PADDING]
+
+
+def test_a_word_that_occurs_twice_is_refused_by_name() -> None:
+    with pytest.raises(HvxError, match=r"^vocabulary: the word 'is' occurs twice$"):
+        Vocabulary(("what", "is", "it", "is"))
+
+
+def test_a_vocabulary_of_questions_is_sorted_and_holds_unk() -> None:
+    vocabulary = Vocabulary.from_tokens([["what", "is", "it"], ["is", "it"], ["it"]])
+    assert vocabulary.words == ("UNK", "is", "it", "what")
+
+
+@pytest.mark.parametrize(
+    ("min_count", "words"),
+    [(1, ("UNK", "is", "it", "what")), (2, ("UNK", "is", "it")), (3, ("UNK", "it")), (4, ("UNK",))],
+)
+def test_words_that_occur_too_rarely_are_left_to_unk(min_count: int, words: tuple[str, ...]) -> None:
+    tokens = [["what", "is", "it"], ["is", "it"], ["it"]]
+    assert Vocabulary.from_tokens(tokens, min_count).words == words
+
+
+def test_a_word_that_is_itself_unk_is_held_once() -> None:
+    assert Vocabulary.from_tokens([["UNK", "a"]]).words == ("UNK", "a")
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(WORDS, max_size=6), max_size=8))
+def test_every_word_of_its_questions_has_a_row_of_its_own(questions: list[list[str]]) -> None:
+    vocabulary = Vocabulary.from_tokens(questions)
+    rows = vocabulary.rows(vocabulary.words)
+    assert rows == list(range(1, len(vocabulary) + 1))
+    for tokens in questions:
+        assert [vocabulary.words[row - 1] for row in vocabulary.rows(tokens)] == tokens
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(1, 99), max_size=6), max_size=8))
+def test_questions_side_by_side_are_padded_on_the_right(rows: list[list[int]]) -> None:
+    matrix, lengths = padded(rows)
+    assert matrix.dtype == lengths.dtype == np.int64
+    assert matrix.shape == (len(rows), max([1, *map(len, rows)]))
+    assert lengths.tolist() == [len(row) for row in rows]
+    for found, row in zip(matrix.tolist(), rows, strict=True):
+        assert found == row + [PADDING] * (len(found) - len(row))
