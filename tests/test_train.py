@@ -13,11 +13,11 @@ from conftest import Tiny
 
 from hvx.config import TrainConfig
 from hvx.data.questions import Question
-from hvx.data.scenes import COLORS, SHAPES
+from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.data.words import Vocabulary
 from hvx.errors import BadImage, HvxError
 from hvx.models.checkpoint import load_checkpoint
-from hvx.train.cells import UNCERTAIN, cell_labels
+from hvx.train.cells import cell_shares
 from hvx.train.features import cached_features
 from hvx.train.head import Examples, HeadTrainer, accuracy, frequent_answers
 from hvx.train.model import train_model
@@ -25,15 +25,24 @@ from hvx.train.model import train_model
 CPU = torch.device("cpu")
 
 
-def test_cells_are_labelled_by_the_object_that_owns_them() -> None:
+def test_cells_are_told_what_share_of_their_window_each_object_covers() -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[:4, :4] = 2  # a whole cell
-    mask[:4, 4:5] = 1  # a quarter of one: an edge
+    mask[:2, 4:7] = 1
     red = {"label": 1, "color": "red", "shape": "star"}
     objects = [red, {"label": 2, "color": "blue", "shape": "circle"}]
-    color, shape = cell_labels(mask, objects, 2)
-    assert color.tolist() == [[1 + list(COLORS).index("blue"), UNCERTAIN], [0, 0]]
-    assert shape.tolist() == [[1 + SHAPES.index("circle"), UNCERTAIN], [0, 0]]
+    colors, shapes = cell_shares(mask, objects, 2).split((1 + len(COLORS), 1 + len(SHAPES)))
+    for row, column in np.ndindex(2, 2):
+        # The window reaches half a cell, two pixels, beyond the cell on each side, within the image.
+        window = mask[max(0, 4 * row - 2) : 4 * row + 6, max(0, 4 * column - 2) : 4 * column + 6]
+        share = [float((window == label).mean()) for label in (0, 1, 2)]
+        for found, names, one, two in (
+            (colors, list(COLORS), "red", "blue"),
+            (shapes, SHAPES, "star", "circle"),
+        ):
+            expected = np.zeros(1 + len(names))
+            expected[[0, 1 + names.index(one), 1 + names.index(two)]] = share
+            np.testing.assert_allclose(found[:, row, column].numpy(), expected, atol=1e-6)
 
 
 def test_cached_features_are_the_backbones_in_half_precision(tiny: Tiny, tmp_path: Path) -> None:

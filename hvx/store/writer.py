@@ -37,8 +37,8 @@ def write_shard(
             values = items[name]
             if field.dtype == np.float16:
                 values = np.clip(values, -HALF_MAX, HALF_MAX)
-            # Measured on heat maps of the built-in split: shuffle + lzf writes a few times faster
-            # than gzip and keeps most of what it saves (docs/formats.md).
+            # By scripts/measure_storage.py: heat maps are near noise in half precision, so that gzip
+            # saves little more than lzf does and takes half as long again.
             packing = {"compression": "lzf", "shuffle": True, "chunks": (1, *values.shape[1:])}
             packed = field.packed and values.size > 0
             file.create_dataset(name, data=values, dtype=field.dtype, **(packing if packed else {}))

@@ -13,22 +13,21 @@ from torch.nn import functional
 from hvx.config import Config, SplitConfig
 from hvx.data.images import image_path, load_input
 from hvx.data.objects import ObjectTable
-from hvx.data.scenes import COLORS, SHAPES
+from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.errors import HvxError
 from hvx.models.backbone import Backbone, cut_network, new_network
 from hvx.progress import bar
 from hvx.train.schedule import warm_cosine
 
-UNCERTAIN = -100
-"""Label of a cell that an object's edge crosses; the loss leaves it out."""
-_SURE = 0.5
-"""An object owns a cell when it covers this share of it."""
-_EMPTY = 0.05
-"""A cell with less than this share covered is ground."""
+_WINDOW = 2
+"""A cell answers for a window so many cells wide around it: what it holds fades with distance, as
+what its features see does."""
 
 
-def cell_labels(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -> np.ndarray:
-    """What lies in each cell: (2, S, S) int64, colour and shape, 0 for ground.
+def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -> Tensor:
+    """What lies in each cell's window, as shares of its area: (K, S, S).
+
+    K is ground and the colours, then ground and the shapes; over either the shares add up to 1.
 
     Args:
         mask: (H, W) label mask.
@@ -36,30 +35,33 @@ def cell_labels(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -
         lattice: S; H and W are multiples of it.
     """
     side = mask.shape[0] // lattice
-    blocks = mask.reshape(lattice, side, lattice, side)
-    labels = np.full((2, lattice, lattice), UNCERTAIN, np.int64)
-    labels[:, (blocks > 0).mean((1, 3)) < _EMPTY] = 0
+    colors = torch.zeros(1 + len(COLORS), *mask.shape)
+    shapes = torch.zeros(1 + len(SHAPES), *mask.shape)
+    colors[0] = shapes[0] = torch.from_numpy(mask == 0)
     for item in objects:
-        owned = (blocks == item["label"]).mean((1, 3)) >= _SURE
-        labels[0, owned] = 1 + list(COLORS).index(item["color"])
-        labels[1, owned] = 1 + SHAPES.index(item["shape"])
-    return labels
+        covered = torch.from_numpy(mask == item["label"])
+        colors[1 + list(COLORS).index(item["color"])] += covered
+        shapes[1 + SHAPES.index(item["shape"])] += covered
+    width, margin = _WINDOW * side, (_WINDOW - 1) * side // 2
+    windows = nn.AvgPool2d(width, side, margin, count_include_pad=False)
+    shares: Tensor = windows(torch.cat([colors, shapes]))
+    return shares
 
 
 def _load(split: SplitConfig, config: Config, lattice: int) -> tuple[Tensor, Tensor]:
-    """All images (B, C, H, W) and their cells' labels (B, 2, S, S)."""
+    """All images (B, C, H, W) and the shares of their cells (B, K, S, S)."""
     table = ObjectTable(split)
     size = config.model.image.size
-    if size % lattice:
+    if size % (2 * lattice):
         raise HvxError(
-            f"model.image.size: {size} is no multiple of the backbone's {lattice}×{lattice} lattice"
+            f"model.image.size: {size} is no multiple of twice the backbone's {lattice}×{lattice} lattice"
         )
-    inputs, labels = [], []
+    inputs, shares = [], []
     for image_id, objects in bar(table.objects.items(), "reading scenes", "scene", len(table.objects)):
         inputs.append(load_input(image_path(split, image_id), config.model.image))
         mask = Image.fromarray(table.mask(image_id)).resize((size, size), Image.Resampling.NEAREST)
-        labels.append(torch.from_numpy(cell_labels(np.asarray(mask), objects, lattice)))
-    return torch.stack(inputs), torch.stack(labels)
+        shares.append(cell_shares(np.asarray(mask), objects, lattice))
+    return torch.stack(inputs), torch.stack(shares)
 
 
 def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> Backbone:
@@ -78,14 +80,14 @@ def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> 
     size = config.model.image.size
     with torch.no_grad():
         channels, lattice = network(torch.zeros(2, 3, size, size, device=device))["features"].shape[1:3]
-    inputs, labels = _load(split, config, lattice)
+    inputs, shares = _load(split, config, lattice)
     heads = nn.Conv2d(channels, 2 + len(COLORS) + len(SHAPES), 1).to(device)
-    optimise(config, network, heads, inputs, labels, device)
+    optimise(config, network, heads, inputs, shares, device)
     return Backbone(network)
 
 
 def optimise(
-    config: Config, network: nn.Module, heads: nn.Module, inputs: Tensor, labels: Tensor, device: torch.device
+    config: Config, network: nn.Module, heads: nn.Module, inputs: Tensor, shares: Tensor, device: torch.device
 ) -> None:
     """Minimise the cross-entropy of each cell's colour and shape with AdamW under a warm cosine."""
     train = config.train
@@ -101,10 +103,10 @@ def optimise(
     network.train()
     for batch in bar(batches, "training the backbone", "batch"):
         logits = heads(network(inputs[batch].to(device))["features"])
-        truth = labels[batch].to(device)
-        color, shape = logits.split((1 + len(COLORS), 1 + len(SHAPES)), dim=1)
-        loss = functional.cross_entropy(color, truth[:, 0], ignore_index=UNCERTAIN)
-        loss = loss + functional.cross_entropy(shape, truth[:, 1], ignore_index=UNCERTAIN)
+        truth = shares[batch].to(device)
+        parts = (1 + len(COLORS), 1 + len(SHAPES))
+        pairs = zip(logits.split(parts, dim=1), truth.split(parts, dim=1), strict=True)
+        loss = sum((functional.cross_entropy(found, wanted) for found, wanted in pairs), torch.zeros(()))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -1,0 +1,56 @@
+"""The house's own rules: data moves forward only, so that no stage imports a later one."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "hvx"
+GROUND = {"errors", "files", "progress", "device", "__init__"}
+"""What every stage may use; these import nothing of hvx but one another."""
+ORDER = [
+    "config",
+    "data",
+    "models",
+    "explain",
+    "store",
+    "run",
+    "view",
+    "measure",
+    "train",
+    "info",
+    "reproduce",
+    "cli",
+]
+
+
+def _stage(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _imported(path: Path) -> set[str]:
+    """Stages that a file imports from, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hvx."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {name.name.split(".")[1] for name in node.names if name.name.startswith("hvx.")}
+    return found
+
+
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if _stage(path) != "__main__"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_stage_imports_only_itself_and_earlier_ones(path: Path) -> None:
+    stage = _stage(path)
+    earlier = set() if stage in GROUND else set(ORDER[: ORDER.index(stage) + 1])
+    assert _imported(path) <= earlier | GROUND
+
+
+def test_every_stage_has_a_place_in_the_order() -> None:
+    stages = {_stage(path) for path in FILES} - GROUND
+    assert stages == set(ORDER)
