@@ -88,6 +88,35 @@ def test_a_bad_image_leaves_no_half_written_cache(tiny: Tiny, tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_scale_on_the_features_folds_into_the_weights() -> None:
+    from hvx.config import EncoderConfig, ModelConfig
+    from hvx.models.mlb import MLB
+
+    for form in ("paper", "torch7"):
+        torch.manual_seed(0)
+        config = ModelConfig(form=form, encoder=EncoderConfig(embedding=3, hidden=4), joint=5)
+        head = MLB(config, 6, 7, 8).double().eval()
+        features = torch.randn(2, 6, 3, 3, dtype=torch.float64)
+        rows, lengths, images = torch.tensor([[1, 2], [3, 4]]), torch.tensor([2, 2]), torch.tensor([1, 0])
+
+        def logits(x: torch.Tensor, head: MLB = head) -> torch.Tensor:
+            return head(x, head.image_terms(x), images, head.encoder.embed(rows), lengths).logits  # noqa: B023
+
+        before = logits(features * 0.03)
+        head.absorb_scale(0.03)
+        torch.testing.assert_close(logits(features), before, rtol=0, atol=1e-12)
+        assert (logits(features * 2) - before).abs().max() > 1e-6
+
+
+def test_a_cache_knows_how_large_its_features_are(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny.load(tmp_path)
+    model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
+    ids = [1_000_000 + n for n in range(8)]
+    cache = cached_features(model.backbone, model.config.image, split, ids, tmp_path / "f.h5", workers=0)
+    found = cache[list(range(8))].double().square().mean().sqrt().item()
+    assert cache.root_mean_square == pytest.approx(found, rel=1e-3)
+
+
 class _Features:
     """Stands in for a cache: image id i has features full of i."""
 

@@ -45,6 +45,15 @@ class MLB(nn.Module):
             self.visual = nn.ModuleList(nn.Linear(channels, joint) for _ in range(glimpses))
         self.classifier = nn.Linear(joint * glimpses, answers)
 
+    @torch.no_grad()
+    def absorb_scale(self, scale: float) -> None:
+        """Fold a factor on the features into the weights that read them.
+
+        Afterwards the model gives for ``features`` what it gave before for ``scale * features``.
+        """
+        for linear in (self.attention_visual, *self.visual):
+            linear.weight *= scale
+
     def image_terms(self, features: Tensor) -> Tensor:
         """σ(V_F F) of Eq. 4, which depends on the image alone: (B, M, S, S) → (B, S², d)."""
         cells = self._drop(features.flatten(2).transpose(1, 2))

@@ -30,6 +30,8 @@ class FeatureCache:
         stored = self._file["features"]
         self.rows = {int(image_id): row for row, image_id in enumerate(self._file["image_id"][:])}
         self._features = stored[:] if stored.nbytes <= _IN_MEMORY else stored
+        self.root_mean_square = float(self._file.attrs["root_mean_square"])
+        """Of all features: how large this backbone's are."""
 
     def __getitem__(self, rows: list[int]) -> Tensor:
         """Features of images by row: (B, M, S, S) float32."""
@@ -84,18 +86,22 @@ def _compute(
     paths = [image_path(split, image_id) for image_id in image_ids]
     batches = [range(i, min(i + _BATCH, len(paths))) for i in range(0, len(paths), _BATCH)]
     with whole_file(path) as part, h5py.File(part, "w") as file, torch.inference_mode():
-        stored = None
+        stored, squares = None, 0.0
         for places, inputs, bad in bar(
             input_batches(paths, image, batches, workers), f"features for {path.stem}", "batch", len(batches)
         ):
             if bad:
                 raise BadImage(next(iter(bad.values())))
-            features = backbone(inputs.to(device)).half().cpu().numpy()
+            computed = backbone(inputs.to(device)).cpu()
+            squares += float(computed.double().square().sum())
+            features = computed.half().numpy()
             if stored is None:
                 shape = (len(paths), *features.shape[1:])
                 stored = file.create_dataset("features", shape, np.float16, chunks=(1, *shape[1:]))
             stored[places[0] : places[-1] + 1] = features
+        assert stored is not None
         file["image_id"] = np.array(image_ids, np.int64)
+        file.attrs["root_mean_square"] = (squares / stored.size) ** 0.5
         file.attrs["key"] = key
 
 

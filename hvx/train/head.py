@@ -42,8 +42,8 @@ class Batch:
 
 
 class Examples:
-    """A split's questions over their images' features, batched by whole images, so that what
-    depends on an image alone is computed once for it."""
+    """A split's questions over their images' features times ``scale``, batched by whole images, so
+    that what depends on an image alone is computed once for it."""
 
     def __init__(
         self,
@@ -52,9 +52,10 @@ class Examples:
         vocabulary: Vocabulary,
         tokenizer: str,
         device: torch.device,
+        scale: float = 1.0,
     ) -> None:
         tokenize = TOKENIZERS[tokenizer]
-        self.questions, self.features, self.device = questions, features, device
+        self.questions, self.features, self.device, self.scale = questions, features, device, scale
         self.rows = [vocabulary.rows(tokenize(question.question)) for question in questions]
         self.by_image: dict[int, list[int]] = {}
         for place, question in enumerate(questions):
@@ -98,7 +99,7 @@ class Examples:
         features = self.features[[self.features.rows[image_id] for image_id in shown]]
         to = self.device
         return Batch(
-            features.to(to), torch.tensor(images, device=to), torch.from_numpy(rows).to(to),
+            features.to(to) * self.scale, torch.tensor(images, device=to), torch.from_numpy(rows).to(to),
             torch.from_numpy(lengths).to(to), places,
         )  # fmt: skip
 

@@ -19,10 +19,13 @@ from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.mlb import MLB
 from hvx.progress import bar
 from hvx.train.cells import train_backbone
-from hvx.train.features import cached_features
+from hvx.train.features import FeatureCache, cached_features
 from hvx.train.head import Examples, HeadTrainer, accuracy, frequent_answers, predictions
 
 Metrics = dict[str, Any]
+
+_SMALLEST_FEATURES = 1e-6
+"""Features smaller than this are no features; they are not blown up."""
 
 
 def train_model(config: Config, device: torch.device) -> Metrics:
@@ -51,15 +54,19 @@ def train_model(config: Config, device: torch.device) -> Metrics:
     backbone = _backbone(config, splits["train"], device).to(device)
     clock.stage("backbone")
     vocabulary, answers = _words(config, questions["train"])
+    caches = {name: _features(config, name, splits[name], questions[name], backbone) for name in splits}
+    # Some networks' features are so large that tanh would be flat from the first step on.
+    scale = 1 / max(caches["train"].root_mean_square, _SMALLEST_FEATURES)
+    tokenizer = config.model.encoder.tokenizer
     examples = {
-        name: _examples(config, name, splits[name], questions[name], backbone, vocabulary, device)
-        for name in splits
+        name: Examples(questions[name], caches[name], vocabulary, tokenizer, device, scale) for name in splits
     }
     clock.stage("features")
     torch.manual_seed(config.seed)
     channels = examples["train"].features.channels
     head = MLB(config.model, channels, len(vocabulary), len(answers), train.dropout).to(device)
     metrics = _train_head(config, head, examples, answers)
+    head.absorb_scale(scale)
     clock.stage("head")
     metrics |= {"questions": len(questions["train"]), "seconds": clock.seconds}
     save_checkpoint(
@@ -94,16 +101,14 @@ def _words(config: Config, questions: list[Question]) -> tuple[Vocabulary, list[
     return vocabulary, frequent_answers(questions, config.train.answers)
 
 
-def _examples(
-    config: Config, name: str, split: SplitConfig, questions: list[Question], backbone: Backbone,
-    vocabulary: Vocabulary, device: torch.device,
-) -> Examples:  # fmt: skip
+def _features(
+    config: Config, name: str, split: SplitConfig, questions: list[Question], backbone: Backbone
+) -> FeatureCache:
     checkpoint = config.path(config.checkpoint)
     folder = config.path(config.train.feature_cache) if config.train.feature_cache else checkpoint.parent
-    cache = folder / f"{checkpoint.stem}.features.{name}.h5"
     image_ids = sorted({question.image_id for question in questions})
-    features = cached_features(backbone, config.model.image, split, image_ids, cache)
-    return Examples(questions, features, vocabulary, config.model.encoder.tokenizer, device)
+    cache = folder / f"{checkpoint.stem}.features.{name}.h5"
+    return cached_features(backbone, config.model.image, split, image_ids, cache)
 
 
 def _train_head(config: Config, head: MLB, examples: dict[str, Examples], answers: list[str]) -> Metrics:
