@@ -26,9 +26,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         if path.exists() and not path.is_file():
             raise HvxError(f"{path}: cannot be written: is a folder or a device; give the name of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        usual = part.stat().st_mode
+        part.unlink()
         yield part
         with part.open("rb+") as written:
             os.fsync(written.fileno())
+        part.chmod(usual)  # safetensors would keep its files from everyone else
         part.replace(path)
     except OSError as error:
         raise _unwritable(path, part, error) from error

@@ -85,6 +85,12 @@ def test_published_weights_are_kept_by_name_and_fetched_from_the_local_cache(
     torch.testing.assert_close(found.backbone.network.state_dict(), model.backbone.network.state_dict())
 
 
+def test_a_checkpoint_may_be_read_by_whom_other_files_may(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    save_checkpoint(tmp_path / "m.safetensors", _model())
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_a_file_says_what_it_is_in_its_metadata(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "m.safetensors", _model())
     with safe_open(tmp_path / "m.safetensors", "pt") as file:
