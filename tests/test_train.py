@@ -80,6 +80,17 @@ def test_features_are_computed_once_and_again_only_for_another_backbone_or_image
     assert computed([1_000_001, 1_000_002])
 
 
+def test_features_without_a_lattice_are_refused_by_the_nodes_key(tiny: Tiny, tmp_path: Path) -> None:
+    from hvx.config import BackboneConfig
+    from hvx.models.backbone import build_backbone
+
+    config = tiny.load(tmp_path)
+    flat = build_backbone(BackboneConfig(architecture="resnet10", node="flatten"))
+    with pytest.raises(HvxError, match=r"model\.backbone\.node: .*\(512,\)"):
+        cached_features(flat, config.model.image, config.split("val"), [1_000_001], tmp_path / "f.h5", 0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_bad_image_leaves_no_half_written_cache(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")

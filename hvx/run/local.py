@@ -66,7 +66,6 @@ def explain_split(config: Config, device: torch.device) -> Summary:
     missing = [shard for shard in shards if not (run / "shards" / shard.name).exists()]
     for shard in bar(missing, "explaining", "shard"):
         explain_shard(explainer, split, explain, shard, run / "shards" / shard.name)
-    failed = 0
     if missing or not (run / "explanations.h5").exists():
         failed = _finish(run, shards, {"crop": crop_rule(model.config.image)}, started)
     else:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hvx.config import ImageConfig, SplitConfig
 from hvx.data.images import image_path, input_batches
-from hvx.errors import BadImage
+from hvx.errors import BadImage, HvxError
 from hvx.files import whole_file
 from hvx.models.backbone import Backbone
 from hvx.progress import bar
@@ -66,6 +66,7 @@ def cached_features(
 
     Raises:
         BadImage: an image cannot be read.
+        HvxError: the backbone's features do not lie on a lattice.
     """
     key = _key(backbone, image, split, image_ids)
     if _stored_key(path) != key:
@@ -93,6 +94,11 @@ def _compute(
             if bad:
                 raise BadImage(next(iter(bad.values())))
             computed = backbone(inputs.to(device)).cpu()
+            if computed.ndim != 4:
+                raise HvxError(
+                    f"model.backbone.node: yields features of shape {tuple(computed.shape[1:])} an image; "
+                    "name a node that has channels on a lattice"
+                )
             squares += float(computed.double().square().sum())
             features = computed.half().numpy()
             if stored is None:
