@@ -7,7 +7,9 @@ One file describes a model, its splits, its training and its explanation, so tha
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
@@ -17,6 +19,7 @@ from hvx.errors import HvxError, did_you_mean
 
 Activation = Literal["none", "tanh", "relu", "sigmoid"]
 Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
 Model = TypeVar("Model", bound=BaseModel)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Deviation = Annotated[float, Field(gt=0)]
@@ -27,6 +30,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _SOME_IDS = (1, 10, -1, 2**62)
 """Ids that a pattern of image names must tell apart."""
+_FIGURE = re.compile(r"\w[\w -]{0,39}")
+"""Names of figures; each becomes a file's."""
+_WIDE = re.compile(r"\d{4}|\{")
+"""In a pattern's format: a width that would fill memory, or one that the id itself gives."""
 _PLAINLY = {"path_type": "expected a path", "model_type": "expected a section of keys"}
 """Pydantic's kind of error → what to say in place of its own words, which speak of Python classes."""
 
@@ -48,11 +55,16 @@ class SplitConfig(Section):
     """Table of the objects drawn and asked about; the built-in split has one."""
     limit: Positive | None = None
     """Take the first so many questions only."""
+    exif_orientation: bool = False
+    """Turn photographs as their EXIF data says; the features that published checkpoints were trained on
+    were not."""
 
     @field_validator("image_name")
     @classmethod
     def _names_an_image(cls, pattern: str) -> str:
         try:
+            if any(_WIDE.search(spec or "") for _, _, spec, _ in Formatter().parse(pattern)):
+                raise ValueError
             names = {pattern.format(image_id=image_id) for image_id in _SOME_IDS}
         except Exception as error:  # str.format raises whatever a pattern leads it to
             raise ValueError("expected a pattern such as 'COCO_val2014_{image_id:012d}.jpg'") from error
@@ -111,9 +123,10 @@ class ModelConfig(Section):
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
     encoder: EncoderConfig = EncoderConfig()
-    glimpses: Positive = 2
+    glimpses: NotNegative = 2
+    """G; 0: no attention, V from the features' mean over the lattice."""
     joint: Positive = 1200
-    """d per glimpse: V, Q and F are ``joint * glimpses`` wide, the attention's joint ``joint``."""
+    """d per glimpse: V, Q and F are ``width`` wide, the attention's joint ``joint``."""
     visual_projection: Literal["joint", "per_glimpse"] = "joint"
     attention_visual_activation: Activation = "tanh"
     attention_textual_activation: Activation = "tanh"
@@ -121,6 +134,11 @@ class ModelConfig(Section):
     visual_activation: Activation = "tanh"
     textual_activation: Activation = "tanh"
     product_activation: Activation = "none"
+
+    @property
+    def width(self) -> int:
+        """d, the width of V, Q and F: that of all glimpses side by side."""
+        return self.joint * max(1, self.glimpses)
 
     @model_validator(mode="before")
     @classmethod
@@ -139,6 +157,8 @@ class TrainConfig(Section):
     answers: Positive = 2000
     """Keep the most frequent answers."""
     min_word_count: Positive = 1
+    start: Path | None = None
+    """Start file of the question encoder, as ``hvx import skipthoughts`` writes it; none: random."""
     epochs: Positive = 20
     batch: Positive = 256
     rate: Annotated[float, Field(gt=0)] = 1e-3
@@ -147,10 +167,44 @@ class TrainConfig(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 10.0
     feature_cache: Path | None = None
     """Folder for the frozen backbone's features; none: beside the checkpoint."""
-    backbone_epochs: Annotated[int, Field(ge=0)] = 0
+    workers: NotNegative = 1
+    """Processes that decode images ahead; 0 decodes in the main process."""
+    save_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """Save the training's state at least so often, for a killed one to go on from; 0: after every step."""
+    backbone_epochs: NotNegative = 0
     """Epochs in which the backbone first learns what lies in each cell (built-in split only)."""
     backbone_batch: Positive = 64
     backbone_rate: Annotated[float, Field(gt=0)] = 2e-3
+
+
+class PickConfig(Section):
+    """One question of a split, found by its text, as a row of a figure."""
+
+    question: str
+    """Its text; case, spaces and punctuation do not matter."""
+    ground_truth: str | None = None
+    """Tells apart questions of the same text on several images."""
+    question_id: int | None = None
+    """Names one of several candidates."""
+    figure: str = "figure"
+    """The figure that it is a row of; rows stand in the order of the list."""
+    printed_tokens: tuple[str, ...] = ()
+    printed_z: tuple[float, ...] = ()
+    """What a paper prints for this row: a z-score for each of its tokens."""
+
+    @field_validator("figure")
+    @classmethod
+    def _names_a_file(cls, figure: str) -> str:
+        if not _FIGURE.fullmatch(figure):
+            raise ValueError("expected at most 40 letters, digits, '-', '_' and spaces, no space ahead")
+        return figure
+
+    @model_validator(mode="after")
+    def _one_for_each_token(self) -> PickConfig:
+        if len(self.printed_z) != len(self.printed_tokens):
+            given = f"{len(self.printed_z)} printed_z and {len(self.printed_tokens)} printed_tokens"
+            raise ValueError(f"expected one printed_z for each of printed_tokens; there are {given}")
+        return self
 
 
 class ExplainConfig(Section):
@@ -159,20 +213,22 @@ class ExplainConfig(Section):
     split: str = "val"
     run: Path
     batch_images: Positive = 8
-    workers: Annotated[int, Field(ge=0)] = 1
+    workers: NotNegative = 1
     """Processes that decode images ahead; 0 decodes in the main process."""
+    pick: tuple[PickConfig, ...] = ()
+    """Explain just these questions of the split; none: all of them."""
     gradient: bool = False
     """Also store the standardised gradient itself, C planes per question."""
     shard_questions: Positive = 256
-    on_error: Literal["stop", "skip"] = "stop"
-    """On an image that cannot be read: stop, or list its questions in failures.jsonl and go on."""
+    on_error: Literal["skip", "stop"] = "skip"
+    """On an image that cannot be read: list its questions in failures.jsonl and go on, or stop."""
 
 
 class Config(Section):
     """The whole tree. Relative paths start from ``root``."""
 
     root: Path = Path()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: NotNegative = 0
     checkpoint: Path
     splits: dict[str, SplitConfig] = {}
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -275,6 +331,8 @@ def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
     for part in loc[:-1]:
         if get_origin(here) is dict:
             here = get_args(here)[1]
+        elif get_origin(here) is tuple:
+            here = get_args(here)[0]
         else:
             here = _section(here.model_fields[str(part)].annotation)
     return sorted(here.model_fields)

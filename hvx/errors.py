@@ -15,6 +15,12 @@ class HvxError(Exception):
     exit_status = 2
 
 
+class Interrupted(HvxError):
+    """The user, or the system, asked the work to stop; what it had finished is kept (exit status 130)."""
+
+    exit_status = 130
+
+
 class BadImage(HvxError):
     """One image cannot be read; the rest of a split may still be fine."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,7 +69,8 @@ def _part(path: Path) -> Path:
     """The temporary name beside ``path``."""
     if not path.name:
         raise HvxError(f"{path}: is a folder that cannot be replaced; give a new name inside one")
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    # By chance, not by process: processes of several machines write into one folder.
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def _unwritable(path: Path, part: Path, error: OSError) -> HvxError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -41,6 +42,21 @@ def striped(width: int, height: int) -> Image.Image:
 def ramp(dtype: type, top: int) -> np.ndarray:
     """Greys from 0 to ``top``, (16, 64)."""
     return np.tile(np.linspace(0, top, 64).astype(dtype), (16, 1))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(path: Path, pixels: np.ndarray, colour: int, *between: bytes) -> Path:
+    """A PNG of 16 bits a channel, (H, W, channels), with chunks ``between`` its head and its pixels."""
+    height, width, _ = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [chunk(b"IHDR", head), *between, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
 
 
 def refused(path: Path) -> str:
@@ -204,6 +220,190 @@ def test_a_picture_of_sixteen_bits_is_that_of_eight_bits(tmp_path: Path) -> None
     assert eight.tobytes() == sixteen.tobytes()
 
 
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_sixteen_bits_a_colour_are_scaled_to_eight(tmp_path: Path, colour: int, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, channels))
+    if channels in (2, 4):
+        pixels[..., -1] = 65535
+    found = np.asarray(open_photo(png(tmp_path / "deep.png", pixels, colour)))
+    wanted = pixels[..., :3] if channels > 2 else pixels[..., :1]
+    assert (found == wanted // 256).all()
+
+
+def test_a_progressive_photo_is_that_of_the_usual_kind(tmp_path: Path) -> None:
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    photo.save(tmp_path / "usual.jpg")
+    photo.save(tmp_path / "progressive.jpg", progressive=True)
+    assert b"\xff\xc2" in (tmp_path / "progressive.jpg").read_bytes()
+    assert open_photo(tmp_path / "progressive.jpg").tobytes() == open_photo(tmp_path / "usual.jpg").tobytes()
+
+
+def test_inks_inverted_as_adobe_writes_them_are_read(tmp_path: Path) -> None:
+    path = saved(tmp_path / "inks.jpg", Image.new("CMYK", (16, 16), (0, 255, 255, 51)))
+    assert b"Adobe" in path.read_bytes()
+    assert np.abs(np.asarray(open_photo(path), int) - (204, 0, 0)).max() <= 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20_000), (20_000, 1)])
+def test_one_pixel_and_very_long_photos_become_inputs(tmp_path: Path, shape: tuple[int, int]) -> None:
+    found = load_input(saved(tmp_path / "photo.png", Image.new("RGB", shape, COLOUR)), PLAIN)
+    assert found.shape == (3, 8, 8)
+    assert (found * 255).amin((1, 2)).tolist() == pytest.approx(COLOUR, abs=1e-3)
+    assert (found * 255).amax((1, 2)).tolist() == pytest.approx(COLOUR, abs=1e-3)
+
+
+# Transparency
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_shown_on_white(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, len(mode)), np.uint8)
+    pixels[0, :, -1], pixels[1, :, -1] = 0, 255
+    found = np.asarray(open_photo(saved(tmp_path / "alpha.png", Image.fromarray(pixels, mode))))
+    alpha = pixels[..., -1:] / 255
+    wanted = pixels[..., :-1] * alpha + 255 * (1 - alpha)
+    assert np.abs(found - wanted).max() <= 1
+    assert (found[0] == 255).all()
+    assert (found[1] == pixels[1, :, :-1]).all()
+
+
+@pytest.mark.parametrize(
+    ("transparency", "wanted"),
+    [
+        (1, [COLOUR, (255, 255, 255), (9, 8, 7)]),
+        (b"\xff\x00\x33", [COLOUR, (255, 255, 255), (206, 206, 205)]),
+    ],
+)
+def test_transparent_places_of_a_palette_are_white(
+    tmp_path: Path, transparency: int | bytes, wanted: list[tuple[int, int, int]]
+) -> None:
+    photo = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    photo.putpalette([*COLOUR, 1, 2, 3, 9, 8, 7])
+    photo.save(tmp_path / "palette.png", transparency=transparency)
+    assert np.abs(np.asarray(open_photo(tmp_path / "palette.png"), int)[0] - wanted).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "transparency", "wanted"),
+    [
+        (np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8), (1, 2, 3), [(255, 255, 255), (4, 5, 6)]),
+        (np.array([[7, 8]], np.uint8), 8, [(7, 7, 7), (255, 255, 255)]),
+        (np.array([[700, 8000]], np.uint16), 8000, [(2, 2, 2), (255, 255, 255)]),
+        (np.array([[False, True]]), 0, [(255, 255, 255), (255, 255, 255)]),
+    ],
+)
+def test_a_colour_that_stands_for_transparent_is_white(
+    tmp_path: Path, pixels: np.ndarray, transparency: int | tuple[int, ...], wanted: list[tuple[int, ...]]
+) -> None:
+    Image.fromarray(pixels).save(tmp_path / "key.png", transparency=transparency)
+    assert np.asarray(open_photo(tmp_path / "key.png"))[0].tolist() == [list(colour) for colour in wanted]
+
+
+# Orientation
+
+SIDES = {
+    1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
+    5: ("left", "top"), 6: ("right", "top"), 7: ("right", "bottom"), 8: ("left", "bottom"),
+}  # fmt: skip
+"""EXIF's definition: orientation → the side of the scene at which the stored row 0 and column 0 lie."""
+
+
+def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """The pixels that a camera stores of an upright scene, by EXIF's definition."""
+    row_side, column_side = SIDES[orientation]
+    stored = upright if row_side in ("top", "bottom") else upright.swapaxes(0, 1)
+    if row_side in ("bottom", "right"):
+        stored = stored[::-1]
+    return stored[:, ::-1] if column_side in ("bottom", "right") else stored
+
+
+def with_exif(path: Path, pixels: np.ndarray, orientation: object) -> Path:
+    exif = Image.Exif()
+    exif[274] = orientation
+    lossless = {"lossless": True} if path.suffix == ".webp" else {}
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, exif=exif, **lossless)
+    return path
+
+
+@pytest.mark.parametrize("name", ["photo.png", "photo.webp"])
+@pytest.mark.parametrize("orientation", SIDES)
+def test_a_photo_is_turned_as_its_exif_data_says_when_asked(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    stored = stored_as(upright, orientation)
+    path = with_exif(tmp_path / name, stored, orientation)
+    assert np.array_equal(open_photo(path, exif_orientation=True), upright)
+    assert np.array_equal(open_photo(path), stored)
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_camera_file_of_any_mode_is_turned(tmp_path: Path, orientation: int, mode: str) -> None:
+    upright = np.zeros((16, 48), np.uint8)
+    upright[:, 32:] = 255  # black, black, white from left to right
+    stored = Image.fromarray(np.ascontiguousarray(stored_as(upright, orientation))).convert(mode)
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored.save(tmp_path / "photo.jpg", exif=exif)
+    found = open_photo(tmp_path / "photo.jpg", exif_orientation=True)
+    assert found.mode == "RGB"
+    assert np.abs(np.asarray(found, int) - upright[..., None]).max() <= 8
+
+
+@pytest.mark.parametrize("orientation", SIDES)
+@pytest.mark.parametrize("asked", [False, True])
+def test_tiff_is_upright_whether_asked_or_not(tmp_path: Path, orientation: int, asked: bool) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    path = with_exif(tmp_path / "scan.tif", stored_as(upright, orientation), orientation)
+    assert np.array_equal(open_photo(path, exif_orientation=asked), upright)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_changes_nothing(tmp_path: Path, orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    path = with_exif(tmp_path / "photo.png", pixels, orientation)
+    assert np.array_equal(open_photo(path, exif_orientation=True), pixels)
+
+
+def exif_of(entries: list[tuple[int, int, int, int]]) -> bytes:
+    """EXIF data with these entries: tag, kind, count, value or offset."""
+    listed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + listed + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize(
+    ("exif", "turned"),
+    [
+        (b"Exif\0\0", False),
+        (b"Exif\0\0garbage", False),
+        (b"Exif\0\0II*\0" + b"\xff" * 20, False),
+        (exif_of([(274, 3, 1, 6)])[:-9], False),
+        (exif_of([(274, 2, 4, 0x41414141)]), False),
+        (exif_of([(274, 3, 2**31, 6)]), False),
+        (exif_of([(274, 3, 1, 6)]), True),
+        (exif_of([(271, 2, 100, 2**31), (274, 3, 1, 6), (305, 77, 1, 0)]), True),
+    ],
+)
+def test_malformed_exif_data_leaves_the_photo_readable(tmp_path: Path, exif: bytes, turned: bool) -> None:
+    Image.new("RGB", (30, 20), COLOUR).save(tmp_path / "photo.jpg", exif=exif)
+    found = open_photo(tmp_path / "photo.jpg", exif_orientation=True)
+    assert found.size == ((20, 30) if turned else (30, 20))
+
+
+def test_inputs_are_turned_when_asked(tmp_path: Path) -> None:
+    scene = np.asarray(striped(48, 32))
+    path = with_exif(tmp_path / "photo.png", stored_as(scene, 6), 6)
+    upright = to_input(crop_photo(Image.fromarray(scene), PLAIN), PLAIN)
+    assert torch.equal(load_input(path, PLAIN, exif_orientation=True), upright)
+    assert not torch.equal(load_input(path, PLAIN), upright)
+    ((_, inputs, _),) = input_batches([path], PLAIN, [[0]], 0, exif_orientation=True)
+    assert torch.equal(inputs[0], upright)
+
+
+# Greys of unknown range
+
+
 @pytest.mark.parametrize(
     "pixels", [np.full((4, 4), 0.5, np.float32), np.array([[0, 2**16]]), np.array([[-1, 5]])]
 )
@@ -272,13 +472,25 @@ def test_a_photo_of_too_many_pixels_is_refused_and_one_of_just_as_many_read(
     assert refused(path) == f"{path}: 40×30 pixels; at most 1,199"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("photo.eps", "EPS"), ("photo.tga", "TGA"), ("photo.jpg", "EPS")])
+def test_formats_that_no_photo_has_are_refused_undecoded(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    Image.new("RGB", (4, 4)).save(path, kind)
+    assert refused(path) == f"{path}: an image of format {kind}; save it as JPEG or PNG"
+
+
+def test_a_fault_without_words_is_named_by_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "photo.png", Image.new("RGB", (4, 4)))
+
+    def exhausted(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_as_rgb", exhausted)
+    assert refused(path) == f"{path}: damaged image: MemoryError"
+
+
 @pytest.mark.parametrize("side", [10_001, 60_000])
 def test_a_decompression_bomb_is_refused_unread(tmp_path: Path, side: int) -> None:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
     path.write_bytes(
@@ -347,3 +559,21 @@ def test_batches_hold_every_place_once_and_the_reason_of_each_that_is_bad(
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_batches_yield_nothing(workers: int) -> None:
     assert list(input_batches([], PLAIN, [], workers)) == []
+
+
+def test_batches_that_are_not_wanted_any_more_are_left(tmp_path: Path) -> None:
+    path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
+    batches = input_batches([path] * 6, PLAIN, [[n] for n in range(6)], 1)
+    assert next(batches)[0] == [0]
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_a_decoding_process_that_dies_is_an_error_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "load_input", lambda *_: os._exit(1))
+    with pytest.raises(
+        HvxError, match=r"explain\.workers: an image-decoding process died .* exited"
+    ) as raised:
+        list(input_batches([tmp_path / "photo.png"], PLAIN, [[0]], 1))
+    assert "\n" not in str(raised.value)

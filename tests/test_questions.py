@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,10 @@ def test_an_annotation_that_is_wrong_is_named_by_its_place(tmp_path: Path, row: 
 
 
 @pytest.mark.parametrize(
-    "answers", [None, 3, "red", ["red"], [{}], [{"answer": "red"}, {"said": "red"}], {"a": 1}]
-)
+    "answers",
+    [None, 3, "red", ["red"], [{}], [{"answer": "red"}, {"said": "red"}], {"a": 1}, [{"answer": None}],
+     [{"answer": ["red"]}], [{"answer": True}]],
+)  # fmt: skip
 def test_answers_of_another_form_are_named_by_their_question(tmp_path: Path, answers: Any) -> None:
     said = error_of(split(tmp_path, [FIRST], [{**annotation(FIRST, "red"), "answers": answers}]))
     assert said == (
@@ -226,6 +229,158 @@ def test_the_largest_ids_and_any_script_are_read(tmp_path: Path) -> None:
     row = {"question_id": 2**63 - 1, "image_id": -(2**63), "question": "什么颜色？ 😀"}
     (question,) = read_questions(split(tmp_path, [row]))
     assert (question.question_id, question.image_id, question.question) == tuple(row.values())
+
+
+def test_answers_that_are_numbers_become_text(tmp_path: Path) -> None:
+    row = {
+        **annotation(FIRST, "5"),
+        "answers": [{"answer": 5}, {"answer": 1}, {"answer": 2.5}, {"answer": "1"}],
+    }
+    assert read_questions(split(tmp_path, [FIRST], [row]))[0].answers == ("5", "1", "2.5", "1")
+
+
+def test_a_type_that_is_no_text_is_named(tmp_path: Path) -> None:
+    said = error_of(split(tmp_path, [FIRST], [{**annotation(FIRST, "red"), "answer_type": ["other"]}]))
+    assert said == (
+        f"{tmp_path / 'annotations.json'}: question 11: expected 'answer_type' as text, not ['other']"
+    )
+
+
+@pytest.mark.parametrize("annotations", [None, [annotation(FIRST, "red")], [annotation(SECOND, "no")]])
+def test_reading_leaves_the_search_for_cycles_as_it_was(tmp_path: Path, annotations: Any) -> None:
+    given = split(tmp_path, [FIRST], annotations)
+    for on in (True, False):
+        (gc.enable if on else gc.disable)()
+        try:
+            read_questions(given)
+        except HvxError:
+            pass
+        finally:
+            found = gc.isenabled()
+            gc.enable()
+        assert found == on
+
+
+# JSON Lines
+
+
+def lines(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def split_of_lines(
+    folder: Path, questions: list[Any], annotations: list[Any] | None = None, suffix: str = ".jsonl"
+) -> SplitConfig:
+    return SplitConfig(
+        questions=lines(folder / f"questions{suffix}", questions),
+        annotations=None if annotations is None else lines(folder / f"annotations{suffix}", annotations),
+        images=folder,
+    )
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".JSONL", ".json", ".txt"])
+def test_json_lines_are_read_as_vqa_json_is(tmp_path: Path, suffix: str) -> None:
+    questions, annotations = [FIRST, SECOND], [annotation(SECOND, "no"), annotation(FIRST, "red", PEOPLE)]
+    found = read_questions(split_of_lines(tmp_path, questions, annotations, suffix))
+    assert found == read_questions(split(tmp_path / ".", questions, annotations))
+    assert found[0].answers == tuple(PEOPLE)
+    bare = read_questions(split_of_lines(tmp_path, questions, None, suffix))
+    assert bare == read_questions(split(tmp_path / ".", questions))
+
+
+def test_one_line_is_a_split_of_one_question(tmp_path: Path) -> None:
+    given = split_of_lines(tmp_path, [THIRD], suffix=".json")
+    assert read_questions(given) == [Question(20, 2, "How many?")]
+
+
+def test_lines_and_a_list_may_be_joined(tmp_path: Path) -> None:
+    given = split(tmp_path, [FIRST], [annotation(FIRST, "red")])
+    mixed = given.model_copy(update={"questions": lines(tmp_path / "questions.jsonl", [FIRST])})
+    assert read_questions(mixed) == read_questions(given)
+
+
+def test_blank_lines_a_mark_at_the_start_and_any_line_end_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "questions.json"
+    path.write_bytes(
+        b"\xef\xbb\xbf" + json.dumps(FIRST).encode() + b"\r\n \r\n" + json.dumps(SECOND).encode()
+    )
+    found = read_questions(SplitConfig(questions=path, images=tmp_path))
+    assert [q.question_id for q in found] == [11, 12]
+
+
+def test_lines_carry_their_own_annotations(tmp_path: Path) -> None:
+    both = [{**FIRST, **annotation(FIRST, "red", PEOPLE)}, {**SECOND, "multiple_choice_answer": "no"}]
+    assert read_questions(split_of_lines(tmp_path, both)) == [
+        Question(11, 1, "What color is the hydrant?", "red", tuple(PEOPLE), "what color", "other"),
+        Question(12, 1, "Is it new?", "no", ("no",)),
+    ]
+
+
+def test_a_file_of_annotations_is_believed_rather_than_the_lines(tmp_path: Path) -> None:
+    given = split_of_lines(
+        tmp_path, [{**FIRST, "multiple_choice_answer": "blue"}], [annotation(FIRST, "red")]
+    )
+    assert [q.ground_truth for q in read_questions(given)] == ["red"]
+
+
+def test_an_answer_of_null_is_none(tmp_path: Path) -> None:
+    given = split_of_lines(tmp_path, [{**FIRST, "multiple_choice_answer": None}])
+    assert read_questions(given) == [Question(11, 1, "What color is the hydrant?")]
+
+
+def test_some_questions_with_answers_and_some_without_are_refused(tmp_path: Path) -> None:
+    own = {**SECOND, "multiple_choice_answer": "no"}
+    assert error_of(split_of_lines(tmp_path, [own, FIRST, THIRD])) == (
+        f"{tmp_path / 'questions.jsonl'}: line 2: multiple_choice_answer: missing (2 of 3 questions "
+        "lack one; give it to all of them or to none)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "not valid JSON: Expecting property name"),
+        ('{"question_id": 3} {}', "not valid JSON: Extra data"),
+        ('{"question": "\\ud8"}', "not valid JSON: Invalid"),
+        ("[" * 100_000, "not valid JSON: maximum recursion depth"),
+        ("[]", "expected an object with question_id, image_id, question"),
+        ("{}", "question_id: expected int, not None"),
+        (json.dumps({**SECOND, "question_id": "12"}), "question_id: expected int, not '12'"),
+        (json.dumps({**SECOND, "question": "a\0b"}), "question: 'a\\x00b' holds the character NUL"),
+        (json.dumps({**SECOND, "multiple_choice_answer": 5}), "multiple_choice_answer: expected str, not 5"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_text(f"{json.dumps(FIRST)}\n\n{line}\n{json.dumps(THIRD)}\n")
+    message = error_of(SplitConfig(questions=path, images=tmp_path))
+    assert message.startswith(f"{path}: line 3: {said}")
+
+
+def test_a_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    path.write_bytes(json.dumps(FIRST).encode() + b'\n{"question": "\xff"}\n')
+    assert error_of(SplitConfig(questions=path, images=tmp_path)).startswith(
+        f"{path}: line 2: not valid JSON"
+    )
+
+
+def test_a_bad_line_of_annotations_is_named(tmp_path: Path) -> None:
+    given = split_of_lines(tmp_path, [FIRST, SECOND], [annotation(FIRST, "red"), {"question_id": 12}])
+    assert error_of(given) == (
+        f"{tmp_path / 'annotations.jsonl'}: line 2: multiple_choice_answer: expected str, not None"
+    )
+
+
+def test_lines_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
+    given = split_of_lines(tmp_path, [FIRST, SECOND, "no question"])
+    assert len(read_questions(given.model_copy(update={"limit": 2}))) == 2
+
+
+def test_no_lines_are_no_split(tmp_path: Path) -> None:
+    said = error_of(split_of_lines(tmp_path, []))
+    assert said == f"{tmp_path / 'questions.jsonl'}: the split holds no questions"
 
 
 @pytest.mark.skipif(not DAQUAR.is_dir(), reason=f"the DAQUAR questions are not at {DAQUAR}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -19,7 +20,21 @@ from hvx.errors import BadImage, HvxError
 MAX_PIXELS = 100_000_000
 """Larger photographs are refused rather than decoded."""
 
+_FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+"""What photographs are stored as. Others that Pillow knows run programs (EPS) or unpack without bounds."""
+_NAMED = 5
+"""Files that are named where many are missing; the others are counted."""
 _MAX_16_BIT = 2**16 - 1
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation → what sets the photograph upright."""
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -35,8 +50,36 @@ def image_path(split: SplitConfig, image_id: int) -> Path:
     return split.images / name
 
 
-def open_photo(path: Path) -> Image.Image:
+def missing_images(split: SplitConfig, image_ids: Sequence[int]) -> list[Path]:
+    """Where the images lie that are not there, of those with these ids.
+
+    Raises:
+        HvxError: the split's folder of images is not there.
+    """
+    if not split.images.is_dir():
+        raise HvxError(f"{split.images}: no such folder of images")
+    # One listing of the folder in place of a call for each image; a name may lead into folders below.
+    there = {entry.name for entry in os.scandir(split.images) if entry.is_file()}
+    paths = (image_path(split, image_id) for image_id in image_ids)
+    return [
+        path
+        for path in paths
+        if (path.parent != split.images or path.name not in there) and not path.is_file()
+    ]
+
+
+def some_names(paths: Sequence[Path]) -> str:
+    """The names of the first few files, for a line that counts them all."""
+    return ", ".join(path.name for path in paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
+
+
+def open_photo(path: Path, exif_orientation: bool = False) -> Image.Image:
     """The photograph in a file, decoded, as RGB.
+
+    Args:
+        path: the file.
+        exif_orientation: turn the photograph as its EXIF data says. Without, its pixels come as they are
+            stored; TIFF alone is always upright, since Pillow turns it as it decodes.
 
     Raises:
         BadImage: no such file, no image, a truncated one, or one of more than ``MAX_PIXELS``.
@@ -45,9 +88,13 @@ def open_photo(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS decides here
             with Image.open(path) as opened:
+                if opened.format not in _FORMATS:
+                    raise BadImage(f"{path}: an image of format {opened.format}; save it as JPEG or PNG")
                 if opened.width * opened.height > MAX_PIXELS:
                     raise BadImage(f"{path}: {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,}")
-                return _as_rgb(opened, path)
+                photo = _as_rgb(opened, path)
+                turn = _turn(opened) if exif_orientation else None
+                return photo if turn is None else photo.transpose(turn)
     except FileNotFoundError:
         raise BadImage(f"{path}: no such image") from None
     except UnidentifiedImageError:
@@ -55,17 +102,42 @@ def open_photo(path: Path) -> Image.Image:
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-        raise BadImage(f"{path}: damaged image: {error}") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"{path}: damaged image: {reason}") from None
 
 
 def _as_rgb(opened: Image.Image, path: Path) -> Image.Image:
-    """An image as RGB of 8 bits a channel; of 16-bit greys the high byte, where Pillow would clip."""
-    if opened.mode[0] not in "IF":
+    """An image as RGB of 8 bits a channel.
+
+    Of 16-bit greys this takes the high byte, where Pillow would clip. What is transparent is shown on white,
+    as on a page; Pillow would drop the transparency and bring up whatever colour lies beneath it.
+    """
+    if opened.mode[0] in "IF":
+        return _deep_grey_as_rgb(opened, path)
+    if not opened.has_transparency_data:
         return opened.convert("RGB")
+    layer = opened.convert("RGBA")
+    photo = Image.new("RGB", layer.size, "white")
+    photo.paste(layer, mask=layer)
+    return photo
+
+
+def _deep_grey_as_rgb(opened: Image.Image, path: Path) -> Image.Image:
     grey = np.asarray(opened)
     if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > _MAX_16_BIT:
         raise BadImage(f"{path}: greys of 32 bits (mode {opened.mode}); save it with 8 or 16 bits")
+    transparent = opened.info.get("transparency")
+    if transparent is not None:
+        grey = np.where(grey == transparent, _MAX_16_BIT, grey)
     return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _turn(opened: Image.Image) -> Image.Transpose | None:
+    """What sets a decoded photograph upright; nothing where its EXIF data cannot be read or is absurd."""
+    try:
+        return _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are whole whatever is wrong with what is said of them
+        return None
 
 
 def crop_photo(photo: Image.Image, image: ImageConfig) -> Image.Image:
@@ -90,33 +162,37 @@ def to_input(crop: Image.Image, image: ImageConfig) -> Tensor:
     return (pixels - mean) / torch.tensor(image.std).view(3, 1, 1)
 
 
-def load_input(path: Path, image: ImageConfig) -> Tensor:
+def load_input(path: Path, image: ImageConfig, exif_orientation: bool = False) -> Tensor:
     """The network's input for an image file: (C, H, W) float32.
 
     Raises:
         BadImage: see ``open_photo``.
     """
-    return to_input(crop_photo(open_photo(path), image), image)
+    return to_input(crop_photo(open_photo(path, exif_orientation), image), image)
 
 
 class _Inputs(Dataset[tuple[int, Tensor | str]]):
     """Inputs by place; a bad image yields its reason, so that a worker never dies of one."""
 
-    def __init__(self, paths: Sequence[Path], image: ImageConfig) -> None:
-        self.paths, self.image = paths, image
+    def __init__(self, paths: Sequence[Path], image: ImageConfig, exif_orientation: bool) -> None:
+        self.paths, self.image, self.exif_orientation = paths, image, exif_orientation
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, place: int) -> tuple[int, Tensor | str]:
         try:
-            return place, load_input(self.paths[place], self.image)
+            return place, load_input(self.paths[place], self.image, self.exif_orientation)
         except BadImage as error:
             return place, str(error)
 
 
 def input_batches(
-    paths: Sequence[Path], image: ImageConfig, batches: Sequence[Sequence[int]], workers: int
+    paths: Sequence[Path],
+    image: ImageConfig,
+    batches: Sequence[Sequence[int]],
+    workers: int,
+    exif_orientation: bool = False,
 ) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
     """Decode batches of images ahead of their use, in ``workers`` processes.
 
@@ -125,18 +201,30 @@ def input_batches(
         image: how a photograph becomes an input.
         batches: places in ``paths``, a batch each.
         workers: decoding processes; 0 decodes here.
+        exif_orientation: see ``open_photo``.
 
     Yields:
         Per batch: the places that could be read, their inputs (B, C, H, W), and the reason for
         each place that could not.
+
+    Raises:
+        HvxError: a decoding process was killed, as one is that takes more memory than there is.
     """
     loader = DataLoader(
-        _Inputs(paths, image),
+        _Inputs(paths, image, exif_orientation),
         batch_sampler=list(map(list, batches)),
         num_workers=workers,
         collate_fn=_collate,
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if not workers:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise HvxError(
+            f"explain.workers: an image-decoding process died ({reason}); 0 decodes in the main one"
+        ) from error
 
 
 def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor, dict[int, str]]:

@@ -1,0 +1,162 @@
+"""Questions of a split found by their text: the rows of a paper's figures."""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvx.config import PickConfig
+from hvx.data.questions import Question
+from hvx.errors import HvxError
+
+_NO_LETTERS = re.compile(r"[\W_]+")
+_COMPARED = 50
+"""Texts that share most words with one that is not found; only these are compared letter by letter."""
+_NAMED = 5
+"""Ground truths or question ids that an error names."""
+
+_ByText = dict[str, list[Question]]
+
+
+@dataclass(frozen=True)
+class Picked:
+    """What the picks found.
+
+    Attributes:
+        picks: as the config has them.
+        questions: those picked, each once, in the split's order.
+        choices: of each pick, as run.json keeps it: ``question_id``, the question taken, and
+            ``candidates``, all that fit, as ``[question_id, image_id, ground_truth]`` by question_id.
+    """
+
+    picks: Sequence[PickConfig]
+    questions: list[Question]
+    choices: list[dict[str, Any]]
+
+    def ambiguities(self) -> list[str]:
+        """Lines that list the candidates of each pick that several questions fit; none: no lines."""
+        lines: list[str] = []
+        for pick, choice in zip(self.picks, self.choices, strict=True):
+            candidates = choice["candidates"]
+            if pick.question_id is not None or len(candidates) == 1:
+                continue
+            lines.append(f"{pick.figure}: '{_plain(pick.question)}' fits {len(candidates)} questions:")
+            for question_id, image_id, truth in candidates:
+                taken = "  (taken)" if question_id == choice["question_id"] else ""
+                answer = f", '{_plain(truth)}'" if truth else ""
+                lines.append(f"  question_id {question_id}, image {image_id}{answer}{taken}")
+        if lines:
+            lines.append("To take another, give its question_id: under explain.pick in the config.")
+        return lines
+
+
+def pick_questions(questions: list[Question], picks: Sequence[PickConfig], source: Path) -> Picked:
+    """Find each pick's question by its text; of several that fit, the lowest question_id is taken.
+
+    Texts are compared by their letters and digits alone. Where the split has annotations, a pick's
+    ``ground_truth`` narrows what fits; its ``question_id`` names one.
+
+    Args:
+        questions: of the split.
+        picks: at least one.
+        source: the split's file of questions, named in errors.
+
+    Raises:
+        HvxError: a pick that is not in the split, or not with its ground truth or id.
+    """
+    by_text = _by_text(questions)
+    absent = [pick for pick in picks if text_key(pick.question) not in by_text]
+    if absent:
+        text = absent[0].question
+        raise HvxError(
+            f"{source}: holds no question {text!r:.200}{_closest(text, by_text)}; "
+            f"{len(absent)} of the {len(picks)} questions of explain.pick are not there"
+        )
+    annotated = any(question.answers for question in questions)
+    choices = []
+    for pick in picks:
+        candidates = _candidates(pick, by_text[text_key(pick.question)], annotated, source)
+        choices.append(
+            {
+                "question_id": candidates[0].question_id if pick.question_id is None else pick.question_id,
+                "candidates": [[q.question_id, q.image_id, q.ground_truth] for q in candidates],
+            }
+        )
+    taken = {choice["question_id"] for choice in choices}
+    return Picked(picks, [question for question in questions if question.question_id in taken], choices)
+
+
+def text_key(text: str) -> str:
+    """What two texts of one question have in common: its letters and digits, in one case."""
+    return _NO_LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _by_text(questions: list[Question]) -> _ByText:
+    """Questions by the key of their text; one without letters or digits has none."""
+    found: _ByText = {}
+    for question in questions:
+        found.setdefault(text_key(question.question), []).append(question)
+    found.pop("", None)
+    return found
+
+
+def _candidates(pick: PickConfig, found: list[Question], annotated: bool, source: Path) -> list[Question]:
+    """The questions of a pick's text that have its ground truth, by question_id; its own id among them."""
+    fitting = sorted(found, key=lambda question: question.question_id)
+    with_truth = ""
+    if annotated and pick.ground_truth is not None:
+        wanted = _folded(pick.ground_truth)
+        fitting = [question for question in fitting if _folded(question.ground_truth) == wanted]
+        with_truth = f" with ground truth {pick.ground_truth!r:.60}"
+        if not fitting:
+            truths = Counter(f"{question.ground_truth!r:.60}" for question in found)
+            raise HvxError(
+                f"{source}: holds the question {pick.question!r:.200}, but not{with_truth}; "
+                f"there it has {_some([truth for truth, _ in truths.most_common()])}"
+            )
+    ids = [question.question_id for question in fitting]
+    if pick.question_id is not None and pick.question_id not in ids:
+        raise HvxError(
+            f"{source}: question_id {pick.question_id} is not a question {pick.question!r:.200}{with_truth}; "
+            f"these are: {_some([str(question_id) for question_id in ids])}"
+        )
+    return fitting
+
+
+def _closest(text: str, by_text: _ByText) -> str:
+    """`` (did you mean 'x'?)`` with the split's text that is most like ``text``, else an empty string."""
+    wanted = _words(text)
+
+    def shared(key: str) -> float:
+        words = _words(by_text[key][0].question)
+        return len(words & wanted) / max(1, len(words | wanted))
+
+    near = heapq.nlargest(_COMPARED, by_text, key=shared)
+    close = difflib.get_close_matches(text_key(text), near, n=1, cutoff=0.6)
+    return f" (did you mean {by_text[close[0]][0].question!r:.200}?)" if close else ""
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
+def _folded(answer: str) -> str:
+    """An answer in one case, its spaces single."""
+    return " ".join(answer.casefold().split())
+
+
+def _some(named: list[str]) -> str:
+    more = len(named) - _NAMED
+    return ", ".join(named[:_NAMED]) + (f" and {more} others" if more > 0 else "")
+
+
+def _plain(text: str) -> str:
+    """Text from a split on one line, for a terminal: nothing in it that moves the cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
