@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from math import prod
 from pathlib import Path
+from typing import Any
 
+from hvx.config import ModelConfig
 from hvx.errors import HvxError
-from hvx.models.checkpoint import load_checkpoint
+from hvx.models.checkpoint import CheckpointHeader, read_header
 from hvx.store.reader import RunReader
 
 _SHOWN = 12
@@ -26,32 +30,57 @@ def describe(path: Path) -> dict[str, str]:
 
 def _describe_run(path: Path) -> dict[str, str]:
     reader = RunReader(path)
-    about = reader.about
+    about: dict[str, Any] = defaultdict(lambda: "not said", reader.about)
     return {
         "run": str(path),
         "explanations": f"{len(reader):,}",
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": str(about["images"]),
-        "finished": f"{about['finished']} in {about.get('seconds')} s on {about['device']}",
-        "checkpoint": f"sha256 {about['identity']['checkpoint_sha256']}",
+        "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
+        "checkpoint": f"sha256 {about['identity'].get('checkpoint_sha256', 'not said')}",
     }
 
 
 def _describe_checkpoint(path: Path) -> dict[str, str]:
-    model = load_checkpoint(path)
-    config, encoder, head = model.config, model.config.encoder, model.head
-    source = config.backbone.weights or "in the file"
+    header = read_header(path)
+    config, encoder = header.config, header.config.encoder
+    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+    size = f"{config.image.size}×{config.image.size}"
     return {
         "checkpoint": str(path),
-        "model": f"MLB, form {config.form}, {config.glimpses} glimpses, joint {config.joint} per glimpse",
-        "question": f"{encoder.tokenizer} tokens, embeddings {encoder.embedding}, GRU {encoder.hidden}",
-        "backbone": f"{config.backbone.architecture} at {config.backbone.node}, weights {source}",
-        "image": f"{config.image.size}×{config.image.size}",
-        "words": f"{len(model.vocabulary):,}: {_some(list(model.vocabulary.words))}",
-        "answers": f"{len(model.answers):,}: {_some(model.answers)}",
-        "parameters": f"{sum(p.numel() for p in head.parameters()):,} in the head",
-        "training": ", ".join(f"{name} {value}" for name, value in model.training.items()),
+        "model": f"MLB, form {config.form}, {glimpses}, joint {config.width} wide",
+        "activations": _activations(config),
+        "question": f"{encoder.tokenizer} tokens, embeddings {encoder.embedding}, GRU {encoder.hidden} "
+        f"({encoder.candidate})",
+        "backbone": f"{config.backbone.architecture} at {config.backbone.node}, {_source(header)}",
+        "image": f"{size}, {config.image.interpolation}",
+        "words": f"{len(header.words):,}: {_some(header.words)}",
+        "answers": f"{len(header.answers):,}: {_some(header.answers)}",
+        "parameters": f"{_count(header, 'head.'):,} in the head",
+        "training": ", ".join(f"{name} {value}" for name, value in header.training.items()) or "not noted",
     }
+
+
+def _activations(config: ModelConfig) -> str:
+    """V, Q and F, and those of the attention's joint."""
+    own = f"V {config.visual_activation}, Q {config.textual_activation}, F {config.product_activation}"
+    if not config.glimpses:
+        return own
+    inner = ("visual", "textual", "product")
+    attention = (getattr(config, f"attention_{place}_activation") for place in inner)
+    return f"{own}; in the attention {', '.join(attention)}"
+
+
+def _source(header: CheckpointHeader) -> str:
+    """Where the backbone's weights come from."""
+    if header.carries_backbone:
+        return f"weights in the file ({_count(header, 'backbone.'):,} values)"
+    weights = header.config.backbone.weights
+    return f"torchvision's {weights}" if weights else "weights missing"
+
+
+def _count(header: CheckpointHeader, prefix: str) -> int:
+    return sum(prod(shape) for name, shape in header.shapes.items() if name.startswith(prefix))
 
 
 def _some(items: list[str]) -> str:

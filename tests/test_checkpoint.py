@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import Tiny
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hvx.config import BackboneConfig, EncoderConfig, ModelConfig
 from hvx.data.words import Vocabulary
 from hvx.errors import HvxError
+from hvx.info import describe
 from hvx.models.backbone import build_backbone, new_network
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 from hvx.models.mlb import MLB
+from hvx.run.explain import explain_split
+from hvx.run.local import here
+from hvx.store.reader import RunReader
+from hvx.view.run import write_figure
 
 WORDS, ANSWERS = ("?", "UNK", "what"), ["yes", "no", "two"]
 
@@ -110,6 +117,11 @@ def _rewritten(path: Path, target: Path, change: Any) -> Path:
     return target
 
 
+def _without_backbone(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if name.startswith("backbone.")]:
+        del tensors[name]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -124,6 +136,9 @@ def _rewritten(path: Path, target: Path, change: Any) -> Path:
         (lambda t, a: a["model"].update(glimpse=2), "unknown key 'glimpse'"),
         (lambda t, a: a["model"]["backbone"].update(architecture="resnet1"), "no network 'resnet1'"),
         (lambda t, a: a.pop("model"), "metadata"),
+        (lambda t, a: _without_backbone(t), "holds no backbone"),
+        (lambda t, a: (_without_backbone(t), a["model"]["backbone"].update(weights="/x.pth")), "no backbone"),
+        (lambda t, a: a.update(training=["x"]), "'training' must be an object"),
     ],
 )
 def test_a_checkpoint_of_another_shape_is_refused_by_what_is_wrong(
@@ -152,3 +167,33 @@ def test_a_truncated_checkpoint_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(HvxError, match=r"cut\.safetensors"):
         load_checkpoint(tmp_path / "cut.safetensors")
+
+
+def test_a_model_without_attention_goes_through_a_file_and_through_a_run(tiny: Tiny, tmp_path: Path) -> None:
+    trained = load_checkpoint(tiny.root / "model.safetensors")
+    config = trained.config.model_copy(update={"glimpses": 0})
+    torch.manual_seed(0)
+    head = MLB(config, trained.head.channels, len(trained.vocabulary), len(trained.answers))
+    model = VQAModel(config, trained.backbone, head, trained.vocabulary, trained.answers)
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    loaded = tiny.load(tmp_path / "run", checkpoint=tmp_path / "m.safetensors", model__glimpses=0)
+    explain_split(loaded, here(torch.device("cpu")))
+    reader = RunReader(tmp_path / "run")
+    assert reader.glimpses == 0
+    assert len(reader) > 0
+    write_figure(reader, [0, 1], tmp_path / "figure.png", 600)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.width == 600
+    assert describe(tmp_path / "m.safetensors")["model"] == "MLB, form paper, no attention, joint 10 wide"
+
+
+def test_a_checkpoint_that_cannot_be_written_whole_is_not_there_at_all(tmp_path: Path) -> None:
+    """A real limit on the size of files, as a full disk would set it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(HvxError, match=r"m\.safetensors: cannot be written"):
+            save_checkpoint(tmp_path / "m.safetensors", _model())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -29,6 +29,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "torch7": {"form": "torch7", "glimpses": 2},
     "vqa-pytorch": {"form": "vqa-pytorch", "glimpses": 3},
     "one glimpse, sigmoid": {"form": "torch7", "glimpses": 1, "attention_product_activation": "sigmoid"},
+    "no attention": {"form": "vqa-pytorch", "glimpses": 0},
 }
 
 
@@ -96,6 +97,10 @@ class SlowMLB:
     def visual(self, features: np.ndarray, q: np.ndarray) -> np.ndarray:
         """Eqs 5 and 6: V."""
         cells = features.reshape(features.shape[0], -1).T
+        if not self.config.glimpses:
+            return self.activate(
+                self.config.visual_activation, self.linear("visual.0", sum(cells) / len(cells))
+            )
         attention = self.attention(q, cells)
         glimpses = [sum(a * cell for a, cell in zip(row, cells, strict=True)) for row in attention]
         if self.config.visual_projection == "joint":
@@ -139,11 +144,14 @@ def test_head_agrees_with_equations_2_to_7_by_complex_steps(form: str) -> None:
         q = slow.question(words)
         visual, textual = slow.visual(own, q), slow.textual(q)
         product = textual * visual
-        attention = slow.attention(q, own.reshape(CHANNELS, -1).T)
         for name, value in {"visual": visual, "textual": textual, "product": product}.items():
             _agree(getattr(found.joint, name)[n], value)
-        assert found.joint.attention is not None
-        _agree(found.joint.attention[n].flatten(1), attention)
+        if model.config.glimpses:
+            assert found.joint.attention is not None
+            attention = slow.attention(q, own.reshape(CHANNELS, -1).T)
+            _agree(found.joint.attention[n].flatten(1), attention)
+        else:
+            assert found.joint.attention is None
         _agree(found.joint.logits[n], slow.logits(product))
         to_features = _derivative(lambda x, q=q: slow.visual(x, q), own, visual - product)
         to_words = _derivative(lambda x: slow.textual(slow.question(x)), words, textual - product)

@@ -8,18 +8,40 @@ import click
 
 from hvx.cli.common import PATH, common
 
+SOME_DAMAGED = 3
+
 
 @click.command()
 @click.argument("path", type=PATH)
+@click.option("--verify", is_flag=True, help="Check every byte of a run; set damaged files aside.")
 @common
-def info(path: Path) -> None:
+def info(path: Path, verify: bool) -> None:
     """Say what a run folder or a checkpoint is.
+
+    With --verify exit status 3 says that files were damaged or absent; `hvx explain` makes them again.
 
     \b
     Example:
       hvx info runs/daquar
     """
+    if verify:
+        _verify(path)
+        return
+
     from hvx.info import describe
 
     for name, value in describe(path).items():
         click.echo(f"{name + ':':<14}{value}")
+
+
+def _verify(path: Path) -> None:
+    from hvx.run.verify import verify
+
+    found = verify(path)
+    for damaged, reason in found.damaged.items():
+        click.echo(f"{damaged}: damaged ({reason}); set aside as {damaged.name}.damaged")
+    absent = f", {found.absent:,} absent" if found.absent else ""
+    click.echo(f"{path}: {found.whole:,} shards whole, {len(found.damaged):,} files damaged{absent}")
+    if not found.finished:
+        click.echo("The run is not finished; `hvx explain` with its config makes what is missing")
+        raise SystemExit(SOME_DAMAGED)

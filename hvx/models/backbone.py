@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,20 @@ def cut_network(config: BackboneConfig, network: nn.Module) -> GraphModule:
     return symbolic_trace(extracted.eval())
 
 
-def new_network(architecture: str) -> nn.Module:
+def new_network(architecture: str, empty: bool = False) -> nn.Module:
     """A torchvision network with random weights.
+
+    Args:
+        architecture: torchvision's name of it.
+        empty: weights without memory or values, for a network that is to be filled; random numbers for a
+            ResNet-152 take seconds.
 
     Raises:
         HvxError: torchvision has no network of that name.
     """
     if architecture in _OWN_SIZES:
-        return _OWN_SIZES[architecture]()
+        with torch.device("meta" if empty else "cpu"):
+            return _OWN_SIZES[architecture]()
     known = [*torchvision.models.list_models(module=torchvision.models), *_OWN_SIZES]
     if architecture not in known:
         raise HvxError(
@@ -76,7 +83,12 @@ def new_network(architecture: str) -> nn.Module:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices about the initialisation of GoogLeNet and Inception
-        network: nn.Module = torchvision.models.get_model(architecture, weights=None)
+        network: nn.Module
+        with suppress(NotImplementedError), torch.device("meta" if empty else "cpu"):
+            network = torchvision.models.get_model(architecture, weights=None)
+            return network
+        # RegNet computes its sizes with tensors, which must have values.
+        network = torchvision.models.get_model(architecture, weights=None)
     return network
 
 
@@ -99,10 +111,19 @@ def build_backbone(config: BackboneConfig, root: Path = Path()) -> Backbone:
     Raises:
         HvxError: no such network, node, weights name or file, or weights of another network.
     """
-    network = new_network(config.architecture)
+    network = new_network(config.architecture, empty=config.weights is not None)
     if config.weights is not None:
         load_weights(network, config, root)
     return Backbone(cut_network(config, network))
+
+
+def empty_backbone(config: BackboneConfig) -> Backbone:
+    """The backbone a config asks for, to be filled with weights.
+
+    Raises:
+        HvxError: no such network or node.
+    """
+    return Backbone(cut_network(config, new_network(config.architecture, empty=True)))
 
 
 def load_weights(network: nn.Module, config: BackboneConfig, root: Path) -> None:
@@ -121,11 +142,31 @@ def load_weights(network: nn.Module, config: BackboneConfig, root: Path) -> None
             )
         state, source = read_state_dict(path), str(path)
     try:
-        network.load_state_dict(state)
+        fill(network, state)
     except RuntimeError as error:
         detail = str(error).splitlines()
         reason = detail[1].strip() if len(detail) > 1 else detail[0]
+        if is_fbresnet152(state):
+            reason = "these are those of fbresnet152; convert them with `hvx import fbresnet152`"
         raise HvxError(f"{source}: not the weights of {config.architecture}: {reason:.200}") from None
+
+
+def is_fbresnet152(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is named as the Torch7 ResNet ported to PyTorch: its convolutions have biases,
+    its classifier is ``last_linear``."""
+    names = {name.removeprefix("module.") for name in state}
+    return {"conv1.bias", "last_linear.weight"} <= names
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give an empty network the tensors of a state dict, in the kinds of number that it has itself.
+
+    Raises:
+        RuntimeError: from torch, where names or shapes do not agree.
+    """
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    cast = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in state.items()}
+    network.load_state_dict(cast, assign=True)
 
 
 def _published_state(config: BackboneConfig) -> dict[str, Tensor]:

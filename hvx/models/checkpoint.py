@@ -8,6 +8,8 @@ answers as JSON. Nothing in it is code.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,7 +23,7 @@ from hvx.config import Config, ModelConfig, checked
 from hvx.data.words import Vocabulary
 from hvx.errors import HvxError
 from hvx.files import whole_file
-from hvx.models.backbone import Backbone, build_backbone, is_weights_name
+from hvx.models.backbone import Backbone, build_backbone, empty_backbone, fill, is_weights_name
 from hvx.models.mlb import MLB
 
 FORMAT = 1
@@ -61,9 +63,50 @@ def save_checkpoint(path: Path, model: VQAModel) -> None:
         "answers": model.answers,
         "training": model.training,
     }
-    with whole_file(path) as part:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, part, metadata={"hvx": json.dumps(about)})
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, contiguous, {"hvx": json.dumps(about)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        HvxError: the file cannot be written.
+    """
+    try:
+        with whole_file(path) as part:
+            save_file(tensors, part, metadata=metadata)
+    except SafetensorError as error:  # its own error for the system's: no room, for one
+        raise HvxError(f"{path}: cannot be written: {error}") from None
+
+
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """What a native checkpoint says of itself, read without its tensors.
+
+    ``shapes`` are those of its tensors by name: ``head.*``, and ``backbone.*`` where it carries them.
+    """
+
+    config: ModelConfig
+    words: list[str]
+    answers: list[str]
+    training: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def carries_backbone(self) -> bool:
+        """Whether the backbone's weights are in the file."""
+        return any(name.startswith("backbone.") for name in self.shapes)
+
+
+def read_header(path: Path) -> CheckpointHeader:
+    """What a native checkpoint is, from its header alone.
+
+    Raises:
+        HvxError: no such file, or not a native checkpoint.
+    """
+    with _opened(path) as file:
+        return _header(file, path)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
@@ -72,26 +115,35 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
     Raises:
         HvxError: no such file, not a native checkpoint, or tensors of another shape than its config says.
     """
-    about, tensors = _read(path)
-    source = f"{path} (metadata)"
-    config = checked(ModelConfig, about.get("model"), source)
-    words, answers = about.get("words"), about.get("answers")
-    if not (_strings(words) and _strings(answers)):
-        raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
-    backbone = build_backbone(config.backbone)
-    in_file = _part(tensors, "backbone.")
-    if in_file:
-        _fill(backbone, in_file, f"{path}: backbone")
-    head = MLB(config, _channels(tensors, config, path), len(words), len(answers))
-    _fill(head, _part(tensors, "head."), f"{path}: head")
-    head.requires_grad_(False).eval()
-    vocabulary = Vocabulary(tuple(words))
+    with _opened(path) as file:
+        header = _header(file, path)
+        tensors = {name: file.get_tensor(name) for name in header.shapes}
+    backbone = _backbone(header, tensors, path)
+    sizes = len(header.words), len(header.answers)
+    head = filled_head(header.config, _part(tensors, "head."), *sizes, f"{path}: head")
+    vocabulary = Vocabulary(tuple(header.words))
     return VQAModel(
-        config, backbone.to(device), head.to(device), vocabulary, answers, about.get("training") or {}
+        header.config, backbone.to(device), head.to(device), vocabulary, header.answers, header.training
     )
 
 
-def check_config(model: VQAModel, config: Config, path: Path) -> None:
+def _backbone(header: CheckpointHeader, tensors: dict[str, Tensor], path: Path) -> Backbone:
+    """The backbone in the file, or the one that torchvision publishes under the name it gives."""
+    config = header.config.backbone
+    if not header.carries_backbone:
+        if not is_weights_name(config):
+            # Never a path: a checkpoint does not choose what else is read on its user's machine.
+            raise HvxError(
+                f"{path}: holds no backbone, and its backbone.weights ({config.weights!r}) is not one of "
+                f"torchvision's weights for {config.architecture}"
+            )
+        return build_backbone(config)
+    backbone = empty_backbone(config)
+    _fill(backbone, _part(tensors, "backbone."), f"{path}: backbone")
+    return backbone
+
+
+def check_config(found_model: ModelConfig, config: Config, path: Path) -> None:
     """Refuse a checkpoint whose model is not the one that a config describes, where it describes one.
 
     Raises:
@@ -99,7 +151,7 @@ def check_config(model: VQAModel, config: Config, path: Path) -> None:
     """
     if "model" not in config.model_fields_set:
         return
-    wanted, found = _flat(config.model.model_dump()), _flat(model.config.model_dump())
+    wanted, found = _flat(config.model.model_dump()), _flat(found_model.model_dump())
     for key, value in wanted.items():
         if key != "backbone.weights" and key != "form" and found[key] != value:
             raise HvxError(
@@ -115,21 +167,34 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; what is wrong with it as one line."""
     if not path.is_file():
         raise HvxError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        about = json.loads(metadata.get("hvx", "null"))
+            yield file
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
+
+
+def _header(file: Any, path: Path) -> CheckpointHeader:
+    about = json.loads((file.metadata() or {}).get("hvx", "null"))
     if not isinstance(about, dict) or "format" not in about:
         raise HvxError(f"{path}: a safetensors file, but not a native hvx checkpoint (no 'hvx' metadata)")
     if about["format"] != FORMAT:
         raise HvxError(f"{path}: checkpoint format {about['format']!r}; this hvx reads {FORMAT}")
-    return about, tensors
+    source = f"{path} (metadata)"
+    config = checked(ModelConfig, about.get("model"), source)
+    words, answers, training = about.get("words"), about.get("answers"), about.get("training") or {}
+    if not (_strings(words) and _strings(answers)):
+        raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
+    if not isinstance(training, dict):
+        raise HvxError(f"{source}: 'training' must be an object")
+    names = file.keys()
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    return CheckpointHeader(config, words, answers, training, shapes)
 
 
 def _strings(value: Any) -> TypeGuard[list[str]]:
@@ -140,11 +205,31 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def _channels(tensors: dict[str, Tensor], config: ModelConfig, path: Path) -> int:
-    weight = tensors.get("head.attention_visual.weight")
+def filled_head(
+    config: ModelConfig, tensors: dict[str, Tensor], words: int, answers: int, source: str
+) -> MLB:
+    """A head of these tensors, ready to be explained.
+
+    Raises:
+        HvxError: a tensor is missing, too many or of another shape than the sizes imply.
+    """
+    with torch.device("meta"):  # what is filled need not be initialised: for the GRU that takes 20 s
+        head = MLB(config, channels_of(tensors, config, source), words, answers)
+    _fill(head, tensors, source)
+    return head.requires_grad_(False).eval()
+
+
+def channels_of(head: dict[str, Tensor], config: ModelConfig, source: str) -> int:
+    """M, the channels of the features that a head's tensors read.
+
+    Raises:
+        HvxError: the tensors are not a head's.
+    """
+    weight = head.get("visual.0.weight")
     if weight is None or weight.ndim != 2:
-        raise HvxError(f"{path}: no matrix 'head.attention_visual.weight' in the checkpoint")
-    return int(weight.shape[1])
+        raise HvxError(f"{source}: no matrix 'visual.0.weight'")
+    joined = config.glimpses if config.visual_projection == "joint" else 1
+    return int(weight.shape[1]) // max(1, joined)
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -161,4 +246,4 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     extra = sorted(set(tensors) - set(own))
     if extra:
         raise HvxError(f"{source}: unexpected tensor '{extra[0]}'")
-    module.load_state_dict(tensors)
+    fill(module, tensors)

@@ -16,6 +16,7 @@ _ACTIVATIONS = {"none": lambda x: x, "tanh": torch.tanh, "relu": torch.relu, "si
 class MLB(nn.Module):
     """Attention and joint by low-rank bilinear pooling, over features that a frozen backbone makes.
 
+    Without glimpses (G = 0) there is no attention: V comes from the features' mean over the lattice.
     The forms (the paper, the author's Torch7 code, the vqa.pytorch port) differ in the options
     ``visual_projection`` and ``*_activation`` of the config; there is one model.
 
@@ -32,18 +33,21 @@ class MLB(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.channels = channels
         self.dropout = dropout
         glimpses, joint, question = config.glimpses, config.joint, config.encoder.hidden
         self.encoder = QuestionEncoder(config.encoder, words)
-        self.attention_textual = nn.Linear(question, joint)
-        self.attention_visual = nn.Linear(channels, joint)
-        self.attention_output = nn.Linear(joint, glimpses)
-        self.textual = nn.Linear(question, joint * glimpses)
+        if glimpses:
+            self.attention_textual = nn.Linear(question, joint)
+            self.attention_visual = nn.Linear(channels, joint)
+            self.attention_output = nn.Linear(joint, glimpses)
+        self.textual = nn.Linear(question, config.width)
+        pooled = max(1, glimpses)
         if config.visual_projection == "joint":
-            self.visual = nn.ModuleList([nn.Linear(channels * glimpses, joint * glimpses)])
+            self.visual = nn.ModuleList([nn.Linear(channels * pooled, config.width)])
         else:
-            self.visual = nn.ModuleList(nn.Linear(channels, joint) for _ in range(glimpses))
-        self.classifier = nn.Linear(joint * glimpses, answers)
+            self.visual = nn.ModuleList(nn.Linear(channels, joint) for _ in range(pooled))
+        self.classifier = nn.Linear(config.width, answers)
 
     @torch.no_grad()
     def absorb_scale(self, scale: float) -> None:
@@ -51,11 +55,17 @@ class MLB(nn.Module):
 
         Afterwards the model gives for ``features`` what it gave before for ``scale * features``.
         """
-        for linear in (self.attention_visual, *self.visual):
+        reading = [self.attention_visual] if self.config.glimpses else []
+        for linear in (*reading, *self.visual):
             linear.weight *= scale
 
     def image_terms(self, features: Tensor) -> Tensor:
-        """σ(V_F F) of Eq. 4, which depends on the image alone: (B, M, S, S) → (B, S², d)."""
+        """What depends on the image alone, from features (B, M, S, S).
+
+        With attention σ(V_F F) of Eq. 4, (B, S², d); without, the features' mean, (B, M).
+        """
+        if not self.config.glimpses:
+            return features.flatten(2).mean(2)
         cells = self._drop(features.flatten(2).transpose(1, 2))
         return self._activate("attention_visual", self.attention_visual(cells))
 
@@ -72,16 +82,22 @@ class MLB(nn.Module):
             lengths: (N) tokens of each question.
         """
         question = self._drop(self.encoder(embeddings, lengths))
-        attention = self.attend(question, terms.index_select(0, images))
-        pooled = torch.bmm(
-            attention, features.index_select(0, images).flatten(2).transpose(1, 2)
-        )  # Eq. 5: (N, G, M)
+        attention, pooled = self._pool(question, features, terms, images)
         visual = self._activate("visual", self._project(self._drop(pooled)))
         textual = self._activate("textual", self.textual(question))
         product = textual * visual  # Eq. 6
         logits = self.classifier(self._drop(self._activate("product", product)))  # Eq. 7
-        lattice = features.shape[-2:]
-        return Joint(visual, textual, product, attention.unflatten(2, lattice), logits)
+        return Joint(visual, textual, product, attention, logits)
+
+    def _pool(
+        self, question: Tensor, features: Tensor, terms: Tensor, images: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """α (N, G, S, S), and the features it pools, (N, G, M) of Eq. 5; without attention their mean."""
+        if not self.config.glimpses:
+            return None, terms.index_select(0, images).unsqueeze(1)
+        attention = self.attend(question, terms.index_select(0, images))
+        cells = features.index_select(0, images).flatten(2).transpose(1, 2)
+        return attention.unflatten(2, features.shape[-2:]), torch.bmm(attention, cells)
 
     def attend(self, question: Tensor, terms: Tensor) -> Tensor:
         """α of Eq. 4, (N, G, S²), from q (N, hidden) and the image's terms (N, S², d)."""

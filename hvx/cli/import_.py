@@ -1,0 +1,166 @@
+"""``hvx import``: a command for each foreign format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvx.cli.common import PATH, common
+
+if TYPE_CHECKING:
+    from hvx.config import BackboneConfig
+    from hvx.models.checkpoint import VQAModel
+
+_USUAL = "resnet152"
+
+
+@click.group("import")
+def import_() -> None:
+    """Make a native checkpoint of a foreign one. Nothing in a foreign file is ever run.
+
+    \b
+    Example:
+      hvx import vqa-pytorch logs/mlb_att --backbone fbresnet152.pth -o mlb.safetensors
+    """
+
+
+def _backbone_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--backbone and what goes with it."""
+    for option in (
+        click.option(
+            "--node", default=None, show_default="the one the format's features come from", metavar="NODE",
+            help="Node of the network that yields the features: layer4.2.add is ahead of the last ReLU, "
+            "layer4 behind it.",
+        ),
+        click.option(
+            "--architecture", default=_USUAL, show_default=True, help="torchvision's name of the CNN."
+        ),
+        click.option(
+            "--backbone", required=True, metavar="FILE|NAME",
+            help="Weights of the CNN under the head: a state dict (that of fbresnet152 by `hvx import "
+            "fbresnet152`), or a name of torchvision's such as IMAGENET1K_V2. The published heads learned on "
+            "fbresnet152's features; on others their answers mean little.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+_output = click.option(
+    "-o", "--output", required=True, type=PATH, metavar="FILE", help="The native file to write."
+)
+
+
+@import_.command()
+@click.argument("parameters", metavar="FILE.t7", type=PATH)
+@click.argument("prepro", metavar="DATA_PREPRO.json", type=PATH)
+@click.option(
+    "--glimpses", type=click.IntRange(min=1), default=None, show_default="the one that fits", help="G."
+)
+@_backbone_options
+@_output
+@common
+def torch7(
+    parameters: Path, prepro: Path, glimpses: int | None, backbone: str, architecture: str, node: str | None,
+    output: Path,
+) -> None:  # fmt: skip
+    """The author's Torch7 code: FILE.t7 holds all parameters, DATA_PREPRO.json words and answers.
+
+    \b
+    Example:
+      hvx import torch7 mlb.t7 data_prepro.json --backbone fbresnet152.pth -o mlb.safetensors
+    """
+    from hvx.importers.torch7 import import_torch7
+
+    under = _backbone(backbone, architecture, node)
+    _save(import_torch7(parameters, prepro, under, glimpses=glimpses), output)
+
+
+@import_.command("vqa-pytorch")
+@click.argument("folder", type=PATH)
+@click.option(
+    "--checkpoint", "which", type=click.Choice(["best", "ckpt"]), default="best", show_default=True,
+    help="best_model.pth.tar or ckpt_model.pth.tar.",
+)  # fmt: skip
+@click.option("--options", type=PATH, help="The options' YAML file, where it is not in FOLDER.")
+@click.option("--vocabulary", type=PATH, help="Folder of the pickled vocabularies, where it is not FOLDER.")
+@_backbone_options
+@_output
+@common
+def vqa_pytorch(
+    folder: Path, which: str, options: Path | None, vocabulary: Path | None, backbone: str, architecture: str,
+    node: str | None, output: Path,
+) -> None:  # fmt: skip
+    """vqa.pytorch: FOLDER holds options, checkpoint and pickled vocabularies (MLBAtt, MLBNoAtt).
+
+    \b
+    Example:
+      hvx import vqa-pytorch logs/mlb_att --backbone fbresnet152.pth -o mlb.safetensors
+    """
+    from hvx.importers.vqa_pytorch import import_vqa_pytorch
+
+    under = _backbone(backbone, architecture, node)
+    _save(import_vqa_pytorch(folder, under, which=which, options=options, vocabulary=vocabulary), output)
+
+
+@import_.command()
+@click.argument("file", type=PATH)
+@_output
+@common
+def fbresnet152(file: Path, output: Path) -> None:
+    """The Torch7 ResNet-152 ported to PyTorch → weights for `--backbone` and `model.backbone.weights`.
+
+    \b
+    Example:
+      hvx import fbresnet152 fbresnet152-2e20f6b4.pth -o fbresnet152.pth
+    """
+    from hvx.importers.fbresnet152 import import_fbresnet152
+
+    import_fbresnet152(file, output)
+    click.echo(f"{output}: a torchvision resnet152; the convolutions' biases are folded away")
+
+
+@import_.command()
+@click.argument("folder", type=PATH)
+@_output
+@common
+def skipthoughts(folder: Path, output: Path) -> None:
+    """Skip-thought vectors (uni_skip.npz, utable.npy, dictionary.txt) → a start for `train.start`.
+
+    \b
+    Example:
+      hvx import skipthoughts skip-thoughts/ -o skipthoughts.safetensors
+    """
+    from hvx.importers.skipthoughts import import_skipthoughts, save_start
+
+    start = import_skipthoughts(folder)
+    save_start(output, start)
+    click.echo(f"{output}: {len(start.words):,} words; give it as train.start")
+
+
+def _backbone(weights: str, architecture: str, node: str | None) -> BackboneConfig:
+    """The CNN that the options ask for; without a node the importer takes its format's own."""
+    from hvx.config import BackboneConfig, expanded
+    from hvx.errors import HvxError
+    from hvx.models.backbone import is_weights_name, new_network
+
+    new_network(architecture, empty=True)  # an unknown one is told before the foreign files are read
+    if node is None and architecture != _USUAL:
+        raise HvxError(f"--architecture {architecture}: give the --node of it that yields the features, too")
+    config = BackboneConfig(architecture=architecture, weights=weights, **({"node": node} if node else {}))
+    if is_weights_name(config):
+        return config
+    return config.model_copy(update={"weights": str(expanded(Path(weights)).absolute())})
+
+
+def _save(model: VQAModel, output: Path) -> None:
+    """Write the native checkpoint and say what was found in the foreign one."""
+    from hvx.info import describe
+    from hvx.models.checkpoint import save_checkpoint
+
+    save_checkpoint(output, model)
+    for name, value in describe(output).items():
+        click.echo(f"{name + ':':<14}{value}")

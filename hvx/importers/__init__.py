@@ -1,0 +1,1 @@
+"""Foreign checkpoints, a file for each format, into native ones."""

@@ -1,0 +1,155 @@
+"""Pickles of plain values, read without unpickling: nothing in such a file can run or be looked up."""
+
+from __future__ import annotations
+
+import pickletools
+from pathlib import Path
+from typing import Any
+
+from hvx.errors import HvxError
+
+Plain = dict[str | int, str | int] | list[str | int]
+"""What a pickle may hold: one dict or list, and in it strings and whole numbers."""
+
+_MOST_BYTES = 16 * 2**20
+"""Far above any vocabulary; the two of VQA take half a megabyte."""
+_INTEGERS = {"INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4"}
+_UNICODE = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_BYTE_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
+"""Python 2's ``str``."""
+_REMEMBERED = {"GET", "BINGET", "LONG_BINGET"}
+_REMEMBER = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_FRAMING = {"PROTO", "FRAME"}
+_WIDEST = 2**63
+_EXPECTED = "expected one plain dict of strings and whole numbers, and nothing else"
+
+
+class _Refused(Exception):
+    """What a pickle holds that a plain one does not."""
+
+
+class _Reader:
+    """A pickle machine that knows strings, whole numbers and one container, and no other operation.
+
+    ``stack`` holds values and, for the container, ``self`` in its place; ``marks`` are heights of the stack.
+    """
+
+    def __init__(self) -> None:
+        self.made: Plain | None = None
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def step(self, name: str, argument: Any) -> None:
+        """One operation. Raises _Refused of one that a plain pickle has no use for; IndexError and KeyError
+        of one that finds nothing where it should."""
+        if name in _INTEGERS:
+            self.stack.append(_integer(argument))
+        elif name in _UNICODE:
+            self.stack.append(argument)
+        elif name in _BYTE_STRINGS:
+            self.stack.append(_decoded(argument))
+        elif name in _REMEMBERED:
+            self.stack.append(self.memo[argument])
+        elif name in _REMEMBER:
+            self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+        elif name == "MARK":
+            self.marks.append(len(self.stack))
+        elif name in ("EMPTY_DICT", "EMPTY_LIST"):
+            self._make(name, [])
+        elif name in ("DICT", "LIST"):
+            self._make(name, self._since_mark())
+        elif name in ("SETITEMS", "APPENDS"):
+            self._add(name, self._since_mark())
+        elif name in ("SETITEM", "APPEND"):
+            self._add(name, self._popped(2 if name == "SETITEM" else 1))
+        else:
+            named = self.stack[-2:] if name == "STACK_GLOBAL" else argument
+            raise _Refused(name if named is None else f"{name} {named!r:.60}")
+
+    def _popped(self, count: int) -> list[Any]:
+        values = [self.stack.pop() for _ in range(count)]
+        return values[::-1]
+
+    def _since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        values = self.stack[start:]
+        del self.stack[start:]
+        return values
+
+    def _make(self, name: str, values: list[Any]) -> None:
+        if self.made is not None:
+            raise _Refused("a container inside of another, or beside it")
+        self.made = {} if "DICT" in name else []
+        self.stack.append(self)
+        self._add("SETITEMS" if "DICT" in name else "APPENDS", values)
+
+    def _add(self, name: str, values: list[Any]) -> None:
+        """Put values into the container, which lies below them on the stack."""
+        if self.stack[-1] is not self or any(value is self for value in values):
+            raise _Refused("a container inside of itself, or values without one")
+        if name.startswith("SETITEM") and isinstance(self.made, dict) and len(values) % 2 == 0:
+            self.made.update(zip(values[::2], values[1::2], strict=True))
+        elif name.startswith("APPEND") and isinstance(self.made, list):
+            self.made.extend(values)
+        else:
+            raise _Refused(f"{name} on a container of another kind")
+
+
+def _integer(value: Any) -> int:
+    """A whole number that 64 bits hold; protocol 0 writes truth values as numbers too."""
+    if isinstance(value, bool) or not -_WIDEST <= value < _WIDEST:
+        raise _Refused("a truth value" if isinstance(value, bool) else "a number beyond 64 bits")
+    return int(value)
+
+
+def _decoded(latin: str) -> str:
+    """Python 2's byte string, which pickletools gives as Latin-1: as UTF-8 where it is valid UTF-8."""
+    try:
+        return latin.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return latin
+
+
+def read_plain_pickle(path: Path, or_list: bool = False) -> Plain:
+    """The dict (or list, where that will do) in a pickle of any protocol, Python 2's included.
+
+    The file is never unpickled: its operations are read one by one, and the first that would do more than
+    put strings and whole numbers into one container ends the reading.
+
+    Raises:
+        HvxError: no such file, no pickle, or one that holds anything else; the line names what.
+    """
+    data = _bytes(path)
+    reader, at, name = _Reader(), 0, ""
+    try:
+        for operation, argument, position in pickletools.genops(data):
+            at, name = position or 0, operation.name
+            if name != "STOP" and name not in _FRAMING:
+                reader.step(name, argument)
+    except _Refused as refused:
+        raise HvxError(f"{path}: holds {refused} at byte {at:,}, so it stays unopened; {_EXPECTED}") from None
+    except (IndexError, KeyError):
+        raise HvxError(
+            f"{path}: not a whole pickle: {name} at byte {at:,} finds nothing to work on"
+        ) from None
+    except Exception as error:  # pickletools raises whatever broken bytes lead it to
+        reason = str(error).partition("\n")[0]
+        raise HvxError(f"{path}: not a pickle that can be read: {reason:.120}; {_EXPECTED}") from None
+    if reader.made is None or reader.stack != [reader] or reader.marks:
+        raise HvxError(f"{path}: a pickle of no dict; {_EXPECTED}")
+    if isinstance(reader.made, list) and not or_list:
+        raise HvxError(f"{path}: a pickle of a list; {_EXPECTED}")
+    return reader.made
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise HvxError(f"{path}: no such file (a pickled vocabulary)")
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise HvxError(f"{path}: {size:,} bytes; a vocabulary's pickle has {_MOST_BYTES:,} at most")
+        return path.read_bytes()
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,204 @@
+"""The binary files of Torch7 (``.t7``), read as far as one vector of numbers needs it.
+
+All numbers are little-endian. An object is its type (int32) and what belongs to it: 0 nil; 1 number
+(float64); 2 string (int32 length, bytes); 3 table (int32 index, int32 count, then so many keys and values);
+4 torch object (int32 index, version string, class name, body); 5 boolean (int32). An index that was seen
+before stands for the object read there. A tensor's body is its dimensions (int32), sizes, strides and the
+1-based offset into its storage (int64 each), and the storage, an object too: its count (int64), its values.
+
+The file is mapped, not read: a storage is a view of it, and every count is checked against the bytes that
+are left before anything follows it. Nothing in such a file is run.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from hvx.errors import HvxError
+
+_TENSORS = {
+    "torch.FloatTensor": "torch.FloatStorage",
+    "torch.DoubleTensor": "torch.DoubleStorage",
+    "torch.CudaTensor": "torch.CudaStorage",
+    "torch.CudaDoubleTensor": "torch.CudaDoubleStorage",
+}
+_STORAGES: dict[str, np.dtype[Any]] = {
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.CudaStorage": np.dtype("<f4"),
+    "torch.CudaDoubleStorage": np.dtype("<f8"),
+}
+_FUNCTIONS = (6, 7, 8)
+_DEPTH = 16
+"""Objects inside objects; a vector is 2 deep, one in a table 3."""
+_OBJECTS = 100_000
+"""Objects in one file, keys and values of tables among them."""
+_NAME = 64
+"""Bytes of a class name or a version; Torch7's own are shorter."""
+
+
+@dataclass(frozen=True)
+class _Storage:
+    kind: str
+    values: np.ndarray
+    """(count) as they lie in the file."""
+
+
+def read_tensor(path: Path) -> np.ndarray:
+    """The vector in a ``.t7`` file: the tensor that it holds, or the only one in the table that it holds.
+
+    Returns:
+        (n) float32, n > 0; read-only, and a view of the file where that is of floats.
+
+    Raises:
+        HvxError: no such file, not of this format, or not with exactly one tensor of one dimension, of
+            floats or doubles. Names the byte where it went wrong.
+    """
+    reader = _Reader(path, _mapped(path))
+    reader.object(0)
+    if reader.left:
+        reader.wrong(reader.at, "the file's end", f"{reader.left:,} more bytes")
+    if len(reader.tensors) != 1:
+        raise HvxError(f"{path}: expected one tensor of parameters, found {len(reader.tensors)}")
+    with np.errstate(over="ignore"):  # too large for a float32: infinite, for the caller to judge
+        return reader.tensors[0].astype(np.float32, copy=False)
+
+
+def _mapped(path: Path) -> memoryview:
+    """The bytes of a file, mapped into memory."""
+    try:
+        if not path.is_file():
+            raise HvxError(f"{path}: no such file (a Torch7 .t7 file)")
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError:
+        raise HvxError(f"{path}: is empty; expected a binary Torch7 .t7 file") from None
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+class _Reader:
+    """Reads objects one after the other, and keeps the tensors among them."""
+
+    def __init__(self, path: Path, data: memoryview) -> None:
+        self.path = path
+        self.data = data
+        self.at = 0
+        """The byte to be read next."""
+        self.objects = 0
+        self.tensors: list[np.ndarray] = []
+        """(size) each, views of their storages."""
+        self.seen: dict[int, _Storage | None] = {}
+        """The storages by index; None for tables and tensors, of which nothing more is needed."""
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet read."""
+        return len(self.data) - self.at
+
+    def wrong(self, at: int, expected: str, found: str) -> NoReturn:
+        raise HvxError(f"{self.path}: at byte {at:,}: expected {expected}, found {found}")
+
+    def object(self, depth: int) -> _Storage | None:
+        """Read one object, inside of ``depth`` others; a storage is returned."""
+        at, kind = self.at, self._int32("an object's type")
+        self.objects += 1
+        if depth > _DEPTH or self.objects > _OBJECTS:
+            much = f"a nesting deeper than {_DEPTH}" if depth > _DEPTH else f"more than {_OBJECTS:,} objects"
+            self.wrong(at, "a vector of parameters", much)
+        if kind in (3, 4):
+            return self._indexed(depth, self._table if kind == 3 else self._torch_object)
+        if kind == 1:
+            self._take(8, "a number")
+        elif kind == 2:
+            self._string("a string")
+        elif kind == 5:
+            self._int32("a boolean")
+        elif kind in _FUNCTIONS:
+            self.wrong(at, "a vector of parameters", f"a Lua function (type {kind}), which hvx does not read")
+        elif kind != 0:
+            self.wrong(at, "an object's type, 0 to 5, of a binary .t7 file", str(kind))
+        return None
+
+    def _indexed(self, depth: int, body: Callable[[int], _Storage | None]) -> _Storage | None:
+        """What an index stands for: read the first time, known from then on."""
+        index = self._int32("an object's index")
+        if index not in self.seen:
+            self.seen[index] = None  # while it is being read, it may hold itself
+            self.seen[index] = body(depth + 1)
+        return self.seen[index]
+
+    def _table(self, depth: int) -> None:
+        at, count = self.at, self._int32("a table's count")
+        if not 0 <= count <= self.left // 8:  # a key and a value take 4 bytes each, or more
+            self.wrong(at, f"a table's count that fits the {self.left:,} bytes left", f"{count:,}")
+        for _ in range(2 * count):
+            self.object(depth)
+
+    def _torch_object(self, depth: int) -> _Storage | None:
+        at, version = self.at, self._name("a version")
+        if version != "V 1":
+            self.wrong(at, "version 'V 1' of a torch object", repr(version))
+        at, name = self.at, self._name("a class name")
+        if name in _STORAGES:
+            return self._storage(name)
+        if name not in _TENSORS:
+            self.wrong(at, f"a tensor of floats ({', '.join(_TENSORS)})", repr(name))
+        self.tensors.append(self._tensor(_TENSORS[name], depth))
+        return None
+
+    def _tensor(self, kind: str, depth: int) -> np.ndarray:
+        """A tensor of one dimension, over a storage of this kind."""
+        at, dimensions = self.at, self._int32("a tensor's dimensions")
+        if dimensions != 1:
+            self.wrong(at, "a tensor of one dimension", f"one of {dimensions}")
+        at, size = self.at, self._int64("a tensor's size")
+        stride, offset = self._int64("a tensor's stride"), self._int64("a tensor's offset")
+        within, storage = self.at, self.object(depth)
+        if storage is None or storage.kind != kind:
+            self.wrong(within, f"a {kind}", storage.kind if storage else "another object")
+        first, last = offset - 1, offset - 1 + (size - 1) * stride
+        # A stride of 0 would make a tensor of any size out of one number.
+        if size < 1 or (size > 1 and stride < 1) or not 0 <= first <= last < len(storage.values):
+            found = f"size {size:,}, stride {stride:,}, offset {offset:,}"
+            self.wrong(at, f"a tensor inside of its storage of {len(storage.values):,}", found)
+        return storage.values[first : last + 1 : max(1, stride)]
+
+    def _storage(self, kind: str) -> _Storage:
+        dtype = _STORAGES[kind]
+        at, count = self.at, self._int64("a storage's count")
+        most = self.left // dtype.itemsize
+        if not 1 <= count <= most:
+            self.wrong(at, f"a storage's count, 1 to the {most:,} values that are left", f"{count:,}")
+        return _Storage(kind, np.frombuffer(self._take(count * dtype.itemsize, "values"), dtype))
+
+    def _take(self, count: int, what: str) -> memoryview:
+        """The next ``count`` bytes."""
+        if not 0 <= count <= self.left:
+            self.wrong(self.at, f"{what} ({count:,} bytes)", f"{self.left:,} bytes left")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def _int32(self, what: str) -> int:
+        value: int = struct.unpack("<i", self._take(4, what))[0]
+        return value
+
+    def _int64(self, what: str) -> int:
+        value: int = struct.unpack("<q", self._take(8, what))[0]
+        return value
+
+    def _string(self, what: str) -> memoryview:
+        return self._take(self._int32(f"the length of {what}"), what)
+
+    def _name(self, what: str) -> str:
+        at, text = self.at, self._string(what)
+        if len(text) > _NAME:
+            self.wrong(at, what, f"{len(text):,} bytes")
+        return bytes(text).decode("ascii", "replace")

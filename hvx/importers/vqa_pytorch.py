@@ -1,0 +1,158 @@
+"""MLB as vqa.pytorch saves it: a folder with options, a state dict and pickled vocabularies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig
+from hvx.errors import HvxError
+from hvx.files import sha256
+from hvx.importers.assemble import AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU, assemble, at_node
+from hvx.importers.vqa_pytorch_files import (
+    ModelOptions,
+    Options,
+    Size,
+    State,
+    checkpoint_in,
+    options_in,
+    read_options,
+    read_vocabularies,
+)
+from hvx.models.checkpoint import VQAModel
+
+_CELL = "seq2vec.rnn.gru_cell."
+_TORCH7_FEATURES = "fbresnet152torch"
+"""Features that Torch7 made: of images scaled bicubically, ahead of the last ReLU. The port's own extraction
+scales bilinearly and keeps that ReLU."""
+
+
+def import_vqa_pytorch(
+    folder: Path,
+    backbone: BackboneConfig,
+    *,
+    which: str = "best",
+    options: Path | None = None,
+    vocabulary: Path | None = None,
+) -> VQAModel:
+    """A model of vqa.pytorch, ``MLBAtt`` or ``MLBNoAtt``.
+
+    Args:
+        folder: where training wrote its options and ``best_model.pth.tar`` or ``ckpt_model.pth.tar``.
+        backbone: what made the features; without a node, the one that the options' features come from.
+        which: ``best`` or ``ckpt``.
+        options: the options' YAML file; none: ``options.yaml`` or the only one of the folder.
+        vocabulary: folder of the four pickled vocabularies; none: ``folder``.
+
+    Raises:
+        HvxError: a file is missing or not what it should be, the options ask for what MLB is not, or
+            options, tensors and vocabularies do not fit one another.
+    """
+    if not folder.is_dir():
+        raise HvxError(f"{folder}: no such folder (options and checkpoint of vqa.pytorch)")
+    path = options or options_in(folder)
+    said = read_options(path)
+    checkpoint = checkpoint_in(folder, which)
+    words, answers = read_vocabularies(vocabulary or folder)
+    state = State(checkpoint, path)
+    head = _encoder(state, said.model, len(words)) | _joint(state, said.model, len(answers))
+    state.finish()
+    model = assemble(_config(said, backbone, head), head, words, answers, str(checkpoint))
+    model.training = {
+        "imported_from": "vqa-pytorch",
+        "checkpoint": checkpoint.name,
+        "sha256": sha256(checkpoint),
+        "options": path.name,
+        "features": said.coco.arch or "not said",
+    }
+    return model
+
+
+def _encoder(state: State, said: ModelOptions, words: int) -> dict[str, Tensor]:
+    """The word table and the GRU; gates r, i, n are the native r, z, h̃."""
+    embedding = state.size("seq2vec.embedding.weight", 1)
+    table = state.take("seq2vec.embedding.weight", Size(words + 1, "the vocabulary with padding"), embedding)
+    hidden = _question(state, said)
+    inputs = [state.linear(gate, f"{_CELL}weight_i{gate}", hidden, embedding) for gate in "rin"]
+    states = {gate: state.take(f"{_CELL}weight_h{gate}.weight", hidden, hidden) for gate in "rin"}
+    gates = {name: tensor for linear in inputs for name, tensor in linear.items()}
+    return {
+        "encoder.table.weight": table,
+        "encoder.gru.input.weight": torch.cat([gates[f"{gate}.weight"] for gate in "rin"]),
+        "encoder.gru.input.bias": torch.cat([gates[f"{gate}.bias"] for gate in "rin"]),
+        "encoder.gru.gates.weight": torch.cat([states["r"], states["i"]]),
+        "encoder.gru.state.weight": states["n"],
+    }
+
+
+def _question(state: State, said: ModelOptions) -> Size:
+    """The width of the question's vector q."""
+    if said.arch == "MLBNoAtt":
+        return state.size("fusion.linear_q.weight", 1, said.fusion.dim_q, "model.fusion.dim_q")
+    return state.size("linear_q_att.weight", 1, said.dim_q, "model.dim_q")
+
+
+def _joint(state: State, said: ModelOptions, answers: int) -> dict[str, Tensor]:
+    """All behind the encoder, under the names of ``MLB``'s state dict."""
+    question, out = _question(state, said), Size(answers, "the vocabulary of answers")
+    if said.attention is None or said.arch == "MLBNoAtt":
+        channels = state.size("fusion.linear_v.weight", 1, said.fusion.dim_v, "model.fusion.dim_v")
+        joint = state.size("fusion.linear_v.weight", 0, said.fusion.dim_h, "model.fusion.dim_h")
+        return (
+            state.linear("visual.0", "fusion.linear_v", joint, channels)
+            | state.linear("textual", "fusion.linear_q", joint, question)
+            | state.linear("classifier", "linear_classif", out, joint)
+        )
+    channels = state.size("conv_v_att.weight", 1, said.dim_v, "model.dim_v")
+    inner = state.size("conv_v_att.weight", 0, said.attention.dim_h, "model.attention.dim_h")
+    glimpses = state.size("conv_att.weight", 0, said.attention.nb_glimpses, "model.attention.nb_glimpses")
+    joint = state.size("list_linear_v_fusion.0.weight", 0, said.fusion.dim_h, "model.fusion.dim_h")
+    if inner.value != joint.value:
+        raise HvxError(
+            f"{state.path}: the attention's joint is {inner.value} wide, the other {joint.value}; "
+            "expected one dim_h for both, as MLB has"
+        )
+    width = Size(joint.value * glimpses.value, f"{joint.source} for each of the {glimpses.value} glimpses")
+    head = (
+        state.linear("attention_visual", "conv_v_att", inner, channels)
+        | state.linear("attention_textual", "linear_q_att", inner, question)
+        | state.linear("attention_output", "conv_att", glimpses, inner)
+        | state.linear("textual", "linear_q_fusion", width, question)
+        | state.linear("classifier", "linear_classif", out, width)
+    )
+    for g in range(glimpses.value):
+        head |= state.linear(f"visual.{g}", f"list_linear_v_fusion.{g}", joint, channels)
+    return head
+
+
+def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) -> ModelConfig:
+    """The native config; sizes are the tensors' own."""
+    model = said.model
+    attention = model.attention if model.arch == "MLBAtt" else None
+    activations: dict[str, Any] = {
+        "attention_visual_activation": attention and attention.activation_v,
+        "attention_textual_activation": attention and attention.activation_q,
+        "attention_product_activation": attention and attention.activation_mm,
+        "visual_activation": model.fusion.activation_v,
+        "textual_activation": model.fusion.activation_q,
+        "product_activation": model.classif.activation,
+    }
+    by_torch7 = said.coco.arch == _TORCH7_FEATURES
+    return ModelConfig(
+        form="vqa-pytorch",
+        image=ImageConfig(size=said.coco.size, interpolation="bicubic" if by_torch7 else "bilinear"),
+        backbone=at_node(backbone, AHEAD_OF_LAST_RELU if by_torch7 else BEHIND_LAST_RELU),
+        encoder=EncoderConfig(
+            tokenizer=said.vqa.nlp,
+            embedding=head["encoder.table.weight"].shape[1],
+            hidden=head["encoder.gru.state.weight"].shape[0],
+            candidate="reset_after",
+        ),
+        glimpses=attention.nb_glimpses if attention else 0,
+        joint=head["visual.0.weight"].shape[0],
+        visual_projection="per_glimpse",
+        **{place: activation or "none" for place, activation in activations.items()},
+    )

@@ -1,0 +1,233 @@
+"""The files of a vqa.pytorch folder: options, pickled vocabularies, and the state dict of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from pydantic import BaseModel
+from torch import Tensor
+
+from hvx.config import Positive, checked
+from hvx.errors import HvxError
+from hvx.importers.pickles import Plain, read_plain_pickle
+from hvx.models.backbone import read_state_dict
+
+Torch = Literal["tanh", "relu", "sigmoid"]
+"""Names of activations in the options; where a key is absent, none is applied."""
+
+
+class _Attention(BaseModel):
+    nb_glimpses: Positive
+    dim_h: Positive | None = None
+    activation_v: Torch | None = None
+    activation_q: Torch | None = None
+    activation_mm: Torch | None = None
+
+
+class _Fusion(BaseModel):
+    dim_v: Positive | None = None
+    dim_q: Positive | None = None
+    dim_h: Positive | None = None
+    activation_v: Torch | None = None
+    activation_q: Torch | None = None
+
+
+class _Classifier(BaseModel):
+    activation: Torch | None = None
+
+
+class _Sentence(BaseModel):
+    arch: Literal["skipthoughts"] = "skipthoughts"
+    type: Literal["BayesianUniSkip"] = "BayesianUniSkip"
+
+
+class ModelOptions(BaseModel):
+    """The section ``model``; ``MLBNoAtt`` has its sizes under ``fusion``."""
+
+    arch: Literal["MLBAtt", "MLBNoAtt"]
+    dim_v: Positive | None = None
+    dim_q: Positive | None = None
+    seq2vec: _Sentence = _Sentence()
+    attention: _Attention | None = None
+    fusion: _Fusion = _Fusion()
+    classif: _Classifier = _Classifier()
+
+
+class _Questions(BaseModel):
+    nlp: Literal["mcb", "nltk"] = "mcb"
+    pad: Literal["right"] = "right"
+
+
+class _Images(BaseModel):
+    arch: str = ""
+    size: Positive = 448
+
+
+class Options(BaseModel):
+    """Those keys of a vqa.pytorch options file that say what the network computes."""
+
+    model: ModelOptions
+    vqa: _Questions = _Questions()
+    coco: _Images = _Images()
+
+
+def options_in(folder: Path) -> Path:
+    """The folder's options; ``args.yaml`` beside them is what the command line said."""
+    usual = folder / "options.yaml"
+    found = [usual] if usual.is_file() else sorted(folder.glob("*.yaml"))
+    found = [path for path in found if path.name != "args.yaml"]
+    if len(found) != 1:
+        several = f"{len(found)} .yaml files ({found[0].name}, …)" if found else "no .yaml file"
+        raise HvxError(f"{folder}: {several} and no options.yaml; give the options' file")
+    return found[0]
+
+
+def read_options(path: Path) -> Options:
+    """Read an options file.
+
+    Raises:
+        HvxError: no such file, no YAML, or options of a network that is not MLB over skip-thoughts.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HvxError(f"{path}: no such file (options of vqa.pytorch)") from None
+    except Exception as error:  # PyYAML's constructors raise whatever a malformed value leads them to
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise HvxError(f"{path}: not options in YAML: {reason:.120}") from None
+    if not isinstance(tree, dict):
+        raise HvxError(f"{path}: expected options of vqa.pytorch, with a section 'model'")
+    said = checked(Options, tree, str(path))
+    if said.model.arch == "MLBAtt" and said.model.attention is None:
+        raise HvxError(f"{path}: key 'model.attention' is missing; MLBAtt has one with nb_glimpses")
+    return said
+
+
+def checkpoint_in(folder: Path, which: str) -> Path:
+    """The state dict of the ``best`` or the last (``ckpt``) epoch."""
+    known = {name: folder / f"{name}_model.pth.tar" for name in ("best", "ckpt")}
+    if which not in known:
+        raise HvxError(f"which checkpoint: expected 'best' or 'ckpt', not '{which}'")
+    if not known[which].is_file():
+        other = next((name for name, path in known.items() if path.is_file()), None)
+        hint = f"; it has {known[other].name}: ask for '{other}'" if other else ""
+        raise HvxError(f"{folder}: no {known[which].name}{hint}")
+    return known[which]
+
+
+def read_vocabularies(folder: Path) -> tuple[list[str], list[str]]:
+    """Words in the order of their ids 1 … V, and answers in that of theirs, 0 … O − 1."""
+    if not (folder / "wid_to_word.pickle").is_file():
+        raise HvxError(
+            f"{folder}: no wid_to_word.pickle; give the folder of the vocabularies, in vqa.pytorch "
+            "data/vqa/processed/nans,…"
+        )
+    return _texts(folder, "wid_to_word", "word_to_wid", 1), _texts(folder, "aid_to_ans", "ans_to_aid", 0)
+
+
+def _texts(folder: Path, name: str, inverse: str, first: int) -> list[str]:
+    """The texts of one vocabulary, checked against the file that holds it the other way round.
+
+    vqa.pytorch itself pickles ``aid_to_ans`` as a list.
+    """
+    path = folder / f"{name}.pickle"
+    texts = _in_order(read_plain_pickle(path, or_list=name == "aid_to_ans"), first, path)
+    numbers = {text: number for number, text in enumerate(texts, first)}
+    if len(numbers) < len(texts):
+        raise HvxError(f"{path}: holds the same text twice")
+    other = folder / f"{inverse}.pickle"
+    if read_plain_pickle(other) != numbers:
+        raise HvxError(f"{other}: is not the inverse of {path.name}; take both from one vocabulary")
+    return texts
+
+
+def _in_order(held: Plain, first: int, path: Path) -> list[str]:
+    """The texts numbered from ``first`` on, none left out."""
+    by_number = dict(enumerate(held, first)) if isinstance(held, list) else held
+    texts = []
+    for number in range(first, first + len(by_number)):
+        text = by_number.get(number)
+        if text is None:
+            raise HvxError(
+                f"{path}: expected the {len(by_number):,} numbers from {first} on; {number} is none"
+            )
+        if not isinstance(text, str) or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+            raise HvxError(f"{path}: {number} is no text, but {text!r:.40}")
+        texts.append(text)
+    if not texts:
+        raise HvxError(f"{path}: is empty")
+    return texts
+
+
+@dataclass(frozen=True)
+class Size:
+    """The length of one axis, and what says so."""
+
+    value: int
+    source: str
+
+
+class State:
+    """The state dict of a checkpoint, its tensors taken one by one, each of the shape that it must have."""
+
+    def __init__(self, path: Path, options: Path) -> None:
+        self.path, self.options = path, options
+        tensors = read_state_dict(path)
+        if tensors and all(name.startswith("module.") for name in tensors):
+            tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        self.tensors = tensors
+        for name, tensor in tensors.items():
+            if (
+                not tensor.is_floating_point()
+                or tensor.layout != torch.strided
+                or tensor.device.type != "cpu"
+            ):
+                raise HvxError(f"{path}: '{name}' is not a plain tensor of real numbers")
+        if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > path.stat().st_size:
+            raise HvxError(f"{path}: its tensors claim more numbers than the file holds")
+
+    def size(self, name: str, axis: int, said: int | None = None, key: str = "") -> Size:
+        """A length that the options give under ``key``, or else the tensor itself."""
+        if said is not None:
+            return Size(said, f"{self.options.name}: {key}")
+        shape = self._tensor(name).shape
+        if len(shape) <= axis or not shape[axis]:
+            raise HvxError(f"{self.path}: tensor '{name}' has shape {tuple(shape)}")
+        return Size(shape[axis], f"tensor '{name}'")
+
+    def take(self, name: str, *sizes: Size) -> Tensor:
+        """The tensor of that name and these sizes, as float32; a 1×1 convolution as a matrix."""
+        tensor = self._tensor(name)
+        shape = tuple(tensor.shape)
+        flat = shape[: len(sizes)] if all(length == 1 for length in shape[len(sizes) :]) else shape
+        if len(flat) != len(sizes):
+            raise HvxError(f"{self.path}: tensor '{name}' has shape {shape}; expected {len(sizes)} axes")
+        for found, size in zip(flat, sizes, strict=True):
+            if found != size.value:
+                raise HvxError(
+                    f"{self.path}: tensor '{name}' has shape {shape}, with {found:,} where {size.source} "
+                    f"says {size.value:,}"
+                )
+        taken = self.tensors.pop(name).reshape(flat).float()
+        if not torch.isfinite(taken).all():
+            raise HvxError(f"{self.path}: tensor '{name}' holds values that are not finite")
+        return taken
+
+    def linear(self, own: str, name: str, out: Size, into: Size) -> dict[str, Tensor]:
+        """Weight (out × in) and bias of the layer ``name``, under the native name ``own``."""
+        weight, bias = self.take(f"{name}.weight", out, into), self.take(f"{name}.bias", out)
+        return {f"{own}.weight": weight, f"{own}.bias": bias}
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise HvxError(f"{self.path}: tensor '{name}' is missing")
+        return self.tensors[name]
+
+    def finish(self) -> None:
+        """Refuse what is left: a network with more to it computes something else."""
+        if self.tensors:
+            raise HvxError(f"{self.path}: unexpected tensor '{min(self.tensors)}'")
