@@ -10,17 +10,28 @@ import numpy as np
 import pytest
 import torch
 from conftest import Tiny
+from PIL import Image
 
-from hvx.config import TrainConfig
-from hvx.data.questions import Question
+from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig, SplitConfig, TrainConfig
+from hvx.data.images import image_path, load_input
+from hvx.data.questions import Question, read_questions
 from hvx.data.scene_drawing import COLORS, SHAPES
-from hvx.data.words import Vocabulary
 from hvx.errors import BadImage, HvxError
+from hvx.importers.skipthoughts import StartEncoder, save_start
+from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.checkpoint import load_checkpoint
+from hvx.models.mlb import MLB
+from hvx.train import evaluate, features
 from hvx.train.cells import cell_shares
-from hvx.train.features import cached_features
-from hvx.train.head import Examples, HeadTrainer, accuracy, frequent_answers
+from hvx.train.course import best_of
+from hvx.train.evaluate import Evaluator, accuracy
+from hvx.train.examples import Examples, Targets, frequent_answers
+from hvx.train.features import CacheJob, FeatureCache, cached_features
+from hvx.train.head import HeadTrainer
 from hvx.train.model import train_model
+from hvx.train.plot import write_plot
+from hvx.train.schedule import warm_cosine
+from hvx.train.state import Progress
 
 CPU = torch.device("cpu")
 
@@ -45,64 +56,130 @@ def test_cells_are_told_what_share_of_their_window_each_object_covers() -> None:
             np.testing.assert_allclose(found[:, row, column].numpy(), expected, atol=1e-6)
 
 
-def test_cached_features_are_the_backbones_in_half_precision(tiny: Tiny, tmp_path: Path) -> None:
-    from hvx.data.images import image_path, load_input
-
-    config = tiny.load(tmp_path)
-    model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    ids = [1_000_004, 1_000_001, 1_000_006]
-    cache = cached_features(model.backbone, model.config.image, split, ids, tmp_path / "f.h5", workers=0)
-    found = cache[[cache.rows[1_000_006], cache.rows[1_000_004]]]
-    for features, image_id in zip(found, (1_000_006, 1_000_004), strict=True):
-        expected = model.backbone(load_input(image_path(split, image_id), model.config.image)[None])[0]
-        torch.testing.assert_close(features, expected, rtol=2e-3, atol=2e-3)
+def _cache(
+    backbone: Backbone, image: ImageConfig, split: SplitConfig, ids: list[int], path: Path
+) -> FeatureCache:
+    job = CacheJob(split, ids, path)
+    return cached_features(backbone, image, [job], lambda line: None, workers=0)[0]
 
 
-def test_features_are_computed_once_and_again_only_for_another_backbone_or_image_list(
-    tiny: Tiny, tmp_path: Path
+def test_cached_features_are_the_backbones_in_half_precision(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    path = tmp_path / "f.h5"
+    ids = [1_000_004, 1_000_001, 1_000_006]
+    for in_memory in (features._IN_MEMORY, 0):  # 0: read row by row
+        monkeypatch.setattr(features, "_IN_MEMORY", in_memory)
+        cache = _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
+        found = cache[[cache.rows[1_000_006], cache.rows[1_000_004]]]
+        assert found.dtype == torch.float16
+        for own, image_id in zip(found, (1_000_006, 1_000_004), strict=True):
+            expected = model.backbone(load_input(image_path(split, image_id), model.config.image)[None])[0]
+            torch.testing.assert_close(own.float(), expected, rtol=2e-3, atol=2e-3)
 
-    def computed(ids: list[int]) -> bool:
+
+def test_features_are_computed_once_and_again_only_for_what_changes_them(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny.load(tmp_path)
+    model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
+    path = tmp_path / "f.h5"
+    image, backbone, ids = model.config.image, model.backbone, [1_000_001, 1_000_002]
+
+    def computed(
+        backbone: Backbone = backbone,
+        image: ImageConfig = image,
+        split: SplitConfig = split,
+        ids: list[int] = ids,
+    ) -> bool:
         before = path.stat().st_mtime_ns if path.exists() else 0
-        cached_features(model.backbone, model.config.image, split, ids, path, workers=0)
+        _cache(backbone, image, split, ids, path)
         return path.stat().st_mtime_ns != before
 
-    assert computed([1_000_001])
-    assert not computed([1_000_001])
-    assert computed([1_000_001, 1_000_002])
+    assert computed(ids=[1_000_001])
+    assert not computed(ids=[1_000_001])
+    assert computed()
+    assert computed(image=image.model_copy(update={"interpolation": "bilinear"}))
+    assert computed(split=split.model_copy(update={"exif_orientation": True}))
+    assert computed()
+    # The same weights, cut ahead of the last ReLU.
+    config_before = model.config.backbone.model_copy(update={"node": "layer2.0.add"})
+    before_relu = build_backbone(config_before)
+    before_relu.load_state_dict(backbone.state_dict())
+    assert computed(backbone=before_relu)
     with torch.no_grad():
-        next(model.backbone.parameters()).add_(0.5)
-    assert computed([1_000_001, 1_000_002])
+        next(backbone.parameters()).add_(0.5)
+    assert computed()
     path.write_bytes(b"torn")
-    assert computed([1_000_001, 1_000_002])
+    assert computed()
+    assert not computed()
 
 
 def test_features_without_a_lattice_are_refused_by_the_nodes_key(tiny: Tiny, tmp_path: Path) -> None:
-    from hvx.config import BackboneConfig
-    from hvx.models.backbone import build_backbone
-
     config = tiny.load(tmp_path)
     flat = build_backbone(BackboneConfig(architecture="resnet10", node="flatten"))
     with pytest.raises(HvxError, match=r"model\.backbone\.node: .*\(512,\)"):
-        cached_features(flat, config.model.image, config.split("val"), [1_000_001], tmp_path / "f.h5", 0)
+        _cache(flat, config.model.image, config.split("val"), [1_000_001], tmp_path / "f.h5")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bad_image_leaves_no_half_written_cache(tiny: Tiny, tmp_path: Path) -> None:
+def test_features_too_large_for_float16_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    with pytest.raises(BadImage, match="SCENES_val_000000000005"):
-        cached_features(model.backbone, model.config.image, split, [5], tmp_path / "f.h5", workers=0)
-    assert not list(tmp_path.iterdir())
+    for module in model.backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.mul_(1e5)
+    with pytest.raises(HvxError, match="float16"):
+        _cache(model.backbone, model.config.image, split, [1_000_001], tmp_path / "f.h5")
+
+
+def test_an_image_that_turns_out_bad_is_named_and_what_was_computed_before_it_is_kept(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "_BATCH", 2)
+    config = tiny.load(tmp_path)
+    model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
+    images = tmp_path / "images"
+    shutil.copytree(split.images, images)
+    split = split.model_copy(update={"images": images})
+    ids = [1_000_000 + n for n in range(6)]
+    bad = image_path(split, ids[4])
+    good = bad.read_bytes()
+    bad.write_bytes(good[:200])
+    with pytest.raises(BadImage, match=bad.name):
+        _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
+    assert not (tmp_path / "f.h5").exists()
+    bad.write_bytes(good)
+    for image_id in ids[:4]:
+        image_path(split, image_id).unlink()  # they are not needed again
+    cache = _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
+    whole = _cache(model.backbone, model.config.image, config.split("val"), ids, tmp_path / "whole.h5")
+    assert torch.equal(cache[list(range(6))], whole[list(range(6))])
+    assert cache.root_mean_square == whole.root_mean_square
+
+
+def test_the_size_of_features_is_said_before_it_is_spent_and_refused_where_it_does_not_fit(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.load(tmp_path)
+    model = load_checkpoint(config.path(config.checkpoint))
+    jobs = [
+        CacheJob(config.split("val"), [1_000_000 + n for n in range(8)], tmp_path / "caches" / f"{name}.h5")
+        for name in ("a", "b")
+    ]
+    each = 8 * 128 * 8 * 8 * 2
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=2 * each - 1))
+    said: list[str] = []
+    with pytest.raises(HvxError, match=r"caches: 0\.3 MB of features do not fit, .*train\.feature_cache"):
+        cached_features(model.backbone, model.config.image, jobs, said.append, workers=0)
+    assert "8 images × 128×8×8 × 2 bytes = 0.1 MB" in said[0]
+    assert not list((tmp_path / "caches").iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=2 * each))
+    assert len(cached_features(model.backbone, model.config.image, jobs, said.append, workers=0)) == 2
+    assert abs(jobs[0].path.stat().st_size - each) < 20_000
 
 
 def test_a_scale_on_the_features_folds_into_the_weights() -> None:
-    from hvx.config import EncoderConfig, ModelConfig
-    from hvx.models.mlb import MLB
-
     for form in ("paper", "torch7"):
         torch.manual_seed(0)
         config = ModelConfig(form=form, encoder=EncoderConfig(embedding=3, hidden=4), joint=5)
@@ -123,7 +200,7 @@ def test_a_cache_knows_how_large_its_features_are(tiny: Tiny, tmp_path: Path) ->
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
     ids = [1_000_000 + n for n in range(8)]
-    cache = cached_features(model.backbone, model.config.image, split, ids, tmp_path / "f.h5", workers=0)
+    cache = _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
     found = cache[list(range(8))].double().square().mean().sqrt().item()
     assert cache.root_mean_square == pytest.approx(found, rel=1e-3)
 
@@ -139,19 +216,20 @@ class _Features:
         return torch.tensor([float(self.ids[row]) for row in rows]).view(-1, 1, 1, 1)
 
 
-def _examples() -> Examples:
+def _examples(people: dict[int, tuple[str, ...]] | None = None) -> Examples:
+    """Eight questions on four images; ``people`` says what was answered to some."""
     questions = [
-        Question(n, image_id, "is it?", "yes", ("yes",))
+        Question(n, image_id, "is it?", "yes", (people or {}).get(n, ("yes",)))
         for n, image_id in enumerate([7, 8, 7, 9, 9, 9, 5, 8])
     ]
-    return Examples(questions, _Features([5, 7, 8, 9]), Vocabulary(("?", "is", "it")), "nltk", CPU)  # type: ignore[arg-type]
+    return Examples(questions, _Features([5, 7, 8, 9]), {"is it?": [2, 3, 1]}, CPU)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_batches_hold_each_question_once_beside_its_own_image(size: int) -> None:
     examples = _examples()
     seen: list[int] = []
-    for batch in examples.batches(size, np.random.default_rng(0)):
+    for batch in map(examples.batch, examples.groups(size, np.random.default_rng(0))):
         seen += batch.places
         for place, image in zip(batch.places, batch.images.tolist(), strict=True):
             assert batch.features[image].item() == examples.questions[place].image_id
@@ -160,18 +238,74 @@ def test_batches_hold_each_question_once_beside_its_own_image(size: int) -> None
 
 def test_swapped_images_are_never_a_questions_own() -> None:
     examples = _examples()
-    for batch in examples.batches(3, shown=examples.swapped()):
+    for group in examples.groups(3):
+        batch = examples.batch(group, examples.swapped())
         for place, image in zip(batch.places, batch.images.tolist(), strict=True):
             assert batch.features[image].item() != examples.questions[place].image_id
 
 
-def test_targets_are_drawn_from_what_the_people_said() -> None:
-    examples = _examples()
-    people = ("two", "two", "two", "three", "seldom")
-    examples.questions[0] = Question(0, 7, "how many?", "two", people)
-    train = TrainConfig(epochs=1)
-    trainer = HeadTrainer(torch.nn.Linear(1, 1), examples, ["yes", "two", "three"], train, 0)  # type: ignore[arg-type]
-    assert trainer.targets[0] == [1, 1, 1, 2]
+def test_a_target_is_drawn_as_often_as_people_gave_the_answer() -> None:
+    people = {0: ("two", "two", "two", "three", "seldom"), 3: ("seldom", "three")}
+    targets = Targets(_examples(people).questions, ["yes", "two", "three"])
+    assert targets.counts.tolist() == [4, 1, 1, 1, 1, 1, 1, 1]
+    rng = np.random.default_rng(0)
+    drawn = np.array([targets.draw(np.array([3, 0, 7]), rng) for _ in range(4000)])
+    assert set(drawn[:, 0]) == {2}
+    assert set(drawn[:, 2]) == {0}
+    share = (drawn[:, 1] == 1).mean()
+    assert set(drawn[:, 1]) == {1, 2}
+    assert abs(share - 0.75) < 4 * (0.75 * 0.25 / 4000) ** 0.5
+
+
+def test_the_expected_loss_is_the_mean_over_the_people() -> None:
+    people = {0: ("two", "two", "two", "three", "seldom"), 1: ("seldom",), 3: ("three", "yes")}
+    answers = ["yes", "two", "three"]
+    examples = _examples(people)
+    places = [3, 1, 0, 2]
+    logits = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = 0.0
+    for row, place in zip(logits, places, strict=True):
+        said = [answers.index(answer) for answer in examples.questions[place].answers if answer in answers]
+        losses = [float(row.exp().sum().log() - row[answer]) for answer in said]
+        expected += sum(losses) / len(losses) if losses else 0.0
+    found = Targets(examples.questions, answers).expected_loss(logits, places)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def _trainer(seed: int, progress: Progress) -> HeadTrainer:
+    torch.manual_seed(0)
+    config = ModelConfig(encoder=EncoderConfig(embedding=3, hidden=4), joint=5)
+    model = MLB(config, 1, 3, 3, dropout=0.5)
+    people = dict.fromkeys(range(8), ("yes", "two", "three"))
+    train = TrainConfig(epochs=3, batch=3)
+    return HeadTrainer(model, _examples(people), ["yes", "two", "three"], train, seed, progress)
+
+
+def test_each_epoch_has_an_order_and_targets_of_its_own_and_the_seeds() -> None:
+    def plan(seed: int, epoch: int) -> tuple[list[list[int]], list[int]]:
+        trainer = _trainer(seed, Progress(rows=[{"epoch": n} for n in range(1, epoch)]))
+        return trainer.begin(), trainer._drawn.tolist()
+
+    assert plan(0, 1) == plan(0, 1)
+    plans = [plan(seed, epoch) for seed in (0, 1, 2) for epoch in (1, 2, 3)]
+    assert len({str(targets) for _, targets in plans}) == len(plans)
+    assert len({str(groups) for groups, _ in plans}) > 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    trainer = _trainer(0, Progress())
+    with torch.no_grad():
+        trainer.model.classifier.bias[0] = float("nan")
+    with pytest.raises(HvxError, match=r"epoch 1, step 1 is nan.*train\.rate"):
+        trainer.step(trainer.begin()[0])
+
+
+def test_the_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing() -> None:
+    rates = [warm_cosine(step, 100) for step in range(120)]
+    assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100:] == [0.0] * 20
 
 
 def test_the_most_frequent_answers_are_kept_ties_in_alphabetical_order() -> None:
@@ -185,13 +319,144 @@ def test_accuracy_counts_answers_right_to_the_letter() -> None:
     assert accuracy(["a", "b", "x", "D"], questions) == 0.5
 
 
+class _Answering(torch.nn.Module):
+    """Stands in for a head: whatever is asked, the same logits."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+
+def test_validation_tells_exact_match_official_accuracy_and_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = {0: ("yes", *["no"] * 9), 1: ("a yes.", *["yes"] * 3, *["no"] * 6), 2: ("no",) * 10}
+    examples = _examples(people)
+    monkeypatch.setattr(
+        evaluate, "answer_logits", lambda model, batch: model.logits.repeat(len(batch.places), 1)
+    )
+    metrics = Evaluator(_Answering([1.0, 0.0]), examples, ["yes", "two"]).metrics()  # type: ignore[arg-type]
+    assert metrics["val_accuracy"] == 1.0
+    # By hand: one of ten said "yes", (1 · 0 + 9 · 1/3) / 10; four did; none; five questions with one answer.
+    assert metrics["val_vqa_accuracy"] == pytest.approx((0.3 + 1 + 0 + 5) / 8, abs=5e-5)
+    assert metrics["val_loss"] == pytest.approx(np.log(1 + np.exp(-1)), abs=5e-5)
+
+
+def test_the_best_epoch_has_the_highest_official_accuracy_the_latest_of_equals() -> None:
+    rows = [
+        {"epoch": n, "val_accuracy": n / 9, "val_vqa_accuracy": a}
+        for n, a in enumerate((0.2, 0.5, 0.5, 0.4), 1)
+    ]
+    assert best_of(rows) == {"best_epoch": 3, "best_val_vqa_accuracy": 0.5}
+    assert best_of([{"epoch": 1}, {"epoch": 2}]) == {"best_epoch": 2}
+
+
+def test_the_best_and_the_last_epoch_each_have_a_checkpoint(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    official = iter([0.25, 0.75, 0.5])
+    monkeypatch.setattr(evaluate, "official_accuracy", lambda predicted, questions: next(official))
+    config = tiny.load(
+        tmp_path, train__epochs=3, train__backbone_epochs=0, checkpoint=tmp_path / "m.safetensors"
+    )
+    said: list[str] = []
+    metrics = train_model(config, CPU, said.append)
+    assert metrics["epoch"] == 3
+    assert (metrics["best_epoch"], metrics["best_val_vqa_accuracy"]) == (2, 0.75)
+    best, last = (load_checkpoint(tmp_path / f"m{name}.safetensors") for name in ("", ".last"))
+    assert (best.training["epoch"], last.training["epoch"]) == (2, 3)
+    assert not torch.equal(best.head.classifier.weight, last.head.classifier.weight)
+    rows = [json.loads(line) for line in (tmp_path / "m.metrics.jsonl").read_text().splitlines()]
+    assert [row["val_vqa_accuracy"] for row in rows] == [0.25, 0.75, 0.5]
+    for row in rows:
+        assert {"epoch", "loss", "rate", "seconds", "val_loss", "val_accuracy"} <= set(row)
+    assert ["val_accuracy_shuffled_images" in row for row in rows] == [False, False, True]
+    assert [line for line in said if line.startswith("epoch 2, ")]
+    with Image.open(tmp_path / "m.plot.png") as plot:
+        assert plot.width > 800
+
+
+def test_without_validation_the_last_epoch_is_the_best(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny.load(
+        tmp_path, train__validation="null", train__backbone_epochs=0, checkpoint=tmp_path / "m.safetensors"
+    )
+    metrics = train_model(config, CPU)
+    assert "val_accuracy" not in metrics
+    assert metrics["best_epoch"] == 1
+    assert (tmp_path / "m.safetensors").read_bytes() == (tmp_path / "m.last.safetensors").read_bytes()
+
+
+def test_a_plot_shows_as_many_panels_as_there_is_to_show(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": n, "loss": 2 / n, "val_loss": 3 / n, "val_accuracy": 0.1 * n, "val_vqa_accuracy": 0.2}
+        for n in (1, 2)
+    ]
+    write_plot(tmp_path / "two.png", rows, 2)
+    write_plot(tmp_path / "one.png", [{"epoch": 1, "loss": 0.0}], None)
+    with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.png") as one:
+        assert two.width > 1.5 * one.width
+        for picture in (one, two):
+            assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+
+
 def test_training_leaves_a_checkpoint_and_a_line_of_metrics_for_each_epoch(tiny: Tiny) -> None:
     rows = [json.loads(line) for line in (tiny.root / "model.metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1]
-    assert {"loss", "val_accuracy", "val_accuracy_shuffled_images"} <= set(rows[-1])
+    assert {"loss", "val_accuracy", "val_vqa_accuracy", "val_accuracy_shuffled_images"} <= set(rows[-1])
     model = load_checkpoint(tiny.root / "model.safetensors")
     assert set(model.answers) <= {*COLORS, *SHAPES, "yes", "no", *map(str, range(10))}
     assert model.training["val_accuracy"] == rows[-1]["val_accuracy"]
+
+
+def test_questions_without_an_answer_that_is_kept_are_left_out_and_counted(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    config = tiny.load(
+        tmp_path, train__answers=2, train__backbone_epochs=0, checkpoint=tmp_path / "m.safetensors"
+    )
+    metrics = train_model(config, CPU)
+    model = load_checkpoint(tmp_path / "m.safetensors")
+    questions = read_questions(config.split("train"))
+    assert metrics["questions"] == len(questions)
+    assert metrics["questions_left_out"] == sum(q.ground_truth not in model.answers for q in questions) > 0
+
+
+def test_answers_that_have_nothing_to_do_with_the_ground_truths_are_refused(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    tree = json.loads((tiny.root / "scenes" / "scenes_train_annotations.json").read_text())
+    for row in tree["annotations"]:
+        row["answers"] = [{"answer": "something else"}]
+    (tmp_path / "a.json").write_text(json.dumps(tree))
+    config = tiny.load(
+        tmp_path, splits__train__annotations=tmp_path / "a.json", checkpoint=tmp_path / "m.safetensors"
+    )
+    with pytest.raises(HvxError, match=r"a\.json: none of the 'answers'"):
+        train_model(config, CPU)
+
+
+def test_a_start_file_fills_the_encoder_and_the_words_found_are_noted(tiny: Tiny, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    words, sizes = (
+        ("UNK", "red", "is", "nowhere"),
+        {"input.weight": (36, 8), "input.bias": (36,), "gates.weight": (24, 12), "state.weight": (12, 12)},
+    )
+    gru = {name: torch.randn(*shape, generator=generator) for name, shape in sizes.items()}
+    start = StartEncoder("made here", words, torch.randn(4, 8, generator=generator), gru)
+    save_start(tmp_path / "start.safetensors", start)
+    config = tiny.load(
+        tmp_path, train__start=tmp_path / "start.safetensors", train__rate=1e-12, train__weight_decay=0,
+        train__backbone_epochs=0, checkpoint=tmp_path / "m.safetensors",
+        model__encoder__candidate="reset_after",
+    )  # fmt: skip
+    said: list[str] = []
+    train_model(config, CPU, said.append)
+    model = load_checkpoint(tmp_path / "m.safetensors")
+    assert model.training["start_words"] == 3
+    assert model.training["words"] == len(model.vocabulary)
+    assert any(f"3 of the vocabulary's {len(model.vocabulary)} words" in line for line in said)
+    for name, tensor in gru.items():
+        torch.testing.assert_close(model.head.encoder.gru.state_dict()[name], tensor)
+    row = model.vocabulary.rows(["red"])[0]
+    torch.testing.assert_close(model.head.encoder.table.weight[row], start.table[1])
 
 
 def test_the_same_seed_trains_the_same_model(tiny: Tiny, tmp_path: Path) -> None:
@@ -204,7 +469,10 @@ def test_the_same_seed_trains_the_same_model(tiny: Tiny, tmp_path: Path) -> None
 
 def test_training_without_annotations_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(HvxError, match="training needs annotations"):
-        train_model(tiny.load(tmp_path, splits__train__annotations="null"), CPU)
+        train_model(
+            tiny.load(tmp_path, splits__train__annotations="null", checkpoint=tmp_path / "m.safetensors"),
+            CPU,
+        )
 
 
 def test_only_a_split_with_objects_trains_a_backbone(tiny: Tiny, tmp_path: Path) -> None:
@@ -213,11 +481,20 @@ def test_only_a_split_with_objects_trains_a_backbone(tiny: Tiny, tmp_path: Path)
         train_model(config, CPU)
 
 
-def test_a_missing_image_stops_training_by_name(tiny: Tiny, tmp_path: Path) -> None:
+def test_missing_images_are_counted_and_named_before_any_work(tiny: Tiny, tmp_path: Path) -> None:
     images = tmp_path / "images"
     shutil.copytree(tiny.root / "scenes" / "images", images)
-    (images / "SCENES_val_000001000002.png").unlink()
+    for number in (2, 3, 4, 5, 6, 7):
+        (images / f"SCENES_val_00000100000{number}.png").unlink()
     config = tiny.load(tmp_path, splits__val__images=images, checkpoint=tmp_path / "m.safetensors")
-    with pytest.raises(BadImage, match="SCENES_val_000001000002"):
+    with pytest.raises(
+        HvxError, match=r"images: 6 of the split's 8 images are missing: SCENES_val_000001000002.*06\.png, …"
+    ):
         train_model(config, CPU)
-    assert not (tmp_path / "m.safetensors").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_a_missing_folder_of_images_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny.load(tmp_path, splits__val__images=tmp_path / "none", checkpoint=tmp_path / "m.safetensors")
+    with pytest.raises(HvxError, match="none: no such folder of images"):
+        train_model(config, CPU)

@@ -12,12 +12,14 @@ from hvx.cli.common import common, config_argument, device_option, set_option
 @click.command()
 @config_argument
 @set_option
+@click.option("--restart", is_flag=True, help="Forget an earlier training of CONFIG and begin anew.")
 @device_option
 @common
-def train(config: Path, overrides: tuple[str, ...], device: str) -> None:
-    """Train the model that CONFIG describes and write its checkpoint.
+def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) -> None:
+    """Train the model that CONFIG describes and write its checkpoint; a killed training goes on.
 
-    The backbone is frozen; its features are computed once and kept beside the checkpoint.
+    The backbone is frozen; its features are computed once and kept beside the checkpoint. So are the
+    training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them.
 
     \b
     Example:
@@ -28,9 +30,20 @@ def train(config: Path, overrides: tuple[str, ...], device: str) -> None:
     loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
 
     from hvx.device import pick_device
+    from hvx.errors import Interrupted
     from hvx.train.model import train_model
+    from hvx.train.state import TrainingFiles
 
-    metrics = train_model(loaded, pick_device(device))
-    click.echo(f"{loaded.path(loaded.checkpoint)}: trained")
+    try:
+        metrics = train_model(loaded, pick_device(device), lambda line: click.echo(line, err=True), restart)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{config}: interrupted; the same command, without --restart, goes on from the last save"
+        ) from None
+    files = TrainingFiles(loaded.path(loaded.checkpoint))
+    click.echo(f"{files.checkpoint}: trained, the checkpoint of the best epoch")
+    click.echo(f"{files.last}: of the last epoch")
+    click.echo(f"{files.metrics}: each epoch's metrics")
+    click.echo(f"{files.plot}: loss and accuracy")
     for name, value in metrics.items():
         click.echo(f"  {name}: {value}")

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 
 from hvx.config import Config, SplitConfig
 from hvx.data.images import image_path, load_input
@@ -58,7 +59,8 @@ def _load(split: SplitConfig, config: Config, lattice: int) -> tuple[Tensor, Ten
         )
     inputs, shares = [], []
     for image_id, objects in bar(table.objects.items(), "reading scenes", "scene", len(table.objects)):
-        inputs.append(load_input(image_path(split, image_id), config.model.image))
+        path = image_path(split, image_id)
+        inputs.append(load_input(path, config.model.image, split.exif_orientation))
         mask = Image.fromarray(table.mask(image_id)).resize((size, size), Image.Resampling.NEAREST)
         shares.append(cell_shares(np.asarray(mask), objects, lattice))
     return torch.stack(inputs), torch.stack(shares)
@@ -99,7 +101,7 @@ def optimise(
         for _ in range(train.backbone_epochs)
         for b in torch.randperm(len(inputs), generator=shuffle).split(train.backbone_batch)
     ]
-    schedule = warm_cosine(optimiser, len(batches))
+    schedule = LambdaLR(optimiser, lambda step: warm_cosine(step, len(batches)))
     network.train()
     for batch in bar(batches, "training the backbone", "batch"):
         logits = heads(network(inputs[batch].to(device))["features"])

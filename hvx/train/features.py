@@ -1,8 +1,17 @@
-"""The frozen backbone's features of a split's images, computed once and kept in float16 HDF5."""
+"""The frozen backbone's features of a split's images, computed once and kept in float16 HDF5.
+
+A cache grows under another name (``*.partial.h5``) with a count of the rows that are done, so that a
+killed computation goes on where it stopped; whole, it is renamed.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -11,15 +20,17 @@ import torch
 from torch import Tensor
 
 from hvx.config import ImageConfig, SplitConfig
-from hvx.data.images import image_path, input_batches
+from hvx.data.images import image_path, input_batches, missing_images, some_names
 from hvx.errors import BadImage, HvxError
-from hvx.files import whole_file
 from hvx.models.backbone import Backbone
 from hvx.progress import bar
 
 _BATCH = 32
 _IN_MEMORY = 4 << 30
 """Caches up to so many bytes are read whole; larger ones row by row from disk."""
+_FLUSH_SECONDS = 10.0
+"""How often the rows done are counted: only when they are safe on the disk."""
+_LARGEST = float(np.finfo(np.float16).max)
 
 
 class FeatureCache:
@@ -34,89 +45,225 @@ class FeatureCache:
         """Of all features: how large this backbone's are."""
 
     def __getitem__(self, rows: list[int]) -> Tensor:
-        """Features of images by row: (B, M, S, S) float32."""
+        """Features of images by row: (B, M, S, S) float16."""
         if isinstance(self._features, np.ndarray):
-            return torch.from_numpy(self._features[rows]).float()
-        order = np.argsort(rows)  # h5py wants rows in increasing order
-        found = torch.from_numpy(self._features[np.asarray(rows)[order]]).float()
-        return found[torch.from_numpy(np.argsort(order))]
+            return torch.from_numpy(self._features[rows])
+        found = np.empty((len(rows), *self._features.shape[1:]), np.float16)
+        for place, row in enumerate(rows):
+            self._features.read_direct(found, np.s_[row], np.s_[place])
+        return torch.from_numpy(found)
 
     @property
     def channels(self) -> int:
         return int(self._features.shape[1])
 
 
+@dataclass(frozen=True)
+class CacheJob:
+    """The images of a split whose features are wanted, each id once, and the file that keeps them."""
+
+    split: SplitConfig
+    image_ids: list[int]
+    path: Path
+
+    @property
+    def partial(self) -> Path:
+        """The file's name until it is whole."""
+        return self.path.with_suffix(".partial.h5")
+
+    def check_images(self) -> None:
+        """Refuse a split that lacks images, before any work is done.
+
+        Raises:
+            HvxError: counts the images that are missing, and names some.
+        """
+        missing = missing_images(self.split, self.image_ids)
+        if missing:
+            raise HvxError(
+                f"{self.split.images}: {len(missing):,} of the split's {len(self.image_ids):,} images are "
+                f"missing: {some_names(missing)}; training needs all of them"
+            )
+
+
 def cached_features(
-    backbone: Backbone,
-    image: ImageConfig,
-    split: SplitConfig,
-    image_ids: list[int],
-    path: Path,
-    workers: int = 1,
-) -> FeatureCache:
-    """The features of a split's images: from ``path`` if it holds just these, else computed into it.
+    backbone: Backbone, image: ImageConfig, jobs: list[CacheJob], say: Callable[[str], None], workers: int = 1
+) -> list[FeatureCache]:
+    """The features of splits' images: from a job's file if it holds just these, else computed into it.
 
     Args:
         backbone: the frozen network, on the device to compute on.
         image: how a photograph becomes an input.
-        split: where the images lie.
-        image_ids: the images wanted, each once.
-        path: the cache file.
-        workers: processes that decode ahead.
+        jobs: what is wanted.
+        say: told the size of each file before it is spent, a line at a time.
+        workers: processes that decode ahead; 0 decodes here.
 
     Raises:
-        BadImage: an image cannot be read.
-        HvxError: the backbone's features do not lie on a lattice.
+        BadImage: an image cannot be read; what was computed up to it is kept.
+        HvxError: the backbone's features do not lie on a lattice or are too large for float16, the disk
+            has too little room, or another process is at the file.
     """
-    key = _key(backbone, image, split, image_ids)
-    if _stored_key(path) != key:
-        _compute(backbone, image, split, image_ids, path, key, workers)
-    return FeatureCache(path)
+    digest = _digest(backbone, image)
+    keys = [_key(digest, job) for job in jobs]
+    missing = [(job, key) for job, key in zip(jobs, keys, strict=True) if _stored_key(job.path) != key]
+    if missing:
+        shape = _shape(backbone, image)
+        started = [(job, key, _rows_done(job, key, shape)) for job, key in missing]
+        _check_room(started, shape, say)
+        for job, key, done in started:
+            _compute(backbone, image, job, key, shape, done, workers)
+    return [FeatureCache(job.path) for job in jobs]
+
+
+@torch.inference_mode()
+def _shape(backbone: Backbone, image: ImageConfig) -> tuple[int, ...]:
+    """(M, S, S) of one image's features."""
+    device = next(backbone.parameters()).device
+    shape = tuple(backbone(torch.zeros(1, 3, image.size, image.size, device=device)).shape[1:])
+    if len(shape) != 3:
+        raise HvxError(
+            f"model.backbone.node: yields features of shape {shape} an image; "
+            "name a node that has channels on a lattice"
+        )
+    return shape
+
+
+def _check_room(
+    started: list[tuple[CacheJob, str, int]], shape: tuple[int, ...], say: Callable[[str], None]
+) -> None:
+    """Say how large the files will be, and refuse what the disk has no room for."""
+    folder = started[0][0].path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise HvxError(f"{folder}: cannot hold features (train.feature_cache): {error.strerror}") from None
+    row = int(np.prod(shape)) * np.dtype(np.float16).itemsize
+    lattice = "×".join(map(str, shape))
+    for job, _, done in started:
+        count = len(job.image_ids)
+        before = f", {done:,} images are done" if done else ""
+        say(f"{job.path}: {count:,} images × {lattice} × 2 bytes = {_size(count * row)} of features{before}")
+    needed = sum(len(job.image_ids) - done for job, _, done in started) * row
+    if needed > free:
+        raise HvxError(
+            f"{folder}: {_size(needed)} of features do not fit, {_size(free)} are free; "
+            "make room, or let train.feature_cache name a folder that has it"
+        )
+    say(f"{folder}: {_size(needed)} to write, {_size(free)} are free")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _rows_done(job: CacheJob, key: str, shape: tuple[int, ...]) -> int:
+    """Rows that an earlier, killed computation of the same features has left."""
+    try:
+        with h5py.File(job.partial, "r") as file:
+            same = file.attrs.get("key") == key and file["features"].shape == (len(job.image_ids), *shape)
+            done = int(file["done"][()]) if same else 0
+            return done if 0 <= done <= len(job.image_ids) else 0
+    except BlockingIOError:
+        raise HvxError(f"{job.partial}: another process is at it; wait for it to end") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return 0
+
+
+def _create(job: CacheJob, key: str, shape: tuple[int, ...]) -> None:
+    """A file with all its room laid out: from then on rows are written in place, so that a kill at any
+    moment leaves it readable."""
+    count = len(job.image_ids)
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    with h5py.File(job.partial, "w") as file:
+        file.create_dataset("features", (count, *shape), np.float16, dcpl=layout)
+        file["squares"] = np.zeros(count)
+        file["image_id"] = np.array(job.image_ids, np.int64)
+        file["done"] = 0
+        file.attrs["key"] = key
 
 
 def _compute(
     backbone: Backbone,
     image: ImageConfig,
-    split: SplitConfig,
-    image_ids: list[int],
-    path: Path,
+    job: CacheJob,
     key: str,
+    shape: tuple[int, ...],
+    done: int,
     workers: int,
 ) -> None:
+    try:
+        if not done:
+            _create(job, key, shape)
+        with h5py.File(job.partial, "r+") as file:
+            _fill(file, job, backbone, image, done, workers)
+            total = float(file["squares"][:].sum())
+            file.attrs["root_mean_square"] = (total / file["features"].size) ** 0.5
+        _flush(job.partial)
+        job.partial.replace(job.path)
+    except OSError as error:
+        raise HvxError(f"{job.partial}: cannot be written: {error.strerror or error}") from None
+
+
+@torch.inference_mode()
+def _fill(
+    file: h5py.File, job: CacheJob, backbone: Backbone, image: ImageConfig, done: int, workers: int
+) -> None:
+    """Compute the rows from ``done`` on; however this ends, the rows computed are counted."""
     device = next(backbone.parameters()).device
-    paths = [image_path(split, image_id) for image_id in image_ids]
-    batches = [range(i, min(i + _BATCH, len(paths))) for i in range(0, len(paths), _BATCH)]
-    with whole_file(path) as part, h5py.File(part, "w") as file, torch.inference_mode():
-        stored, squares = None, 0.0
-        for places, inputs, bad in bar(
-            input_batches(paths, image, batches, workers), f"features for {path.stem}", "batch", len(batches)
-        ):
+    paths = [image_path(job.split, image_id) for image_id in job.image_ids]
+    batches = [range(i, min(i + _BATCH, len(paths))) for i in range(done, len(paths), _BATCH)]
+    inputs = input_batches(paths, image, batches, workers, job.split.exif_orientation)
+    flushed = time.monotonic()
+    try:
+        for places, pixels, bad in bar(inputs, f"features for {job.path.stem}", "batch", len(batches)):
             if bad:
                 raise BadImage(next(iter(bad.values())))
-            computed = backbone(inputs.to(device)).cpu()
-            if computed.ndim != 4:
+            rows = slice(places[0], places[-1] + 1)
+            features = backbone(pixels.to(device))
+            if not bool(features.abs().amax() <= _LARGEST):
                 raise HvxError(
-                    f"model.backbone.node: yields features of shape {tuple(computed.shape[1:])} an image; "
-                    "name a node that has channels on a lattice"
+                    f"model.backbone: features of up to {float(features.abs().amax()):.3g} do not fit "
+                    "float16; other weights, or another node, would"
                 )
-            squares += float(computed.double().square().sum())
-            features = computed.half().numpy()
-            if stored is None:
-                shape = (len(paths), *features.shape[1:])
-                stored = file.create_dataset("features", shape, np.float16, chunks=(1, *shape[1:]))
-            stored[places[0] : places[-1] + 1] = features
-        assert stored is not None
-        file["image_id"] = np.array(image_ids, np.int64)
-        file.attrs["root_mean_square"] = (squares / stored.size) ** 0.5
-        file.attrs["key"] = key
+            file["squares"][rows] = features.flatten(1).double().square().sum(1).cpu().numpy()
+            file["features"][rows] = features.half().cpu().numpy()
+            done = rows.stop
+            if time.monotonic() - flushed >= _FLUSH_SECONDS:
+                _count(file, job.partial, done)
+                flushed = time.monotonic()
+    finally:
+        _count(file, job.partial, done)
 
 
-def _key(backbone: Backbone, image: ImageConfig, split: SplitConfig, image_ids: list[int]) -> str:
-    """Digest of all that the features depend on, short of the images' own bytes."""
-    digest = hashlib.sha256(f"{image!r}{split.images.resolve()}{split.image_name}{image_ids}".encode())
+def _count(file: h5py.File, path: Path, done: int) -> None:
+    """Note that so many rows are done, once they are on the disk."""
+    file.flush()
+    _flush(path)
+    file["done"][()] = done
+    file.flush()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _digest(backbone: Backbone, image: ImageConfig) -> str:
+    """Digest of what turns a photograph into features: crop, graph and weights."""
+    # The graph, not only the weights: a node before and one after a ReLU have the same weights.
+    digest = hashlib.sha256(f"{image!r}{backbone.network}".encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _key(digest: str, job: CacheJob) -> str:
+    """Digest of all that a job's features depend on, short of the images' own bytes."""
+    split = job.split
+    read = f"{split.images.resolve()}{split.image_name}{split.exif_orientation}{job.image_ids}"
+    return hashlib.sha256(f"{digest}{read}".encode()).hexdigest()
 
 
 def _stored_key(path: Path) -> str | None:

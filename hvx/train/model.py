@@ -1,78 +1,71 @@
-"""``hvx train``: the frozen backbone's features once, then the head; a checkpoint and its metrics."""
+"""``hvx train``: the frozen backbone's features once, then the head; checkpoints, metrics, a plot."""
 
 from __future__ import annotations
 
-import json
+import copy
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from hvx.config import Config, SplitConfig
 from hvx.data.questions import Question, read_questions
 from hvx.data.words import TOKENIZERS, Vocabulary
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.importers.skipthoughts import fill_encoder, load_start
 from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
+from hvx.models.encoder import QuestionEncoder
 from hvx.models.mlb import MLB
-from hvx.progress import bar
 from hvx.train.cells import train_backbone
-from hvx.train.features import FeatureCache, cached_features
-from hvx.train.head import Examples, HeadTrainer, accuracy, frequent_answers, predictions
-
-Metrics = dict[str, Any]
+from hvx.train.course import Course, best_of
+from hvx.train.evaluate import Evaluator
+from hvx.train.examples import Examples, frequent_answers
+from hvx.train.features import CacheJob, FeatureCache, cached_features
+from hvx.train.head import HeadTrainer
+from hvx.train.state import Metrics, Progress, TrainingFiles, identity, read_state, save_state
 
 _SMALLEST_FEATURES = 1e-6
 """Features smaller than this are no features; they are not blown up."""
 
+Say = Callable[[str], None]
+State = tuple[dict[str, Tensor], Progress]
 
-def train_model(config: Config, device: torch.device) -> Metrics:
-    """Train the model that a config describes and write its checkpoint.
 
-    Beside the checkpoint stands ``<name>.metrics.jsonl``, a line for each epoch.
+def _unsaid(line: str) -> None:
+    """For callers whom no one listens to."""
+    del line
+
+
+def train_model(config: Config, device: torch.device, say: Say = _unsaid, restart: bool = False) -> Metrics:
+    """Train the model that a config describes; a training of it that was killed is continued.
+
+    ``TrainingFiles`` names what then stands beside the checkpoint. What can be refused is refused before
+    the long work begins.
+
+    Args:
+        config: the whole tree.
+        device: where the networks run.
+        say: told what a user should know on the way, a line at a time.
+        restart: forget an earlier training and begin anew.
 
     Returns:
-        The last epoch's metrics, with the time of each stage in seconds.
+        The last epoch's metrics, which epoch was the best, on how many questions, and the seconds of each
+        stage.
 
     Raises:
-        HvxError: a file is missing or wrong.
+        HvxError: a file is missing or wrong, or holds a training of something else.
         BadImage: an image of the splits cannot be read.
     """
-    train = config.train
-    splits = {"train": config.split(train.split)}
-    if train.validation:
-        splits["val"] = config.split(train.validation)
-    questions = {name: read_questions(split) for name, split in splits.items()}
-    for name, own in questions.items():
-        if not own[0].answers:
-            raise HvxError(
-                f"{splits[name].questions}: training needs annotations; give the split's 'annotations'"
-            )
-    clock = _Clock()
-    backbone = _backbone(config, splits["train"], device).to(device)
-    clock.stage("backbone")
-    vocabulary, answers = _words(config, questions["train"])
-    caches = {name: _features(config, name, splits[name], questions[name], backbone) for name in splits}
-    # Some networks' features are so large that tanh would be flat from the first step on.
-    scale = 1 / max(caches["train"].root_mean_square, _SMALLEST_FEATURES)
-    tokenizer = config.model.encoder.tokenizer
-    examples = {
-        name: Examples(questions[name], caches[name], vocabulary, tokenizer, device, scale) for name in splits
-    }
-    clock.stage("features")
-    torch.manual_seed(config.seed)
-    channels = examples["train"].features.channels
-    head = MLB(config.model, channels, len(vocabulary), len(answers), train.dropout).to(device)
-    metrics = _train_head(config, head, examples, answers)
-    head.absorb_scale(scale)
-    clock.stage("head")
-    metrics |= {"questions": len(questions["train"]), "seconds": clock.seconds}
-    save_checkpoint(
-        config.path(config.checkpoint), VQAModel(config.model, backbone, head, vocabulary, answers, metrics)
-    )
-    return metrics
+    training = _Training(config, device, say)
+    state = training.earlier(restart)
+    if state and state[1].finished is not None:
+        say(f"{training.files.checkpoint}: was trained before; --restart trains it anew")
+        return state[1].finished
+    return training.run(state)
 
 
 class _Clock:
@@ -87,49 +80,193 @@ class _Clock:
         self.seconds[name], self._last = round(now - self._last, 1), now
 
 
-def _backbone(config: Config, split: SplitConfig, device: torch.device) -> Backbone:
-    if config.train.backbone_epochs:
-        return train_backbone(config, split, device)
-    torch.manual_seed(config.seed)
-    return build_backbone(config.model.backbone, config.path(Path()))
+@dataclass(frozen=True)
+class _Material:
+    """What is learnt from and judged by: the splits' questions by name, their images' features to be, the
+    words, the answers, the rows of the embedding table of each question's text, and counts to note."""
+
+    questions: dict[str, list[Question]]
+    jobs: list[CacheJob]
+    vocabulary: Vocabulary
+    answers: list[str]
+    rows: dict[str, list[int]]
+    notes: dict[str, int]
 
 
-def _words(config: Config, questions: list[Question]) -> tuple[Vocabulary, list[str]]:
-    tokenize = TOKENIZERS[config.model.encoder.tokenizer]
-    tokens = (tokenize(question.question) for question in questions)
-    vocabulary = Vocabulary.from_tokens(tokens, config.train.min_word_count)
-    return vocabulary, frequent_answers(questions, config.train.answers)
+class _Training:
+    """What a config's training reads and makes, stage by stage."""
+
+    def __init__(self, config: Config, device: torch.device, say: Say) -> None:
+        self.config, self.device, self.say = config, device, say
+        self.files = TrainingFiles(config.path(config.checkpoint))
+        self.splits = {"train": config.split(config.train.split)}
+        if config.train.validation:
+            self.splits["val"] = config.split(config.train.validation)
+        self.identity = identity(config, self.splits)
+
+    def earlier(self, restart: bool) -> State | None:
+        """The state of an earlier training of the same, if there is one.
+
+        Raises:
+            HvxError: the state is of another training or damaged, or a checkpoint would be replaced that
+                no training of this config has made.
+        """
+        checkpoint = self.files.checkpoint
+        if restart:
+            self._forget()
+            return None
+        state = read_state(self.files.state, self.identity)
+        if state is None and checkpoint.exists():
+            raise HvxError(
+                f"{checkpoint}: exists, and no state of a training beside it; give another checkpoint, or "
+                "replace it with --restart"
+            )
+        if state and state[1].finished is not None and not checkpoint.exists():
+            raise HvxError(f"{checkpoint}: was trained, but is gone; --restart trains it anew")
+        return state
+
+    def _forget(self) -> None:
+        for path in (self.files.state, self.files.backbone):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise HvxError(f"{path}: cannot be deleted: {error.strerror}") from None
+
+    def run(self, state: State | None) -> Metrics:
+        """Train to the end, from ``state`` on where there is one."""
+        clock = _Clock()
+        material = self._material()
+        progress = state[1] if state else Progress()
+        encoder = None if state else self._encoder(material.vocabulary, progress)
+        backbone = self._backbone().to(self.device)
+        clock.stage("backbone")
+        examples = self._examples(material, backbone)
+        clock.stage("features")
+        head = self._head(examples["train"].features, material, encoder)
+        train, seed = self.config.train, self.config.seed
+        trainer = HeadTrainer(head, examples["train"], material.answers, train, seed, progress)
+        if state:
+            trainer.restore(state[0], self.files.state)
+            state[0].clear()  # as large as three models
+            self.say(f"{self.files.state}: continued in epoch {progress.epoch}, after {progress.step} steps")
+        notes = dict(material.notes)
+        if progress.start_words is not None:
+            notes |= {"words": len(material.vocabulary), "start_words": progress.start_words}
+
+        def keep(path: Path, row: Metrics) -> None:
+            scaled = copy.deepcopy(head)
+            scaled.absorb_scale(examples["train"].scale)
+            words, answers = material.vocabulary, material.answers
+            save_checkpoint(path, VQAModel(self.config.model, backbone, scaled, words, answers, row | notes))
+
+        evaluator = Evaluator(head, examples["val"], material.answers) if "val" in examples else None
+        rows = Course(trainer, evaluator, self.files, self.identity, keep, self.say).run()
+        clock.stage("head")
+        progress.finished = rows[-1] | best_of(rows) | notes | {"seconds": clock.seconds}
+        save_state(self.files.state, self.identity, progress, {})
+        self.files.backbone.unlink(missing_ok=True)
+        return progress.finished
+
+    def _material(self) -> _Material:
+        """What the splits' files hold.
+
+        Raises:
+            HvxError: a file or an image is missing, or nothing can be learnt from the answers.
+        """
+        questions = self._questions()
+        jobs = self._jobs(questions)
+        config = self.config
+        tokenize = TOKENIZERS[config.model.encoder.tokenizer]
+        texts = {question.question for own in questions.values() for question in own}
+        tokens = {text: tokenize(text) for text in texts}  # the same text is asked of many images
+        asked = questions["train"]
+        said = (tokens[question.question] for question in asked)
+        vocabulary = Vocabulary.from_tokens(said, config.train.min_word_count)
+        rows = {text: vocabulary.rows(own) for text, own in tokens.items()}
+        answers = frequent_answers(asked, config.train.answers)
+        questions["train"] = _teaching(asked, answers, self.splits["train"])
+        notes = {"questions": len(asked), "questions_left_out": len(asked) - len(questions["train"])}
+        return _Material(questions, jobs, vocabulary, answers, rows, notes)
+
+    def _examples(self, material: _Material, backbone: Backbone) -> dict[str, Examples]:
+        """The splits' questions over the features of their images."""
+        image, workers = self.config.model.image, self.config.train.workers
+        caches = cached_features(backbone, image, material.jobs, self.say, workers)
+        # Some networks' features are so large that tanh would be flat from the first step on.
+        scale = 1 / max(caches[0].root_mean_square, _SMALLEST_FEATURES)
+        return {
+            name: Examples(material.questions[name], cache, material.rows, self.device, scale)
+            for name, cache in zip(self.splits, caches, strict=True)
+        }
+
+    def _questions(self) -> dict[str, list[Question]]:
+        questions = {name: read_questions(split) for name, split in self.splits.items()}
+        for name, own in questions.items():
+            if not own[0].answers:
+                raise HvxError(
+                    f"{self.splits[name].questions}: training needs annotations; give the split's "
+                    "'annotations'"
+                )
+        return questions
+
+    def _jobs(self, questions: dict[str, list[Question]]) -> list[CacheJob]:
+        checkpoint, folder = self.files.checkpoint, self.config.train.feature_cache
+        caches = self.config.path(folder) if folder else checkpoint.parent
+        jobs = []
+        for name, split in self.splits.items():
+            image_ids = sorted({question.image_id for question in questions[name]})
+            jobs.append(CacheJob(split, image_ids, caches / f"{checkpoint.stem}.features.{name}.h5"))
+            jobs[-1].check_images()
+        return jobs
+
+    def _encoder(self, vocabulary: Vocabulary, progress: Progress) -> QuestionEncoder | None:
+        """What the config's start file makes of the question encoder; notes the words that it had."""
+        if self.config.train.start is None:
+            return None
+        encoder = QuestionEncoder(self.config.model.encoder, len(vocabulary))
+        start = load_start(self.config.path(self.config.train.start))
+        progress.start_words = fill_encoder(encoder, vocabulary, start)
+        self.say(
+            f"{start.source}: has {progress.start_words:,} of the vocabulary's {len(vocabulary):,} words"
+        )
+        return encoder
+
+    def _backbone(self) -> Backbone:
+        config = self.config
+        if not config.train.backbone_epochs:
+            torch.manual_seed(config.seed)
+            return build_backbone(config.model.backbone, config.path(Path()))
+        stored = read_state(self.files.backbone, self.identity)
+        if stored is None:
+            backbone = train_backbone(config, self.splits["train"], self.device)
+            save_state(self.files.backbone, self.identity, Progress(), backbone.state_dict())
+            return backbone
+        backbone = build_backbone(config.model.backbone.model_copy(update={"weights": None}))
+        try:
+            backbone.load_state_dict(stored[0])
+        except RuntimeError:
+            raise HvxError(
+                f"{self.files.backbone}: damaged: not the tensors of {config.model.backbone.architecture}; "
+                "delete it, or begin anew with --restart"
+            ) from None
+        return backbone
+
+    def _head(self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None) -> MLB:
+        torch.manual_seed(self.config.seed)
+        sizes = features.channels, len(material.vocabulary), len(material.answers)
+        head = MLB(self.config.model, *sizes, self.config.train.dropout)
+        if encoder is not None:
+            head.encoder.load_state_dict(encoder.state_dict())
+        return head.to(self.device)
 
 
-def _features(
-    config: Config, name: str, split: SplitConfig, questions: list[Question], backbone: Backbone
-) -> FeatureCache:
-    checkpoint = config.path(config.checkpoint)
-    folder = config.path(config.train.feature_cache) if config.train.feature_cache else checkpoint.parent
-    image_ids = sorted({question.image_id for question in questions})
-    cache = folder / f"{checkpoint.stem}.features.{name}.h5"
-    return cached_features(backbone, config.model.image, split, image_ids, cache)
-
-
-def _train_head(config: Config, head: MLB, examples: dict[str, Examples], answers: list[str]) -> Metrics:
-    trainer = HeadTrainer(head, examples["train"], answers, config.train, config.seed)
-    rows: list[Metrics] = []
-    for epoch in bar(range(1, config.train.epochs + 1), "training the head", "epoch"):
-        rows.append({"epoch": epoch, "loss": round(trainer.epoch(), 4)})
-        if "val" in examples:
-            rows[-1]["val_accuracy"] = _val_accuracy(head, examples["val"], answers)
-    if "val" in examples:
-        # How much of the accuracy the words alone would give.
-        rows[-1]["val_accuracy_shuffled_images"] = _val_accuracy(head, examples["val"], answers, True)
-    _write_metrics(config.path(config.checkpoint).with_suffix(".metrics.jsonl"), rows)
-    return rows[-1]
-
-
-def _val_accuracy(head: MLB, examples: Examples, answers: list[str], shuffled: bool = False) -> float:
-    predicted = predictions(head, examples, answers, examples.swapped() if shuffled else None)
-    return round(accuracy(predicted, examples.questions), 4)
-
-
-def _write_metrics(path: Path, rows: list[Metrics]) -> None:
-    with whole_file(path) as part:
-        part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def _teaching(questions: list[Question], answers: list[str], split: SplitConfig) -> list[Question]:
+    """The questions to which someone gave an answer that the classifier has."""
+    known = set(answers)
+    teaching = [question for question in questions if not known.isdisjoint(question.answers)]
+    if not teaching:
+        raise HvxError(
+            f"{split.annotations or split.questions}: none of the 'answers' is one of the "
+            f"{len(answers):,} most frequent 'multiple_choice_answer'"
+        )
+    return teaching

@@ -1,0 +1,111 @@
+"""The course of a training: its epochs, and what is written as they end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvx.files import whole_file
+from hvx.progress import bar
+from hvx.train.evaluate import Evaluator
+from hvx.train.head import HeadTrainer
+from hvx.train.plot import write_plot
+from hvx.train.state import Metrics, TrainingFiles, save_state
+
+_LOSS_DIGITS = 4
+
+
+@dataclass
+class Course:
+    """Takes a head through the epochs that are left, from wherever its trainer stands.
+
+    Args:
+        trainer: the head, and how far it is.
+        evaluator: of the validation split, where there is one.
+        files: where everything goes.
+        identity: what the state is marked with.
+        keep: writes a checkpoint of the head as it is now: its path, and its epoch's metrics.
+        say: told each epoch's metrics, a line at a time.
+    """
+
+    trainer: HeadTrainer
+    evaluator: Evaluator | None
+    files: TrainingFiles
+    identity: dict[str, Any]
+    keep: Callable[[Path, Metrics], None]
+    say: Callable[[str], None]
+
+    def run(self) -> list[Metrics]:
+        """Train to the end; returns the metrics of every epoch.
+
+        Raises:
+            HvxError: a file cannot be written, or the loss is no longer finite.
+        """
+        progress = self.trainer.progress
+        while progress.epoch <= self.trainer.train.epochs:
+            self._learn()
+            self._conclude(self._row())
+        return progress.rows
+
+    def _learn(self) -> None:
+        """Take what is left of the epoch's steps, saving the state from time to time."""
+        trainer, progress = self.trainer, self.trainer.progress
+        label = f"epoch {progress.epoch} of {trainer.train.epochs}"
+        began = saved = time.monotonic()
+        before = progress.seconds
+        for group in bar(trainer.begin(), label, "batch"):
+            trainer.step(group)
+            now = time.monotonic()
+            progress.seconds = before + now - began
+            if now - saved >= 60 * trainer.train.save_minutes:
+                self._save()
+                saved = now
+        self._save()  # validation may take long, too
+
+    def _row(self) -> Metrics:
+        """The metrics of the epoch whose steps are done."""
+        trainer, progress = self.trainer, self.trainer.progress
+        row: Metrics = {
+            "epoch": progress.epoch,
+            "loss": round(progress.loss / progress.questions, _LOSS_DIGITS),
+            "rate": float(f"{trainer.rate:.4g}"),
+            "seconds": round(progress.seconds, 1),
+        }
+        if self.evaluator:
+            row |= self.evaluator.metrics()
+            if progress.epoch == trainer.train.epochs:
+                row["val_accuracy_shuffled_images"] = self.evaluator.shuffled_accuracy()
+        return row
+
+    def _conclude(self, row: Metrics) -> None:
+        """Write what an epoch leaves behind; the state last, so that a kill on the way repeats this."""
+        rows = [*self.trainer.progress.rows, row]
+        best = best_of(rows)["best_epoch"]
+        self.keep(self.files.last, row)
+        if best == row["epoch"]:
+            self.keep(self.files.checkpoint, row)
+        with whole_file(self.files.metrics) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_plot(self.files.plot, rows, best if self.evaluator else None)
+        self.trainer.progress.end_epoch(row)
+        self._save()
+        self.say(", ".join(f"{name} {value}" for name, value in row.items()))
+
+    def _save(self) -> None:
+        save_state(self.files.state, self.identity, self.trainer.progress, self.trainer.tensors())
+
+
+def best_of(rows: list[Metrics]) -> Metrics:
+    """``best_epoch``, that of the highest official accuracy, the latest of equals; and that accuracy.
+
+    Without validation the last epoch is the best.
+    """
+    best = max(rows, key=lambda row: (row.get("val_vqa_accuracy", 0.0), row["epoch"]))
+    found = {"best_epoch": best["epoch"]}
+    if "val_vqa_accuracy" in best:
+        found["best_val_vqa_accuracy"] = best["val_vqa_accuracy"]
+    return found

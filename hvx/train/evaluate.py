@@ -1,0 +1,73 @@
+"""How well a head answers a split: exact match, official accuracy, loss."""
+
+from __future__ import annotations
+
+import torch
+
+from hvx.data.answers import vqa_accuracy
+from hvx.data.questions import Question
+from hvx.models.mlb import MLB
+from hvx.progress import bar
+from hvx.train.examples import Examples, Targets
+from hvx.train.head import answer_logits
+
+_BATCH = 512
+_DIGITS = 4
+
+
+class Evaluator:
+    """Answers a split's questions with a head in training, over and over.
+
+    Args:
+        model: the head.
+        examples: the split.
+        answers: what the classifier's outputs mean.
+    """
+
+    def __init__(self, model: MLB, examples: Examples, answers: list[str]) -> None:
+        self.model, self.examples, self.answers = model, examples, answers
+        self._targets = Targets(examples.questions, answers)
+        self._groups = examples.groups(_BATCH)
+
+    def metrics(self) -> dict[str, float]:
+        """``val_accuracy`` (to the letter), ``val_vqa_accuracy`` (official) and, where the classifier has an
+        answer that people gave, ``val_loss`` (the mean over the people, then over such questions)."""
+        predicted, loss = self._predict()
+        found = {
+            "val_accuracy": accuracy(predicted, self.examples.questions),
+            "val_vqa_accuracy": official_accuracy(predicted, self.examples.questions),
+        }
+        taught = int((self._targets.counts > 0).sum())
+        if taught:
+            found["val_loss"] = loss / taught
+        return {name: round(value, _DIGITS) for name, value in found.items()}
+
+    def shuffled_accuracy(self) -> float:
+        """``val_accuracy`` with each question asked of another image: what the words alone give."""
+        predicted, _ = self._predict(self.examples.swapped())
+        return round(accuracy(predicted, self.examples.questions), _DIGITS)
+
+    @torch.inference_mode()
+    def _predict(self, shown: dict[int, int] | None = None) -> tuple[list[str], float]:
+        """The answer to each question, in their order, and the sum of their losses."""
+        self.model.eval()
+        predicted, loss = [""] * len(self.examples.questions), 0.0
+        for group in bar(self._groups, "validating", "batch"):
+            batch = self.examples.batch(group, shown)
+            logits = answer_logits(self.model, batch)
+            loss += self._targets.expected_loss(logits, batch.places)
+            for place, answer in zip(batch.places, logits.argmax(1).tolist(), strict=True):
+                predicted[place] = self.answers[answer]
+        return predicted, loss
+
+
+def accuracy(predicted: list[str], questions: list[Question]) -> float:
+    """Share of the questions whose answer is the ground truth to the letter."""
+    right = sum(a == question.ground_truth for a, question in zip(predicted, questions, strict=True))
+    return right / len(questions)
+
+
+def official_accuracy(predicted: list[str], questions: list[Question]) -> float:
+    """Mean official accuracy of the answers."""
+    each = [vqa_accuracy(a, question.answers) for a, question in zip(predicted, questions, strict=True)]
+    return sum(each) / len(each)
