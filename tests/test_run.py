@@ -17,7 +17,8 @@ from hvx.data.questions import read_questions
 from hvx.errors import BadImage, HvxError
 from hvx.explain.explainer import Explainer
 from hvx.models.checkpoint import load_checkpoint
-from hvx.run.local import explain_split
+from hvx.run.explain import explain_split
+from hvx.run.local import here
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS
 
@@ -103,7 +104,7 @@ def test_absent_shards_are_done_and_present_ones_left_alone(
     (run / "shards" / "00001.h5").unlink()
     (run / "explanations.h5").unlink()
     kept = (run / "shards" / "00000.h5").stat().st_mtime_ns
-    summary = explain_split(tiny.load(run, explain__gradient=True), CPU)
+    summary = explain_split(tiny.load(run, explain__gradient=True), here(CPU))
     assert summary.done_now == 1
     assert (run / "shards" / "00000.h5").stat().st_mtime_ns == kept
     before, after = _datasets(finished_run), _datasets(run)
@@ -112,7 +113,7 @@ def test_absent_shards_are_done_and_present_ones_left_alone(
 
 
 def test_a_finished_run_is_not_computed_again(finished_run: Path, tiny: Tiny) -> None:
-    summary = explain_split(tiny.load(finished_run, explain__gradient=True), CPU)
+    summary = explain_split(tiny.load(finished_run, explain__gradient=True), here(CPU))
     assert (summary.done_now, summary.failed) == (0, 0)
 
 
@@ -125,7 +126,7 @@ def test_a_run_of_another_config_is_refused_by_what_differs(
 ) -> None:
     before = (finished_run / "run.json").read_text()
     with pytest.raises(HvxError, match=named):
-        explain_split(tiny.load(finished_run, explain__gradient=True, **changed), CPU)
+        explain_split(tiny.load(finished_run, explain__gradient=True, **changed), here(CPU))
     assert (finished_run / "run.json").read_text() == before
 
 
@@ -148,7 +149,7 @@ def test_a_bad_image_stops_the_run_naming_it_and_leaves_no_torn_shard(
     changed = _with_bad_image(tiny, tmp_path, data)
     run = tmp_path / "run"
     with pytest.raises(HvxError, match=r"SCENES_val_000001000001\.png"):
-        explain_split(tiny.load(run, **changed), CPU)
+        explain_split(tiny.load(run, explain__on_error="stop", **changed), here(CPU))
     assert not (run / "explanations.h5").exists()
     assert not list(run.rglob("*.part"))
 
@@ -159,8 +160,8 @@ def test_skipping_costs_a_bad_image_its_questions_alone(
 ) -> None:
     changed = _with_bad_image(tiny, tmp_path, data)
     run = tmp_path / "run"
-    config = tiny.load(run, explain__on_error="skip", explain__gradient=True, **changed)
-    summary = explain_split(config, CPU)
+    config = tiny.load(run, explain__gradient=True, **changed)
+    summary = explain_split(config, here(CPU))
     failures = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
     questions = read_questions(config.split("val"))
     lost = {q.question_id for q in questions if q.image_id == 1_000_001}
@@ -176,29 +177,37 @@ def test_skipping_costs_a_bad_image_its_questions_alone(
     )
 
 
-def test_a_split_none_of_whose_images_can_be_read_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_split_none_of_whose_images_is_there_is_refused_at_once(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    config = tiny.load(tmp_path / "run", explain__on_error="skip", splits__val__images=tmp_path / "images")
+    with pytest.raises(HvxError, match=r"no such image \(8 of the split's 8 images are missing\)"):
+        explain_split(tiny.load(tmp_path / "run", splits__val__images=tmp_path / "images"), here(CPU))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_none_of_whose_images_can_be_read_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(tiny.root / "scenes" / "images", tmp_path / "images")
+    for path in (tmp_path / "images").glob("SCENES_val_*"):
+        path.write_bytes(b"not an image")
     with pytest.raises(HvxError, match="not one question"):
-        explain_split(config, CPU)
+        explain_split(tiny.load(tmp_path / "run", splits__val__images=tmp_path / "images"), here(CPU))
 
 
 def test_bad_images_name_the_way_on(tiny: Tiny, tmp_path: Path) -> None:
     changed = _with_bad_image(tiny, tmp_path, b"nothing")
     with pytest.raises(BadImage, match="--on-error skip"):
-        explain_split(tiny.load(tmp_path / "run", **changed), CPU)
+        explain_split(tiny.load(tmp_path / "run", explain__on_error="stop", **changed), here(CPU))
 
 
 def test_a_folder_of_something_else_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(HvxError, match="not empty and not a run"):
-        explain_split(tiny.load(tmp_path), CPU)
+        explain_split(tiny.load(tmp_path), here(CPU))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
 def test_a_config_of_another_model_is_refused_by_key(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(HvxError, match=r"model\.joint = 10, the config 11"):
-        explain_split(tiny.load(tmp_path / "run", model__joint=11), CPU)
+        explain_split(tiny.load(tmp_path / "run", model__joint=11), here(CPU))
     assert not (tmp_path / "run").exists()
 
 
@@ -210,19 +219,18 @@ def test_an_unfinished_run_says_so_when_read(finished_run: Path, tmp_path: Path)
         RunReader(run)
 
 
-def test_a_damaged_shard_is_named(finished_run: Path, tiny: Tiny, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
-    (run / "explanations.h5").unlink()
-    (run / "shards" / "00001.h5").write_bytes(b"torn")
-    with pytest.raises(HvxError, match=r"00001\.h5: damaged shard"):
-        explain_split(tiny.load(run, explain__gradient=True), CPU)
+def test_missing_images_are_counted_and_named_before_the_work(tiny: Tiny, tmp_path: Path) -> None:
+    changed = _with_bad_image(tiny, tmp_path, None)
+    said: list[str] = []
+    explain_split(tiny.load(tmp_path / "run", **changed), here(CPU), say=said.append)
+    assert len(said) == 1
+    assert "1 of the split's 8 images are missing: SCENES_val_000001000001.png;" in said[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_run_agrees_with_cpu_run(finished_run: Path, tiny: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    explain_split(tiny.load(run, explain__gradient=True), torch.device("cuda"))
+    explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cuda")))
     one, other = _datasets(finished_run), _datasets(run)
     np.testing.assert_allclose(one["token_z"], other["token_z"], atol=1e-2)
     for a, b in zip(one["heatmap"].astype(float), other["heatmap"].astype(float), strict=True):

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hvx.cli.common import common, config_argument, device_option, set_option
+from hvx.errors import HvxError
+from hvx.run.placement import Workers
+
+if TYPE_CHECKING:
+    from hvx.config import Config
+    from hvx.run.explain import Engine
 
 SOME_FAILED = 3
 
@@ -15,12 +24,42 @@ SOME_FAILED = 3
 @config_argument
 @set_option
 @click.option(
-    "--on-error", type=click.Choice(["stop", "skip"]),
-    help="On an image that cannot be read: stop (the default), or list its questions in failures.jsonl.",
+    "--on-error", type=click.Choice(["skip", "stop"]),
+    help="On an image that cannot be read: list its questions in failures.jsonl (the default), or stop.",
 )  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Try the questions in failures.jsonl again.")
+@click.option("--pack", is_flag=True, help="Make explanations.h5 one solid file that can go without shards/.")
 @device_option
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+    help="This process alone, or workers on several GPUs or machines (docs/clusters.md).",
+)  # fmt: skip
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT",
+    help="With --engine ray: join this cluster; else one is started here.",
+)
+@click.option(
+    "--workers", type=click.IntRange(min=1),
+    help="With --engine ray: so many; else as many as there are GPUs, or one for 8 CPUs of a machine.",
+)  # fmt: skip
+@click.option(
+    "--gpus-per-worker", type=click.FloatRange(0, 1),
+    help="With --engine ray: 1 where there are GPUs (the default), a share such as 0.5, or 0 for CPUs.",
+)  # fmt: skip
 @common
-def explain(config: Path, overrides: tuple[str, ...], on_error: str | None, device: str) -> None:
+def explain(
+    config: Path,
+    overrides: tuple[str, ...],
+    on_error: str | None,
+    retry_failed: bool,
+    pack: bool,
+    device: str,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    gpus_per_worker: float | None,
+) -> None:
     """Explain the split that CONFIG names into its run folder; an interrupted run is continued.
 
     Exit status 3 says that some questions could not be explained and are listed in failures.jsonl.
@@ -28,17 +67,23 @@ def explain(config: Path, overrides: tuple[str, ...], on_error: str | None, devi
     \b
     Example:
       hvx explain configs/daquar.yaml --set explain.batch_images=4
+      hvx explain configs/vqa_v2_val.yaml --engine ray --workers 4
     """
     from hvx.config import load
 
+    asked = Workers(address, workers, gpus_per_worker)
+    _check_engine(engine, device, asked)
     if on_error:
         overrides += (f"explain.on_error={on_error}",)
     loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
 
-    from hvx.device import pick_device
-    from hvx.run.local import explain_split
+    from hvx.run.explain import Options, explain_split
 
-    summary = explain_split(loaded, pick_device(device))
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    with _started(engine, device, asked, say) as start:
+        summary = explain_split(loaded, start, Options(retry_failed, pack), say)
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     click.echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
     if summary.failed:
@@ -46,3 +91,32 @@ def explain(config: Path, overrides: tuple[str, ...], on_error: str | None, devi
             f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}"
         )
         raise SystemExit(SOME_FAILED)
+
+
+def _check_engine(engine: str, device: str, asked: Workers) -> None:
+    """Refuse options of the other engine.
+
+    Raises:
+        HvxError: names the first of them.
+    """
+    of_ray = {"--address": asked.address, "--workers": asked.count, "--gpus-per-worker": asked.gpus}
+    given = [name for name, value in of_ray.items() if value is not None]
+    if engine == "local" and given:
+        raise HvxError(f"{given[0]} is for --engine ray; without that, one process does all the work")
+    if engine == "ray" and device != "auto":
+        raise HvxError(f"--device {device} is for --engine local; Ray's workers have --gpus-per-worker")
+
+
+def _started(
+    engine: str, device: str, asked: Workers, say: Callable[[str], None]
+) -> AbstractContextManager[Callable[[Config], Engine]]:
+    """What starts the engine that is asked for, which lasts as long as this is open."""
+    if engine == "ray":
+        from hvx.run.ray import by_ray
+
+        return by_ray(asked, say)
+
+    from hvx.device import pick_device
+    from hvx.run.local import here
+
+    return nullcontext(here(pick_device(device)))

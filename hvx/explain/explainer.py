@@ -26,7 +26,7 @@ class Explanations:
         tokens: each question's own tokens.
         saliency: Eq. 10 (N, T), zero beyond each question's tokens.
         z: Eq. 11 (N, T), NaN beyond each question's tokens.
-        attention: α (N, G, S, S).
+        attention: α (N, G, S, S), None of a model without attention.
         heatmap: H (N, H, W).
         gradient: ∇̂v of Eq. 9 (N, C, H, W), None unless asked for.
         answers: the five likeliest answers of each question, likeliest first.
@@ -36,7 +36,7 @@ class Explanations:
     tokens: list[list[str]]
     saliency: Tensor
     z: Tensor
-    attention: Tensor
+    attention: Tensor | None
     heatmap: Tensor
     gradient: Tensor | None
     answers: list[list[str]]
@@ -80,13 +80,11 @@ class Explainer:
         gradient = standardised(_to_images(pullback, head.features, images, len(inputs)))
         saliency = token_saliency(head.embeddings)
         probabilities, best = head.joint.logits.softmax(1).topk(min(TOP, len(self.model.answers)))
-        attention = head.joint.attention
-        assert attention is not None
         return Explanations(
             tokens,
             saliency.cpu(),
             token_z(saliency, lengths).cpu(),
-            attention.cpu(),
+            None if head.joint.attention is None else head.joint.attention.cpu(),
             heat_map(gradient).cpu(),
             gradient.cpu() if self.gradient else None,
             [[self.model.answers[a] for a in row] for row in best.tolist()],
@@ -94,7 +92,7 @@ class Explainer:
         )
 
     def _check(self, features: Tensor) -> None:
-        wanted = self.model.head.attention_visual.in_features
+        wanted = self.model.head.channels
         if features.ndim != 4 or features.shape[1] != wanted:
             node, found = self.model.config.backbone.node, tuple(features.shape[1:])
             raise HvxError(

@@ -1,4 +1,4 @@
-"""The work on one shard: a function of the model, the split and the shard alone."""
+"""The work on one shard."""
 
 from __future__ import annotations
 
@@ -7,24 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from hvx.config import ExplainConfig, SplitConfig
+from hvx.config import Config, ExplainConfig, SplitConfig
 from hvx.data.images import crop_rule, image_path, input_batches
 from hvx.data.questions import Question
 from hvx.errors import BadImage
 from hvx.explain.explainer import TOP, Explainer, Explanations
+from hvx.models.checkpoint import check_config, load_checkpoint
 from hvx.run.plan import Shard, batches_of_images
 from hvx.store.schema import FIELDS
 from hvx.store.writer import write_shard
 
 
+class ShardWorker:
+    """What computes shards: the model on its device, and what to explain with it.
+
+    A shard is a function of these and of the shard alone, so that any worker, in any process, on any
+    machine that sees the files, writes the same.
+
+    Args:
+        config: the whole tree, with ``explain``.
+        device: where the network runs.
+
+    Raises:
+        HvxError: the checkpoint cannot be loaded, is not the config's, or cannot be explained.
+    """
+
+    def __init__(self, config: Config, device: torch.device) -> None:
+        assert config.explain is not None
+        path = config.path(config.checkpoint)
+        model = load_checkpoint(path, device)
+        check_config(model.config, config, path)
+        self._explainer = Explainer(model, config.explain.gradient)
+        self._split, self._explain = config.split(config.explain.split), config.explain
+
+    def explain(self, shard: Shard, path: Path) -> None:
+        """Explain a shard's questions and write them to ``path``, whole or not at all.
+
+        Raises:
+            BadImage: an image cannot be read, and the config says to stop on that.
+            HvxError: the file cannot be written.
+        """
+        explain_shard(self._explainer, self._split, self._explain, shard, path)
+
+
 def explain_shard(
     explainer: Explainer, split: SplitConfig, config: ExplainConfig, shard: Shard, path: Path
-) -> int:
+) -> None:
     """Explain a shard's questions and write them to ``path``.
-
-    Returns:
-        How many of its questions could not be explained.
 
     Raises:
         BadImage: an image cannot be read, and the config says to stop on that; nothing is written.
@@ -34,7 +65,7 @@ def explain_shard(
     found: dict[int, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
     batches = batches_of_images(shard, config.batch_images)
-    for places, inputs, bad in input_batches(paths, image, batches, config.workers):
+    for places, inputs, bad in input_batches(paths, image, batches, config.workers, split.exif_orientation):
         for place, reason in bad.items():
             if config.on_error == "stop":
                 raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
@@ -53,7 +84,6 @@ def explain_shard(
         if question.question_id in found
     ]
     write_shard(path, _stacked(items), {"crop": crop_rule(image), "shard": shard.number}, failures)
-    return len(failures)
 
 
 def _failure(question: Question, path: Path, split: SplitConfig, reason: str) -> dict[str, Any]:
@@ -84,9 +114,10 @@ def _item(question: Question, explained: Explanations, row: int) -> dict[str, An
         "length": length,
         "token_saliency": explained.saliency[row, :length].numpy(),
         "token_z": explained.z[row, :length].numpy(),
-        "attention": explained.attention[row].numpy(),
         "heatmap": explained.heatmap[row].numpy().astype(np.float16),
     }
+    if explained.attention is not None:
+        item["attention"] = explained.attention[row].numpy()
     if explained.gradient is not None:
         item["gradient"] = explained.gradient[row].numpy().astype(np.float16)
     return item

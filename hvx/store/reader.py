@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,18 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.store.schema import FIELDS, TEXT, VERSION
+from hvx.store.seal import damage, damaged
+
+_DESCRIBED = {"identity": dict, "image": dict, "images": str}
+"""What run.json must say for a run to be read."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One explanation: attention (G, S, S), heatmap (H, W), token_z as long as tokens."""
+    """One explanation: attention (G, S, S), heatmap (H, W), token_z as long as tokens.
+
+    G is 0 of a model without attention.
+    """
 
     question_id: int
     image_id: int
@@ -35,37 +45,52 @@ class Item:
 class RunReader:
     """A finished run folder.
 
+    HDF5 reads no file of it whose core is not as it was sealed; that of a shard is checked as the first of
+    its items is read.
+
     Args:
         run: the folder.
 
     Raises:
-        HvxError: no run, an unfinished one, or one of another schema.
+        HvxError: no run, an unfinished or damaged one, or one of another schema; on reading an item or a
+            column, that a shard is damaged.
     """
 
     def __init__(self, run: Path) -> None:
         self.path = run
         about = read_json(run / "run.json", "a run folder's description")
-        if not isinstance(about, dict) or "identity" not in about:
+        if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _DESCRIBED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
-        view = run / "explanations.h5"
-        if not view.is_file():
+        self._view = run / "explanations.h5"
+        if not self._view.is_file():
             raise HvxError(f"{run}: the run is not finished (no explanations.h5); run `hvx explain` again")
+        reason = damage(self._view, "core")
+        if reason:
+            raise damaged(self._view, reason)
         try:
-            self._file = h5py.File(view, "r")
+            self._file = h5py.File(self._view, "r")
             version = self._file.attrs.get("schema_version")
-        except OSError as error:
-            raise HvxError(f"{view}: not a readable HDF5 file: {error}") from None
+            shards = _shards(self._file, run)
+        except (OSError, KeyError, RuntimeError) as error:
+            raise HvxError(f"{self._view}: not the explanations of a run: {error}") from None
+        self._starts = [start for start, _ in shards]
+        self._shards = [shard for _, shard in shards]
+        self._checked: set[int] = set()
+        """Places in these of the shards whose core is as it was sealed."""
+        if not all(shard.is_file() for shard in self._shards):
+            # HDF5 would fill their places in silence.
+            raise HvxError(f"{run}: shards are missing from the run; run `hvx explain` again")
         if version != VERSION:
-            raise HvxError(f"{view}: schema version {version}; this hvx reads {VERSION}")
+            raise HvxError(f"{self._view}: schema version {version}; this hvx reads {VERSION}")
 
     def __len__(self) -> int:
         return int(self._file["question_id"].shape[0])
 
     @property
     def glimpses(self) -> int:
-        """G, the attention maps of each item."""
-        return int(self._file["attention"].shape[1])
+        """G, the attention maps of each item; 0 of a model without attention."""
+        return int(self._file["attention"].shape[1]) if "attention" in self._file else 0
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
@@ -76,21 +101,32 @@ class RunReader:
     def column(self, name: str) -> np.ndarray:
         """A whole dataset; strings as ``str``."""
         field = FIELDS[name]
-        stored = self._file[name]
-        whole: np.ndarray = stored.asstr()[:] if field.dtype is TEXT else stored[:]
-        return whole
+        self._check(range(len(self)))
+        with self._reading():
+            stored = self._file[name]
+            whole: np.ndarray = stored.asstr()[:] if field.dtype is TEXT else stored[:]
+            return whole
 
     def attribute(self, name: str) -> Any:
         """An attribute of the whole run, such as ``crop``."""
         return json.loads(self._file.attrs[name])
 
     def __getitem__(self, number: int) -> Item:
+        number = range(len(self))[number]
+        self._check(range(number, number + 1))
+        with self._reading():
+            return self._item(number)
+
+    def _item(self, number: int) -> Item:
         file = self._file
-        length = int(file["length"][number])
 
         def text(name: str) -> str:
             return str(file[name].asstr()[number])
 
+        length = int(file["length"][number])
+        photo = Path(text("image_path"))
+        if photo.is_absolute() or ".." in photo.parts:
+            raise HvxError(f"{self.path}: image_path: '{photo}' leads out of the images' folder")
         return Item(
             question_id=int(file["question_id"][number]),
             image_id=int(file["image_id"][number]),
@@ -101,10 +137,40 @@ class RunReader:
             question_type=text("question_type"),
             tokens=[str(token) for token in file["tokens"].asstr()[number][:length]],
             token_z=file["token_z"][number][:length].tolist(),
-            attention=file["attention"][number],
+            attention=file["attention"][number] if self.glimpses else np.zeros((0, 1, 1), np.float32),
             heatmap=file["heatmap"][number].astype(np.float32),
         )
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _check(self, numbers: range) -> None:
+        """Let HDF5 open the shards of these items only if their cores are as they were sealed."""
+        place = max(0, bisect_right(self._starts, numbers.start) - 1)
+        while place < len(self._starts) and self._starts[place] < numbers.stop:
+            if place not in self._checked:
+                reason = damage(self._shards[place], "core")
+                if reason:
+                    raise damaged(self._shards[place], reason)
+                self._checked.add(place)
+            place += 1
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What HDF5 cannot read, as by a checksum of its own, as one line."""
+        try:
+            yield
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise damaged(self.path, error) from None
+
+
+def _shards(file: h5py.File, run: Path) -> list[tuple[int, Path]]:
+    """The shards that a view leads to, each with the number of its first item; none of a solid file."""
+    ids = file["question_id"]
+    if not ids.is_virtual:
+        return []
+    sources = ids.virtual_sources()
+    if any(Path(source.file_name).parent != Path("shards") for source in sources):
+        raise HvxError(f"{run / 'explanations.h5'}: leads out of the run's folder shards")
+    return sorted((source.vspace.get_select_bounds()[0][0], run / source.file_name) for source in sources)

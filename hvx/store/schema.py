@@ -45,7 +45,7 @@ FIELDS: dict[str, Field] = {
     "length": Field(np.int32),
     "token_saliency": Field(np.float32, "T", np.nan),
     "token_z": Field(np.float32, "T", np.nan),
-    "attention": Field(np.float32, "GSR"),
+    "attention": Field(np.float32, "GSR", optional=True),
     "heatmap": Field(np.float16, "HW"),
     "gradient": Field(np.float16, "CHW", optional=True),
 }

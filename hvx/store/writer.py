@@ -1,8 +1,10 @@
-"""Writes shards, and the view that makes one file of them."""
+"""Writes shards, and the one file of them all: a view, or a solid copy."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import whole_file
-from hvx.store.schema import FIELDS, METHOD, TEXT, VERSION
+from hvx.store.schema import FIELDS, METHOD, TEXT, VERSION, Field
+from hvx.store.seal import BLOCK, Span, opened, seal
+from hvx.store.sink import Sink, new_hdf5
 
 HALF_MAX = float(np.finfo(np.float16).max)
 
@@ -30,18 +34,16 @@ def write_shard(
     Raises:
         HvxError: the file cannot be written.
     """
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    with _sealed(path) as (file, sink):
         for name, field in FIELDS.items():
             if name not in items and field.optional:
                 continue
             values = items[name]
             if field.dtype == np.float16:
                 values = np.clip(values, -HALF_MAX, HALF_MAX)
-            # By scripts/measure_storage.py: heat maps are near noise in half precision, so that gzip
-            # saves little more than lzf does and takes half as long again.
-            packing = {"compression": "lzf", "shuffle": True, "chunks": (1, *values.shape[1:])}
-            packed = field.packed and values.size > 0
-            file.create_dataset(name, data=values, dtype=field.dtype, **(packing if packed else {}))
+            packing = _packing(values.shape[1:]) if field.packed and values.size > 0 else {}
+            file.create_dataset(name, data=values, dtype=field.dtype, **packing)
+            sink.check()
         _describe(file, attributes)
         file.attrs["failures"] = json.dumps(failures)
 
@@ -50,32 +52,96 @@ def write_view(path: Path, shards: list[Path], attributes: dict[str, Any]) -> No
     """Write the view over all shards: one file, whose virtual datasets lie in theirs.
 
     Axes that differ between shards (tokens) are as long as the longest, filled beyond.
+
+    Raises:
+        HvxError: a shard cannot be read, none holds an item, or the file cannot be written.
     """
-    shapes = [_shapes(shard) for shard in shards]
-    filled = [(shard, shape) for shard, shape in zip(shards, shapes, strict=True) if shape["question_id"][0]]
-    if not filled:
-        raise HvxError(f"{path.parent}: not one question of the split could be explained; see failures.jsonl")
-    total = sum(shape["question_id"][0] for _, shape in filled)
-    with whole_file(path) as part, h5py.File(part, "w") as file:
-        for name, field in FIELDS.items():
-            if name not in filled[0][1]:
-                continue
-            inner = (
-                tuple(np.max([shape[name][1:] for _, shape in filled], axis=0, initial=0))
-                if field.axes
-                else ()
-            )
-            layout = h5py.VirtualLayout((total, *map(int, inner)), field.dtype)
-            start = 0
-            for shard, shape in filled:
-                own = shape[name]
-                where = (slice(start, start + own[0]), *(slice(0, n) for n in own[1:]))
-                layout[where] = h5py.VirtualSource(
-                    f"{shard.parent.name}/{shard.name}", name, own, field.dtype
-                )
-                start += own[0]
+    whole = _Whole(path, shards)
+    with _sealed(path) as (file, sink):
+        for name, field, shape in whole.fields():
+            layout = h5py.VirtualLayout(shape, field.dtype)
+            for shard, where, own in whole.places(name):
+                source = f"{shard.parent.name}/{shard.name}"
+                layout[where] = h5py.VirtualSource(source, name, own, field.dtype)
             file.create_virtual_dataset(name, layout, fillvalue=None if field.dtype == TEXT else field.fill)
+            sink.check()
         _describe(file, attributes)
+
+
+def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> None:
+    """Write one file with the items of all shards, which can go without them.
+
+    Memory holds one shard's share of one dataset at a time.
+
+    Raises:
+        HvxError: as ``write_view``.
+    """
+    whole = _Whole(path, shards)
+    with _sealed(path) as (file, sink):
+        for name, field, shape in whole.fields():
+            packing = _packing(shape[1:]) if field.packed else {}
+            fill = {} if field.dtype == TEXT else {"fillvalue": field.fill}
+            dataset = file.create_dataset(name, shape, field.dtype, **packing, **fill)
+            for shard, where, _ in whole.places(name):
+                with opened(shard) as source:
+                    values = source[name][:]
+                dataset[where] = values
+                sink.check()
+        _describe(file, attributes)
+
+
+class _Whole:
+    """Where the items of each shard lie among those of all."""
+
+    def __init__(self, path: Path, shards: list[Path]) -> None:
+        shapes = [(shard, _shapes(shard)) for shard in shards]
+        self._filled = [(shard, own) for shard, own in shapes if own["question_id"][0]]
+        if not self._filled:
+            raise HvxError(
+                f"{path.parent}: not one question of the split could be explained; see failures.jsonl"
+            )
+        self._total = sum(own["question_id"][0] for _, own in self._filled)
+
+    def fields(self) -> Iterator[tuple[str, Field, tuple[int, ...]]]:
+        """Each dataset that the shards hold, with its shape over all of them."""
+        for name, field in FIELDS.items():
+            if name in self._filled[0][1]:
+                inner = np.max([own[name][1:] for _, own in self._filled], axis=0, initial=0)
+                yield name, field, (self._total, *(map(int, inner) if field.axes else ()))
+
+    def places(self, name: str) -> Iterator[tuple[Path, tuple[slice, ...], tuple[int, ...]]]:
+        """Each shard, where its part of a dataset goes, and that part's shape."""
+        start = 0
+        for shard, shapes in self._filled:
+            own = shapes[name]
+            yield shard, (slice(start, start + own[0]), *(slice(0, n) for n in own[1:])), own
+            start += own[0]
+
+
+def _packing(item: tuple[int, ...]) -> dict[str, Any]:
+    """Filters of a large dataset whose items have this shape."""
+    # By scripts/measure_storage.py: heat maps are near noise in half precision, so that gzip
+    # saves little more than lzf does and takes half as long again.
+    return {"compression": "lzf", "shuffle": True, "fletcher32": True, "chunks": (1, *item)}
+
+
+@contextmanager
+def _sealed(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """A new HDF5 file, whole and sealed or absent."""
+    with whole_file(path) as part:
+        with new_hdf5(part, BLOCK) as (file, sink):
+            yield file, sink
+            file.flush()
+            numbers = [span for name in file for span in _compressed(file[name])]
+        seal(part, numbers)
+
+
+def _compressed(dataset: h5py.Dataset) -> list[Span]:
+    """Where the compressed numbers of a dataset lie in its file."""
+    spans: list[Span] = []
+    if dataset.chunks and not dataset.is_virtual:
+        dataset.id.chunk_iter(lambda chunk: spans.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
+    return spans
 
 
 def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:
@@ -86,8 +152,5 @@ def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:
 
 
 def _shapes(shard: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        with h5py.File(shard, "r") as file:
-            return {name: file[name].shape for name in FIELDS if name in file}
-    except (OSError, KeyError) as error:
-        raise HvxError(f"{shard}: damaged shard ({error}); delete it and run `hvx explain` again") from None
+    with opened(shard) as file:
+        return {name: file[name].shape for name in FIELDS if name in file}

@@ -1,0 +1,214 @@
+"""A run over a split: planned, its absent shards computed by an engine, then finished."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import torch
+import torchvision
+
+from hvx import __version__
+from hvx.config import Config, ExplainConfig, SplitConfig
+from hvx.data.images import crop_rule, missing_images, some_names
+from hvx.data.pick import Picked, pick_questions
+from hvx.data.questions import Question, read_questions
+from hvx.errors import HvxError, Interrupted
+from hvx.files import sha256
+from hvx.models.checkpoint import CheckpointHeader, check_config, read_header
+from hvx.progress import bar
+from hvx.run.folder import RunFolder, Say, now, opened_run
+from hvx.run.plan import Shard, plan_shards
+from hvx.run.stop import Requests, heeded
+
+
+class Engine(Protocol):
+    """What computes shards, somewhere. ``about`` says where, for run.json."""
+
+    about: str
+
+    def compute(self, shards: Sequence[Shard], folder: Path) -> Iterator[Shard]:
+        """Write each shard into ``folder``; yields those done, as they are done, in any order."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a run beyond its config: both change how it is kept, not what it holds."""
+
+    retry_failed: bool = False
+    """Do the shards again that hold questions which could not be explained."""
+    pack: bool = False
+    """Make one solid file of the shards, not a view."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run holds: questions explained and failed, shards done now and before, seconds taken."""
+
+    run: Path
+    explained: int
+    failed: int
+    done_now: int
+    done_before: int
+    seconds: float
+
+
+def _unsaid(line: str) -> None:
+    """For callers whom no one listens to."""
+    del line
+
+
+def explain_split(
+    config: Config, start: Callable[[Config], Engine], options: Options = Options(), say: Say = _unsaid
+) -> Summary:
+    """Explain the split that the config names, continuing its run folder where one exists.
+
+    Everything that can be refused is refused before the folder is made.
+
+    Args:
+        config: the whole tree, with ``explain``.
+        start: makes the engine; called once the request is known to be sound.
+        options: how the run is kept.
+        say: told what a user should know, a line at a time.
+
+    Raises:
+        HvxError: a file is missing or wrong, or the folder holds a run of something else.
+        BadImage: an image cannot be read, and the config says to stop on that.
+    """
+    started = time.time()
+    if config.explain is None:
+        raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
+    split = config.split(config.explain.split)
+    questions, picked = _questions(split, config.explain, say)
+    shards = plan_shards(questions, config.explain.shard_questions)
+    _check_images(split, shards, config.explain, say)
+    checkpoint = config.path(config.checkpoint)
+    header = read_header(checkpoint)
+    check_config(header.config, config, checkpoint)
+    engine = start(config)
+    about = _describe(config, config.explain, split, header, picked, len(shards), engine)
+    with (
+        opened_run(config.path(config.explain.run), about, shards) as folder,
+        _interruptible(folder) as requests,
+    ):
+        wanted = _wanted(folder, options, say)
+        _compute(engine, folder, wanted, requests)
+        if wanted or not folder.is_finished or (options.pack and not folder.is_packed):
+            pack = options.pack or folder.is_packed
+            folder.finish({"crop": crop_rule(header.config.image)}, time.time() - started, pack)
+        failed = len(folder.failures())
+    explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
+    return Summary(folder.path, explained, failed, len(wanted), before, time.time() - started)
+
+
+def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
+    """The shards to compute: those absent or damaged, and those that failed if they are asked for."""
+    if folder.stands_alone:
+        if options.retry_failed and folder.failures():
+            raise HvxError(
+                f"{folder.path}: packed, its shards gone; give explain.run a new folder to try again"
+            )
+        return []
+    wanted = folder.missing(say)
+    if options.retry_failed:
+        absent = {shard.number for shard in wanted}
+        there = [shard for shard in folder.shards if shard.number not in absent]
+        wanted += [shard for shard in there if folder.failures_of(shard)]
+    return sorted(wanted, key=lambda shard: shard.number)
+
+
+def _compute(engine: Engine, folder: RunFolder, wanted: list[Shard], requests: Requests) -> None:
+    if not wanted:
+        return
+    folder.reopen()
+    for _ in bar(engine.compute(wanted, folder.path / "shards"), "explaining", "shard", total=len(wanted)):
+        requests.check()
+
+
+@contextmanager
+def _interruptible(folder: RunFolder) -> Iterator[Requests]:
+    """A request to stop is answered with how to go on."""
+    with heeded() as requests:
+        try:
+            yield requests
+        except (KeyboardInterrupt, HvxError) as error:
+            # The same signal may have ended a decoding process first, and so have led to an error.
+            if isinstance(error, HvxError) and not requests.came:
+                raise
+            done = sum(folder.is_done(shard) for shard in folder.shards)
+            raise Interrupted(
+                f"{folder.path}: interrupted; {done:,} of {len(folder.shards):,} shards are done; "
+                "the same command goes on from there"
+            ) from None
+
+
+def _questions(split: SplitConfig, explain: ExplainConfig, say: Say) -> tuple[list[Question], Picked | None]:
+    """What is explained: the split's questions, or those that the config picks."""
+    questions = read_questions(split)
+    if not explain.pick:
+        return questions, None
+    picked = pick_questions(questions, explain.pick, split.questions)
+    for line in picked.ambiguities():
+        say(line)
+    return picked.questions, picked
+
+
+def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfig, say: Say) -> None:
+    """Count the images that are not there before any work is done."""
+    image_ids = [image_id for shard in shards for image_id, _ in shard.images]
+    missing = missing_images(split, image_ids)
+    if not missing:
+        return
+    count = f"{len(missing):,} of the split's {len(image_ids):,} images are missing"
+    if explain.on_error == "stop" or len(missing) == len(image_ids):
+        skip = "" if len(missing) == len(image_ids) else "; --on-error skip explains the others"
+        raise HvxError(f"{missing[0]}: no such image ({count}{skip})")
+    say(f"{split.images}: {count}: {some_names(missing)}; their questions will be listed in failures.jsonl")
+
+
+def _describe(
+    config: Config,
+    explain: ExplainConfig,
+    split: SplitConfig,
+    header: CheckpointHeader,
+    picked: Picked | None,
+    shards: int,
+    engine: Engine,
+) -> dict[str, Any]:
+    """What run.json says. Under ``identity``: all that decides what the run's items are."""
+    return {
+        "identity": {
+            "checkpoint_sha256": sha256(config.path(config.checkpoint)),
+            "questions_sha256": sha256(split.questions),
+            "annotations_sha256": sha256(split.annotations) if split.annotations else None,
+            "image_name": split.image_name,
+            "exif_orientation": split.exif_orientation,
+            "limit": split.limit,
+            "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
+            "gradient": explain.gradient,
+            "shard_questions": explain.shard_questions,
+        },
+        "image": header.config.image.model_dump(mode="json"),
+        "images": str(split.images.resolve()),
+        "exif_orientation": split.exif_orientation,
+        "picked": picked.choices if picked else None,
+        "shards": shards,
+        "config": config.model_dump(mode="json"),
+        "versions": {
+            "hvx": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "h5py": h5py.__version__,
+        },
+        "device": engine.about,
+        "seed": config.seed,
+        "started": now(),
+        "finished": None,
+    }

@@ -1,0 +1,89 @@
+"""A shard worker in a process, and maybe on a machine, of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from hvx import __version__
+from hvx.config import Config
+from hvx.errors import HvxError
+from hvx.run.plan import Shard
+from hvx.run.worker import ShardWorker
+
+
+class RemoteWorker:
+    """A shard worker in a process that Ray started.
+
+    Ray makes it anew, of the same arguments, when the process or its machine was lost; the model is loaded
+    by ``load``, not here, so that what is wrong with it comes back as an error that is no loss.
+
+    Args:
+        config: the whole tree, its paths absolute.
+        cuda: whether Ray gave this process a GPU, or a share of one.
+        threads: of PyTorch.
+        home: the host of the process that gives out the work.
+        version: of hvx, there.
+    """
+
+    def __init__(self, config: Config, cuda: bool, threads: int, home: str, version: str) -> None:
+        self._config, self._cuda, self._home, self._version = config, cuda, home, version
+        self._worker: ShardWorker | None = None
+        torch.set_num_threads(threads)
+
+    def load(self) -> str:
+        """Load the model; the name of what it runs on.
+
+        Raises:
+            HvxError: as ``ShardWorker``; PyTorch has no GPU here, or this is another hvx.
+        """
+        with self._named():
+            if __version__ != self._version:
+                raise HvxError(
+                    f"a worker has hvx {__version__}, not {self._version}; install the same everywhere"
+                )
+            if self._cuda and not torch.cuda.is_available():
+                raise HvxError(
+                    "Ray gave a worker a GPU that PyTorch cannot use; --gpus-per-worker 0 runs on CPUs"
+                )
+            self._worker = ShardWorker(self._config, torch.device("cuda" if self._cuda else "cpu"))
+        return f"cuda ({torch.cuda.get_device_name()})" if self._cuda else "cpu"
+
+    def explain(self, shard: Shard, path: Path) -> None:
+        """Explain a shard's questions and write them to ``path``, whole or not at all.
+
+        Raises:
+            HvxError: as ``ShardWorker.explain``; the folder is not to be seen here.
+        """
+        assert self._worker is not None
+        with self._named():
+            if not path.parent.is_dir():
+                raise HvxError(
+                    f"{path.parent}: no such folder; a run folder must be one that all machines see"
+                )
+            self._worker.explain(shard, path)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors that say on which machine, where it is another than the user's."""
+        try:
+            yield
+        except HvxError as error:
+            host = socket.gethostname()
+            if host == self._home:
+                raise
+            raise type(error)(f"{error} (on {host})") from None
+
+
+def absolute(config: Config) -> Config:
+    """A config that means the same in another process's folder and environment."""
+    assert config.explain is not None
+    name = config.explain.split
+    rooted = config.model_copy(update={"root": config.path(Path()).absolute()})
+    return rooted.model_copy(
+        update={"checkpoint": rooted.path(rooted.checkpoint), "splits": {name: rooted.split(name)}}
+    )

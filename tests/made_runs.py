@@ -1,0 +1,37 @@
+"""Runs of made-up items, written without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hvx.store.schema import FIELDS
+from hvx.store.writer import write_shard, write_solid, write_view
+
+ITEMS = 3
+"""In a shard."""
+
+
+def items(seed: int, count: int = ITEMS) -> dict[str, np.ndarray]:
+    """Made-up items, other ones for each seed."""
+    chance = np.random.default_rng(seed)
+    shapes = {"K": (5,), "T": (2 + seed,), "GSR": (2, 3, 3), "HW": (24, 24), "CHW": (3, 24, 24), "": ()}
+    made = {}
+    for name, field in FIELDS.items():
+        numbers = 100 * chance.random((count, *shapes[field.axes]))
+        text = np.array([f"{name} {number:.3f}" for number in numbers.flat], object).reshape(numbers.shape)
+        made[name] = text if field.fill == "" else numbers.astype(field.dtype)
+    return made | {"question_id": 100 * seed + np.arange(count), "length": np.full(count, 2, np.int32)}
+
+
+def written(run: Path, solid: bool) -> Path:
+    (run / "shards").mkdir(parents=True)
+    shards = [run / "shards" / f"{number:05d}.h5" for number in range(2)]
+    for number, path in enumerate(shards):
+        write_shard(path, items(number), {"shard": number}, [])
+    (write_solid if solid else write_view)(run / "explanations.h5", shards, {"crop": {}})
+    about = {"identity": {}, "image": {}, "images": "images", "shards": 2, "packed": solid}
+    (run / "run.json").write_text(json.dumps(about))
+    return run
