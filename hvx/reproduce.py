@@ -18,7 +18,8 @@ from hvx.data.scenes import write_scenes
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
 from hvx.measure.report import SINGLE, Check, as_json, as_table, check_run
-from hvx.run.local import explain_split
+from hvx.run.explain import explain_split
+from hvx.run.local import here
 from hvx.store.reader import RunReader
 from hvx.train.model import train_model
 from hvx.view.run import write_figure
@@ -85,7 +86,7 @@ def reproduce(
     stage("scenes", lambda: write_scenes(folder / "scenes", train, val, config.model.image.size, seed))
     metrics = stage("training", lambda: train_model(config, device))
     seconds |= {f"training: {part}": value for part, value in metrics["seconds"].items()}
-    summary = stage("explanation", lambda: explain_split(config, device))
+    summary = stage("explanation", lambda: explain_split(config, here(device)))
     reader = RunReader(summary.run)
     figures = stage("figures", lambda: _figures(reader, folder / "figures", seed))
     checks = stage("checks", lambda: check_run(reader, config.split(VALIDATION)))

@@ -11,7 +11,7 @@ import pytest
 from conftest import Tiny, hvx
 from PIL import Image
 
-COMMANDS = ["explain", "figure", "info", "reproduce", "scenes", "train"]
+COMMANDS = ["ask", "explain", "figure", "import", "info", "reproduce", "scenes", "train"]
 
 
 def _set(settings: list[str]) -> list[str]:
@@ -122,7 +122,7 @@ def test_an_image_that_is_no_image_stops_with_2_or_is_skipped_with_3(tiny: Tiny,
     bad = images / "SCENES_val_000001000003.png"
     bad.write_text("no image")
     options = _set([*tiny.settings(run), f"splits.val.images={images}"])
-    done = hvx("explain", tiny.config, *options)
+    done = hvx("explain", tiny.config, *options, "--on-error", "stop")
     assert done.returncode == 2
     _is_one_clear_line(done.stderr, str(bad), "not an image", "--on-error skip")
     assert not (run / "explanations.h5").exists()

@@ -14,6 +14,7 @@ ORDER = [
     "config",
     "data",
     "models",
+    "importers",
     "explain",
     "store",
     "run",
@@ -21,6 +22,7 @@ ORDER = [
     "measure",
     "train",
     "info",
+    "ask",
     "reproduce",
     "cli",
 ]

@@ -12,7 +12,7 @@ from PIL import Image
 from hvx.errors import HvxError
 from hvx.view.figure import FigureRow, column_names, draw_figure
 from hvx.view.heat import fit, shade
-from hvx.view.tokens import WRONG_INK, chip_colour
+from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_colour
 
 TOKENS = ["is", "the", "man", "happy", "?"]
 Z = [-0.6286, -0.8024, -0.0144, 1.7015, -0.256]
@@ -138,6 +138,30 @@ def test_a_title_stands_above_and_pushes_the_rest_down_unchanged() -> None:
     top = squares(bare, 4)[0][1]
     below = titled.crop((0, shift + top, 1200, titled.height))
     assert below.tobytes() == bare.crop((0, top, 1200, bare.height)).tobytes()
+
+
+def test_printed_scores_stand_under_the_pictures_and_a_note_above_says_what_they_are() -> None:
+    bare, printed = draw_figure([make_row()]), draw_figure([make_row(printed=[*Z[:-1], None])])
+    parts = []
+    for figure in (bare, printed):
+        _, top, side = squares(figure, 4)[0]
+        parts.append((figure.crop((0, 0, 1200, top)), figure.crop((0, top + side, 1200, figure.height))))
+    for bare_part, printed_part in zip(*parts, strict=True):
+        assert printed_part.height > bare_part.height
+        assert ink_share(printed_part, PRINTED_INK) > 1.5 * ink_share(bare_part, PRINTED_INK)
+
+
+def test_rows_without_any_printed_score_are_drawn_as_if_there_were_none() -> None:
+    bare, none = draw_figure([make_row()]), draw_figure([make_row(printed=[None] * 5)])
+    assert bare.tobytes() == none.tobytes()
+
+
+def test_title_and_note_keep_apart() -> None:
+    figure = draw_figure([make_row(printed=list(Z))], title="Figure 2")
+    above = np.asarray(figure)[: squares(figure, 4)[0][1]]
+    blank = (above == 255).all((1, 2))
+    lines = np.flatnonzero(np.diff(blank.astype(int)) == -1)
+    assert len(lines) == 3  # title, note, column names
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])

@@ -16,6 +16,7 @@ from hvx.view.tokens import (
     HIGH,
     LOW,
     NEUTRAL,
+    PRINTED_INK,
     VALUE_INK,
     WHITE,
     WRONG_INK,
@@ -46,13 +47,20 @@ WOMAN = ("what is the woman carrying ?", "-0.9485 -0.7053 -0.5041 0.965 1.52 -0.
 
 
 def panel_of(
-    tokens: list[str], z: list[float], predicted: str = "yes", ground_truth: str = "yes", width: int = 1160
+    tokens: list[str],
+    z: list[float],
+    predicted: str = "yes",
+    ground_truth: str = "yes",
+    width: int = 1160,
+    printed: list[float | None] | None = None,
 ) -> Panel:
-    return lay_out(tokens, z, (predicted, ground_truth), width, width // 4, TextSizes.for_width(width))
+    answer, sizes = (predicted, ground_truth), TextSizes.for_width(width)
+    return lay_out(tokens, z, answer, width, width // 4, sizes, printed)
 
 
 def boxes(panel: Panel) -> list[Box]:
-    found = [box for chip in panel.chips for box in (chip.box, chip.value_box)] + [panel.answer.box]
+    found = [box for chip in panel.chips for box in (chip.box, chip.value_box, chip.printed_box)]
+    found.append(panel.answer.box)
     return found + ([panel.answer.cross] if panel.answer.cross else [])
 
 
@@ -64,9 +72,10 @@ def assert_in_order(panel: Panel) -> None:
     for a, b in combinations(boxes(panel), 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
     for chip in panel.chips:
-        token_font, value_font = font(panel.sizes.token), font(panel.sizes.value)
-        assert max(map(token_font.getlength, chip.lines)) <= chip.box[2] - chip.box[0]
-        assert value_font.getlength(chip.value) <= chip.value_box[2] - chip.value_box[0]
+        fonts = [font(size) for size in (panel.sizes.token, panel.sizes.value, panel.sizes.printed)]
+        assert max(map(fonts[0].getlength, chip.lines)) <= chip.box[2] - chip.box[0]
+        assert fonts[1].getlength(chip.value) <= chip.value_box[2] - chip.value_box[0]
+        assert fonts[2].getlength(chip.printed) <= chip.printed_box[2] - chip.printed_box[0]
 
 
 def paper_rows() -> list[dict[str, object]]:
@@ -113,6 +122,41 @@ def test_a_value_has_at_most_four_decimals_and_no_zeros_at_its_end(z: float, tex
     assert value_text(z) == text
 
 
+def test_a_printed_score_stands_in_brackets_right_under_the_tokens_own() -> None:
+    panel = panel_of(["is", "it", "red"], [0.5, -1.25, 1.0], printed=[-0.256, None, 1.942])
+    assert [chip.value for chip in panel.chips] == ["0.5", "-1.25", "1"]
+    assert [chip.printed for chip in panel.chips] == ["(-0.256)", "", "(1.942)"]
+    for chip in panel.chips:
+        assert chip.printed_box[:2] == (chip.value_box[0], chip.value_box[3])
+        assert chip.printed_box[2] == chip.value_box[2] == chip.box[2]
+    assert_in_order(panel)
+
+
+def test_a_printed_score_is_drawn_in_its_place_and_ink() -> None:
+    panel = panel_of(["umbrella", "it"], [0.5, -1.25], printed=[-0.256, None])
+    picture = Image.new("RGB", (panel.width, panel.height), WHITE)
+    paint(panel, picture, 0, 0)
+    colours = picture.crop(panel.chips[0].printed_box).getcolors()
+    assert colours is not None
+    assert PRINTED_INK in {colour for _, colour in colours}
+
+
+def test_the_next_line_of_tokens_stands_under_the_printed_scores() -> None:
+    tokens = ["umbrella"] * 20
+    panel, bare = panel_of(tokens, [0.0] * 20, printed=[0.1] * 20), panel_of(tokens, [0.0] * 20)
+    assert panel.height > bare.height
+    assert_in_order(panel)
+
+
+def test_no_printed_scores_take_no_room() -> None:
+    assert panel_of(["is", "it"], [0.5, 1.0], printed=[None, None]) == panel_of(["is", "it"], [0.5, 1.0])
+
+
+def test_printed_scores_that_do_not_match_the_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        panel_of(["is", "it"], [0.5, 1.0], printed=[0.5])
+
+
 def test_colour_runs_from_blue_through_neutral_to_red() -> None:
     assert [chip_colour(z) for z in (-2.0, 0.0, 2.0)] == [LOW, NEUTRAL, HIGH]
     assert LOW[2] > LOW[0]
@@ -137,6 +181,7 @@ def test_all_text_stands_out_from_what_is_behind_it() -> None:
         fill = chip_colour(float(z))
         assert contrast(ink_on(fill), fill) >= READABLE
     assert contrast(VALUE_INK, WHITE) >= READABLE
+    assert contrast(PRINTED_INK, WHITE) >= READABLE
     assert contrast(WRONG_INK, WHITE) >= READABLE
 
 
@@ -222,7 +267,7 @@ def test_scores_that_do_not_match_the_tokens_are_refused() -> None:
 @pytest.mark.parametrize("width", [1, 300, 800, 1200, 3000])
 def test_type_grows_with_the_figure_and_is_never_below_ten_pixels(width: int) -> None:
     sizes = TextSizes.for_width(width)
-    assert 10 <= sizes.value <= sizes.token
+    assert 10 <= sizes.printed <= sizes.value <= sizes.token
     assert sizes.token <= TextSizes.for_width(2 * width + 600).token - 1
 
 
@@ -236,15 +281,18 @@ def test_wrapping_keeps_every_word_and_the_width() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.tuples(st.text(max_size=40), st.floats(-99, 99)), max_size=40),
+    st.lists(
+        st.tuples(st.text(max_size=40), st.floats(-99, 99), st.floats(-99, 99) | st.none()), max_size=40
+    ),
     st.text(max_size=60),
     st.text(max_size=20),
     st.integers(280, 1600),
 )
 def test_no_text_overlaps_or_leaves_the_panel_whatever_it_says(
-    scored: list[tuple[str, float]], predicted: str, ground_truth: str, width: int
+    scored: list[tuple[str, float, float | None]], predicted: str, ground_truth: str, width: int
 ) -> None:
-    panel = panel_of([t for t, _ in scored], [z for _, z in scored], predicted, ground_truth, width)
+    tokens, z = [row[0] for row in scored], [row[1] for row in scored]
+    panel = panel_of(tokens, z, predicted, ground_truth, width, [row[2] for row in scored])
     assert_in_order(panel)
     assert len(panel.chips) == len(scored)
 
@@ -252,7 +300,8 @@ def test_no_text_overlaps_or_leaves_the_panel_whatever_it_says(
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.text(st.characters(codec="ascii"), max_size=12), max_size=12), st.integers(280, 900))
 def test_painting_stays_inside_the_panel(tokens: list[str], width: int) -> None:
-    panel = panel_of(tokens, [0.5] * len(tokens), "tie", "scarf", width)
+    printed: list[float | None] = [-0.1234] * len(tokens)
+    panel = panel_of(tokens, [0.5] * len(tokens), "tie", "scarf", width, printed)
     picture = Image.new("RGB", (width + 40, panel.height + 40), WHITE)
     paint(panel, picture, 20, 20)
     picture.paste(WHITE, (20, 20, 20 + width, 20 + panel.height))

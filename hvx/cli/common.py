@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
-from hvx.errors import HvxError
+from hvx.errors import HvxError, Interrupted
 from hvx.progress import set_quiet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -29,28 +30,35 @@ seed_option = click.option(
 )
 
 
-class _Failure(click.ClickException):
-    """An error as one line on stderr, with the exit status of what cannot be done."""
+def _give_up(error: HvxError) -> NoReturn:
+    """An error as one line on stderr, with its exit status."""
+    click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    raise SystemExit(error.exit_status)
 
-    exit_code = HvxError.exit_status
 
-    def __init__(self, error: HvxError) -> None:
-        super().__init__(" ".join(str(error).split()))
+def _stop(number: int, frame: Any) -> None:
+    """A request to end (SIGTERM) is met as Ctrl-C is: what is open is dropped, what is done is kept."""
+    del number, frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first request is enough; leave time to tidy up
+    raise KeyboardInterrupt
 
 
 def common(command: Command) -> Command:
-    """Add --quiet and --debug, and turn hvx's errors into one line and exit status 2."""
+    """Add --quiet and --debug; turn hvx's errors, and a request to stop, into one line and an exit status."""
 
     @click.option("--quiet", is_flag=True, help="No progress bars.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
         set_quiet(quiet)
+        signal.signal(signal.SIGTERM, _stop)
         try:
             return command(*args, **kwargs)
         except HvxError as error:
             if debug:
                 raise
-            raise _Failure(error) from None
+            _give_up(error)
+        except KeyboardInterrupt:
+            _give_up(Interrupted("interrupted"))
 
     return wrapped  # type: ignore[return-value]

@@ -12,10 +12,12 @@ from PIL import Image, ImageDraw
 
 from hvx.errors import HvxError
 from hvx.view.heat import fit, shade
-from hvx.view.tokens import BLACK, WHITE, TextSizes, lay_out, line_height, paint, wrap, write
+from hvx.view.tokens import BLACK, PRINTED_INK, WHITE, TextSizes, lay_out, line_height, paint, wrap, write
 
 SMALLEST_SQUARE = 48
 """Pixels; under a narrower picture there is no room for a z-score."""
+
+PRINTED_NOTE = "In brackets: z as printed in the paper"
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
 
@@ -32,6 +34,8 @@ class FigureRow:
         z: the z-score of each token (Eq. 11).
         predicted: the model's answer.
         ground_truth: the right answer, "" where unknown.
+        printed: what a paper prints as each token's z-score, None where it prints none; None as a
+            whole: the question is in no paper.
     """
 
     photo: Image.Image
@@ -41,6 +45,12 @@ class FigureRow:
     z: list[float]
     predicted: str
     ground_truth: str
+    printed: list[float | None] | None = None
+
+    @property
+    def shows_printed(self) -> bool:
+        """Whether any token has a printed z-score beside its own."""
+        return any(z is not None for z in self.printed or ())
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,8 @@ def draw_figure(rows: Sequence[FigureRow], width: int = 1200, title: str | None 
     glimpses = max(len(row.attention) for row in rows)
     grid = _make_grid(width, columns=glimpses + 2)
     parts = [_draw_row(row, grid) for row in rows]
-    heading = _draw_heading(grid, column_names(glimpses), title)
+    note = PRINTED_NOTE if any(row.shows_printed for row in rows) else None
+    heading = _draw_heading(grid, column_names(glimpses), title, note)
     height = heading.height + sum(part.height + grid.row_gap for part in parts) - grid.row_gap + grid.margin
     figure = Image.new("RGB", (width, height), WHITE)
     figure.paste(heading, (0, 0))
@@ -132,7 +143,7 @@ def _draw_row(row: FigureRow, grid: _Grid) -> Image.Image:
     """One row's pictures with the text under them, as wide as the figure."""
     sizes = TextSizes.for_width(grid.width)
     answer = (row.predicted, row.ground_truth)
-    panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes)
+    panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes, row.printed)
     panel_top = grid.side + grid.gap
     picture = Image.new("RGB", (grid.width, panel_top + panel.height), WHITE)
     squares = [fit(row.photo, grid.side)]
@@ -144,18 +155,21 @@ def _draw_row(row: FigureRow, grid: _Grid) -> Image.Image:
     return picture
 
 
-def _draw_heading(grid: _Grid, names: list[str], title: str | None) -> Image.Image:
-    """The title and the column names, with the margin above and the gap below them."""
-    size = TextSizes.for_width(grid.width).token
-    title_size = round(size * 1.25)
-    title_lines = wrap(title, title_size, grid.inner_width) if title else ()
-    name_lines = [wrap(name, size, grid.side) for name in names]
-    names_top = grid.margin + len(title_lines) * line_height(title_size) + (grid.gap if title_lines else 0)
-    height = names_top + max(map(len, name_lines)) * line_height(size) + grid.gap
+def _draw_heading(grid: _Grid, names: list[str], title: str | None, note: str | None) -> Image.Image:
+    """The title, the note and the column names, with the margin above and the gap below them."""
+    sizes = TextSizes.for_width(grid.width)
+    parts = [(title, round(sizes.token * 1.25), BLACK), (note, sizes.value, PRINTED_INK)]
+    above = [(wrap(text, size, grid.inner_width), size, ink) for text, size, ink in parts if text]
+    name_lines = [wrap(name, sizes.token, grid.side) for name in names]
+    names_top = grid.margin + sum(len(lines) * line_height(size) + grid.gap for lines, size, _ in above)
+    height = names_top + max(map(len, name_lines)) * line_height(sizes.token) + grid.gap
     picture = Image.new("RGB", (grid.width, height), WHITE)
     draw = ImageDraw.Draw(picture)
-    write(draw, title_lines, (grid.width / 2, grid.margin), title_size, BLACK)
+    top = grid.margin
+    for lines, size, ink in above:
+        write(draw, lines, (grid.width / 2, top), size, ink)
+        top += len(lines) * line_height(size) + grid.gap
     for column, lines in enumerate(name_lines):
-        top = height - grid.gap - len(lines) * line_height(size)
-        write(draw, lines, (grid.left(column) + grid.side / 2, top), size, BLACK)
+        top = height - grid.gap - len(lines) * line_height(sizes.token)
+        write(draw, lines, (grid.left(column) + grid.side / 2, top), sizes.token, BLACK)
     return picture

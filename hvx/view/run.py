@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import numpy as np
 
-from hvx.config import ImageConfig
+from hvx.config import ImageConfig, PickConfig, checked
 from hvx.data.images import crop_photo, open_photo
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.reader import RunReader
 from hvx.view.figure import FigureRow, draw_figure
+
+_FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class PickedFigures:
+    """The figures drawn of a run's picks: rows in each file, and a line for each row that is missing."""
+
+    files: dict[Path, int]
+    missing: list[str]
 
 
 def choose_rows(reader: RunReader, count: int, ids: list[int], seed: int) -> list[int]:
@@ -23,33 +37,128 @@ def choose_rows(reader: RunReader, count: int, ids: list[int], seed: int) -> lis
     if not ids:
         rng = np.random.default_rng(seed)
         return [int(number) for number in rng.permutation(len(reader))[:count]]
-    numbers = {int(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
+    numbers = _numbers(reader)
     for question_id in ids:
         if question_id not in numbers:
             raise HvxError(f"{reader.path}: holds no explanation of question_id {question_id}")
     return [numbers[question_id] for question_id in ids]
 
 
-def figure_row(reader: RunReader, number: int, size: int) -> FigureRow:
-    """One item as a row of a figure, its photograph cropped as the network saw it, ``size`` pixels wide."""
+def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | None = None) -> FigureRow:
+    """One item as a row of a figure, its photograph cropped as the network saw it, ``size`` pixels wide.
+
+    ``pick``: what made the item part of the run, and may say which z-scores a paper prints for it.
+    """
     item = reader[number]
-    crop = ImageConfig.model_validate({**reader.about["image"], "size": size})
-    photo = crop_photo(open_photo(Path(reader.about["images"]) / item.image_path), crop)
+    about = f"{reader.path / 'run.json'}: image"
+    crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)
+    path = Path(reader.about["images"]) / item.image_path
+    photo = crop_photo(open_photo(path, reader.about.get("exif_orientation") is True), crop)
     return FigureRow(
-        photo, item.attention, item.heatmap, item.tokens, item.token_z, item.answer, item.ground_truth
+        photo,
+        item.attention,
+        item.heatmap,
+        item.tokens,
+        item.token_z,
+        item.answer,
+        item.ground_truth,
+        printed_beside(item.tokens, pick) if pick else None,
     )
+
+
+def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:
+    """The printed z-score of each of a model's tokens; None for a token that the paper has not.
+
+    A model's tokenizer may drop or join what the paper's keeps apart: the two lists are aligned.
+    """
+    ours, theirs = [token.casefold() for token in tokens], [token.casefold() for token in pick.printed_tokens]
+    beside: list[float | None] = [None] * len(tokens)
+    for block in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
+        beside[block.a : block.a + block.size] = pick.printed_z[block.b : block.b + block.size]
+    return beside
+
+
+def run_picks(reader: RunReader) -> list[tuple[PickConfig, int]]:
+    """The picks that a run was made from, each with the question_id that it took; none: it had no picks.
+
+    Raises:
+        HvxError: run.json does not say it as ``hvx explain`` writes it.
+    """
+    source = str(reader.path / "run.json")
+    choices = reader.about.get("picked") or []
+    try:
+        given = reader.about["config"]["explain"]["pick"] if choices else []
+        pairs = [(pick, int(choice["question_id"])) for pick, choice in zip(given, choices, strict=True)]
+    except (KeyError, TypeError, ValueError):
+        raise HvxError(
+            f"{source}: 'picked' does not fit config.explain.pick; run `hvx explain` anew"
+        ) from None
+    picks = []
+    for place, (pick, question_id) in enumerate(pairs):
+        key = f"{source}: config.explain.pick.{place}"
+        picks.append((checked(PickConfig, pick, key), question_id))
+    return picks
 
 
 def write_figure(reader: RunReader, numbers: list[int], output: Path, width: int) -> None:
     """Draw items of a run as in the paper's Figures 2-5 and write the picture.
 
+    Where the run's picks say which z-scores are printed for an item, they stand beside its own.
+
     Raises:
         HvxError: the file cannot be written, or a photograph is no longer where the run found it.
     """
-    rows = [figure_row(reader, number, _photo_size(reader, width)) for number in numbers]
-    picture = draw_figure(rows, width)
+    picks = {question_id: pick for pick, question_id in reversed(run_picks(reader))}
+    ids = reader.column("question_id")
+    _write(reader, [(number, picks.get(int(ids[number]))) for number in numbers], output, width)
+
+
+def write_picked_figures(reader: RunReader, folder: Path, width: int) -> PickedFigures:
+    """Draw each figure that the run's picks name into ``folder``, its rows in the picks' order.
+
+    A pick that the run could not explain is left out, and so is a figure without rows.
+
+    Raises:
+        HvxError: the run was made without picks; else see ``write_figure``.
+    """
+    picks, numbers = run_picks(reader), _numbers(reader)
+    if not picks:
+        raise HvxError(
+            f"{folder}: a folder is for the figures that explain.pick names, and {reader.path} was explained "
+            "without picks; give FILE.png"
+        )
+    files: dict[Path, int] = {}
+    for figure in dict.fromkeys(pick.figure for pick, _ in picks):
+        rows = [(numbers[q], pick) for pick, q in picks if pick.figure == figure and q in numbers]
+        if rows:
+            path = folder / f"{figure}.png"
+            _write(reader, rows, path, width, _FIGURE_NUMBER.sub("Figure ", figure))
+            files[path] = len(rows)
+    missing = [
+        f"{pick.figure}: no row for {pick.question!r:.200}: question_id {question_id} could not be "
+        f"explained; see {reader.path / 'failures.jsonl'}"
+        for pick, question_id in picks
+        if question_id not in numbers
+    ]
+    return PickedFigures(files, missing)
+
+
+def _write(
+    reader: RunReader,
+    chosen: Sequence[tuple[int, PickConfig | None]],
+    output: Path,
+    width: int,
+    title: str | None = None,
+) -> None:
+    size = _photo_size(reader, width)
+    picture = draw_figure([figure_row(reader, number, size, pick) for number, pick in chosen], width, title)
     with whole_file(output) as part:
         picture.save(part, format="PNG")
+
+
+def _numbers(reader: RunReader) -> dict[int, int]:
+    """Numbers of the items by question_id."""
+    return {int(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
 
 
 def _photo_size(reader: RunReader, width: int) -> int:

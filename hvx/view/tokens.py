@@ -20,7 +20,7 @@ LOW, NEUTRAL, HIGH = (33, 102, 172), (240, 240, 240), (178, 24, 43)
 """The ends and the middle of the blue-to-red scale that ColorBrewer lists as safe for the colour-blind."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
-VALUE_INK, WRONG_INK = (64, 64, 64), (178, 24, 43)
+VALUE_INK, PRINTED_INK, WRONG_INK = (64, 64, 64), (96, 96, 96), (178, 24, 43)
 
 SMALLEST_TEXT = 10
 """Pixels; the built-in font blurs below."""
@@ -35,23 +35,30 @@ class TextSizes:
 
     token: int
     value: int
+    printed: int
 
     @classmethod
     def for_width(cls, width: int) -> TextSizes:
         """The sizes in a figure of ``width`` pixels: about 55 characters of question to a line."""
-        return cls(max(SMALLEST_TEXT, round(width / 57)), max(SMALLEST_TEXT, round(width / 80)))
+        token, value, printed = (max(SMALLEST_TEXT, round(width / share)) for share in (57, 80, 88))
+        return cls(token, value, printed)
 
 
 @dataclass(frozen=True)
 class Chip:
-    """A token on its colour, its z-score beneath. Of several lines where the token alone fills a line."""
+    """A token on its colour, its z-score beneath, and under that the one that a paper prints, if any.
+
+    Of several lines where the token alone fills a line.
+    """
 
     lines: tuple[str, ...]
     value: str
+    printed: str
     fill: RGB
     ink: RGB
     box: Box
     value_box: Box
+    printed_box: Box
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ def lay_out(
     width: int,
     answer_width: int,
     sizes: TextSizes,
+    printed: Sequence[float | None] | None = None,
 ) -> Panel:
     """Places the tokens from left to right, line by line, and the answer at the right.
 
@@ -92,9 +100,11 @@ def lay_out(
         width: of the panel in pixels.
         answer_width: of the column at the right, within ``width``, that holds the answer.
         sizes: of the type.
+        printed: what a paper prints as each token's z-score, None where it prints none.
     """
     gap = sizes.token // 2
-    chips, chips_height = _place_chips(tokens, z, width - answer_width - gap, sizes)
+    beside = [None] * len(tokens) if printed is None else printed
+    chips, chips_height = _place_chips(tokens, z, beside, width - answer_width - gap, sizes)
     placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
     return Panel(width, max(chips_height, placed.box[3]), sizes, chips, placed)
 
@@ -108,6 +118,8 @@ def paint(panel: Panel, picture: Image.Image, left: int, top: int) -> None:
         write(draw, chip.lines, ((x0 + x1) / 2, y0 + _padding(sizes)), sizes.token, chip.ink)
         x0, y0, x1, _ = _moved(chip.value_box, left, top)
         write(draw, (chip.value,), ((x0 + x1) / 2, y0), sizes.value, VALUE_INK)
+        x0, y0, x1, _ = _moved(chip.printed_box, left, top)
+        write(draw, (chip.printed,), ((x0 + x1) / 2, y0), sizes.printed, PRINTED_INK)
     x0, y0, x1, _ = _moved(panel.answer.box, left, top)
     write(draw, panel.answer.lines, ((x0 + x1) / 2, y0), sizes.token, panel.answer.ink)
     if panel.answer.cross:
@@ -181,29 +193,37 @@ def write(
 
 
 def _place_chips(
-    tokens: Sequence[str], z: Sequence[float], width: int, sizes: TextSizes
+    tokens: Sequence[str],
+    z: Sequence[float],
+    printed: Sequence[float | None],
+    width: int,
+    sizes: TextSizes,
 ) -> tuple[tuple[Chip, ...], int]:
     """The chips and the height that they take."""
-    gap, value_height = sizes.token // 2, line_height(sizes.value)
+    gap = sizes.token // 2
     chips: list[Chip] = []
     left = top = bottom = 0
-    for token, score in zip(tokens, z, strict=True):
+    for token, score, other in zip(tokens, z, printed, strict=True):
         lines, value = wrap(token, sizes.token, width - 2 * _padding(sizes)), value_text(score)
-        chip_width, chip_height = _chip_size(lines, value, sizes)
+        beside = "" if other is None else f"({value_text(other)})"
+        chip_width = _chip_width(lines, value, beside, sizes)
         if left and left + chip_width > width:
             left, top = 0, bottom + gap
-        box = (left, top, left + chip_width, top + chip_height)
-        value_box = (left, box[3], box[2], box[3] + value_height)
+        right, middle = left + chip_width, top + len(lines) * line_height(sizes.token) + 2 * _padding(sizes)
+        value_bottom = middle + line_height(sizes.value)
+        printed_bottom = value_bottom + (line_height(sizes.printed) if beside else 0)
+        box, value_box = (left, top, right, middle), (left, middle, right, value_bottom)
+        printed_box = (left, value_bottom, right, printed_bottom)
         fill = chip_colour(score)
-        chips.append(Chip(lines, value, fill, ink_on(fill), box, value_box))
-        left, bottom = box[2] + gap, max(bottom, value_box[3])
+        chips.append(Chip(lines, value, beside, fill, ink_on(fill), box, value_box, printed_box))
+        left, bottom = right + gap, max(bottom, printed_bottom)
     return tuple(chips), bottom
 
 
-def _chip_size(lines: Sequence[str], value: str, sizes: TextSizes) -> tuple[int, int]:
-    token_width = math.ceil(max(font(sizes.token).getlength(line) for line in lines)) + 2 * _padding(sizes)
-    value_width = math.ceil(font(sizes.value).getlength(value))
-    return max(token_width, value_width), len(lines) * line_height(sizes.token) + 2 * _padding(sizes)
+def _chip_width(lines: Sequence[str], value: str, printed: str, sizes: TextSizes) -> int:
+    token_width = max(font(sizes.token).getlength(line) for line in lines) + 2 * _padding(sizes)
+    value_width, printed_width = font(sizes.value).getlength(value), font(sizes.printed).getlength(printed)
+    return math.ceil(max(token_width, value_width, printed_width))
 
 
 def _place_answer(predicted: str, ground_truth: str, left: int, width: int, sizes: TextSizes) -> Answer:
