@@ -15,7 +15,7 @@ reproduce: $(VENV)/installed
 	$(BIN)/hvx reproduce -o runs/reproduce
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
