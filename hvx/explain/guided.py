@@ -75,7 +75,7 @@ def guided(network: fx.GraphModule) -> fx.GraphModule:
                 f"backbone: guided backpropagation is defined for ReLU; node '{node.name}' is {other}; "
                 "use a network with ReLU throughout"
             )
-        if _is_relu(node, modules):
+        if is_relu(node, modules):
             node.op, node.target = "call_function", guided_relu
             node.args, node.kwargs = (node.args[0] if node.args else node.kwargs["input"],), {}
             replaced += 1
@@ -84,7 +84,8 @@ def guided(network: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(network, graph)
 
 
-def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether a node of a traced network is a ReLU: a module, a function or a method."""
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], nn.ReLU)
     if node.op == "call_method":

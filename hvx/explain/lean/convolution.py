@@ -1,0 +1,214 @@
+"""A frozen convolution: itself, and its transpose, each with what surrounds it done in the same kernel.
+
+On the CPU both are oneDNN's convolution with weights laid out once. The transpose of a convolution of stride
+1 is itself one, of the weights turned round; so is, phase by phase, that of the network's first, whose few
+input channels oneDNN's own transpose is slow for. A sum with another tensor and a ReLU at the end cost no
+pass over memory of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_FEW_CHANNELS = 4
+"""Input channels up to which a strided convolution is transposed phase by phase."""
+
+Size = tuple[int, int]
+
+
+@dataclass
+class Convolution:
+    """y = W * x + b, of frozen weights, and the transpose of W.
+
+    Attributes:
+        weight: (K, M / groups, u, v).
+        bias: (K).
+        packs: lay the weights out for oneDNN, where it is there.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    stride: Size
+    padding: Size
+    dilation: Size
+    groups: int
+    packs: bool = True
+
+    def __post_init__(self) -> None:
+        self._packed: dict[str, Tensor] = {}
+        self._turned = self._turned_padding()
+        few = self.weight.shape[1] <= _FEW_CHANNELS and self.groups == 1 and self.dilation == (1, 1)
+        self._in_phases = few and self.stride[0] == self.stride[1] > 1
+        self.packs = self.packs and _packs(self.weight)
+
+    @staticmethod
+    def of(
+        module: nn.Conv2d, dtype: torch.dtype | None, packs: bool, norm: nn.BatchNorm2d | None = None
+    ) -> Convolution:
+        """A module's convolution; ``norm``: with the BatchNorm behind it folded in."""
+        weight = module.weight.detach()
+        bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
+        if norm is not None:
+            scale, shift = affine(norm)
+            weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale + shift
+        dtype = dtype or weight.dtype
+        weight = weight.to(dtype, memory_format=torch.channels_last)
+        return Convolution(
+            weight, bias.to(dtype), _pair(module.stride), _pair(module.padding), _pair(module.dilation),
+            module.groups, packs,
+        )  # fmt: skip
+
+    def __call__(
+        self, x: Tensor, other: Tensor | None = None, overwrite: bool = False, relu: bool = False
+    ) -> Tensor:
+        """W * x + b, plus ``other``, above zero.
+
+        Args:
+            x: (B, M, H, W).
+            other: added to it, as large as it.
+            overwrite: the sum may take ``other``'s place in memory.
+            relu: the negative values become zero.
+        """
+        if not self.packs:
+            y = functional.conv2d(
+                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+            )
+            return _finished(y, other, relu)
+        packed = self._laid_out("forward", self.weight, self.padding, self.stride, x)
+        options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
+        return _in_one(x, options, other, overwrite, relu)
+
+    def transposed(
+        self, g: Tensor, size: Size, into: Tensor | None = None, overwrite: bool = False, relu: bool = False
+    ) -> Tensor:
+        """A cotangent at y as one at x, plus ``into``, above zero.
+
+        Args:
+            g: (B, K, H', W').
+            size: H and W of x.
+            into, overwrite, relu: as ``other``, ``overwrite`` and ``relu`` of the convolution itself.
+        """
+        if self._in_phases:
+            return _finished(self._by_phases(g, size), into, relu)
+        if self._turned is None or not self.packs:
+            return _finished(self._plainly_transposed(g, size), into, relu)
+        packed = self._packed.get("turned")
+        if packed is None:
+            weight = self.weight.transpose(0, 1).flip(2, 3).contiguous()
+            packed = self._laid_out("turned", weight, self._turned, (1, 1), g)
+        return _in_one(g, (packed, None, self._turned, (1, 1), self.dilation, 1), into, overwrite, relu)
+
+    def _turned_padding(self) -> Size | None:
+        """Padding of the convolution that is this one's transpose, if one is."""
+        spans = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+        turned = spans[0] - self.padding[0], spans[1] - self.padding[1]
+        return turned if self.stride == (1, 1) and self.groups == 1 and min(turned) >= 0 else None
+
+    def _plainly_transposed(self, g: Tensor, size: Size) -> Tensor:
+        spans = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+        # Rows and columns at the end that no step of the stride reaches.
+        left = [
+            (length + 2 * p - span - 1) % s
+            for length, p, span, s in zip(size, self.padding, spans, self.stride, strict=True)
+        ]
+        return functional.conv_transpose2d(
+            g, self.weight, None, self.stride, self.padding, left, self.groups, self.dilation
+        )
+
+    def _by_phases(self, g: Tensor, size: Size) -> Tensor:
+        """The transpose at each phase of the stride: convolutions of g, side by side as channels.
+
+        With stride s and padding p, x's row s·q + r meets y's row q − t by the weights' row s·t + r + p.
+        """
+        step = self.stride[0]
+        first, last = zip(*(self._reach(axis) for axis in (0, 1)), strict=True)
+        counts = [-(-length // step) for length in size]
+        padding = tuple(max(last[axis], counts[axis] - first[axis] - g.shape[2 + axis]) for axis in (0, 1))
+        weight = self._packed.get("phases")
+        if weight is None:
+            weight = self._phase_weights(first, last)
+            if self.packs:
+                weight = self._laid_out("phases", weight, padding, (1, 1), g)
+            self._packed["phases"] = weight
+        if self.packs:
+            phases = _in_one(g, (weight, None, padding, (1, 1), (1, 1), 1), None, False, False)
+        else:
+            phases = functional.conv2d(g, weight, None, 1, padding)
+        top, left = padding[0] - last[0], padding[1] - last[1]
+        phases = phases[:, :, top : top + counts[0], left : left + counts[1]]
+        return functional.pixel_shuffle(phases, step)[:, :, : size[0], : size[1]]
+
+    def _reach(self, axis: int) -> tuple[int, int]:
+        """The least and the largest t of any phase."""
+        step, padding, length = self.stride[axis], self.padding[axis], self.weight.shape[2 + axis]
+        found = [(k - padding) // step for k in range(length)]
+        return min(found), max(found)
+
+    def _phase_weights(self, first: Any, last: Any) -> Tensor:
+        """(M·s², K, u, v) in ``pixel_shuffle``'s order of channels."""
+        step, (kinds, channels, *lengths) = self.stride[0], self.weight.shape
+        spans = [last[axis] - first[axis] + 1 for axis in (0, 1)]
+        weight = self.weight.new_zeros(channels, step, step, kinds, *spans)
+        for y in range(lengths[0]):
+            for x in range(lengths[1]):
+                (t, r), (u, q) = (divmod(k - p, step) for k, p in zip((y, x), self.padding, strict=True))
+                weight[:, r, q, :, last[0] - t, last[1] - u] = self.weight[:, :, y, x].T
+        return weight.flatten(0, 2)
+
+    def _laid_out(self, name: str, weight: Tensor, padding: Size, stride: Size, like: Tensor) -> Tensor:
+        """Weights in the order in which oneDNN reads them, for inputs like one."""
+        if name not in self._packed:
+            groups = self.groups if name == "forward" else 1
+            self._packed[name] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+                weight.contiguous().to_mkldnn(), padding, stride, self.dilation, groups, list(like.shape)
+            )
+        return self._packed[name]
+
+
+def _pair(sizes: Any) -> Size:
+    return int(sizes[0]), int(sizes[1])
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A frozen BatchNorm as y = scale · x + shift, (C) each."""
+    assert norm.running_var is not None and norm.running_mean is not None
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach()
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach()
+
+
+def _packs(weight: Tensor) -> bool:
+    """Whether PyTorch has oneDNN's convolutions with a sum and a ReLU for such weights here."""
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and hasattr(torch.ops.aten, "mkldnn_reorder_conv2d_weight")
+    )
+
+
+def _in_one(x: Tensor, options: Any, other: Tensor | None, overwrite: bool, relu: bool) -> Tensor:
+    """oneDNN's convolution with what follows it."""
+    if other is None:
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
+        return y
+    then: Any = "add", 1.0, "relu" if relu else None, [], ""
+    if overwrite:
+        y = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *options, *then)
+    else:
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *options, *then)
+    return y
+
+
+def _finished(y: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+    """The same, pass by pass; ``y`` is new and may change."""
+    y = y if other is None else y.add_(other)
+    return y.clamp_(min=0) if relu else y
