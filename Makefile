@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help reproduce test lint clean
+.PHONY: help reproduce test lint bench clean
 
 help:
 	@echo "make reproduce   the whole road on the built-in split: trains, explains, draws, checks"
 	@echo "make test        the test suite"
 	@echo "make lint        ruff and mypy"
+	@echo "make bench       hvx beside captum and pytorch-grad-cam; writes docs/benchmarks.md"
 	@echo "make clean       removes the environment and all that was made"
 
 reproduce: $(VENV)/installed
@@ -21,6 +22,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python scripts/benchmark.py -o docs/benchmarks.md
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
@@ -35,4 +39,8 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $@

@@ -212,9 +212,14 @@ class ExplainConfig(Section):
 
     split: str = "val"
     run: Path
-    batch_images: Positive = 8
-    workers: NotNegative = 1
-    """Processes that decode images ahead; 0 decodes in the main process."""
+    batch_images: Positive | None = None
+    """Images that are explained at once; none: as many as fit in memory, and are of use."""
+    workers: NotNegative | None = None
+    """Processes that decode images ahead; 0 decodes in the main process; none: one, or more for a GPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the backbone's numbers. Heat maps of bfloat16 are near those of float32, not equal."""
+    compile: bool = False
+    """Have PyTorch compile the backbone's passes; takes a minute or more, and a C++ compiler on the CPU."""
     pick: tuple[PickConfig, ...] = ()
     """Explain just these questions of the split; none: all of them."""
     gradient: bool = False

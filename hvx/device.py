@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 
+import psutil
 import torch
 
 from hvx.errors import HvxError
@@ -24,3 +26,15 @@ def pick_device(name: str) -> torch.device:
     if cuda and int(cuda[2] or 0) >= count:
         raise HvxError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu or auto")
     return torch.device(name)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of memory that are free on a device, and for us to take."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -21,6 +21,10 @@ class Interrupted(HvxError):
     exit_status = 130
 
 
+class OutOfMemory(HvxError):
+    """A device has too little memory for a batch; for a smaller one it may suffice."""
+
+
 class BadImage(HvxError):
     """One image cannot be read; the rest of a split may still be fine."""
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -186,7 +186,7 @@ def watched(config: Path, run: Path) -> list[tuple[int, float]]:
     found: list[tuple[int, float]] = []
 
     class Watched(LocalEngine):
-        def compute(self, shards: Sequence[Shard], folder: Path) -> Iterator[Shard]:
+        def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
             done = 0
             for shard in super().compute(shards, folder):
                 done += len(shard)

@@ -110,3 +110,10 @@ def test_a_file_of_something_else_than_tensors_is_refused(tmp_path: Path) -> Non
     torch.save([1, 2], tmp_path / "w.pth")
     with pytest.raises(HvxError, match="expected a state dict"):
         read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("architecture", ["googlenet", "inception_v3"])
+def test_networks_that_expect_another_normalisation_see_to_it(architecture: str) -> None:
+    """As torchvision makes them for their published weights."""
+    network = new_network(architecture, empty=True)
+    assert network.transform_input is True

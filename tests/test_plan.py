@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,6 +112,13 @@ def test_rounds_hold_each_question_once_and_no_image_twice(images: list[int]) ->
 @given(IMAGES)
 def test_there_are_as_many_rounds_as_the_most_asked_image_has_questions(images: list[int]) -> None:
     assert len(rounds(images)) == max(Counter(images).values(), default=0)
+
+
+@settings(deadline=None)
+@given(IMAGES)
+def test_the_images_of_a_round_are_the_first_of_the_round_before(images: list[int]) -> None:
+    shown = [[images[place] for place in places] for places in rounds(images)]
+    assert all(after == before[: len(after)] for before, after in pairwise(shown))
 
 
 def test_a_round_takes_the_questions_of_one_rank() -> None:

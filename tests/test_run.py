@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -235,3 +236,47 @@ def test_cuda_run_agrees_with_cpu_run(finished_run: Path, tiny: Tiny, tmp_path: 
     np.testing.assert_allclose(one["token_z"], other["token_z"], atol=1e-2)
     for a, b in zip(one["heatmap"].astype(float), other["heatmap"].astype(float), strict=True):
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999
+
+
+def test_where_memory_lacks_batches_are_halved_and_the_run_goes_on(
+    tiny: Tiny, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = Explainer._explain
+
+    def short_of_memory(self: Explainer, inputs: torch.Tensor, *more: Any) -> Any:
+        sizes.append(len(inputs))
+        if len(inputs) > 2:
+            raise torch.OutOfMemoryError
+        return real(self, inputs, *more)
+
+    monkeypatch.setattr(Explainer, "_explain", short_of_memory)
+    run = tmp_path / "run"
+    summary = explain_split(tiny.load(run, explain__gradient=True, explain__batch_images=8), here(CPU))
+    assert summary.failed == 0
+    assert max(sizes) > 2 and sum(size > 2 for size in sizes) <= 2  # learnt once, it is not tried again
+    with h5py.File(run / "explanations.h5") as found, h5py.File(finished_run / "explanations.h5") as expected:
+        assert found["question_id"][:].tolist() == expected["question_id"][:].tolist()
+        np.testing.assert_allclose(found["token_z"][:], expected["token_z"][:], atol=1e-3)
+
+
+def test_where_memory_lacks_for_one_image_the_run_says_so(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*given: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Explainer, "_explain", out_of_memory)
+    with pytest.raises(HvxError, match="cpu: not enough memory for 1 images of 64×64 pixels"):
+        explain_split(tiny.load(tmp_path / "run"), here(CPU))
+
+
+def test_in_bfloat16_a_run_is_near_and_another_run(tiny: Tiny, finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    explain_split(tiny.load(run, explain__precision="bfloat16"), here(CPU))
+    with h5py.File(run / "explanations.h5") as found, h5py.File(finished_run / "explanations.h5") as expected:
+        pairs = zip(found["heatmap"][:], expected["heatmap"][:], strict=True)
+        each = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]
+    assert np.median(each) >= 0.99
+    with pytest.raises(HvxError, match="precision"):
+        explain_split(tiny.load(run), here(CPU))

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from hvx.config import ImageConfig, SplitConfig
 from hvx.errors import BadImage, HvxError
 
+Decoded = tuple[list[int], Tensor, dict[int, str]]
+"""Of a batch: places that could be read, their inputs (B, C, H, W), and for each other place the reason."""
 MAX_PIXELS = 100_000_000
 """Larger photographs are refused rather than decoded."""
 
@@ -193,7 +195,8 @@ def input_batches(
     batches: Sequence[Sequence[int]],
     workers: int,
     exif_orientation: bool = False,
-) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
+    pinned: bool = False,
+) -> Iterator[Decoded]:
     """Decode batches of images ahead of their use, in ``workers`` processes.
 
     Args:
@@ -202,6 +205,7 @@ def input_batches(
         batches: places in ``paths``, a batch each.
         workers: decoding processes; 0 decodes here.
         exif_orientation: see ``open_photo``.
+        pinned: into memory that a GPU can copy from by itself.
 
     Yields:
         Per batch: the places that could be read, their inputs (B, C, H, W), and the reason for
@@ -215,6 +219,7 @@ def input_batches(
         batch_sampler=list(map(list, batches)),
         num_workers=workers,
         collate_fn=_collate,
+        pin_memory=pinned,
     )
     try:
         yield from loader
@@ -227,7 +232,7 @@ def input_batches(
         ) from error
 
 
-def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor, dict[int, str]]:
+def _collate(items: list[tuple[int, Tensor | str]]) -> Decoded:
     good = [(place, value) for place, value in items if isinstance(value, Tensor)]
     bad = {place: value for place, value in items if isinstance(value, str)}
     inputs = torch.stack([value for _, value in good]) if good else torch.empty(0)

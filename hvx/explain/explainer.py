@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from hvx.data.words import TOKENIZERS, padded
-from hvx.errors import HvxError
-from hvx.explain.guided import GuidedPullback, guided
-from hvx.explain.hadamard import head_gradients
+from hvx.errors import HvxError, OutOfMemory
+from hvx.explain.hadamard import HeadPullback
+from hvx.explain.lean import LeanNetwork
 from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
 from hvx.models.checkpoint import VQAModel
+from hvx.models.joint import Joint
 
 TOP = 5
 """Answers kept with their probabilities."""
@@ -43,22 +44,46 @@ class Explanations:
     probabilities: Tensor
 
 
+@dataclass
+class _Round:
+    """What the questions of a round came to, on the model's device."""
+
+    joint: Joint
+    heatmap: Tensor
+    gradient: Tensor | None
+
+
 class Explainer:
     """Explains a model's answers by Eqs 2 and 3, with guided backpropagation through the backbone.
+
+    The backbone runs forward once per image and backward once per round of questions.
 
     Args:
         model: the network, on the device to compute on.
         gradient: also return the standardised gradient.
+        dtype: of the backbone's numbers; none: its own. The head's stay as they are.
+        compiled: have PyTorch compile the backbone's passes.
 
     Raises:
         HvxError: the backbone is not a ReLU network.
     """
 
-    def __init__(self, model: VQAModel, gradient: bool = False) -> None:
+    def __init__(
+        self,
+        model: VQAModel,
+        gradient: bool = False,
+        dtype: torch.dtype | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.model, self.gradient = model, gradient
         self._tokenize = TOKENIZERS[model.config.encoder.tokenizer]
-        self._network = guided(model.backbone.network)
-        self._device = next(model.head.parameters()).device
+        self._network = LeanNetwork(model.backbone.network, dtype, compiled)
+        self.device = next(model.head.parameters()).device
+
+    def memory(self) -> int:
+        """Bytes that the backbone's passes over one image take, about."""
+        size = self.model.config.image.size
+        return self._network.memory(torch.zeros(1, 3, size, size, device=self.device))
 
     def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
         """Explain questions on a batch of images.
@@ -67,26 +92,50 @@ class Explainer:
             inputs: normalised images (B, C, H, W).
             images: the image, 0 … B − 1, of each question (N).
             questions: (N).
+
+        Raises:
+            OutOfMemory: the images are too many, or too large, for the device's memory.
         """
+        try:
+            return self._explain(inputs, images, questions)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            # On the CPU PyTorch has no error of its own for it.
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            lack = f"{len(inputs)} images of {inputs.shape[2]}×{inputs.shape[3]} pixels"
+        # Raised out here: the error at hand holds on to all tensors of the attempt.
+        raise OutOfMemory(
+            f"{self.device}: not enough memory for {lack}; give a smaller batch or another device"
+        )
+
+    def _explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
         tokens = [self._tokenize(question) for question in questions]
         rows, lengths = (
-            torch.from_numpy(array).to(self._device)
+            torch.from_numpy(array).to(self.device)
             for array in padded([self.model.vocabulary.rows(own) for own in tokens])
         )
-        pullback = GuidedPullback(self._network, inputs.to(self._device))
+        order = rounds(images)
+        shown = [images[place] for place in order[0]]
+        inputs = inputs if shown == list(range(len(inputs))) else inputs[shown]
+        pullback = self._network(inputs.to(self.device, non_blocking=True))
         self._check(pullback.features)
-        which = torch.tensor(images, device=self._device)
-        head = head_gradients(self.model.head, pullback.features, which, rows, lengths)
-        gradient = standardised(_to_images(pullback, head.features, images, len(inputs)))
-        saliency = token_saliency(head.embeddings)
-        probabilities, best = head.joint.logits.softmax(1).topk(min(TOP, len(self.model.answers)))
+        head = HeadPullback(self.model.head, pullback.features, rows, lengths)
+        done = []
+        for places in order:
+            joint, cotangent = head.visual(torch.tensor(places, device=self.device))
+            gradient = standardised(pullback.pull(cotangent))
+            done.append(_Round(joint, heat_map(gradient), gradient if self.gradient else None))
+        back = torch.tensor([place for places in order for place in places]).argsort()
+        saliency = token_saliency(head.textual(_gathered([one.joint.product for one in done], back)))
+        logits = _gathered([one.joint.logits for one in done], back)
+        probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
         return Explanations(
             tokens,
             saliency.cpu(),
             token_z(saliency, lengths).cpu(),
-            None if head.joint.attention is None else head.joint.attention.cpu(),
-            heat_map(gradient).cpu(),
-            gradient.cpu() if self.gradient else None,
+            _on_cpu([one.joint.attention for one in done], back),
+            _gathered([one.heatmap for one in done], back).cpu(),
+            _on_cpu([one.gradient for one in done], back),
             [[self.model.answers[a] for a in row] for row in best.tolist()],
             probabilities.cpu(),
         )
@@ -107,29 +156,22 @@ def rounds(images: list[int]) -> list[list[int]]:
         images: the image of each question.
 
     Returns:
-        Places in ``images``; each occurs once, and no round holds an image twice.
+        Places in ``images``; each occurs once. No round holds an image twice, and the images of a round are,
+        in the same order, the first of those of the round before.
     """
-    seen: dict[int, int] = {}
-    found: list[list[int]] = []
+    asked: dict[int, list[int]] = {}
     for place, image in enumerate(images):
-        rank = seen.get(image, 0)
-        seen[image] = rank + 1
-        if rank == len(found):
-            found.append([])
-        found[rank].append(place)
-    return found
+        asked.setdefault(image, []).append(place)
+    most_first = sorted(asked.values(), key=len, reverse=True)
+    most = len(most_first[0]) if most_first else 0
+    return [[own[rank] for own in most_first if rank < len(own)] for rank in range(most)]
 
 
-def _to_images(pullback: GuidedPullback, cotangents: Tensor, images: list[int], count: int) -> Tensor:
-    """Cotangents (N, M, S, S) → gradients at the images (N, C, H, W), one backward pass a round."""
-    gradients: Tensor | None = None
-    for places in rounds(images):
-        shown = [images[place] for place in places]
-        cotangent = cotangents.new_zeros((count, *cotangents.shape[1:]))
-        cotangent[shown] = cotangents[places]
-        pulled = pullback.pull(cotangent)[shown]
-        if gradients is None:
-            gradients = pulled.new_empty((len(images), *pulled.shape[1:]))
-        gradients[places] = pulled
-    assert gradients is not None
-    return gradients
+def _gathered(parts: list[Tensor], back: Tensor) -> Tensor:
+    """The rounds' tensors as one, in the questions' order."""
+    return torch.cat(parts)[back.to(parts[0].device)]
+
+
+def _on_cpu(parts: list[Tensor | None], back: Tensor) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return _gathered(present, back).cpu() if present else None

@@ -21,6 +21,8 @@ from hvx.errors import HvxError, did_you_mean
 _OWN_SIZES = {"resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1])}
 """Sizes of torchvision's networks that torchvision has no name for."""
 
+_TRANSFORMING = ("googlenet", "inception_v3")
+
 
 class Backbone(nn.Module):
     """Normalised images (B, C, H, W) → features (B, M, S, S), in evaluation mode and without gradients
@@ -48,9 +50,9 @@ def cut_network(config: BackboneConfig, network: nn.Module) -> GraphModule:
     Raises:
         HvxError: the network has no such node.
     """
-    nodes = get_graph_node_names(network)[1]
+    nodes = get_graph_node_names(network, suppress_diff_warning=True)[1]
     try:
-        extracted = create_feature_extractor(network, {config.node: "features"})
+        extracted = create_feature_extractor(network, {config.node: "features"}, suppress_diff_warning=True)
     except ValueError:
         raise HvxError(
             f"model.backbone.node: {config.architecture} has no node '{config.node}'"
@@ -84,11 +86,14 @@ def new_network(architecture: str, empty: bool = False) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices about the initialisation of GoogLeNet and Inception
         network: nn.Module
+        # GoogLeNet and Inception expect images normalised otherwise than by ImageNet's mean and deviation, as
+        # those that reach a backbone are; with this option they see to it.
+        options = {"transform_input": True} if architecture in _TRANSFORMING else {}
         with suppress(NotImplementedError), torch.device("meta" if empty else "cpu"):
-            network = torchvision.models.get_model(architecture, weights=None)
+            network = torchvision.models.get_model(architecture, weights=None, **options)
             return network
         # RegNet computes its sizes with tensors, which must have values.
-        network = torchvision.models.get_model(architecture, weights=None)
+        network = torchvision.models.get_model(architecture, weights=None, **options)
     return network
 
 

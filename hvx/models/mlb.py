@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +13,13 @@ from hvx.models.encoder import QuestionEncoder
 from hvx.models.joint import Joint
 
 _ACTIVATIONS = {"none": lambda x: x, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
+_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": torch.ones_like,
+    "tanh": lambda y: 1 - y.square(),
+    "relu": lambda y: (y > 0).to(y.dtype),
+    "sigmoid": lambda y: y * (1 - y),
+}
+"""Derivative of each activation, by its output."""
 
 
 class MLB(nn.Module):
@@ -81,13 +90,36 @@ class MLB(nn.Module):
             embeddings: (N, T, E) from ``encoder.embed``.
             lengths: (N) tokens of each question.
         """
-        question = self._drop(self.encoder(embeddings, lengths))
+        return self.join(features, terms, images, self.encoder(embeddings, lengths))
+
+    def join(self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor) -> Joint:
+        """``forward`` from the questions' vectors q (N, hidden) on."""
+        question = self._drop(question)
         attention, pooled = self._pool(question, features, terms, images)
         visual = self._activate("visual", self._project(self._drop(pooled)))
-        textual = self._activate("textual", self.textual(question))
+        textual = self.textual_vector(question)
         product = textual * visual  # Eq. 6
         logits = self.classifier(self._drop(self._activate("product", product)))  # Eq. 7
         return Joint(visual, textual, product, attention, logits)
+
+    def textual_vector(self, question: Tensor) -> Tensor:
+        """Q of Eq. 6, (N, d), from q (N, hidden)."""
+        return self._activate("textual", self.textual(question))
+
+    def pull_image_terms(self, terms: Tensor, cotangent: Tensor, lattice: tuple[int, int]) -> Tensor:
+        """A cotangent at ``image_terms``' output as one at the features, (B, M, S, S).
+
+        Args:
+            terms: ``image_terms(features)``, without dropout.
+            cotangent: of the same shape.
+            lattice: S×S.
+        """
+        if not self.config.glimpses:
+            cells = lattice[0] * lattice[1]
+            return (cotangent / cells)[:, :, None, None].expand(-1, -1, *lattice)
+        slope = _SLOPES[self.config.attention_visual_activation](terms)
+        pulled = (cotangent * slope) @ self.attention_visual.weight
+        return pulled.transpose(1, 2).unflatten(2, lattice)
 
     def _pool(
         self, question: Tensor, features: Tensor, terms: Tensor, images: Tensor

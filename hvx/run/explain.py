@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ class Engine(Protocol):
 
     about: str
 
-    def compute(self, shards: Sequence[Shard], folder: Path) -> Iterator[Shard]:
+    def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
         """Write each shard into ``folder``; yields those done, as they are done, in any order."""
 
 
@@ -127,8 +127,10 @@ def _compute(engine: Engine, folder: RunFolder, wanted: list[Shard], requests: R
     if not wanted:
         return
     folder.reopen()
-    for _ in bar(engine.compute(wanted, folder.path / "shards"), "explaining", "shard", total=len(wanted)):
-        requests.check()
+    # However this ends, nothing writes on behind it.
+    with closing(engine.compute(wanted, folder.path / "shards")) as done:
+        for _ in bar(done, "explaining", "shard", total=len(wanted)):
+            requests.check()
 
 
 @contextmanager
@@ -191,6 +193,7 @@ def _describe(
             "exif_orientation": split.exif_orientation,
             "limit": split.limit,
             "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
+            "precision": explain.precision,
             "gradient": explain.gradient,
             "shard_questions": explain.shard_questions,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import torch
@@ -28,11 +28,9 @@ class LocalEngine:
         cuda = device.type == "cuda"
         self.about = f"{device} ({torch.cuda.get_device_name(device)})" if cuda else str(device)
 
-    def compute(self, shards: Sequence[Shard], folder: Path) -> Iterator[Shard]:
+    def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
         """Write each shard into ``folder``; yields those done, as they are done."""
-        for shard in shards:
-            self._worker.explain(shard, folder / shard.name)
-            yield shard
+        yield from self._worker.explain_all(shards, folder)
 
 
 def here(device: torch.device) -> Callable[[Config], LocalEngine]:

@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -93,7 +93,7 @@ class RayEngine:
             self._step()
         self.about = f"{self._ready()[0].device}, in {placement.count} Ray workers of {placement}"
 
-    def compute(self, shards: Sequence[Shard], folder: Path) -> Iterator[Shard]:
+    def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
         """Write each shard into ``folder``; yields those done, as they are done."""
         folder = folder.absolute()
         self._todo.extend(shards)

@@ -1,23 +1,46 @@
-"""The work on one shard."""
+"""The work on shards: decoded ahead, explained, written behind."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from hvx.config import Config, ExplainConfig, SplitConfig
-from hvx.data.images import crop_rule, image_path, input_batches
+from hvx.config import Config, SplitConfig
+from hvx.data.images import Decoded, crop_rule, image_path, input_batches
 from hvx.data.questions import Question
-from hvx.errors import BadImage
+from hvx.device import cpus, free_memory
+from hvx.errors import BadImage, OutOfMemory
 from hvx.explain.explainer import TOP, Explainer, Explanations
 from hvx.models.checkpoint import check_config, load_checkpoint
 from hvx.run.plan import Shard, batches_of_images
 from hvx.store.schema import FIELDS
 from hvx.store.writer import write_shard
+
+_OF_USE = {"cpu": 2**29, "cuda": 2**33}
+"""Bytes for a batch of images, by type of device: with larger ones it is no faster."""
+_SHARE = 0.5
+"""Of the free memory, what a batch may take: the head and the scores need some, too."""
+_MOST_IMAGES = 32
+_GPU_DECODERS = 8
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class _Explained:
+    """A shard, explained: what is to be written."""
+
+    shard: Shard
+    items: dict[str, np.ndarray]
+    failures: list[dict[str, Any]]
 
 
 class ShardWorker:
@@ -39,8 +62,11 @@ class ShardWorker:
         path = config.path(config.checkpoint)
         model = load_checkpoint(path, device)
         check_config(model.config, config, path)
-        self._explainer = Explainer(model, config.explain.gradient)
-        self._split, self._explain = config.split(config.explain.split), config.explain
+        self._explain, self._split = config.explain, config.split(config.explain.split)
+        self._image, self._device = model.config.image, device
+        dtype = _DTYPES[config.explain.precision]
+        self._explainer = Explainer(model, config.explain.gradient, dtype, config.explain.compile)
+        self._batch = config.explain.batch_images or _batch_images(self._explainer)
 
     def explain(self, shard: Shard, path: Path) -> None:
         """Explain a shard's questions and write them to ``path``, whole or not at all.
@@ -49,41 +75,123 @@ class ShardWorker:
             BadImage: an image cannot be read, and the config says to stop on that.
             HvxError: the file cannot be written.
         """
-        explain_shard(self._explainer, self._split, self._explain, shard, path)
+        (batches,) = self._decoded([shard])
+        self._write(self._explained(shard, batches), path)
+
+    def explain_all(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
+        """Explain shards and write each into ``folder``; yields those done, in order.
+
+        While one shard is explained, images of the next are decoded and the last one is written.
+
+        Raises:
+            HvxError: as ``explain``; what was explained before is written all the same.
+        """
+        with ThreadPoolExecutor(1, "hvx-writer") as writer:
+            behind: tuple[Shard, Future[None]] | None = None
+            for shard, batches in zip(shards, self._decoded(shards), strict=True):
+                explained = self._explained(shard, batches)
+                if behind:
+                    behind[1].result()
+                    yield behind[0]
+                behind = shard, writer.submit(self._write, explained, folder / shard.name)
+                del explained
+            if behind:
+                behind[1].result()
+                yield behind[0]
+
+    def _decoded(self, shards: Sequence[Shard]) -> Iterator[Iterator[Decoded]]:
+        """For each shard its images, batch by batch, by their places in it; to be taken in order."""
+        plan = [batches_of_images(shard, self._batch) for shard in shards]
+        starts = list(accumulate((len(shard.images) for shard in shards), initial=0))
+        places = [
+            [start + place for place in batch]
+            for start, own in zip(starts, plan, strict=False)
+            for batch in own
+        ]
+        ids = [image_id for shard in shards for image_id, _ in shard.images]
+        cuda, workers = self._device.type == "cuda", self._explain.workers
+        if workers is None:
+            workers = min(_GPU_DECODERS, max(1, cpus() - 1)) if cuda else 1
+        turned = self._split.exif_orientation
+        stream = input_batches(_Paths(self._split, ids), self._image, places, workers, turned, pinned=cuda)
+        for start, own in zip(starts, plan, strict=False):
+            yield (_moved(decoded, -start) for decoded in islice(stream, len(own)))
+
+    def _explained(self, shard: Shard, batches: Iterator[Decoded]) -> _Explained:
+        paths = [image_path(self._split, image_id) for image_id, _ in shard.images]
+        found: dict[int, dict[str, Any]] = {}
+        failures: list[dict[str, Any]] = []
+        for places, inputs, bad in batches:
+            for place, reason in bad.items():
+                if self._explain.on_error == "stop":
+                    raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
+                failures += [
+                    _failure(question, paths[place], self._split, reason)
+                    for question in shard.images[place][1]
+                ]
+            if places:
+                found |= self._items([shard.images[place][1] for place in places], inputs)
+        items = [
+            found[question.question_id] | {"image_path": path.relative_to(self._split.images).as_posix()}
+            for path, (_, questions) in zip(paths, shard.images, strict=True)
+            for question in questions
+            if question.question_id in found
+        ]
+        return _Explained(shard, _stacked(items), failures)
+
+    def _items(self, asked: list[tuple[Question, ...]], inputs: Tensor) -> dict[int, dict[str, Any]]:
+        """What the run keeps of the questions asked on each of some images, by question_id.
+
+        Where memory does not suffice for all of them, they are done in halves, and so are later batches.
+        """
+        if len(asked) <= self._batch:
+            questions = [(b, question) for b, own in enumerate(asked) for question in own]
+            try:
+                explained = self._explainer.explain(
+                    inputs, [b for b, _ in questions], [question.question for _, question in questions]
+                )
+            except OutOfMemory:
+                if len(asked) == 1:
+                    raise
+                torch.cuda.empty_cache()  # does nothing where there is no GPU
+            else:
+                return {
+                    question.question_id: _item(question, explained, row)
+                    for row, (_, question) in enumerate(questions)
+                }
+        half = -(-len(asked) // 2)
+        self._batch = min(self._batch, half)
+        return self._items(asked[:half], inputs[:half]) | self._items(asked[half:], inputs[half:])
+
+    def _write(self, explained: _Explained, path: Path) -> None:
+        attributes = {"crop": crop_rule(self._image), "shard": explained.shard.number}
+        write_shard(path, explained.items, attributes, explained.failures)
 
 
-def explain_shard(
-    explainer: Explainer, split: SplitConfig, config: ExplainConfig, shard: Shard, path: Path
-) -> None:
-    """Explain a shard's questions and write them to ``path``.
+class _Paths(Sequence[Path]):
+    """The images' files, each named when it is asked for: a split may have a hundred thousand."""
 
-    Raises:
-        BadImage: an image cannot be read, and the config says to stop on that; nothing is written.
-    """
-    image = explainer.model.config.image
-    paths = [image_path(split, image_id) for image_id, _ in shard.images]
-    found: dict[int, dict[str, Any]] = {}
-    failures: list[dict[str, Any]] = []
-    batches = batches_of_images(shard, config.batch_images)
-    for places, inputs, bad in input_batches(paths, image, batches, config.workers, split.exif_orientation):
-        for place, reason in bad.items():
-            if config.on_error == "stop":
-                raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
-            failures += [
-                _failure(question, paths[place], split, reason) for question in shard.images[place][1]
-            ]
-        if places:
-            asked = [(b, question) for b, place in enumerate(places) for question in shard.images[place][1]]
-            explained = explainer.explain(inputs, [b for b, _ in asked], [q.question for _, q in asked])
-            for row, (_, question) in enumerate(asked):
-                found[question.question_id] = _item(question, explained, row)
-    items = [
-        found[question.question_id] | {"image_path": path.relative_to(split.images).as_posix()}
-        for path, (_, questions) in zip(paths, shard.images, strict=True)
-        for question in questions
-        if question.question_id in found
-    ]
-    write_shard(path, _stacked(items), {"crop": crop_rule(image), "shard": shard.number}, failures)
+    def __init__(self, split: SplitConfig, ids: list[int]) -> None:
+        self._split, self._ids = split, ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, place: Any) -> Any:
+        return image_path(self._split, self._ids[place])
+
+
+def _moved(decoded: Decoded, by: int) -> Decoded:
+    """A decoded batch with other places."""
+    places, inputs, bad = decoded
+    return [place + by for place in places], inputs, {place + by: reason for place, reason in bad.items()}
+
+
+def _batch_images(explainer: Explainer) -> int:
+    """How many images to explain at once: as many as are of use, and fit into the memory that is free."""
+    device, each = explainer.device, explainer.memory()
+    most = min(_OF_USE[device.type], _SHARE * free_memory(device))
+    return max(1, min(_MOST_IMAGES, int(most / each)))
 
 
 def _failure(question: Question, path: Path, split: SplitConfig, reason: str) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from hvx.explain.lean.convolution import Convolution
 from hvx.explain.lean.rules import Kept, Other
 from hvx.explain.lean.steps import Step, Value, read_steps
 
+_AT_WORK = 5
+"""Tensors as large as the largest that a pass holds at once."""
+
 
 @dataclass
 class _Forward:
@@ -57,19 +60,25 @@ class LeanNetwork:
     Args:
         network: a network cut by ``cut_network``, on its device. Its weights are copied.
         dtype: of the numbers computed with; none: the network's own.
-        packs: lay weights out for oneDNN, where it is there.
+        compiled: have PyTorch compile both passes, for each size of batch anew. oneDNN's fused convolutions
+            are then left to its compiler.
 
     Raises:
         HvxError: as ``guided``.
     """
 
-    def __init__(self, network: fx.GraphModule, dtype: torch.dtype | None = None, packs: bool = True) -> None:
+    def __init__(
+        self, network: fx.GraphModule, dtype: torch.dtype | None = None, compiled: bool = False
+    ) -> None:
         guided(network)  # refuses what the guided rule does not speak of
         self._dtype = dtype
-        self._image, steps, self._features = read_steps(network, dtype, packs)
-        self._steps = [step for step in steps if step.output in _needed(steps, self._features)]
-        self._forwards = _plan_forward(self._steps, self._image, self._features)
-        self._turns = _plan_pull(self._steps, self._features)
+        self._image, steps, self._features = read_steps(network, dtype, packs=not compiled)
+        self.steps = [step for step in steps if step.output in _needed(steps, self._features)]
+        self._forwards = _plan_forward(self.steps, self._image, self._features)
+        self._turns = _plan_pull(self.steps, self._features)
+        if compiled:
+            self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
+            self.pull = torch.compile(self.pull, dynamic=False)  # type: ignore[method-assign]
 
     def __call__(self, images: Tensor) -> LeanPullback:
         """The features of normalised images (B, C, H, W), from which cotangents can be pulled back."""
@@ -89,12 +98,20 @@ class LeanNetwork:
                 del values[value]
         return values[self._features], kept
 
+    def memory(self, images: Tensor) -> int:
+        """Bytes that the passes over some images take, about: what is kept, and what is at work at once."""
+        with torch.no_grad():
+            features, kept = self.forward(images)
+        tensors = [tensor for mask, own in kept for tensor in (mask, *own) if isinstance(tensor, Tensor)]
+        largest = max(tensor.numel() for tensor in tensors) * features.element_size()
+        return sum(tensor.nbytes for tensor in tensors) + _AT_WORK * largest + features.nbytes + images.nbytes
+
     def pull(self, cotangent: Tensor, kept: list[tuple[Tensor | None, Kept]]) -> Tensor:
         """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
         given = cotangent.to(self._dtype or cotangent.dtype, memory_format=torch.channels_last)
         held: dict[Value, Tensor] = {self._features: given}
         for step, turn, (mask, own) in zip(
-            reversed(self._steps), reversed(self._turns), reversed(kept), strict=True
+            reversed(self.steps), reversed(self._turns), reversed(kept), strict=True
         ):
             g = held.pop(step.output)
             if mask is not None:

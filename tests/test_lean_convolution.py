@@ -1,0 +1,107 @@
+"""A convolution of the lean engine and its transpose: against PyTorch's own in float64, of any kind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hvx.explain.lean.convolution import Convolution
+
+SIZES = st.tuples(st.integers(7, 13), st.integers(7, 13))
+
+
+@st.composite
+def kinds(draw: st.DrawFn) -> nn.Conv2d:
+    groups = draw(st.sampled_from([1, 1, 2]))
+    channels, filters = groups * draw(st.integers(1, 9)), groups * draw(st.integers(1, 20))
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    padding = (draw(st.integers(0, kernel[0])), draw(st.integers(0, kernel[1])))
+    stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 3), (2, 1)]))
+    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 2)]))
+    torch.manual_seed(draw(st.integers(0, 9)))
+    bias = draw(st.booleans())
+    return nn.Conv2d(channels, filters, kernel, stride, padding, dilation, groups, bias).double()
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def _expected(module: nn.Conv2d, x: Tensor, added: Tensor | None, relu: bool) -> Tensor:
+    y: Tensor = module(x)
+    y = y if added is None else y + added
+    return y.clamp(min=0) if relu else y
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@settings(deadline=None, max_examples=60)
+@given(kinds(), SIZES, st.booleans(), st.booleans(), st.booleans())
+@torch.no_grad()
+def test_a_convolution_and_its_transpose_with_what_surrounds_them(
+    dtype: torch.dtype,
+    tolerance: float,
+    module: nn.Conv2d,
+    size: tuple[int, int],
+    adds: bool,
+    overwrite: bool,
+    relu: bool,
+) -> None:
+    lean = Convolution.of(module, dtype, packs=True)
+    x = _random(2, module.in_channels, *size)
+    y = module(x)
+    added = torch.randn_like(y) if adds else None
+    other = None if added is None else added.to(dtype, memory_format=torch.channels_last)
+    found = lean(x.to(dtype, memory_format=torch.channels_last), other, overwrite, relu)
+    torch.testing.assert_close(
+        found.double(), _expected(module, x, added, relu), rtol=tolerance, atol=10 * tolerance
+    )
+
+    g, into = torch.randn_like(y), torch.randn_like(x) if adds else None
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        pulled = torch.autograd.grad(module(leaf), leaf, g)[0]
+    expected = pulled if into is None else pulled + into
+    expected = expected.clamp(min=0) if relu else expected
+    there = None if into is None else into.to(dtype, memory_format=torch.channels_last)
+    given_g = g.to(dtype, memory_format=torch.channels_last)
+    before = given_g.clone()
+    back = lean.transposed(given_g, size, there, overwrite, relu)
+    assert back.shape == x.shape
+    torch.testing.assert_close(back.double(), expected, rtol=tolerance, atol=30 * tolerance)
+    assert torch.equal(given_g, before)
+
+
+@torch.no_grad()
+def test_what_may_not_be_overwritten_is_not() -> None:
+    module = nn.Conv2d(3, 3, 3, padding=1)
+    lean = Convolution.of(module, None, packs=True)
+    x, other = (torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last) for _ in range(2))
+    kept = x.clone(), other.clone()
+    lean(x, other, overwrite=False, relu=True)
+    lean.transposed(x, (8, 8), other, overwrite=False, relu=True)
+    assert torch.equal(x, kept[0]) and torch.equal(other, kept[1])
+
+
+@torch.no_grad()
+def test_a_batchnorm_is_folded_in() -> None:
+    torch.manual_seed(0)
+    module, norm = nn.Conv2d(3, 5, 3, stride=2).double(), nn.BatchNorm2d(5).double().eval()
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    x = _random(2, 3, 9, 9)
+    found = Convolution.of(module, None, True, norm)(x)
+    torch.testing.assert_close(found, norm(module(x)), rtol=1e-12, atol=1e-12)
+
+
+@torch.no_grad()
+def test_one_packing_serves_batches_of_any_size() -> None:
+    module = nn.Conv2d(16, 32, 3, padding=1)
+    lean = Convolution.of(module, None, packs=True)
+    for count, size in ((1, 8), (5, 8), (2, 14)):
+        x = torch.randn(count, 16, size, size)
+        torch.testing.assert_close(lean(x), functional.conv2d(x, module.weight, module.bias, padding=1))
