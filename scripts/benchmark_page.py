@@ -1,0 +1,116 @@
+"""The page of a benchmark: what was measured beside what is required, and on what."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from hvx.device import cpus
+
+PAGE = """# Benchmarks
+
+Written by `make bench` ({date}): MLB at the paper's sizes over ResNet-152 of random weights, float32,
+{images} pixels, {questions} questions on each. In each of {turns} turns hvx explains all of them, captum
+and pytorch-grad-cam {alone} each, one at a time, all in one process. Medians, with the least and the largest.
+The peers compute Eq. 2 alone; hvx Eqs 2 and 3, and every score.
+
+On {machine}.
+
+| | required | measured |
+|---|---|---|
+{table}
+
+| | explanations per second |
+|---|---|
+{rates}
+
+The sgemm rate is that of PyTorch's product of two matrices of 2048×2048, measured in each turn:
+{sgemm} GFLOP/s. An explanation's share of it counts the FLOPs of a forward pass ({flops} G) once for
+{questions} questions, and those of a backward pass, which are as many, once for each. `hvx explain` is timed
+from when its model is loaded to its last file. Memory is resident memory at its peak, in a process of its own
+for each.
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a benchmark measured.
+
+    Attributes:
+        device: on which.
+        images: a batch of hvx, in words.
+        questions: asked of each image.
+        alone: explanations by a peer in each turn.
+        flops: of a forward pass of one image through the backbone.
+        difference: of the lean engine's gradient from the plain one's, relative.
+        rates: explanations per second by name, and FLOP/s of a product of matrices (sgemm), turn by turn.
+        overhead: seconds of a whole run over those in the network.
+        memory: MB per image by name; empty where it was not measured.
+    """
+
+    device: torch.device
+    images: str
+    questions: int
+    alone: int
+    flops: int
+    difference: float
+    rates: dict[str, list[float]]
+    overhead: float
+    memory: dict[str, float]
+
+    def ratios(self, name: str, other: str) -> list[float]:
+        return [a / b for a, b in zip(self.rates[name], self.rates[other], strict=True)]
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the FLOP/s of a product of matrices; a backward pass to the image counts as a forward one."""
+        each = self.flops / self.questions + self.flops
+        return [each * rate for rate in self.ratios("hvx", "sgemm")]
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Median (least to largest)."""
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def page(figures: Figures) -> str:
+    rows = [
+        ("explanations per second ÷ captum's", "≥ 2.0", spread(figures.ratios("hvx", "captum"))),
+        ("÷ pytorch-grad-cam's", "≥ 3.5", spread(figures.ratios("hvx", "grad-cam"))),
+        ("share of the machine's sgemm rate", "≥ 0.80", spread(figures.shares)),
+        ("time of `hvx explain` over time in the network", "≤ 1.08", f"{figures.overhead:.3f}"),
+    ]
+    if figures.memory:
+        own, captum, cam = (figures.memory[name] for name in ("hvx", "captum", "grad-cam"))
+        peers = f"{own:.0f} MB; captum {captum:.0f}, pytorch-grad-cam {cam:.0f}"
+        rows.append(("memory above the loaded model, per image in the batch", "≤ 250 MB", peers))
+    rows.append(("difference from the plain engine, relative", "≤ 1e-4", f"{figures.difference:.1e}"))
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    rates = [f"| {name} | {spread(own, 3)} |" for name, own in figures.rates.items() if name != "sgemm"]
+    sgemm = spread([rate / 1e9 for rate in figures.rates["sgemm"]], 0)
+    return PAGE.format(
+        date=time.strftime("%Y-%m-%d"), images=figures.images, questions=figures.questions,
+        turns=len(figures.rates["hvx"]), alone=figures.alone, machine=_machine(figures.device),
+        table="\n".join(table), rates="\n".join(rates), sgemm=sgemm, flops=f"{figures.flops / 1e9:.0f}",
+    )  # fmt: skip
+
+
+def _machine(device: torch.device) -> str:
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        name = models[0] if models else name
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cpus()} CPU cores ({name})"
+    packages = ("torch", "torchvision", "captum", "grad-cam")
+    versions = ", ".join(f"{package} {version(package).partition('+')[0]}" for package in packages)
+    return f"{what}, {torch.get_num_threads()} threads, Python {platform.python_version()}, {versions}"
