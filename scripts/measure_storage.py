@@ -16,6 +16,7 @@ import numpy as np
 
 FILTERS: dict[str, dict[str, Any]] = {
     "none": {},
+    "fletcher32": {"fletcher32": True},
     "lzf": {"compression": "lzf"},
     "shuffle + lzf": {"compression": "lzf", "shuffle": True},
     "shuffle + gzip 1": {"compression": "gzip", "compression_opts": 1, "shuffle": True},

@@ -56,9 +56,9 @@ NOTES = """
 ## How a run guards itself
 
 Each shard, and `explanations.h5`, carries a *seal* in the block that HDF5 leaves to its user: the SHA-256 of
-all bytes, and that of the file's core, which is all but the compressed numbers. `hvx info RUN --verify`
+all bytes, and that of the file's core, which is all but the chunked numbers. `hvx info RUN --verify`
 checks the first. Every other reader checks the core before HDF5 opens the file, for on damaged tables HDF5's
-library may crash or loop; the compressed numbers carry HDF5's own checksums. So a damaged run is read right
+library may crash or loop; the chunked numbers carry HDF5's own checksums. So a damaged run is read right
 or refused, never read wrong. A seal tells damage, not malice: open runs of people whom you would trust with a
 program.
 

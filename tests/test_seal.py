@@ -89,7 +89,7 @@ def test_a_run_with_a_flipped_bit_reads_the_same_or_is_refused(tmp_path: Path, s
     assert everything(run) == whole
 
 
-def test_the_core_is_all_but_the_compressed_numbers(run: Path) -> None:
+def test_the_core_is_all_but_the_chunked_numbers(run: Path) -> None:
     path = run / "shards" / "00000.h5"
     with h5py.File(path, "r") as file:
         chunks = [file[name].id.get_chunk_info(0) for name in ("heatmap", "attention", "gradient")]

@@ -24,8 +24,8 @@ class Field:
     optional: bool = False
 
     @property
-    def packed(self) -> bool:
-        """Whether it is large enough to be worth compressing."""
+    def chunked(self) -> bool:
+        """Whether an item is large enough for a chunk, and a checksum, of its own."""
         return len(self.axes) >= 2
 
 

@@ -2,7 +2,7 @@
 
 HDF5's own checksums guard the numbers of a dataset, not its strings nor its tables of contents, and its
 library does not bear damage to these: it may crash, or loop. So the seal holds two digests. That of all
-bytes guards every bit. That of the *core*, all but the compressed numbers, is quick to check even where the
+bytes guards every bit. That of the *core*, all but the chunked numbers, is quick to check even where the
 file is large, and a file whose core is as written can be given to HDF5: what it then reads of the numbers
 carries HDF5's checksums. A seal tells damage, not malice: whoever can write a file can seal it.
 """
@@ -56,7 +56,7 @@ def seal(path: Path, numbers: Sequence[Span] = ()) -> None:
 
     Args:
         path: the file.
-        numbers: where its compressed numbers lie, in any order.
+        numbers: where its chunked numbers lie, in any order.
     """
     with path.open("rb+") as file:
         size = file.seek(0, 2) - BLOCK
@@ -72,7 +72,7 @@ def damage(path: Path, depth: Depth = "all") -> str | None:
 
     Args:
         path: the file.
-        depth: check the seal and the length alone, as a truncated file shows it; or all but the compressed
+        depth: check the seal and the length alone, as a truncated file shows it; or all but the chunked
             numbers, which is enough to let HDF5 read the file; or every byte.
     """
     try:
