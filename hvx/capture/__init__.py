@@ -1,0 +1,1 @@
+"""Models that hvx has never seen: their own forward, and the Hadamard products found in it."""

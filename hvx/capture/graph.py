@@ -1,0 +1,176 @@
+"""The autograd graph of a foreign forward pass: what a tensor depends on, and guided ReLU in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import GradientEdge, Node
+
+from hvx.errors import HvxError
+
+IMAGE, WORDS = 1, 2
+"""What a tensor may depend on, as bits."""
+DEPENDS = {0: "neither", IMAGE: "image", WORDS: "words", IMAGE | WORDS: "image and words"}
+
+
+class Reach:
+    """Which of image and words each node of a graph leads back to.
+
+    Args:
+        image: where the image enters the graph.
+        is_words: whether a node makes word embeddings.
+    """
+
+    def __init__(self, image: GradientEdge, is_words: Callable[[Node], bool]) -> None:
+        self._is_words = is_words
+        self._flags: dict[Node, int] = {image.node: IMAGE}
+
+    def of(self, tensor: Tensor) -> int:
+        """What a tensor depends on, differentiably. A leaf, such as a weight, depends on neither."""
+        return 0 if tensor.grad_fn is None else self.of_node(tensor.grad_fn)
+
+    def of_node(self, node: Node) -> int:
+        """What the values that a node made depend on."""
+        waiting = [node]  # depth first without recursion: graphs are deeper than Python's stack
+        while waiting:
+            top = waiting[-1]
+            if top in self._flags:
+                waiting.pop()
+                continue
+            inputs = inputs_of(top)
+            unknown = [each for each in inputs if each not in self._flags]
+            if unknown:
+                waiting += unknown
+                continue
+            flags = WORDS if self._is_words(top) else 0
+            for each in inputs:
+                flags |= self._flags[each]
+            self._flags[waiting.pop()] = flags
+        return self._flags[node]
+
+
+def inputs_of(node: Node) -> list[Node]:
+    """The nodes whose values a node read."""
+    return [each for each, _ in node.next_functions if each is not None]
+
+
+def nodes_behind(starts: list[Node]) -> list[Node]:
+    """These nodes and all that lead to them."""
+    seen = dict.fromkeys(starts)
+    waiting = list(starts)
+    while waiting:
+        for each in inputs_of(waiting.pop()):
+            if each not in seen:
+                seen[each] = None
+                waiting.append(each)
+    return list(seen)
+
+
+_OTHER_ACTIVATIONS = {
+    "Hardtanh", "LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Gelu", "Silu", "Mish", "Hardswish",
+    "Hardsigmoid", "Softplus", "Threshold", "Glu", "LogSigmoid", "Softshrink", "Hardshrink",
+}  # fmt: skip
+_SATURATING = {"Tanh", "Sigmoid"}
+_PERHAPS = {"Where", "Maximum"}
+"""What a ReLU may be written with, and much else: let through, and reported."""
+
+
+@dataclass
+class Guidance:
+    """What guided backpropagation met on the image's side.
+
+    Attributes:
+        relus: ReLUs that were guided.
+        unguided: other nonlinearities that kept their true gradients, by name, with their number.
+    """
+
+    relus: int = 0
+    unguided: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def guided_relus(visual: Node, reach: Reach, other_activations: bool) -> Iterator[Guidance]:
+    """Within, gradients from V to the image pass each ReLU of the image's side by the guided rule.
+
+    The image's side is what depends on the image and not on the words, ahead of V. The rule is
+    ``hvx.explain.guided``'s: pass g where input > 0 and g > 0. A ReLU's own backward passes nothing
+    where the input is 0 or less; g is clamped on its way in. Only this graph is changed, so that
+    modules, functions, methods and ReLUs in place are guided alike. A ReLU behind a fusion with the words
+    keeps its true gradient, as the head of hvx's own models does. So do tanh and sigmoid, unless a
+    convolution of the image's side reads what they make: then they are the CNN's.
+
+    Args:
+        visual: the node that made V.
+        reach: what each node depends on.
+        other_activations: let other activations keep their true gradients; else they are refused.
+
+    Raises:
+        HvxError: an activation other than ReLU on the image's side, a function whose inside cannot be seen,
+            or no ReLU.
+    """
+    side = [node for node in nodes_behind([visual]) if reach.of_node(node) == IMAGE]
+    relus = [node for node in side if _name(node) == "Relu"]
+    if not other_activations:
+        _refuse_others(side)
+    if not relus:
+        raise HvxError(
+            "no ReLU between the image and the product, ahead of the words: guided backpropagation is "
+            "defined for ReLU; pass guided=False for the plain gradient"
+        )
+    names = Counter(_name(node) for node in side)
+    kept = {
+        name: count for name, count in names.items() if name in _OTHER_ACTIVATIONS | _SATURATING | _PERHAPS
+    }
+    kept |= Counter(_opaque(node) for node in side if _opaque(node))
+    handles = [node.register_prehook(_positive) for node in relus]
+    try:
+        yield Guidance(len(relus), kept)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _positive(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (gradients[0].clamp(min=0),)
+
+
+def _refuse_others(side: list[Node]) -> None:
+    convolutions = [node for node in side if "Convolution" in node.name()]
+    in_cnn = set(nodes_behind(convolutions))
+    for node in side:
+        found = _opaque(node)
+        if found:
+            raise HvxError(
+                f"between the image and the product, activations inside '{found}' cannot be seen (a compiled "
+                "model, a checkpoint with use_reentrant=True or a function of one's own); run the model "
+                "without it, or pass other_activations=True to keep its own gradient"
+            )
+        name = "clamp(min=0)" if _cuts_at_zero(node) else _name(node)
+        if name in _OTHER_ACTIVATIONS | {"clamp(min=0)"} or (name in _SATURATING and node in in_cnn):
+            raise HvxError(
+                f"guided backpropagation is defined for ReLU; the image's network has {name}: pass "
+                "other_activations=True to keep its true gradient, or guided=False"
+            )
+
+
+def _name(node: Node) -> str:
+    """``Relu`` of ``ReluBackward0``."""
+    return node.name().partition("Backward")[0]
+
+
+def _opaque(node: Node) -> str:
+    """The name of a node that stands for a whole function of its own, else an empty string."""
+    kind: type = type(node)
+    if issubclass(kind, BackwardCFunction):
+        return kind.__name__.removesuffix("Backward")
+    return node.name() if kind.__name__ == "CppFunction" else ""
+
+
+def _cuts_at_zero(node: Node) -> bool:
+    """A clamp that is a ReLU by another name; one at a small positive number guards a division."""
+    return _name(node) in ("Clamp", "ClampMin") and getattr(node, "_saved_min", None) == 0

@@ -1,0 +1,140 @@
+"""The word embeddings of a foreign model: where gradients arrive, and what Eq. 3 gives for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.nn.modules.module import register_module_forward_hook
+
+from hvx.capture.graph import nodes_behind
+from hvx.capture.positions import Positions
+from hvx.errors import HvxError, did_you_mean
+
+
+class Words(Protocol):
+    """Word embeddings, however they are found."""
+
+    def makes(self, node: Node) -> bool:
+        """Whether a node of the graph makes word embeddings."""
+        ...
+
+    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
+        """A cotangent at Q pulled back to the embeddings, (N, T, E)."""
+        ...
+
+
+class LookedUp:
+    """Embeddings that the model looks up for the entries of its ids (N, T), in any of its tables.
+
+    Gradients of several tables stand side by side: E is the sum of their widths.
+    """
+
+    def __init__(self, ids: Tensor) -> None:
+        self.positions = Positions(ids)
+        self._shape = ids.shape
+
+    def makes(self, node: Node) -> bool:
+        return node.name().startswith("EmbeddingBackward") and self._places(node) is not None
+
+    def _places(self, node: Node) -> Tensor | None:
+        return self.positions.of(node._saved_indices)  # type: ignore[attr-defined]
+
+    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
+        lookups = [node for node in nodes_behind([textual.node]) if self.makes(node)]
+        edges = [GradientEdge(node, 0) for node in lookups]
+        gradients = torch.autograd.grad([textual], edges, [cotangent], retain_graph=True)
+        tables: dict[Any, Tensor] = {}
+        for node, gradient in zip(lookups, gradients, strict=True):
+            places = self._places(node)
+            assert places is not None
+            width = gradient.shape[-1]
+            table = node.next_functions[0][0]
+            if table not in tables:
+                tables[table] = gradient.new_zeros(self._shape.numel() + 1, width)
+            tables[table].index_add_(0, places.flatten().to(gradient.device), gradient.reshape(-1, width))
+        return torch.cat([table[1:].view(*self._shape, -1) for table in tables.values()], dim=-1)
+
+
+class Given:
+    """Embeddings (N, T, E) that the user hands to the model, or that lie in a graph of the user's own."""
+
+    def __init__(self, embeddings: Tensor) -> None:
+        self._edge = get_gradient_edge(embeddings)
+
+    def makes(self, node: Node) -> bool:
+        return node is self._edge.node
+
+    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
+        return torch.autograd.grad([textual], [self._edge], [cotangent], retain_graph=True)[0]
+
+
+class MadeBy:
+    """Embeddings that a module of the model puts out: (N, T, E) at once, or (N, E) a call for T calls."""
+
+    def __init__(self, model: nn.Module, module: str | nn.Module) -> None:
+        paths = dict(model.named_modules())
+        if isinstance(module, str) and module not in paths:
+            raise HvxError(f"words: the model has no module '{module}'{did_you_mean(module, paths)}")
+        found = paths[module] if isinstance(module, str) else module
+        if found not in paths.values():
+            raise HvxError(f"words: the {type(found).__name__} given is no module of the model")
+        self._module = found
+        self._outputs: list[tuple[GradientEdge, Tensor]] = []
+
+    @property
+    def called(self) -> bool:
+        """Whether the forward called the module."""
+        return bool(self._outputs)
+
+    @property
+    def name(self) -> str:
+        """The module's class."""
+        return type(self._module).__name__
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within, each output of the module is noted."""
+        handle = register_module_forward_hook(self._note)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _note(self, module: nn.Module, args: Any, out: Any) -> Any:
+        if module is not self._module:
+            return out
+        if not isinstance(out, Tensor) or not out.is_floating_point() or out.ndim not in (2, 3):
+            what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise HvxError(
+                f"words: {type(module).__name__} puts out {what}; embeddings are one tensor (N, T, E), or "
+                "(N, E) for each token"
+            )
+        if not out.requires_grad and torch.is_grad_enabled():
+            out = out.detach().requires_grad_()
+        if out.requires_grad:
+            self._outputs.append((get_gradient_edge(out), torch.zeros_like(out)))
+        return out.clone() if out.is_leaf else out  # a leaf may not be written to in place
+
+    def makes(self, node: Node) -> bool:
+        return any(node is edge.node for edge, _ in self._outputs)
+
+    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
+        edges = [edge for edge, _ in self._outputs]
+        found = torch.autograd.grad([textual], edges, [cotangent], retain_graph=True, allow_unused=True)
+        gradients = [
+            zeros if gradient is None else gradient
+            for gradient, (_, zeros) in zip(found, self._outputs, strict=True)
+        ]
+        if gradients[0].ndim == 2:
+            return torch.stack(gradients, dim=1)
+        if len(gradients) > 1:
+            raise HvxError(
+                f"words: {self.name} was called {len(gradients)} times for outputs (N, T, E); "
+                "name a module that makes the embeddings of all tokens at once"
+            )
+        return gradients[0]
