@@ -2,7 +2,60 @@
 
 Implements *Visual Explanations from Hadamard Product in Multimodal Deep Networks* (Kim & Zhang,
 2017) over whole splits. The folders are the stations of the road, in order: ``data``, ``models``,
-``explain``, ``store``, ``run``, ``view``, ``measure``, ``train``; ``cli`` is a thin skin over them.
+``explain``, ``capture``, ``store``, ``run``, ``view``, ``measure``, ``train``; ``cli`` is a thin skin over
+them. From Python: ``load_model`` and ``Explainer`` for hvx's own models, ``explain_product`` for any other.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hvx.capture.equations import ProductExplanation, explain_joint
+    from hvx.capture.products import explain_product, explain_products, find_products
+    from hvx.capture.watch import Product
+    from hvx.errors import HvxError
+    from hvx.face import Explainer, Explanation, load_model, product_figure
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Explainer": "hvx.face",
+    "Explanation": "hvx.face",
+    "HvxError": "hvx.errors",
+    "Product": "hvx.capture.watch",
+    "ProductExplanation": "hvx.capture.equations",
+    "explain_joint": "hvx.capture.equations",
+    "explain_product": "hvx.capture.products",
+    "explain_products": "hvx.capture.products",
+    "find_products": "hvx.capture.products",
+    "load_model": "hvx.face",
+    "product_figure": "hvx.face",
+}
+"""Names of the face → the modules they live in, loaded when first asked for: PyTorch takes seconds."""
+
+__all__ = [
+    "Explainer",
+    "Explanation",
+    "HvxError",
+    "Product",
+    "ProductExplanation",
+    "__version__",
+    "explain_joint",
+    "explain_product",
+    "explain_products",
+    "find_products",
+    "load_model",
+    "product_figure",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hvx' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,208 @@
+"""The Python face: a model, a photo, a question; what explains the answer, as tensors and as a picture."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hvx.capture.equations import ProductExplanation
+from hvx.config import ImageConfig
+from hvx.data.images import crop_photo, open_photo, to_input
+from hvx.device import pick_device
+from hvx.errors import HvxError
+from hvx.explain.explainer import Explainer as BatchExplainer
+from hvx.explain.explainer import Explanations
+from hvx.models.checkpoint import VQAModel, load_checkpoint
+from hvx.view.figure import FigureRow, draw_figure
+
+Photo = Image.Image | str | Path
+
+
+def load_model(checkpoint: str | Path, device: str = "auto") -> VQAModel:
+    """Read a native checkpoint: what ``hvx train`` and ``hvx import`` write.
+
+    Args:
+        checkpoint: its file.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``, ….
+
+    Raises:
+        HvxError: no such file, not a native checkpoint, or no such device.
+    """
+    return load_checkpoint(Path(checkpoint), pick_device(device))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model answered a question on a photo as it did; tensors lie on the CPU.
+
+    In a notebook it shows itself.
+
+    Attributes:
+        question: as asked.
+        tokens: T of them.
+        answers: the five likeliest with their probabilities, likeliest first.
+        z: Eq. 11 (T).
+        saliency: Eq. 10 (T).
+        heatmap: H (H, W).
+        gradient: ∇̂v of Eq. 9 (C, H, W).
+        attention: α (G, S, S), each glimpse summing to 1; None of a model without attention.
+        photo: the photo, of which the model saw the crop that ``figure`` shows.
+        image: how the model crops and scales a photo.
+    """
+
+    question: str
+    tokens: list[str]
+    answers: list[tuple[str, float]]
+    z: Tensor
+    saliency: Tensor
+    heatmap: Tensor
+    gradient: Tensor
+    attention: Tensor | None
+    photo: Image.Image
+    image: ImageConfig
+
+    @property
+    def answer(self) -> str:
+        """The likeliest answer."""
+        return self.answers[0][0]
+
+    def figure(self, width: int = 1200) -> Image.Image:
+        """One row of the paper's figures: photo, attention maps, heat map, tokens coloured by z.
+
+        Args:
+            width: in pixels.
+
+        Raises:
+            HvxError: a width in which the pictures would be too small to see.
+        """
+        seen = crop_photo(self.photo, self.image)
+        shown = crop_photo(self.photo, self.image.model_copy(update={"size": max(seen.width, width // 2)}))
+        attention = torch.zeros(0, 1, 1) if self.attention is None else self.attention
+        row = FigureRow(
+            shown, attention.numpy(), self.heatmap.numpy(), self.tokens, self.z.tolist(), self.answer, ""
+        )
+        return draw_figure([row], width)
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.figure())
+
+    def _repr_html_(self) -> str:
+        likeliest = ", ".join(f"{html.escape(answer)} {chance:.3f}" for answer, chance in self.answers)
+        question = html.escape(self.question, quote=True)
+        picture = base64.b64encode(self._repr_png_()).decode()
+        return (
+            f'<figure><img style="max-width: 100%" alt="Explanation of: {question}" '
+            f'src="data:image/png;base64,{picture}"><figcaption>{question} {likeliest}</figcaption></figure>'
+        )
+
+
+class Explainer:
+    """Explains a model's answers: ``Explainer(model).explain(photo, question)``.
+
+    Args:
+        model: of ``load_model``.
+
+    Raises:
+        HvxError: the backbone is not a ReLU network.
+    """
+
+    def __init__(self, model: VQAModel) -> None:
+        self.model = model
+        self._batched = BatchExplainer(model, gradient=True)
+
+    def explain(self, photo: Photo, question: str) -> Explanation:
+        """Answer a question on a photo and say why.
+
+        Args:
+            photo: an image, or the file of one, which is turned as its EXIF data says.
+            question: any text with at least one word.
+
+        Raises:
+            HvxError: the question holds no word.
+            BadImage: the photo cannot be read.
+        """
+        return self.explain_all(photo, [question])[0]
+
+    def explain_all(self, photo: Photo, questions: Sequence[str]) -> list[Explanation]:
+        """Answer several questions on a photo, which the backbone reads once.
+
+        The arguments, and what is raised, are those of ``explain``.
+        """
+        if isinstance(questions, str):
+            raise HvxError(f"questions: {questions!r:.60} is one; pass a list, or call explain")
+        if not questions:
+            return []
+        opened = photo.convert("RGB") if isinstance(photo, Image.Image) else open_photo(Path(photo), True)
+        config = self.model.config.image
+        inputs = to_input(crop_photo(opened, config), config)[None]
+        explained = self._batched.explain(inputs, [0] * len(questions), list(questions))
+        for question, tokens in zip(questions, explained.tokens, strict=True):
+            if not tokens:
+                raise HvxError(f"question {question!r:.60}: holds no word; ask something")
+        return [self._one(explained, n, question, opened) for n, question in enumerate(questions)]
+
+    def _one(self, explained: Explanations, n: int, question: str, photo: Image.Image) -> Explanation:
+        tokens = explained.tokens[n]
+        assert explained.gradient is not None
+        return Explanation(
+            question,
+            tokens,
+            list(zip(explained.answers[n], explained.probabilities[n].tolist(), strict=True)),
+            explained.z[n, : len(tokens)],
+            explained.saliency[n, : len(tokens)],
+            explained.heatmap[n],
+            explained.gradient[n],
+            None if explained.attention is None else explained.attention[n],
+            photo,
+            self.model.config.image,
+        )
+
+
+def product_figure(
+    explained: ProductExplanation,
+    photos: Sequence[Image.Image],
+    tokens: Sequence[Sequence[str]],
+    answers: Sequence[str],
+    width: int = 600,
+) -> Image.Image:
+    """The paper's figure of an explanation of one's own model: a row for each question.
+
+    Args:
+        explained: of ``explain_product`` or ``explain_joint``.
+        photos: what each question's image shows, square.
+        tokens: of each question, as many as it has scores, first to last.
+        answers: what is written beside each question.
+        width: in pixels.
+
+    Raises:
+        HvxError: there is no heat map or no z-score, or another number of rows or tokens.
+    """
+    if explained.heatmap is None or explained.z is None:
+        raise HvxError("a figure needs a heat map and z-scores: an image (N, C, H, W) and words (N, T, E)")
+    scores = [z[~z.isnan()].tolist() for z in explained.z.cpu()]
+    lengths = [len(z) for z in scores]
+    if not len(photos) == len(answers) == len(tokens) == len(lengths):
+        raise HvxError(f"{len(lengths)} questions explained; pass a photo, tokens and an answer for each")
+    if lengths != [len(row) for row in tokens]:
+        raise HvxError(f"tokens: {[len(row) for row in tokens]} given; the questions have {lengths} scores")
+    none = torch.zeros(0, 1, 1).numpy()
+    maps = explained.heatmap.cpu().numpy()
+    rows = [
+        FigureRow(photo, none, map, list(words), z, answer, "")
+        for photo, map, words, z, answer in zip(photos, maps, tokens, scores, answers, strict=True)
+    ]
+    return draw_figure(rows, width)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
