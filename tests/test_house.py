@@ -21,6 +21,7 @@ ORDER = [
     "run",
     "view",
     "measure",
+    "choose",
     "train",
     "info",
     "face",

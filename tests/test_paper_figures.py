@@ -25,7 +25,7 @@ from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.view.figure import FigureRow, draw_figure
+from hvx.view.figure import Figure, FigureRow, draw_figure
 from hvx.view.run import figure_row, printed_beside, run_picks, write_figure, write_picked_figures
 
 CONFIG = REPOSITORY / "configs" / "paper_figures.yaml"
@@ -135,7 +135,7 @@ def expected_figure(run: Path, name: str) -> Image.Image:
         with Image.open(Path(reader.about["images"]) / item.image_path) as photo:
             side = min(photo.size)
             left, top = (photo.width - side) / 2, (photo.height - side) / 2
-            size = max(WIDTH // 4, 64)
+            size = max(Figure(WIDTH, 2).side, 64)
             box = (left, top, left + side, top + side)
             crop = photo.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box)
         beside: list[float | None] = list(pick.printed_z)
@@ -309,7 +309,7 @@ def test_a_folder_for_a_run_without_picks_is_refused_in_one_line(finished_run: P
 def test_a_folder_goes_with_no_choice_of_rows(run: Path, tmp_path: Path, option: tuple[str, int]) -> None:
     done = hvx("figure", run, "-o", tmp_path, *option)
     assert done.returncode == 2
-    assert "--rows and --id need FILE.png" in done.stderr
+    assert "a choice of rows needs FILE.png" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.errors import HvxError
-from hvx.view.figure import FigureRow, column_names, draw_figure
+from hvx.view.figure import FigureRow, Look, column_names, draw_figure
 from hvx.view.heat import fit, shade
 from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_colour
 
+BARE = Look(legend=False)
+"""Without the scale of colours under the rows."""
 TOKENS = ["is", "the", "man", "happy", "?"]
 Z = [-0.6286, -0.8024, -0.0144, 1.7015, -0.256]
 
@@ -109,7 +111,7 @@ def test_rows_keep_apart() -> None:
 
 
 def test_the_tokens_stand_under_the_pictures_in_their_colours() -> None:
-    figure = draw_figure([make_row()], width=900)
+    figure = draw_figure([make_row()], 900, look=BARE)
     _, top, side = squares(figure, 4)[0]
     text = figure.crop((0, top + side, figure.width, figure.height))
     for z in Z:
@@ -118,9 +120,9 @@ def test_the_tokens_stand_under_the_pictures_in_their_colours() -> None:
 
 def test_only_a_wrong_answer_is_marked() -> None:
     plain: dict[str, Any] = {"tokens": ["?"], "z": [0.0]}
-    right = draw_figure([make_row(**plain)], width=900)
-    unknown = draw_figure([make_row(**plain, ground_truth="")], width=900)
-    wrong = draw_figure([make_row(**plain, predicted="no")], width=900)
+    right = draw_figure([make_row(**plain)], 900, look=BARE)
+    unknown = draw_figure([make_row(**plain, ground_truth="")], 900, look=BARE)
+    wrong = draw_figure([make_row(**plain, predicted="no")], 900, look=BARE)
     _, top, side = squares(right, 4)[0]
     share = [
         ink_share(figure.crop((0, top + side, figure.width, figure.height)), WRONG_INK)

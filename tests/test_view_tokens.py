@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hvx.view import fonts
+from hvx.view.canvas import Box, PixelCanvas
 from hvx.view.tokens import (
     HIGH,
     LOW,
@@ -20,12 +22,10 @@ from hvx.view.tokens import (
     VALUE_INK,
     WHITE,
     WRONG_INK,
-    Box,
     Panel,
     TextSizes,
     chip_colour,
     contrast,
-    font,
     ink_on,
     lay_out,
     paint,
@@ -72,10 +72,10 @@ def assert_in_order(panel: Panel) -> None:
     for a, b in combinations(boxes(panel), 2):
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
     for chip in panel.chips:
-        fonts = [font(size) for size in (panel.sizes.token, panel.sizes.value, panel.sizes.printed)]
-        assert max(map(fonts[0].getlength, chip.lines)) <= chip.box[2] - chip.box[0]
-        assert fonts[1].getlength(chip.value) <= chip.value_box[2] - chip.value_box[0]
-        assert fonts[2].getlength(chip.printed) <= chip.printed_box[2] - chip.printed_box[0]
+        sizes = panel.sizes
+        assert max(fonts.width(line, sizes.token) for line in chip.lines) <= chip.box[2] - chip.box[0]
+        assert fonts.width(chip.value, sizes.value) <= chip.value_box[2] - chip.value_box[0]
+        assert fonts.width(chip.printed, sizes.printed) <= chip.printed_box[2] - chip.printed_box[0]
 
 
 def paper_rows() -> list[dict[str, object]]:
@@ -135,7 +135,7 @@ def test_a_printed_score_stands_in_brackets_right_under_the_tokens_own() -> None
 def test_a_printed_score_is_drawn_in_its_place_and_ink() -> None:
     panel = panel_of(["umbrella", "it"], [0.5, -1.25], printed=[-0.256, None])
     picture = Image.new("RGB", (panel.width, panel.height), WHITE)
-    paint(panel, picture, 0, 0)
+    paint(panel, PixelCanvas(picture), 0, 0)
     colours = picture.crop(panel.chips[0].printed_box).getcolors()
     assert colours is not None
     assert PRINTED_INK in {colour for _, colour in colours}
@@ -213,7 +213,7 @@ def test_a_wrong_answer_bears_a_cross_before_it_and_another_colour() -> None:
 def test_the_cross_is_drawn_as_two_slanted_lines() -> None:
     panel = panel_of(["a"], [0.0], "tie", "scarf")
     picture = Image.new("RGB", (panel.width, panel.height), WHITE)
-    paint(panel, picture, 0, 0)
+    paint(panel, PixelCanvas(picture), 0, 0)
     assert panel.answer.cross is not None
     ink = np.asarray(picture.crop(panel.answer.cross).convert("L"), np.float64) < 128
     middle, end = ink.shape[0] // 2, ink.shape[0] - 2
@@ -275,7 +275,7 @@ def test_wrapping_keeps_every_word_and_the_width() -> None:
     text = "red and blue (red and blue) incomprehensibilities"
     lines = wrap(text, 20, 110)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert all(font(20).getlength(line) <= 110 for line in lines)
+    assert all(fonts.width(line, 20) <= 110 for line in lines)
     assert lines[0] == "red and"
 
 
@@ -303,6 +303,6 @@ def test_painting_stays_inside_the_panel(tokens: list[str], width: int) -> None:
     printed: list[float | None] = [-0.1234] * len(tokens)
     panel = panel_of(tokens, [0.5] * len(tokens), "tie", "scarf", width, printed)
     picture = Image.new("RGB", (width + 40, panel.height + 40), WHITE)
-    paint(panel, picture, 20, 20)
+    paint(panel, PixelCanvas(picture), 20, 20)
     picture.paste(WHITE, (20, 20, 20 + width, 20 + panel.height))
     assert picture.getcolors() == [(picture.width * picture.height, WHITE)]

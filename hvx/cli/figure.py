@@ -3,58 +3,102 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from hvx.cli.common import PATH, common, seed_option
 from hvx.cli.explain import SOME_FAILED
+from hvx.cli.look import Asked, look_options, say_undrawn
+
+if TYPE_CHECKING:
+    from hvx.choose import Order
 
 
 @click.command()
 @click.argument("run", type=PATH)
 @click.option(
-    "-o", "--output", required=True, type=PATH, metavar="FILE.png|FOLDER",
+    "-o", "--output", required=True, type=PATH, metavar="FILE.png|FILE.pdf|FOLDER",
     help="Where the figure goes; a folder gets all figures that the config's picks name.",
 )  # fmt: skip
-@click.option("--rows", type=click.IntRange(min=1), show_default="3", help="Rows, chosen at random.")
+@click.option("--rows", type=click.IntRange(min=1), show_default="3", help="How many rows.")
 @click.option(
     "--id", "ids", multiple=True, type=int, help="Draw this question_id; repeatable, in this order."
 )
-@click.option("--width", default=1200, show_default=True, type=click.IntRange(min=300), help="Pixels across.")
+@click.option(
+    "--answer-type", "answer_types", multiple=True, help="Draw only answers of this type; repeatable."
+)
+@click.option(
+    "--question-type", "question_types", multiple=True, help="Draw only questions of this type; repeatable."
+)
+@click.option("--only", type=click.Choice(["right", "wrong"]), help="Draw only right, or only wrong answers.")
+@click.option(
+    "--by", "order", type=click.Choice(["random", "agreement", "disagreement"]), show_default="random",
+    help="Choose rows by lot, or those whose heat map agrees most, or least, with the attention.",
+)  # fmt: skip
+@click.option("--top-answers", is_flag=True, help="Add a column with the five likeliest answers as bars.")
+@look_options
 @seed_option
 @common
-def figure(run: Path, output: Path, rows: int | None, ids: tuple[int, ...], width: int, seed: int) -> None:
+def figure(
+    run: Path,
+    output: Path,
+    rows: int | None,
+    ids: tuple[int, ...],
+    answer_types: tuple[str, ...],
+    question_types: tuple[str, ...],
+    only: str | None,
+    order: str | None,
+    top_answers: bool,
+    asked: Asked,
+    seed: int,
+) -> None:
     """Draw explanations of RUN as in the paper's Figures 2-5.
 
     Under each row stand the question's tokens, from blue (low) to red (high z), and the answer as
     "predicted (ground truth)", marked where it is wrong. Under a token's z stands, in brackets, the one
     that a paper prints, where the config's picks (explain.pick) give it.
 
+    A PNG is one picture however many rows it has; a PDF goes on over pages.
+
     Exit status 3 says that questions picked for a figure could not be explained and are missing from it.
 
     \b
     Example:
       hvx figure runs/daquar -o figure.png --rows 4 --seed 1
+      hvx figure runs/daquar -o wrong.pdf --only wrong --by disagreement --style colour --outline
+      hvx figure runs/daquar -o print.png --id 17 --inches 7 --dpi 300
       hvx figure runs/paper_figures -o figures/
     """
+    from hvx.choose import Choice, choose
     from hvx.errors import HvxError
     from hvx.store.reader import RunReader
-    from hvx.view.run import choose_rows, write_figure, write_picked_figures
+    from hvx.view.run import write_figure, write_picked_figures
+    from hvx.view.sheet import check_suffix
 
+    by_rule = bool(rows or answer_types or question_types or only or order)
+    if by_rule and ids:
+        raise HvxError(f"--id {ids[0]}: goes with no other choice of rows; leave out one or the other")
     to_folder = output.is_dir() or not output.suffix
-    if to_folder and (rows or ids):
+    if to_folder and (by_rule or ids):
         raise HvxError(
-            f"{output}: a folder gets the figures that explain.pick names; --rows and --id need FILE.png"
+            f"{output}: a folder gets the figures that explain.pick names; "
+            "a choice of rows needs FILE.png or FILE.pdf"
         )
-    if not to_folder and output.suffix.lower() != ".png":
-        raise HvxError(f"{output}: a figure is written as .png")
+    if not to_folder:
+        check_suffix(output)
+    width, look, paper = asked.pixels, asked.look(top_answers), asked.paper
     reader = RunReader(run)
     if not to_folder:
-        chosen = choose_rows(reader, rows or 3, list(ids), seed)
-        write_figure(reader, chosen, output, width)
+        right = None if only is None else only == "right"
+        by = cast("Order", order or "random")
+        wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
+        chosen = choose(reader, wanted)
+        say_undrawn(write_figure(reader, chosen, output, width, look, paper))
         click.echo(f"{output}: {len(chosen)} explanations")
         return
-    drawn = write_picked_figures(reader, output, width)
+    drawn = write_picked_figures(reader, output, width, look, paper)
+    say_undrawn(drawn.undrawn)
     for path, count in drawn.files.items():
         click.echo(f"{path}: {count} explanations")
     for line in drawn.missing:

@@ -26,7 +26,7 @@ _DESCRIBED = {"identity": dict, "image": dict, "images": str}
 class Item:
     """One explanation: attention (G, S, S), heatmap (H, W), token_z as long as tokens.
 
-    G is 0 of a model without attention.
+    G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     """
 
     question_id: int
@@ -36,6 +36,9 @@ class Item:
     answer: str
     ground_truth: str
     question_type: str
+    answer_type: str
+    probability: float
+    top_answers: tuple[tuple[str, float], ...]
     tokens: list[str]
     token_z: list[float]
     attention: np.ndarray
@@ -124,6 +127,7 @@ class RunReader:
             return str(file[name].asstr()[number])
 
         length = int(file["length"][number])
+        top = [str(answer) for answer in file["top_answers"].asstr()[number]]
         photo = Path(text("image_path"))
         if photo.is_absolute() or ".." in photo.parts:
             raise HvxError(f"{self.path}: image_path: '{photo}' leads out of the images' folder")
@@ -135,6 +139,9 @@ class RunReader:
             answer=text("answer"),
             ground_truth=text("ground_truth"),
             question_type=text("question_type"),
+            answer_type=text("answer_type"),
+            probability=float(file["probability"][number]),
+            top_answers=tuple(zip(top, file["top_probabilities"][number].tolist(), strict=True)),
             tokens=[str(token) for token in file["tokens"].asstr()[number][:length]],
             token_z=file["token_z"][number][:length].tolist(),
             attention=file["attention"][number] if self.glimpses else np.zeros((0, 1, 1), np.float32),

@@ -1,17 +1,23 @@
-"""The grid of the paper's Figures 2 to 5: photograph, attention maps, heat map, question, answer."""
+"""The grid of the paper's Figures 2 to 5: photograph, attention maps, heat map, question, answer.
+
+A figure is a column of strips: its heading, a strip for each row, its foot. Each is drawn by itself, so that
+a figure of any number of rows can be written without ever being held whole (``hvx.view.sheet``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from hvx.errors import HvxError
-from hvx.view.heat import fit, shade
+from hvx.view import legend
+from hvx.view.canvas import Canvas, PixelCanvas
+from hvx.view.heat import Style, fit, outline, overlay
 from hvx.view.tokens import BLACK, PRINTED_INK, WHITE, TextSizes, lay_out, line_height, paint, wrap, write
 
 SMALLEST_SQUARE = 48
@@ -36,6 +42,7 @@ class FigureRow:
         ground_truth: the right answer, "" where unknown.
         printed: what a paper prints as each token's z-score, None where it prints none; None as a
             whole: the question is in no paper.
+        top_answers: the likeliest answers with their probabilities, the likeliest first.
     """
 
     photo: Image.Image
@@ -46,11 +53,52 @@ class FigureRow:
     predicted: str
     ground_truth: str
     printed: list[float | None] | None = None
+    top_answers: tuple[tuple[str, float], ...] = ()
 
     @property
     def shows_printed(self) -> bool:
         """Whether any token has a printed z-score beside its own."""
         return any(z is not None for z in self.printed or ())
+
+    def texts(self) -> Iterator[str]:
+        """All that a figure writes of it in words."""
+        return chain(
+            self.tokens, (self.predicted, self.ground_truth), (answer for answer, _ in self.top_answers)
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a figure shows its rows.
+
+    Attributes:
+        style: how maps lie on the photograph.
+        outline: draw a line around what is above the heat map's mean + 2 standard deviations.
+        top_answers: a column with the likeliest answers as bars.
+        legend: the scale of the tokens' colours under the last row.
+    """
+
+    style: Style = "brightness"
+    outline: bool = False
+    top_answers: bool = False
+    legend: bool = True
+
+
+AS_IN_THE_PAPER = Look()
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A part of a figure, as wide as it is; ``draw`` is told at which height it stands on the canvas."""
+
+    height: int
+    draw: Callable[[Canvas, int], None]
+
+    def picture(self, width: int) -> Image.Image:
+        """The strip by itself, on white."""
+        made = Image.new("RGB", (width, self.height), WHITE)
+        self.draw(PixelCanvas(made), 0)
+        return made
 
 
 @dataclass(frozen=True)
@@ -88,8 +136,120 @@ class _Grid:
         return max(16, self.width // 40)
 
 
-def draw_figure(rows: Sequence[FigureRow], width: int = 1200, title: str | None = None) -> Image.Image:
-    """The paper's figure of some questions, a row each.
+class Figure:
+    """The strips of a figure.
+
+    Args:
+        width: of the figure in pixels.
+        glimpses: attention maps of the row that has the most; a row of fewer leaves their places empty.
+        look: how it shows its rows.
+        title: a line above the column names.
+        printed: whether any row has z-scores printed in a paper, which a note above then explains.
+
+    Raises:
+        HvxError: a width in which the pictures would be too small to see.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        glimpses: int,
+        look: Look = AS_IN_THE_PAPER,
+        title: str | None = None,
+        printed: bool = False,
+    ) -> None:
+        names = column_names(glimpses) + (["Likeliest answers"] if look.top_answers else [])
+        self._grid = _make_grid(width, len(names))
+        self._sizes = TextSizes.for_width(width)
+        self._names, self._proposed = names, glimpses + 1
+        self._title, self._note, self._look = title, PRINTED_NOTE if printed else None, look
+
+    @property
+    def width(self) -> int:
+        return self._grid.width
+
+    @property
+    def side(self) -> int:
+        """Of the pictures, in pixels."""
+        return self._grid.side
+
+    def strips(self, rows: Iterable[FigureRow]) -> Iterator[Strip]:
+        """The whole figure from top to bottom; each row is asked for as its strip is."""
+        yield self.heading()
+        for place, row in enumerate(rows):
+            if place:
+                yield self.gap()
+            yield self.row(row)
+        yield self.foot()
+
+    def heading(self) -> Strip:
+        """The title, the note and the column names, with the margin above and the gap below them."""
+        grid, sizes = self._grid, self._sizes
+        parts = [(self._title, round(sizes.token * 1.25), BLACK), (self._note, sizes.value, PRINTED_INK)]
+        above = [(wrap(text, size, grid.inner_width), size, ink) for text, size, ink in parts if text]
+        name_lines = [wrap(name, sizes.token, grid.side) for name in self._names]
+        names_top = grid.margin + sum(len(lines) * line_height(size) + grid.gap for lines, size, _ in above)
+        height = names_top + max(map(len, name_lines)) * line_height(sizes.token) + grid.gap
+
+        def draw(canvas: Canvas, top: int) -> None:
+            at = top + grid.margin
+            for lines, size, ink in above:
+                write(canvas, lines, (grid.width / 2, at), size, ink)
+                at += len(lines) * line_height(size) + grid.gap
+            for column, lines in enumerate(name_lines):
+                at = top + height - grid.gap - len(lines) * line_height(sizes.token)
+                write(canvas, lines, (grid.left(column) + grid.side / 2, at), sizes.token, BLACK)
+
+        return Strip(height, draw)
+
+    def row(self, row: FigureRow) -> Strip:
+        """One row's pictures with the text under them."""
+        grid, sizes = self._grid, self._sizes
+        answer = (row.predicted, row.ground_truth)
+        panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes, row.printed)
+        panel_top = grid.side + grid.gap
+
+        def draw(canvas: Canvas, top: int) -> None:
+            canvas.picture(fit(row.photo, grid.side), grid.left(0), top)
+            for column, map in enumerate(row.attention, start=1):
+                canvas.picture(self._over(row, map), grid.left(column), top)
+            left = grid.left(self._proposed)
+            canvas.picture(self._over(row, row.heatmap), left, top)
+            if self._look.outline:
+                legend.draw_outline(canvas, outline(row.heatmap, grid.side), left, top, grid.side)
+            if self._look.top_answers:
+                box = (grid.left(self._proposed + 1), top, grid.left(self._proposed + 1) + grid.side, 0)
+                legend.draw_answers(canvas, row.top_answers, box[:3], sizes)
+            paint(panel, canvas, grid.left(0), top + panel_top)
+
+        return Strip(panel_top + panel.height, draw)
+
+    def gap(self) -> Strip:
+        """What keeps two rows apart."""
+        return Strip(self._grid.row_gap, _draw_nothing)
+
+    def foot(self) -> Strip:
+        """The scale of the tokens' colours, and that of the maps' where they have one; the margin below."""
+        grid, sizes = self._grid, self._sizes
+        if not self._look.legend:
+            return Strip(grid.margin, _draw_nothing)
+        shown = legend.scales(self._look.style, self._look.outline)
+        placed, height = legend.place_scales(shown, grid.inner_width, sizes)
+
+        def draw(canvas: Canvas, top: int) -> None:
+            for scale, left, below in placed:
+                legend.draw_scale(canvas, scale, grid.left(0) + left, top + grid.row_gap + below, sizes)
+
+        return Strip(grid.row_gap + height + grid.margin, draw)
+
+    def _over(self, row: FigureRow, map: NDArray[np.floating]) -> Image.Image:
+        return overlay(row.photo, map, self._grid.side, self._look.style)
+
+
+def draw_figure(
+    rows: Sequence[FigureRow], width: int = 1200, title: str | None = None, look: Look = AS_IN_THE_PAPER
+) -> Image.Image:
+    """The paper's figure of some questions, a row each, as one picture in memory.
 
     A row of fewer glimpses than another leaves its place in their columns empty.
 
@@ -97,6 +257,7 @@ def draw_figure(rows: Sequence[FigureRow], width: int = 1200, title: str | None 
         rows: at least one.
         width: of the figure in pixels; its height follows from the rows.
         title: a line above the column names.
+        look: how it shows its rows.
 
     Returns:
         An RGB picture on white.
@@ -106,18 +267,13 @@ def draw_figure(rows: Sequence[FigureRow], width: int = 1200, title: str | None 
     """
     if not rows:
         raise HvxError("a figure needs at least one row")
-    glimpses = max(len(row.attention) for row in rows)
-    grid = _make_grid(width, columns=glimpses + 2)
-    parts = [_draw_row(row, grid) for row in rows]
-    note = PRINTED_NOTE if any(row.shows_printed for row in rows) else None
-    heading = _draw_heading(grid, column_names(glimpses), title, note)
-    height = heading.height + sum(part.height + grid.row_gap for part in parts) - grid.row_gap + grid.margin
-    figure = Image.new("RGB", (width, height), WHITE)
-    figure.paste(heading, (0, 0))
-    top = heading.height
-    for part in parts:
-        figure.paste(part, (0, top))
-        top += part.height + grid.row_gap
+    glimpses, printed = max(len(row.attention) for row in rows), any(row.shows_printed for row in rows)
+    strips = list(Figure(width, glimpses, look, title, printed).strips(rows))
+    figure = Image.new("RGB", (width, sum(strip.height for strip in strips)), WHITE)
+    top = 0
+    for strip in strips:
+        figure.paste(strip.picture(width), (0, top))
+        top += strip.height
     return figure
 
 
@@ -139,37 +295,6 @@ def _make_grid(width: int, columns: int) -> _Grid:
     return grid
 
 
-def _draw_row(row: FigureRow, grid: _Grid) -> Image.Image:
-    """One row's pictures with the text under them, as wide as the figure."""
-    sizes = TextSizes.for_width(grid.width)
-    answer = (row.predicted, row.ground_truth)
-    panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes, row.printed)
-    panel_top = grid.side + grid.gap
-    picture = Image.new("RGB", (grid.width, panel_top + panel.height), WHITE)
-    squares = [fit(row.photo, grid.side)]
-    squares += [shade(row.photo, glimpse, grid.side) for glimpse in row.attention]
-    for column, square in enumerate(squares):
-        picture.paste(square, (grid.left(column), 0))
-    picture.paste(shade(row.photo, row.heatmap, grid.side), (grid.left(grid.columns - 1), 0))
-    paint(panel, picture, grid.left(0), panel_top)
-    return picture
-
-
-def _draw_heading(grid: _Grid, names: list[str], title: str | None, note: str | None) -> Image.Image:
-    """The title, the note and the column names, with the margin above and the gap below them."""
-    sizes = TextSizes.for_width(grid.width)
-    parts = [(title, round(sizes.token * 1.25), BLACK), (note, sizes.value, PRINTED_INK)]
-    above = [(wrap(text, size, grid.inner_width), size, ink) for text, size, ink in parts if text]
-    name_lines = [wrap(name, sizes.token, grid.side) for name in names]
-    names_top = grid.margin + sum(len(lines) * line_height(size) + grid.gap for lines, size, _ in above)
-    height = names_top + max(map(len, name_lines)) * line_height(sizes.token) + grid.gap
-    picture = Image.new("RGB", (grid.width, height), WHITE)
-    draw = ImageDraw.Draw(picture)
-    top = grid.margin
-    for lines, size, ink in above:
-        write(draw, lines, (grid.width / 2, top), size, ink)
-        top += len(lines) * line_height(size) + grid.gap
-    for column, lines in enumerate(name_lines):
-        top = height - grid.gap - len(lines) * line_height(sizes.token)
-        write(draw, lines, (grid.left(column) + grid.side / 2, top), sizes.token, BLACK)
-    return picture
+def _draw_nothing(canvas: Canvas, top: int) -> None:
+    """A strip that stays white."""
+    del canvas, top

@@ -1,7 +1,11 @@
-"""Laying an attention map or a heat map over a photograph, by the photograph's brightness."""
+"""Laying an attention map or a heat map over a photograph, by the photograph's brightness or in colour."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Literal
+
+import contourpy
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -26,9 +30,24 @@ FLOOR_BRIGHTNESS = 0.3
 FLOOR_SATURATION = 0.4
 """Saturation of what is not attended at all: colour, too, draws the eye to what is."""
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+COLOURS = "inferno"
+"""Matplotlib's name of the colour style's scale: even steps, dark to light, safe for the colour-blind."""
+
+FLOOR_TINT, TINT = 0.3, 0.75
+"""Opacity of the colours where nothing is attended, and at a peak."""
+
+DEVIATIONS = 2
+"""The paper's "two standard deviation threshold"."""
+
+LEAST_ISLAND = 0.0025
+"""The share of the picture's area that an outline encloses at least: a square of a twentieth of its side.
+Pixel gradients are speckled, and a thousand dots hide the photograph."""
 
 Map = NDArray[np.float64]
+Style = Literal["brightness", "colour"]
+STYLES: tuple[Style, ...] = ("brightness", "colour")
+
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def fit(photo: Image.Image, size: int) -> Image.Image:
@@ -36,8 +55,13 @@ def fit(photo: Image.Image, size: int) -> Image.Image:
     return photo.resize((size, size), Image.Resampling.BICUBIC)
 
 
+def overlay(photo: Image.Image, map: NDArray[np.floating], size: int, style: Style) -> Image.Image:
+    """A photograph under a map in one of the styles; see ``shade`` and ``tint``."""
+    return (shade if style == "brightness" else tint)(photo, map, size)
+
+
 def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
-    """A photograph whose attended regions are bright and whose rest is dim.
+    """A photograph whose attended regions are bright and whose rest is dim, as in the paper.
 
     Args:
         photo: the square RGB crop that the network saw, at any resolution.
@@ -54,6 +78,48 @@ def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Ima
     coloured = grey + (pixels - grey) * (FLOOR_SATURATION + (1 - FLOOR_SATURATION) * weight)
     shaded = coloured * (FLOOR_BRIGHTNESS + (1 - FLOOR_BRIGHTNESS) * weight)
     return Image.fromarray(shaded.round().clip(0, 255).astype(np.uint8))
+
+
+def tint(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
+    """A photograph in grey under a map's colours, from dark violet (low) to pale yellow (a peak).
+
+    Arguments and result as of ``shade``; a constant map lies on the photograph in its lowest colour.
+    """
+    heat = warmth(enlarge(map, size))
+    grey = (np.asarray(fit(photo, size), np.float64) @ _LUMA)[:, :, None]
+    opacity = (FLOOR_TINT + (TINT - FLOOR_TINT) * heat)[:, :, None]
+    tinted = (1 - opacity) * grey + opacity * colour_scale()[(255 * heat).round().astype(int)]
+    return Image.fromarray(tinted.round().clip(0, 255).astype(np.uint8))
+
+
+def outline(map: NDArray[np.floating], size: int) -> list[NDArray[np.float64]]:
+    """Lines around what lies above the map's mean + 2 standard deviations.
+
+    The threshold is taken of the map as it is drawn, smoothed and at the picture's size: of the single
+    pixels of a heat map it would enclose speckles.
+
+    Returns:
+        Closed lines: points (n, 2), x and y in pixels from the picture's corner. None around less than
+        ``LEAST_ISLAND`` of the picture, and none of a constant map.
+    """
+    drawn = enlarge(map, size)
+    threshold = drawn.mean() + DEVIATIONS * drawn.std(ddof=1)
+    if not threshold < drawn.max():
+        return []
+    # With a rim below the threshold, regions at the edge are closed along it.
+    rimmed = np.pad(drawn, 1, constant_values=min(0, threshold - 1))
+    place = np.clip(np.arange(-1, size + 1) + 0.5, 0, size)
+    generator = contourpy.contour_generator(place, place, rimmed, line_type=contourpy.LineType.Separate)
+    lines = [np.asarray(line, np.float64) for line in generator.lines(threshold)]
+    return [line for line in lines if _area(line) >= LEAST_ISLAND * size**2]
+
+
+@lru_cache
+def colour_scale() -> Map:
+    """The colour style's scale: RGB (256, 3), 0 to 255."""
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[COLOURS](np.arange(256))[:, :3] * 255, np.float64)
 
 
 def enlarge(map: NDArray[np.floating], size: int) -> Map:
@@ -83,14 +149,38 @@ def emphasis(map: Map) -> Map:
     Returns:
         (H, W) in [0, 1].
     """
+    place, strength = _standing(map)
+    return np.asarray(1 - strength * (1 - place), np.float64)
+
+
+def warmth(map: Map) -> Map:
+    """How warm each pixel is in the colour style: s·t^γ, with s and t as in ``emphasis``.
+
+    Args:
+        map: (H, W), nowhere negative.
+
+    Returns:
+        (H, W) in [0, 1]: 1 at a lone peak, 0 all over a constant map.
+    """
+    place, strength = _standing(map)
+    return place * strength
+
+
+def _standing(map: Map) -> tuple[Map, float]:
+    """t^γ of each pixel, and s, of ``emphasis``."""
     base = min(np.median(map), map.mean())
     count = max(1, round(PEAK_AREA * map.size))
     rise = np.partition(map, -count, axis=None)[-count:].mean() - base
     if not rise > 0:
-        return np.ones_like(map)
-    strength = rise / (rise + HALF_CONTRAST * base)
+        return np.zeros_like(map), 0.0
     place = ((map - base) / rise).clip(0, 1)
-    return np.asarray(1 - strength * (1 - place**GAMMA), np.float64)
+    return np.asarray(place**GAMMA, np.float64), float(rise / (rise + HALF_CONTRAST * base))
+
+
+def _area(line: Map) -> float:
+    """Enclosed by a closed line of points (n, 2)."""
+    (x, y), (next_x, next_y) = line.T, np.roll(line, -1, axis=0).T
+    return abs(float(np.sum(x * next_y - next_x * y))) / 2
 
 
 def _stretch(map: Map, width: int) -> Map:

@@ -8,40 +8,25 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
-import numpy as np
-
 from hvx.config import ImageConfig, PickConfig, checked
 from hvx.data.images import crop_photo, open_photo
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.progress import bar
 from hvx.store.reader import RunReader
-from hvx.view.figure import FigureRow, draw_figure
+from hvx.view.figure import AS_IN_THE_PAPER, Figure, FigureRow, Look
+from hvx.view.sheet import SCREEN, Paper, write_sheet
 
 _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class PickedFigures:
-    """The figures drawn of a run's picks: rows in each file, and a line for each row that is missing."""
+    """The figures drawn of a run's picks: rows in each file, a line for each row that is missing, and the
+    characters that no font has."""
 
     files: dict[Path, int]
     missing: list[str]
-
-
-def choose_rows(reader: RunReader, count: int, ids: list[int], seed: int) -> list[int]:
-    """Numbers of the items to draw: those of ``ids`` in their order, or ``count`` at random.
-
-    Raises:
-        HvxError: a question that the run does not hold.
-    """
-    if not ids:
-        rng = np.random.default_rng(seed)
-        return [int(number) for number in rng.permutation(len(reader))[:count]]
-    numbers = _numbers(reader)
-    for question_id in ids:
-        if question_id not in numbers:
-            raise HvxError(f"{reader.path}: holds no explanation of question_id {question_id}")
-    return [numbers[question_id] for question_id in ids]
+    undrawn: str
 
 
 def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | None = None) -> FigureRow:
@@ -63,6 +48,7 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         item.answer,
         item.ground_truth,
         printed_beside(item.tokens, pick) if pick else None,
+        tuple((answer, share) for answer, share in item.top_answers if answer),
     )
 
 
@@ -100,39 +86,55 @@ def run_picks(reader: RunReader) -> list[tuple[PickConfig, int]]:
     return picks
 
 
-def write_figure(reader: RunReader, numbers: list[int], output: Path, width: int) -> None:
-    """Draw items of a run as in the paper's Figures 2-5 and write the picture.
+def write_figure(
+    reader: RunReader,
+    numbers: list[int],
+    output: Path,
+    width: int,
+    look: Look = AS_IN_THE_PAPER,
+    paper: Paper = SCREEN,
+) -> str:
+    """Draw items of a run as in the paper's Figures 2-5 and write the figure, PNG or PDF by its name.
 
-    Where the run's picks say which z-scores are printed for an item, they stand beside its own.
+    Memory holds a few rows at a time, however many there are. Where the run's picks say which z-scores are
+    printed for an item, they stand beside its own.
+
+    Returns:
+        The characters that no font at hand has, which stand as boxes.
 
     Raises:
         HvxError: the file cannot be written, or a photograph is no longer where the run found it.
     """
     picks = {question_id: pick for pick, question_id in reversed(run_picks(reader))}
     ids = reader.column("question_id")
-    _write(reader, [(number, picks.get(int(ids[number]))) for number in numbers], output, width)
+    chosen = [(number, picks.get(int(ids[number]))) for number in numbers]
+    return _write(reader, chosen, output, width, look, paper)
 
 
-def write_picked_figures(reader: RunReader, folder: Path, width: int) -> PickedFigures:
-    """Draw each figure that the run's picks name into ``folder``, its rows in the picks' order.
+def write_picked_figures(
+    reader: RunReader, folder: Path, width: int, look: Look = AS_IN_THE_PAPER, paper: Paper = SCREEN
+) -> PickedFigures:
+    """Draw each figure that the run's picks name into ``folder`` as PNG, its rows in the picks' order.
 
     A pick that the run could not explain is left out, and so is a figure without rows.
 
     Raises:
         HvxError: the run was made without picks; else see ``write_figure``.
     """
-    picks, numbers = run_picks(reader), _numbers(reader)
+    picks = run_picks(reader)
+    numbers = {int(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
     if not picks:
         raise HvxError(
             f"{folder}: a folder is for the figures that explain.pick names, and {reader.path} was explained "
             "without picks; give FILE.png"
         )
     files: dict[Path, int] = {}
+    undrawn = ""
     for figure in dict.fromkeys(pick.figure for pick, _ in picks):
         rows = [(numbers[q], pick) for pick, q in picks if pick.figure == figure and q in numbers]
         if rows:
-            path = folder / f"{figure}.png"
-            _write(reader, rows, path, width, _FIGURE_NUMBER.sub("Figure ", figure))
+            path, title = folder / f"{figure}.png", _FIGURE_NUMBER.sub("Figure ", figure)
+            undrawn += _write(reader, rows, path, width, look, paper, title)
             files[path] = len(rows)
     missing = [
         f"{pick.figure}: no row for {pick.question!r:.200}: question_id {question_id} could not be "
@@ -140,7 +142,7 @@ def write_picked_figures(reader: RunReader, folder: Path, width: int) -> PickedF
         for pick, question_id in picks
         if question_id not in numbers
     ]
-    return PickedFigures(files, missing)
+    return PickedFigures(files, missing, "".join(sorted(set(undrawn))))
 
 
 def _write(
@@ -148,20 +150,13 @@ def _write(
     chosen: Sequence[tuple[int, PickConfig | None]],
     output: Path,
     width: int,
+    look: Look,
+    paper: Paper,
     title: str | None = None,
-) -> None:
-    size = _photo_size(reader, width)
-    picture = draw_figure([figure_row(reader, number, size, pick) for number, pick in chosen], width, title)
-    with whole_file(output) as part:
-        picture.save(part, format="PNG")
-
-
-def _numbers(reader: RunReader) -> dict[int, int]:
-    """Numbers of the items by question_id."""
-    return {int(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
-
-
-def _photo_size(reader: RunReader, width: int) -> int:
-    """A column's width, but no less than the network's input."""
-    columns = 2 + reader.glimpses
-    return max(width // columns, reader.heatmap_size[0])
+) -> str:
+    printed = any(z is not None for _, pick in chosen if pick for z in pick.printed_z)
+    figure = Figure(width, reader.glimpses, look, title, printed)
+    # A column's width, but no less than the network's input.
+    size = max(figure.side, reader.heatmap_size[0])
+    rows = (figure_row(reader, number, size, pick) for number, pick in bar(chosen, "drawing", "row"))
+    return write_sheet(output, figure, rows, paper)

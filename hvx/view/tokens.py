@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
-from PIL import Image, ImageDraw, ImageFont
-
-RGB = tuple[int, int, int]
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+from hvx.view import fonts
+from hvx.view.canvas import RGB, Box, Canvas
 
 Z_LIMIT = 2.0
 """Tokens at or beyond ±2 have the scale's end colours, so that one z has one colour in all figures."""
@@ -24,9 +20,6 @@ VALUE_INK, PRINTED_INK, WRONG_INK = (64, 64, 64), (96, 96, 96), (178, 24, 43)
 
 SMALLEST_TEXT = 10
 """Pixels; the built-in font blurs below."""
-
-_SUPERSAMPLING = 4
-"""Rounded corners and slanted lines are drawn so many times larger, then scaled down to be smooth."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +102,28 @@ def lay_out(
     return Panel(width, max(chips_height, placed.box[3]), sizes, chips, placed)
 
 
-def paint(panel: Panel, picture: Image.Image, left: int, top: int) -> None:
-    """Draws a panel into an RGB picture, its upper left corner at (left, top)."""
-    draw, sizes = ImageDraw.Draw(picture), panel.sizes
+def paint(panel: Panel, canvas: Canvas, left: int, top: int) -> None:
+    """Draws a panel, its upper left corner at (left, top)."""
+    sizes = panel.sizes
     for chip in panel.chips:
         x0, y0, x1, _ = box = _moved(chip.box, left, top)
-        _paint_chip(picture, box, chip.fill, radius=sizes.token // 4)
-        write(draw, chip.lines, ((x0 + x1) / 2, y0 + _padding(sizes)), sizes.token, chip.ink)
+        canvas.rectangle(box, chip.fill, radius=sizes.token // 4)
+        write(canvas, chip.lines, ((x0 + x1) / 2, y0 + _padding(sizes)), sizes.token, chip.ink)
         x0, y0, x1, _ = _moved(chip.value_box, left, top)
-        write(draw, (chip.value,), ((x0 + x1) / 2, y0), sizes.value, VALUE_INK)
+        write(canvas, (chip.value,), ((x0 + x1) / 2, y0), sizes.value, VALUE_INK)
         x0, y0, x1, _ = _moved(chip.printed_box, left, top)
-        write(draw, (chip.printed,), ((x0 + x1) / 2, y0), sizes.printed, PRINTED_INK)
+        write(canvas, (chip.printed,), ((x0 + x1) / 2, y0), sizes.printed, PRINTED_INK)
     x0, y0, x1, _ = _moved(panel.answer.box, left, top)
-    write(draw, panel.answer.lines, ((x0 + x1) / 2, y0), sizes.token, panel.answer.ink)
+    write(canvas, panel.answer.lines, ((x0 + x1) / 2, y0), sizes.token, panel.answer.ink)
     if panel.answer.cross:
-        _paint_cross(picture, _moved(panel.answer.cross, left, top), panel.answer.ink)
+        _paint_cross(canvas, _moved(panel.answer.cross, left, top), panel.answer.ink)
+
+
+def is_right(predicted: str, ground_truth: str) -> bool | None:
+    """Whether an answer is the ground truth, but for case and outer spaces; None where that is unknown."""
+    if not ground_truth:
+        return None
+    return ground_truth.strip().casefold() == predicted.strip().casefold()
 
 
 def value_text(z: float) -> str:
@@ -153,43 +153,45 @@ def contrast(one: RGB, other: RGB) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@lru_cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that comes with Pillow, so that figures look alike on every machine."""
-    loaded = ImageFont.load_default(size)
-    assert isinstance(loaded, ImageFont.FreeTypeFont)
-    return loaded
-
-
 def line_height(size: int) -> int:
     """Pixels from one line of text to the next."""
-    return sum(font(size).getmetrics())
+    return sum(fonts.PILLOWS.at(size).getmetrics())
 
 
 def wrap(text: str, size: int, width: float) -> tuple[str, ...]:
-    """Text in lines no wider than ``width`` pixels; a word that is wider by itself is broken."""
-    measure = font(size).getlength
+    """Lines of text no wider than ``width``; a word that is wider alone is broken between its characters."""
     lines = [""]
     for word in text.split():
         joined = f"{lines[-1]} {word}".lstrip()
-        if measure(joined) <= width:
+        if fonts.width(joined, size) <= width:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
-        for character in word:
-            if lines[-1] and measure(lines[-1] + character) > width:
+        for cluster in fonts.clusters(word):
+            if lines[-1] and fonts.width(lines[-1] + cluster, size) > width:
                 lines.append("")
-            lines[-1] += character
+            lines[-1] += cluster
     return tuple(lines)
 
 
-def write(
-    draw: ImageDraw.ImageDraw, lines: Sequence[str], at: tuple[float, float], size: int, ink: RGB
-) -> None:
+def shorten(text: str, size: int, width: float) -> str:
+    """The text on one line, its end cut off with an ellipsis where it is wider than ``width``."""
+    line = " ".join(text.split())
+    if fonts.width(line, size) <= width:
+        return line
+    kept = fonts.clusters(line)
+    while kept and fonts.width("".join(kept) + "…", size) > width:
+        kept.pop()
+    return "".join(kept).rstrip() + "…"
+
+
+def write(canvas: Canvas, lines: Sequence[str], at: tuple[float, float], size: int, ink: RGB) -> None:
     """Draws lines of text, each centred on ``at``'s x, the first line's top at ``at``'s y."""
+    ascent = fonts.PILLOWS.at(size).getmetrics()[0]
     for row, line in enumerate(lines):
-        draw.text((at[0], at[1] + row * line_height(size)), line, ink, font(size), anchor="ma")
+        left, top = at[0] - fonts.width(line, size) / 2, at[1] + row * line_height(size)
+        canvas.text(line, left, top + ascent, size, ink)
 
 
 def _place_chips(
@@ -217,27 +219,38 @@ def _place_chips(
         fill = chip_colour(score)
         chips.append(Chip(lines, value, beside, fill, ink_on(fill), box, value_box, printed_box))
         left, bottom = right + gap, max(bottom, printed_bottom)
+    if fonts.is_right_to_left(" ".join(tokens)):
+        chips = [_mirrored(chip, width) for chip in chips]
     return tuple(chips), bottom
 
 
+def _mirrored(chip: Chip, width: int) -> Chip:
+    """A chip as far from the right edge as it was from the left: such a question is read from the right."""
+    box, value_box, printed_box = (
+        (width - right, top, width - left, bottom)
+        for left, top, right, bottom in (chip.box, chip.value_box, chip.printed_box)
+    )
+    return replace(chip, box=box, value_box=value_box, printed_box=printed_box)
+
+
 def _chip_width(lines: Sequence[str], value: str, printed: str, sizes: TextSizes) -> int:
-    token_width = max(font(sizes.token).getlength(line) for line in lines) + 2 * _padding(sizes)
-    value_width, printed_width = font(sizes.value).getlength(value), font(sizes.printed).getlength(printed)
+    token_width = max(fonts.width(line, sizes.token) for line in lines) + 2 * _padding(sizes)
+    value_width, printed_width = fonts.width(value, sizes.value), fonts.width(printed, sizes.printed)
     return math.ceil(max(token_width, value_width, printed_width))
 
 
 def _place_answer(predicted: str, ground_truth: str, left: int, width: int, sizes: TextSizes) -> Answer:
     """The answer, centred in a column of ``width`` pixels from ``left``, on the first token's height."""
-    wrong = ground_truth != "" and ground_truth.strip().casefold() != predicted.strip().casefold()
+    wrong = is_right(predicted, ground_truth) is False
     text = f"{predicted} ({ground_truth})" if ground_truth else predicted
     # The cross is as high as the font's capitals and stands on the first line.
     top, height = _padding(sizes), line_height(sizes.token)
     cross_side = round(sizes.token * 0.7) if wrong else 0
     indent = cross_side + sizes.token // 3 if wrong else 0
     lines = wrap(text, sizes.token, width - indent)
-    text_width = math.ceil(max(font(sizes.token).getlength(line) for line in lines))
+    text_width = math.ceil(max(fonts.width(line, sizes.token) for line in lines))
     start = left + max(0, width - indent - text_width) // 2
-    cross_top = top + round(font(sizes.token).getmetrics()[0] - sizes.token * 0.7)
+    cross_top = top + round(fonts.PILLOWS.at(sizes.token).getmetrics()[0] - sizes.token * 0.7)
     cross = (start, cross_top, start + cross_side, cross_top + cross_side) if wrong else None
     box = (start + indent, top, start + indent + text_width, top + len(lines) * height)
     return Answer(lines, WRONG_INK if wrong else BLACK, box, cross)
@@ -251,21 +264,13 @@ def _moved(box: Box, right: int, down: int) -> Box:
     return box[0] + right, box[1] + down, box[2] + right, box[3] + down
 
 
-def _paint_chip(picture: Image.Image, box: Box, fill: RGB, radius: int) -> None:
-    mask = Image.new("L", ((box[2] - box[0]) * _SUPERSAMPLING, (box[3] - box[1]) * _SUPERSAMPLING))
-    corner = (mask.width - 1, mask.height - 1)
-    ImageDraw.Draw(mask).rounded_rectangle((0, 0, *corner), radius * _SUPERSAMPLING, 255)
-    picture.paste(fill, box, mask.reduce(_SUPERSAMPLING))
-
-
-def _paint_cross(picture: Image.Image, box: Box, ink: RGB) -> None:
-    side = (box[2] - box[0]) * _SUPERSAMPLING
-    thick = side // 5
-    near, far = thick // 2, side - 1 - thick // 2
-    mask = Image.new("L", (side, side))
-    ImageDraw.Draw(mask).line((near, near, far, far), 255, thick)
-    ImageDraw.Draw(mask).line((near, far, far, near), 255, thick)
-    picture.paste(ink, box, mask.reduce(_SUPERSAMPLING))
+def _paint_cross(canvas: Canvas, box: Box, ink: RGB) -> None:
+    thick = (box[2] - box[0]) / 5
+    # A slanted line's square end reaches beyond its last point, by half its thickness along the diagonal.
+    inset = thick / math.sqrt(8)
+    x0, y0, x1, y1 = box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset
+    canvas.stroke([(x0, y0), (x1, y1)], ink, thick)
+    canvas.stroke([(x0, y1), (x1, y0)], ink, thick)
 
 
 def _luminance(colour: RGB) -> float:
