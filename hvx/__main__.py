@@ -2,4 +2,5 @@
 
 from hvx.cli import main
 
-main(prog_name="hvx")
+if __name__ == "__main__":  # a process that hvx starts (hvx gallery) imports this file and must not run it
+    main(prog_name="hvx")

@@ -43,26 +43,36 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, mark: str | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on a clean exit it becomes ``path``, else it vanishes.
 
+    Args:
+        path: the folder.
+        mark: a file whose presence says that ``path`` is an earlier one of its kind, to be replaced.
+
     Raises:
-        HvxError: ``path`` already holds files, or cannot be written.
+        HvxError: ``path`` already holds something else, or cannot be written.
     """
-    part = _part(path)
+    part, old = _part(path), _part(path)
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise HvxError(f"{path}: already exists and is not empty; give a new folder")
+            if mark is None:
+                raise HvxError(f"{path}: already exists and is not empty; give a new folder")
+            if not (path / mark).is_file():
+                raise HvxError(
+                    f"{path}: not empty, and holds no {mark} as an earlier one would; give a new folder"
+                )
         path.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()
         yield part
         if path.exists():
-            path.rmdir()
+            path.replace(old)
         part.replace(path)
     except OSError as error:
         raise _unwritable(path, part, error) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for folder in (part, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _part(path: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from conftest import Tiny, hvx
 from PIL import Image
 
-COMMANDS = ["ask", "explain", "figure", "import", "info", "reproduce", "scenes", "train"]
+COMMANDS = ["ask", "explain", "figure", "gallery", "import", "info", "reproduce", "scenes", "train"]
 
 
 def _set(settings: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ ORDER = [
     "view",
     "measure",
     "choose",
+    "gallery",
     "train",
     "info",
     "face",

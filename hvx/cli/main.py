@@ -8,6 +8,7 @@ from hvx import __version__
 from hvx.cli.ask import ask
 from hvx.cli.explain import explain
 from hvx.cli.figure import figure
+from hvx.cli.gallery import gallery
 from hvx.cli.import_ import import_
 from hvx.cli.info import info
 from hvx.cli.reproduce import reproduce
@@ -25,9 +26,10 @@ def main() -> None:
     hvx train configs/daquar.yaml       train a model
     hvx explain configs/daquar.yaml     explain a split
     hvx figure runs/daquar -o fig.png   draw explanations as in the paper
+    hvx gallery runs/daquar -o pages    browse explanations in a web browser
     hvx import torch7 -h                bring a checkpoint from elsewhere
     """
 
 
-for _command in (ask, explain, figure, import_, info, reproduce, scenes, train):
+for _command in (ask, explain, figure, gallery, import_, info, reproduce, scenes, train):
     main.add_command(_command)

@@ -149,7 +149,7 @@ def emphasis(map: Map) -> Map:
     Returns:
         (H, W) in [0, 1].
     """
-    place, strength = _standing(map)
+    place, strength = standing(map)
     return np.asarray(1 - strength * (1 - place), np.float64)
 
 
@@ -162,12 +162,12 @@ def warmth(map: Map) -> Map:
     Returns:
         (H, W) in [0, 1]: 1 at a lone peak, 0 all over a constant map.
     """
-    place, strength = _standing(map)
+    place, strength = standing(map)
     return place * strength
 
 
-def _standing(map: Map) -> tuple[Map, float]:
-    """t^γ of each pixel, and s, of ``emphasis``."""
+def standing(map: Map) -> tuple[Map, float]:
+    """What the styles are made of: t^γ of each pixel and s, as in ``emphasis``; both 0 of a constant map."""
     base = min(np.median(map), map.mean())
     count = max(1, round(PEAK_AREA * map.size))
     rise = np.partition(map, -count, axis=None)[-count:].mean() - base

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from PIL import Image
+
 from hvx.config import ImageConfig, PickConfig, checked
 from hvx.data.images import crop_photo, open_photo
 from hvx.errors import HvxError
@@ -35,12 +37,8 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
     ``pick``: what made the item part of the run, and may say which z-scores a paper prints for it.
     """
     item = reader[number]
-    about = f"{reader.path / 'run.json'}: image"
-    crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)
-    path = Path(reader.about["images"]) / item.image_path
-    photo = crop_photo(open_photo(path, reader.about.get("exif_orientation") is True), crop)
     return FigureRow(
-        photo,
+        cropped_photo(reader, item.image_path, size),
         item.attention,
         item.heatmap,
         item.tokens,
@@ -50,6 +48,18 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         printed_beside(item.tokens, pick) if pick else None,
         tuple((answer, share) for answer, share in item.top_answers if answer),
     )
+
+
+def cropped_photo(reader: RunReader, image_path: str, size: int) -> Image.Image:
+    """A photograph of a run as its network saw it, the square of it, ``size`` pixels wide.
+
+    Raises:
+        BadImage: it is no longer where the run found it, or cannot be read.
+    """
+    about = f"{reader.path / 'run.json'}: image"
+    crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)
+    path = Path(reader.about["images"]) / image_path
+    return crop_photo(open_photo(path, reader.about.get("exif_orientation") is True), crop)
 
 
 def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:

@@ -1,0 +1,43 @@
+"""``hvx gallery``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hvx.cli.common import PATH, common
+from hvx.cli.explain import SOME_FAILED
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER", help="Where the gallery goes.")
+@click.option(
+    "--size", default=320, show_default=True, type=click.IntRange(64, 2048), help="Photos' side in pixels."
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 256), show_default="one for each processor",
+    help="Processes that make pictures.",
+)  # fmt: skip
+@common
+def gallery(run: Path, output: Path, size: int, workers: int | None) -> None:
+    """Write RUN as a web page to search, filter and sort its explanations.
+
+    Open FOLDER/index.html: it needs no server and no network, and the folder can be copied anywhere. An
+    earlier gallery in FOLDER is replaced.
+
+    Exit status 3 says that photographs could not be read; their items are there without them.
+
+    \b
+    Example:
+      hvx gallery runs/daquar/run -o gallery
+    """
+    from hvx.gallery.build import build_gallery
+
+    built = build_gallery(run, output, workers, size)
+    click.echo(f"{output / 'index.html'}: {built.items:,} explanations")
+    for line in built.missing:
+        click.echo(line, err=True)
+    if built.missing:
+        raise SystemExit(SOME_FAILED)

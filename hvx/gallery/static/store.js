@@ -1,0 +1,104 @@
+// The gallery's data: loaded as scripts, since a page opened from a file may load nothing else; searched,
+// filtered and sorted here. Nothing in this file touches the page.
+"use strict";
+
+const hvx = { about: null, kinds: null, index: null, details: new Map(), _pieces: [], _texts: null, _loads: new Map() };
+
+hvx.describe = (about) => { hvx.about = about; };
+hvx.setKinds = (kinds, pieces) => { hvx.kinds = kinds; hvx._pieces.length = pieces; };
+hvx.addIndex = (place, columns) => { hvx._pieces[place] = columns; };
+hvx.addItems = (place, entries) => { hvx.details.set(place, entries); };
+
+hvx.load = (source) => {
+  if (!hvx._loads.has(source)) {
+    hvx._loads.set(source, new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = source;
+      script.onload = resolve;
+      script.onerror = () => reject(new Error(`${source} is missing from the gallery's folder`));
+      document.head.append(script);
+    }));
+  }
+  return hvx._loads.get(source);
+};
+
+const padded = (number, digits) => String(number).padStart(digits, "0");
+
+// As picture_path in hvx/gallery/pictures.py.
+hvx.picturePath = (kind, number) => `${kind}/${padded(Math.floor(number / 1000), 4)}/${padded(number, 7)}.jpg`;
+
+hvx.open = async () => {
+  await Promise.all([hvx.load("hvx-gallery.js"), hvx.load("data/kinds.js")]);
+  const pieces = Array.from(hvx._pieces, (_, place) => hvx.load(`data/index-${padded(place, 4)}.js`));
+  await Promise.all(pieces);
+  hvx.index = {};
+  for (const name of Object.keys(hvx._pieces[0])) {
+    hvx.index[name] = [].concat(...hvx._pieces.map((piece) => piece[name]));
+  }
+  hvx._pieces = [];
+  hvx.numberOf = new Map(hvx.index.id.map((id, number) => [id, number]));
+};
+
+// What a card shows beyond the index; null where its script is missing.
+hvx.detail = async (number) => {
+  const place = Math.floor(number / hvx.about.chunk);
+  try {
+    await hvx.load(`data/items-${padded(place, 6)}.js`);
+  } catch {
+    return null;
+  }
+  const [tokens, z, top, imageId, path, strengths] = hvx.details.get(place)[number % hvx.about.chunk];
+  return { tokens, z, top, imageId, path, strengths };
+};
+
+const plain = (text) => text.normalize("NFKC").toLowerCase();
+
+const searched = () => {
+  if (!hvx._texts) {
+    const { question, answer, truth } = hvx.index;
+    hvx._texts = question.map((text, number) => plain(`${text}\n${answer[number]}\n${truth[number]}`));
+  }
+  return hvx._texts;
+};
+
+const NUMBERS = new Set(["probability", "agreement"]);
+
+// The numbers of the items that fit, in order. Every word of q has to occur.
+hvx.select = (state) => {
+  const { index, kinds } = hvx;
+  const tests = [];
+  const words = plain(state.q).split(/\s+/).filter(Boolean);
+  if (words.length) {
+    const texts = searched();
+    tests.push((number) => words.every((word) => texts[number].includes(word)));
+  }
+  for (const name of ["question_type", "answer_type"]) {
+    const kind = kinds[name].indexOf(state[name]);
+    if (state[name]) tests.push((number) => index[name][number] === kind);
+  }
+  const right = { right: true, wrong: false, unknown: null }[state.only];
+  if (right !== undefined) tests.push((number) => index.right[number] === right);
+  for (const [bound, sign] of [["min", 1], ["max", -1]]) {
+    const limit = parseFloat(state[bound]) / 100;
+    if (!Number.isNaN(limit)) tests.push((number) => sign * (index.probability[number] - limit) >= 0);
+  }
+  const found = [];
+  for (let number = 0; number < index.id.length; number += 1) {
+    if (tests.every((test) => test(number))) found.push(number);
+  }
+  return sorted(found, state.sort);
+};
+
+const sorted = (numbers, sort) => {
+  const name = sort.replace("-", "");
+  const column = hvx.index[name];
+  if (!column) return numbers;
+  if (NUMBERS.has(name)) {
+    const sign = sort.startsWith("-") ? -1 : 1;
+    // What has no number stands last either way.
+    const key = (number) => (column[number] === null ? Infinity : sign * column[number]);
+    return numbers.sort((a, b) => (key(a) === key(b) ? a - b : key(a) - key(b)));
+  }
+  const order = new Intl.Collator(undefined, { numeric: true }).compare;
+  return numbers.sort((a, b) => order(column[a], column[b]) || a - b);
+};
