@@ -210,11 +210,12 @@ class Figure:
         panel_top = grid.side + grid.gap
 
         def draw(canvas: Canvas, top: int) -> None:
-            canvas.picture(fit(row.photo, grid.side), grid.left(0), top)
+            photo = fit(row.photo, grid.side)
+            canvas.picture(photo, grid.left(0), top)
             for column, map in enumerate(row.attention, start=1):
-                canvas.picture(self._over(row, map), grid.left(column), top)
+                canvas.picture(overlay(photo, map, grid.side, self._look.style), grid.left(column), top)
             left = grid.left(self._proposed)
-            canvas.picture(self._over(row, row.heatmap), left, top)
+            canvas.picture(overlay(photo, row.heatmap, grid.side, self._look.style), left, top)
             if self._look.outline:
                 legend.draw_outline(canvas, outline(row.heatmap, grid.side), left, top, grid.side)
             if self._look.top_answers:
@@ -241,9 +242,6 @@ class Figure:
                 legend.draw_scale(canvas, scale, grid.left(0) + left, top + grid.row_gap + below, sizes)
 
         return Strip(grid.row_gap + height + grid.margin, draw)
-
-    def _over(self, row: FigureRow, map: NDArray[np.floating]) -> Image.Image:
-        return overlay(row.photo, map, self._grid.side, self._look.style)
 
 
 def draw_figure(

@@ -30,6 +30,8 @@ LIKELIEST = 5
 """Answers that have a bar."""
 
 BAR, TROUGH = LOW, (228, 228, 228)
+_THINNEST = 2
+"""Pixels of a bar."""
 _STEPS = 256
 
 
@@ -134,9 +136,11 @@ def draw_answers(
     """
     left, top, right = box
     side, size = right - left, sizes.value
-    pitch = side // LIKELIEST
-    thick = max(2, min(pitch - line_height(size) - 2, pitch // 3))
-    known = [(answer, share) for answer, share in answers[:LIKELIEST] if answer and math.isfinite(share)]
+    # In a narrow figure there is room for fewer than all.
+    room = max(1, min(LIKELIEST, side // (line_height(size) + _THINNEST + 3)))
+    pitch = side // room
+    thick = max(_THINNEST, min(pitch - line_height(size) - 3, pitch // 3))
+    known = [(answer, share) for answer, share in answers[:room] if answer and math.isfinite(share)]
     for place, (answer, share) in enumerate(known):
         at, ink = top + place * pitch, BLACK if place == 0 else VALUE_INK
         percent = _percent(share)

@@ -29,7 +29,7 @@ _INCH = 0.0254
 """Metres."""
 _POINTS = 72
 """In an inch."""
-_ROWS_TOGETHER = 64
+_ROWS_TOGETHER = 16
 """Of a PDF, in memory at a time."""
 
 

@@ -25,8 +25,10 @@ const address = (changes) => {
 
 // Steps within a view leave no trace in the browser's history; those to another page or item do.
 const go = (changes, remember = false) => {
-  if (remember) location.hash = address(changes);
-  else location.replace(address(changes));
+  const to = address(changes);
+  state = { ...state, ...changes }; // at once: the next change may come before the browser tells of this one
+  if (remember) location.hash = to;
+  else location.replace(to);
 };
 
 const perPage = () => parseInt(state.per, 10) || 24;
@@ -165,6 +167,9 @@ const listen = () => {
     at(name).addEventListener("input", () => go({ [name]: at(name).value, page: 1, item: "" }));
   }
   at("controls").addEventListener("submit", (event) => event.preventDefault());
+  at("q").addEventListener("keydown", (event) => {
+    if (event.key === "Enter") links()[0]?.focus();
+  });
   at("clear").addEventListener("click", () => {
     go({ ...Object.fromEntries(FIELDS.map((name) => [name, ""])), page: 1, item: "" });
   });

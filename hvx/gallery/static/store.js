@@ -76,7 +76,7 @@ hvx.select = (state) => {
     const kind = kinds[name].indexOf(state[name]);
     if (state[name]) tests.push((number) => index[name][number] === kind);
   }
-  const right = { right: true, wrong: false, unknown: null }[state.only];
+  const right = new Map([["right", true], ["wrong", false], ["unknown", null]]).get(state.only);
   if (right !== undefined) tests.push((number) => index.right[number] === right);
   for (const [bound, sign] of [["min", 1], ["max", -1]]) {
     const limit = parseFloat(state[bound]) / 100;
@@ -91,8 +91,8 @@ hvx.select = (state) => {
 
 const sorted = (numbers, sort) => {
   const name = sort.replace("-", "");
+  if (!Object.hasOwn(hvx.index, name)) return numbers;
   const column = hvx.index[name];
-  if (!column) return numbers;
   if (NUMBERS.has(name)) {
     const sign = sort.startsWith("-") ? -1 : 1;
     // What has no number stands last either way.

@@ -1,0 +1,80 @@
+"""Runs with texts of one's choice over photographs that are made up, for galleries and choices of rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from made_runs import items
+from PIL import Image
+
+from hvx.store.writer import write_shard, write_view
+
+SIDE, LATTICE = 24, 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One explanation. ``agreeing``: the heat map peaks where the attention does, else at the other end."""
+
+    question: str
+    answer: str = "yes"
+    truth: str = "yes"
+    answer_type: str = "yes/no"
+    question_type: str = "is the"
+    probability: float = 0.5
+    agreeing: bool = True
+    photo: str = "0.png"
+
+
+def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
+    """A run of these explanations, question_ids from 1; its photographs lie beside it in ``photos``."""
+    photos = run.parent / "photos"
+    photos.mkdir(parents=True, exist_ok=True)
+    for place, name in enumerate(sorted({one.photo for one in asked})):
+        shade = np.full((30, 40, 3), (60 + 40 * place) % 200, np.uint8)
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shade).save(photos / name)
+    made = items(1, len(asked))
+    tokens = [one.question.split() or ["?"] for one in asked]
+    longest = max(map(len, tokens))
+    ramp = np.linspace(0, 1, LATTICE**2, dtype=np.float32).reshape(LATTICE, LATTICE)
+    wide = np.kron(ramp, np.ones((SIDE // LATTICE, SIDE // LATTICE)))
+    made |= {
+        "question_id": np.arange(1, len(asked) + 1),
+        "question": _texts(one.question for one in asked),
+        "answer": _texts(one.answer for one in asked),
+        "ground_truth": _texts(one.truth for one in asked),
+        "answer_type": _texts(one.answer_type for one in asked),
+        "question_type": _texts(one.question_type for one in asked),
+        "image_path": _texts(one.photo for one in asked),
+        "probability": np.array([one.probability for one in asked], np.float32),
+        "top_answers": np.array([[one.answer, "no", "two", "", ""] for one in asked], object),
+        "top_probabilities": np.array(
+            [[one.probability, 0.1, 0.05, np.nan, np.nan] for one in asked], np.float32
+        ),
+        "tokens": np.array([row + [""] * (longest - len(row)) for row in tokens], object),
+        "length": np.array([len(row) for row in tokens], np.int32),
+        "token_saliency": np.ones((len(asked), longest), np.float32),
+        "token_z": np.stack([_padded(np.linspace(-2, 2, len(row)), longest) for row in tokens]),
+        "attention": np.tile(ramp / ramp.sum(), (len(asked), glimpses, 1, 1)),
+        "heatmap": np.stack([wide if one.agreeing else wide[::-1, ::-1] for one in asked]).astype(np.float16),
+    }
+    del made["gradient"]
+    if not glimpses:
+        del made["attention"]
+    write_shard(run / "shards" / "00000.h5", made, {}, [])
+    write_view(run / "explanations.h5", [run / "shards" / "00000.h5"], {"crop": {}})
+    about = {"identity": {}, "image": {"size": SIDE}, "images": str(photos), "shards": 1, "packed": False}
+    (run / "run.json").write_text(json.dumps(about))
+    return run
+
+
+def _padded(z: np.ndarray, longest: int) -> np.ndarray:
+    return np.pad(z.astype(np.float32), (0, longest - len(z)), constant_values=np.nan)
+
+
+def _texts(given: object) -> np.ndarray:
+    return np.array(list(given), object)  # type: ignore[call-overload]

@@ -1,0 +1,105 @@
+"""Which rows a figure takes: each rule takes what it says, and what fits nothing is refused by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import hvx
+from made_galleries import Asked, write_run
+
+from hvx.choose import Choice, agreement, choose
+from hvx.cli import main
+from hvx.errors import HvxError
+from hvx.store.reader import RunReader
+
+ASKED = [
+    Asked("is it red ?", "yes", "yes", "yes/no", "is it"),
+    Asked("how many ?", "2", "3", "number", "how many", agreeing=False),
+    Asked("what color ?", "red", "Red ", "other", "what color"),
+    Asked("what is it ?", "dog", "", "other", "what is"),
+    Asked("is it blue ?", "yes", "no", "yes/no", "is it", agreeing=False),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("choose") / "run", ASKED)
+
+
+@pytest.fixture(scope="module")
+def reader(run: Path) -> RunReader:
+    return RunReader(run)
+
+
+def test_ids_are_taken_in_their_order(reader: RunReader) -> None:
+    assert choose(reader, Choice(ids=(4, 1))) == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("choice", "taken"),
+    [
+        (Choice(answer_types=("yes/no",)), {0, 4}),
+        (Choice(answer_types=("number", "other")), {1, 2, 3}),
+        (Choice(question_types=("is it", "what is")), {0, 3, 4}),
+        (Choice(right=True), {0, 2}),
+        (Choice(right=False), {1, 4}),
+        (Choice(right=False, answer_types=("yes/no",)), {4}),
+    ],
+)
+def test_rows_are_of_the_types_and_kinds_asked_for(
+    reader: RunReader, choice: Choice, taken: set[int]
+) -> None:
+    assert set(choose(reader, choice)) == taken
+
+
+def test_agreement_comes_first_or_last_as_asked(reader: RunReader) -> None:
+    assert set(choose(reader, Choice(order="agreement", count=3))) == {0, 2, 3}
+    assert set(choose(reader, Choice(order="disagreement", count=2))) == {1, 4}
+    assert [round(agreement(reader[n]), 3) for n in range(5)] == [1, -1, 1, 1, -1]
+
+
+def test_the_lot_is_drawn_by_the_seed(reader: RunReader) -> None:
+    drawn = [tuple(choose(reader, Choice(count=5, seed=seed))) for seed in range(20)]
+    assert drawn == [tuple(choose(reader, Choice(count=5, seed=seed))) for seed in range(20)]
+    assert len(set(drawn)) > 10
+    assert all(sorted(one) == [0, 1, 2, 3, 4] for one in drawn)
+
+
+@pytest.mark.parametrize(
+    ("choice", "named"),
+    [
+        (Choice(ids=(1, 77)), "no explanation of question_id 77"),
+        (Choice(answer_types=("yes/noo",)), "did you mean 'yes/no'"),
+        (Choice(question_types=("why",)), "no question_type 'why'"),
+        (Choice(right=True, answer_types=("number",)), "no explanation fits"),
+    ],
+)
+def test_what_the_run_has_not_is_refused(reader: RunReader, choice: Choice, named: str) -> None:
+    with pytest.raises(HvxError, match=named):
+        choose(reader, choice)
+
+
+def test_a_model_without_attention_has_no_agreement_to_choose_by(tmp_path: Path) -> None:
+    reader = RunReader(write_run(tmp_path / "run", ASKED, glimpses=0))
+    assert np.isnan(agreement(reader[0]))
+    with pytest.raises(HvxError, match="without attention"):
+        choose(reader, Choice(order="agreement"))
+
+
+def test_the_command_takes_the_rules_together(run: Path, tmp_path: Path) -> None:
+    done = hvx(
+        "figure", run, "-o", tmp_path / "f.png", "--only", "wrong", "--by", "disagreement", "--rows", 9
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'f.png'}: 2 explanations\n"
+
+
+def test_ids_and_rules_do_not_go_together(run: Path, tmp_path: Path) -> None:
+    arguments = ["figure", str(run), "-o", str(tmp_path / "f.png"), "--only", "wrong", "--id", "1"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert "--id 1: goes with no other choice of rows" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,183 @@
+"""What a gallery's folder holds, without a browser: data as scripts, pictures; and when it is replaced."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import hvx
+from hypothesis import given
+from hypothesis import strategies as st
+from made_galleries import Asked, write_run
+from PIL import Image
+
+from hvx.cli import main
+from hvx.errors import HvxError
+from hvx.gallery.build import CHUNK, MARK, build_gallery
+from hvx.gallery.pictures import MAP_SIDE, picture_path, save_maps
+from hvx.gallery.scripts import as_script
+from hvx.store.reader import RunReader
+from hvx.view.heat import enlarge, standing
+
+HOSTILE = "</script><script>alert(1)</script> \u2028 \" ' & <!-- \\"
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=12
+)
+
+
+def asked(count: int) -> list[Asked]:
+    return [Asked(f"is it {n} ?", photo=f"{n // 3}.png", probability=n / count) for n in range(count)]
+
+
+def called(text: str) -> tuple[str, list[Any]]:
+    """The function that a script calls, and its arguments."""
+    match = re.fullmatch(r"([\w.]+)\((.*)\);\n", text)
+    assert match
+    return match[1], json.loads(f"[{match[2]}]")
+
+
+def data(gallery: Path, name: str) -> list[Any]:
+    return called((gallery / name).read_text(encoding="ascii"))[1]
+
+
+@given(st.lists(PLAIN, max_size=3))
+def test_no_text_can_leave_a_script(values: list[Any]) -> None:
+    script = as_script("hvx.f", *values)
+    assert script.isascii()
+    assert not set(script) & set("<>&")
+    assert called(script) == ("hvx.f", values)
+
+
+def test_hostile_text_arrives_whole() -> None:
+    assert called(as_script("f", HOSTILE))[1] == [HOSTILE]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of two chunks and its gallery, made in this process."""
+    folder = tmp_path_factory.mktemp("gallery")
+    run = write_run(folder / "run", asked(CHUNK + 10))
+    assert build_gallery(run, folder / "gallery", workers=1).items == CHUNK + 10
+    return run, folder / "gallery"
+
+
+def test_the_index_holds_all_that_the_page_searches(built: tuple[Path, Path]) -> None:
+    _, gallery = built
+    place, index = data(gallery, "data/index-0000.js")
+    assert place == 0
+    assert index["id"] == [str(n + 1) for n in range(CHUNK + 10)]
+    assert index["question"][7] == "is it 7 ?"
+    assert index["photo"] == [n // 3 for n in range(CHUNK + 10)]
+    assert index["right"] == [True] * (CHUNK + 10)
+    assert index["agreement"] == [1.0] * (CHUNK + 10)
+    kinds, pieces = data(gallery, "data/kinds.js")
+    assert kinds == {"question_type": ["is the"], "answer_type": ["yes/no"]}
+    assert pieces == 1
+
+
+def test_a_chunk_holds_what_its_cards_show(built: tuple[Path, Path]) -> None:
+    run, gallery = built
+    place, entries = data(gallery, "data/items-000001.js")
+    assert place == 1
+    assert len(entries) == 10
+    tokens, z, top, image_id, path, strengths = entries[3]
+    item = RunReader(run)[CHUNK + 3]
+    assert tokens == item.tokens == ["is", "it", str(CHUNK + 3), "?"]
+    assert z == [round(one, 4) for one in item.token_z]
+    assert [answer for answer, _ in top] == ["yes", "no", "two"]
+    assert (image_id, path) == (item.image_id, item.image_path)
+    assert len(strengths) == 3
+
+
+def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[Path, Path]) -> None:
+    _, gallery = built
+    photos = sorted((gallery / "photos").rglob("*.jpg"))
+    assert [path.relative_to(gallery).as_posix() for path in photos] == [
+        picture_path("photos", n) for n in range(20)
+    ]
+    maps = sorted((gallery / "maps").rglob("*.jpg"))
+    assert len(maps) == CHUNK + 10
+    with Image.open(maps[0]) as picture:
+        assert picture.size == (3 * MAP_SIDE, MAP_SIDE)
+        assert picture.mode == "L"
+
+
+def test_maps_are_drawn_as_figures_draw_them(built: tuple[Path, Path], tmp_path: Path) -> None:
+    run, _ = built
+    item = RunReader(run)[0]
+    strengths = save_maps(item, tmp_path, 0)
+    expected = [standing(enlarge(map, MAP_SIDE)) for map in (*item.attention, item.heatmap)]
+    assert strengths == pytest.approx([strength for _, strength in expected])
+    with Image.open(tmp_path / picture_path("maps", 0)) as picture:
+        grey = np.asarray(picture, np.float64) / 255
+    drawn = np.concatenate([place for place, _ in expected], axis=1)
+    assert np.abs(grey - drawn).mean() < 0.01
+    assert np.abs(grey - drawn).max() < 0.15
+
+
+def test_two_processes_build_what_one_builds(built: tuple[Path, Path], tmp_path: Path) -> None:
+    run, alone = built
+    build_gallery(run, tmp_path / "gallery", workers=2)
+    files = [path.relative_to(alone) for path in sorted(alone.rglob("*")) if path.is_file()]
+    assert files == [
+        path.relative_to(tmp_path / "gallery")
+        for path in sorted((tmp_path / "gallery").rglob("*"))
+        if path.is_file()
+    ]
+    for path in files:
+        assert (alone / path).read_bytes() == (tmp_path / "gallery" / path).read_bytes(), path
+
+
+def test_a_gallery_replaces_an_earlier_one_and_nothing_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", asked(2))
+    gallery = tmp_path / "gallery"
+    build_gallery(run, gallery, workers=1)
+    (gallery / "left over").write_text("x")
+    build_gallery(run, gallery, workers=1)
+    assert not (gallery / "left over").exists()
+    (gallery / MARK).unlink()
+    with pytest.raises(HvxError, match=f"holds no {MARK}"):
+        build_gallery(run, gallery, workers=1)
+    assert (gallery / "index.html").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "photos", "run"]
+
+
+def test_a_photograph_that_is_gone_is_named_and_its_items_are_there(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", asked(6))
+    (tmp_path / "photos" / "1.png").write_text("no photograph")
+    done = hvx("gallery", run, "-o", tmp_path / "gallery", "--workers", 1)
+    assert done.returncode == 3
+    assert done.stdout == f"{tmp_path / 'gallery' / 'index.html'}: 6 explanations\n"
+    assert done.stderr.count("\n") == 1
+    assert "1.png: not an image" in done.stderr
+    (about,) = data(tmp_path / "gallery", MARK)
+    assert about["missingPhotos"] == [1]
+    assert len(data(tmp_path / "gallery", "data/index-0000.js")[1]["id"]) == 6
+
+
+def test_a_gallery_of_no_run_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["gallery", str(tmp_path / "absent"), "-o", str(tmp_path / "gallery")])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_attention_has_a_gallery(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", asked(3), glimpses=0)
+    build_gallery(run, tmp_path / "gallery", workers=1)
+    (about,) = data(tmp_path / "gallery", MARK)
+    assert about["columns"] == ["Original", "Proposed"]
+    assert data(tmp_path / "gallery", "data/index-0000.js")[1]["agreement"] == [None] * 3
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(built: tuple[Path, Path]) -> None:
+    _, gallery = built
+    for path in gallery.glob("*.*"):
+        assert not re.search(r"https?://|//[a-z]+\.", path.read_text(encoding="utf-8")), path
+    assert "default-src 'none'" in (gallery / "index.html").read_text(encoding="utf-8")

@@ -1,0 +1,378 @@
+"""The gallery in a real browser, opened from a file: search, filters, sorting, items, keys, hostile text.
+
+Needs Chromium (Debian's package, or whatever `chromium` is on the path); skips without it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+from made_galleries import Asked, write_run
+
+from hvx.gallery.build import build_gallery
+from hvx.view.tokens import contrast
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
+expect = sync_api.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+
+OPTIONS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+           "--disable-sync"]  # fmt: skip
+PATIENCE = 60_000
+"""Milliseconds that any one wait may take on a machine under load."""
+
+SCRIPT = "<script>alert(1)</script> <img src=x onerror=alert(2)> what ?"
+ASKED = [
+    Asked("is the cat black ?", "yes", "yes", "yes/no", "is the", 0.9, True, "cat.png"),
+    Asked("how many cats are there ?", "two", "three", "number", "how many", 0.4, False, "cat.png"),
+    Asked(
+        SCRIPT,
+        "</script>&amp;",
+        'x" onclick="alert(3)',
+        "other",
+        "<b>what</b>",
+        0.2,
+        True,
+        "odd '\"<&#name.png",
+    ),
+    Asked("", "no", "", "other", "none", 0.05, True, "cat.png"),
+    Asked("猫 は 黒い です か ？", "はい", "はい", "yes/no", "is the", 0.7, True, "cat.png"),
+] + [
+    Asked(f"what is number {n} ?", "lamp", "lamp", "other", "what is", 0.5, True, "cat.png")
+    for n in range(60)
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("browser")
+    run = write_run(folder / "run", ASKED)
+    build_gallery(run, folder / "a gallery #1", workers=1)
+    return (folder / "a gallery #1" / "index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    with sync_api.sync_playwright() as driver:
+        # A new profile each time, gone with the browser.
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=OPTIONS, timeout=PATIENCE)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
+    """A page of its own, in which no script fails, no file is missing and nothing opens a dialog."""
+    expect.set_options(timeout=PATIENCE)
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    opened.on("requestfailed", lambda request: wrong.append(request.url))
+    opened.on("request", lambda request: wrong.append(request.url) if not _is_file(request.url) else None)
+    opened.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def _is_file(url: str) -> bool:
+    return url.startswith("file:")
+
+
+def go(page: sync_api.Page, address: str) -> None:
+    page.goto(address)
+    expect(page.locator("body[data-ready=true]")).to_be_attached()
+
+
+def shown(page: sync_api.Page) -> list[str]:
+    """The question_ids of the cards."""
+    found: list[str] = page.locator(".card").evaluate_all("cards => cards.map(card => card.dataset.id)")
+    return found
+
+
+def test_it_opens_with_its_first_page_of_cards(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    assert shown(page) == [str(n) for n in range(1, 25)]
+    # Of 65, one has no ground truth and two are wrong.
+    expect(page.locator("#status")).to_have_text("1–24 of 65 explanations, 96.9 % right")
+    loaded = page.evaluate(
+        "Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)))"
+    )
+    assert set(loaded) == {320}
+
+
+def test_search_finds_words_of_questions_and_answers_in_any_order(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    page.fill("#q", "CATS how")
+    expect(page.locator("#status")).to_contain_text("1–1 of 1 explanations (of 65 in all)")
+    assert shown(page) == ["2"]
+    page.fill("#q", "three")
+    expect(page.locator("#status")).to_contain_text("1–1 of 1 ")
+    assert shown(page) == ["2"]
+    page.fill("#q", "黒い")
+    expect(page.locator(".card")).to_have_count(1)
+    assert shown(page) == ["5"]
+    page.fill("#q", "no such words")
+    expect(page.locator("#status")).to_have_text("No explanation fits.")
+    page.click("#clear")
+    expect(page.locator("#status")).to_contain_text("of 65 ")
+
+
+def test_filters_work_together(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    page.select_option("#only", "wrong")
+    expect(page.locator(".card")).to_have_count(2)
+    page.select_option("#answer_type", "number")
+    expect(page.locator(".card")).to_have_count(1)
+    assert shown(page) == ["2"]
+    page.click("#clear")
+    page.select_option("#only", "unknown")
+    expect(page.locator(".card")).to_have_count(1)
+    assert shown(page) == ["4"]
+    page.click("#clear")
+    page.fill("#min", "60")
+    page.fill("#max", "80")
+    expect(page.locator(".card")).to_have_count(1)
+    assert shown(page) == ["5"]
+    page.click("#clear")
+    page.select_option("#question_type", "<b>what</b>")
+    expect(page.locator(".card")).to_have_count(1)
+    assert shown(page) == ["3"]
+
+
+def test_sorting(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    page.select_option("#sort", "-probability")
+    expect(page.locator(".card").first).to_have_attribute("data-id", "1")
+    assert shown(page)[:3] == ["1", "5", "6"]
+    page.select_option("#sort", "probability")
+    expect(page.locator(".card").first).to_have_attribute("data-id", "4")
+    assert shown(page)[:3] == ["4", "3", "2"]
+    page.select_option("#sort", "agreement")
+    expect(page.locator(".card").first).to_have_attribute("data-id", "2")
+    page.select_option("#sort", "question")
+    page.fill("#q", "number")
+    expect(page.locator("#status")).to_contain_text("of 60 ")
+    # Numbers in texts count as numbers: 2 ahead of 10.
+    assert shown(page) == [str(n) for n in range(6, 30)]
+
+
+def test_pages(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    expect(page.locator("#previous")).to_be_disabled()
+    page.click("#next")
+    expect(page.locator("#page")).to_have_text("page 2 of 3")
+    assert shown(page)[0] == "25"
+    page.click("#last")
+    expect(page.locator(".card")).to_have_count(17)
+    expect(page.locator("#next")).to_be_disabled()
+    page.go_back()
+    expect(page.locator("#page")).to_have_text("page 2 of 3")
+    page.select_option("#per", "96")
+    expect(page.locator(".card")).to_have_count(65)
+
+
+def test_an_item_opens_and_has_a_link_of_its_own(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    page.fill("#q", "cat")
+    expect(page.locator(".card")).to_have_count(2)
+    page.locator(".card .open").nth(1).click()
+    dialog = page.locator("dialog[open]")
+    expect(dialog.locator("h2")).to_have_text("how many cats are there ?")
+    expect(dialog.locator("figcaption")).to_have_text(
+        ["Original", "First Attention", "Second Attention", "Proposed"]
+    )
+    assert dialog.locator("#item-tokens .token").all_inner_texts() == ASKED[1].question.split()
+    assert dialog.locator("#item-tokens .value").all_inner_texts()[0] == "−2"
+    assert dialog.locator("#item-answers bdi").all_inner_texts() == ["two", "no", "two"]
+    expect(dialog.locator("#item-about")).to_contain_text("two (three) 40.0 %")
+    expect(dialog.locator("#item-about")).to_contain_text("-1.000")
+    link = dialog.locator("#item-link").evaluate("link => link.href")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page).not_to_have_url(re.compile("item"))
+    page.goto("about:blank#")
+    go(page, link)
+    expect(page.locator("dialog[open] h2")).to_have_text("how many cats are there ?")
+
+
+def test_everything_goes_by_keyboard(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    page.keyboard.press("/")
+    page.keyboard.type("number")
+    expect(page.locator("#status")).to_contain_text("of 60 ")
+    expect(page.locator("#q")).to_have_value("number")  # within the field, letters are letters
+    page.keyboard.press("Enter")
+    expect(page.locator(".card .open").first).to_be_focused()
+    page.keyboard.press("n")
+    expect(page.locator("#page")).to_have_text("page 2 of 3")
+    page.keyboard.press("p")
+    expect(page.locator("#page")).to_have_text("page 1 of 3")
+    page.keyboard.press("j")
+    expect(page.locator(".card .open").first).to_be_focused()
+    page.keyboard.press("j")
+    expect(page.locator(".card .open").nth(1)).to_be_focused()
+    page.keyboard.press("k")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".card .open").nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    title = page.locator("dialog[open] h2")
+    expect(title).to_have_text("what is number 1 ?")
+    page.keyboard.press("ArrowRight")
+    expect(title).to_have_text("what is number 2 ?")
+    page.keyboard.press("ArrowLeft")
+    expect(title).to_have_text("what is number 1 ?")
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    page.keyboard.press("h")
+    expect(page.locator("#maps")).to_have_attribute("aria-pressed", "true")
+    page.locator("#keys summary").click()
+    page.uncheck("#shortcuts")
+    page.locator("#next").focus()
+    page.keyboard.press("h")
+    expect(page.locator("#maps")).to_have_attribute("aria-pressed", "true")
+
+
+def opacity(page: sync_api.Page) -> float:
+    return float(page.locator(".card .map").first.evaluate("map => getComputedStyle(map).opacity"))
+
+
+def test_heat_maps_show_on_hover_and_by_the_button(page: sync_api.Page, address: str) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    go(page, address)
+    page.mouse.move(0, 0)
+    assert opacity(page) == 0
+    page.locator(".card").first.hover()
+    assert opacity(page) > 0.3
+    page.mouse.move(0, 0)
+    page.click("#maps")
+    assert opacity(page) > 0.3
+    page.click("#style")
+    assert "colour-scale" in page.locator(".card .map").first.evaluate("map => getComputedStyle(map).filter")
+
+
+def test_tokens_have_the_colours_of_the_figures(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    tokens = page.locator(".card").first.locator(".token")
+    expect(tokens.first).to_have_css("background-color", "rgb(33, 102, 172)")
+    expect(tokens.last).to_have_css("background-color", "rgb(178, 24, 43)")
+    expect(tokens.last).to_have_attribute("title", "z 2")
+
+
+def test_text_of_the_data_is_only_ever_text(page: sync_api.Page, address: str) -> None:
+    """No dialog opens, no element comes of it (the fixture sees the dialogs and failed requests)."""
+    go(page, address)
+    page.fill("#q", "<script>")
+    expect(page.locator(".card")).to_have_count(1)
+    assert page.locator(".card .open").inner_text().split() == SCRIPT.split()
+    page.locator(".card .open").click()
+    expect(page.locator("dialog[open] h2")).to_have_text(SCRIPT)
+    expect(page.locator("#item-about")).to_contain_text("odd '\"<&#name.png")
+    expect(page.locator("#item-about")).to_contain_text("<b>what</b>")
+    expect(page.locator("#item-answers bdi").first).to_have_text("</script>&amp;")
+    assert page.locator("dialog[open] b, dialog[open] script, .card script").count() == 0
+    page.goto("about:blank#")
+    hostile = "q=%3Cimg%20onerror%3Dalert(2)%3E&item=%3Cscript%3Ealert(5)%3C%2Fscript%3E&sort=__proto__"
+    go(page, f"{address}#{hostile}")
+    expect(page.locator(".card")).to_have_count(1)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_theme_follows_the_system_until_it_is_chosen(
+    page: sync_api.Page, address: str, scheme: str
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    go(page, address)
+    expect(page.locator("body")).to_have_css(
+        "background-color", "rgb(255, 255, 255)" if scheme == "light" else "rgb(22, 22, 23)"
+    )
+    page.click("#theme")
+    expect(page.locator("#theme")).to_have_text("Theme: light")
+    expect(page.locator("body")).to_have_css("background-color", "rgb(255, 255, 255)")
+    page.click("#theme")
+    expect(page.locator("body")).to_have_css("background-color", "rgb(22, 22, 23)")
+
+
+def test_a_screen_reader_is_told_what_is_there(page: sync_api.Page, address: str) -> None:
+    """The accessibility tree: landmarks, names of all controls, cards as a list, verdicts in words."""
+    go(page, address)
+    tree = page.locator("body").aria_snapshot()
+    for role in (
+        "banner:", "main:", "contentinfo:", 'search "Search and filters":', 'navigation "Pages":',
+        'heading "Explanations of', 'searchbox "Search in questions and answers"', 'combobox "Answer type":',
+        'combobox "Sort by":', 'spinbutton "from"', 'button "Heat maps"', 'list "Explanations":',
+        'link "is the cat black ?"', "status: 1–24 of 65 explanations",
+    ):  # fmt: skip
+        assert role in tree, (role, tree)
+    first, second = (page.locator(".card").nth(place).aria_snapshot() for place in (0, 1))
+    assert 'img "Proposed: where it lies on the photograph"' in first
+    assert "right: yes (yes) 90.0 %" in first
+    assert "wrong: two (three) 40.0 %" in second
+    page.locator(".card .open").first.click()
+    opened = page.locator("dialog[open]").aria_snapshot()
+    assert 'dialog "is the cat black ?":' in opened
+    for part in (
+        'button "Close"',
+        'list "Tokens with their z-scores":',
+        'heading "Likeliest answers"',
+        "figure",
+    ):
+        assert part in opened, (part, opened)
+    expect(page.locator("#item-question")).to_be_focused()
+
+
+def test_every_control_has_a_name_and_every_picture_a_text(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    nameless = page.evaluate(
+        """[...document.querySelectorAll("button, input, select, a, img")].filter((one) =>
+           !(one.labels?.length || one.alt || one.textContent.trim() || one.getAttribute("aria-label")))
+           .map((one) => one.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_text_stands_out_from_its_ground_in_both_themes(page: sync_api.Page, address: str) -> None:
+    """WCAG 2's 4.5:1 for the page's pairs of colours."""
+    go(page, address)
+    for theme in ("light", "dark"):
+        page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+        names = ("ground", "card", "text", "soft", "accent", "wrong", "right")
+        style = "name => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()"
+        colours = {name: _rgb(page.evaluate(style, name)) for name in names}
+        for ground in ("ground", "card"):
+            for ink in ("text", "soft", "accent", "wrong", "right"):
+                assert contrast(colours[ground], colours[ink]) >= 4.5, (theme, ground, ink)
+
+
+def _rgb(text: str) -> tuple[int, int, int]:
+    digits = re.fullmatch(r"#([0-9a-f]{3}|[0-9a-f]{6})", text)
+    assert digits, text
+    doubled = digits[1] if len(digits[1]) == 6 else "".join(2 * digit for digit in digits[1])
+    red, green, blue = bytes.fromhex(doubled)
+    return red, green, blue
+
+
+def test_a_gallery_that_is_not_whole_says_so(browser: sync_api.Browser, address: str, tmp_path: Path) -> None:
+    whole = Path(unquote(urlparse(address).path)).parent
+    for name in ("index", "items"):
+        shutil.copytree(whole, tmp_path / name)
+    (tmp_path / "index" / "data" / "index-0000.js").unlink()
+    (tmp_path / "items" / "data" / "items-000000.js").unlink()
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    opened = context.new_page()
+    opened.goto((tmp_path / "index" / "index.html").as_uri())
+    expect(opened.locator("#status")).to_contain_text("data/index-0000.js is missing", timeout=PATIENCE)
+    go(opened, (tmp_path / "items" / "index.html").as_uri())
+    expect(opened.locator(".card .open").first).to_have_text("is the cat black ?")
+    context.close()
