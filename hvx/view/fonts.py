@@ -17,9 +17,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import regex
-from fontTools.ttLib import TTFont
 from PIL import ImageFont
 
 BOX = "□"
@@ -51,6 +49,8 @@ class Face:
     @cached_property
     def characters(self) -> frozenset[int]:
         """The code points that it draws as outlines; none of a font that cannot be read."""
+        from fontTools.ttLib import TTFont  # here and below: `hvx ask` starts sooner without
+
         source = io.BytesIO(self.data) if self.path is None else self.path
         try:
             with TTFont(source, fontNumber=0, lazy=True) as opened:
@@ -137,6 +137,8 @@ def _face_for(text: str) -> Face | None:
 
 @lru_cache
 def _dejavu() -> Face:
+    import matplotlib
+
     return Face(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-import contourpy
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -102,6 +101,8 @@ def outline(map: NDArray[np.floating], size: int) -> list[NDArray[np.float64]]:
         Closed lines: points (n, 2), x and y in pixels from the picture's corner. None around less than
         ``LEAST_ISLAND`` of the picture, and none of a constant map.
     """
+    import contourpy  # here, as Matplotlib below: most figures go without
+
     drawn = enlarge(map, size)
     threshold = drawn.mean() + DEVIATIONS * drawn.std(ddof=1)
     if not threshold < drawn.max():
