@@ -20,14 +20,17 @@ ROWS = (10, 100, 1000)
 @click.command()
 @click.argument("photographs", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--side", default=448, show_default=True, help="Heat maps' side in pixels.")
-def main(photographs: Path, side: int) -> None:
+@click.option(
+    "--kind", "kinds", multiple=True, default=["png", "pdf"], show_default=True, help="Of file; repeatable."
+)
+def main(photographs: Path, side: int, kinds: tuple[str, ...]) -> None:
     """Make up a run over PHOTOGRAPHS and draw figures of 10, 100 and 1,000 of its rows, PNG and PDF."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         write_made_up_run(run, photographs, max(ROWS), side)
-        for suffix in (".png", ".pdf"):
+        for kind in kinds:
             for rows in ROWS:
-                _draw(run, Path(folder) / f"figure{suffix}", rows)
+                _draw(run, Path(folder) / f"figure.{kind}", rows)
 
 
 def _draw(run: Path, output: Path, rows: int) -> None:

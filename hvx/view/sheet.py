@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,14 +100,15 @@ def _write_png(path: Path, figure: Figure, rows: Iterable[FigureRow], paper: Pap
 def _write_pdf(path: Path, figure: Figure, rows: Iterator[FigureRow], paper: Paper) -> None:
     import pikepdf
 
-    with tempfile.TemporaryDirectory() as folder, pikepdf.new() as whole, ExitStack() as opened:
-        # fpdf2 keeps a document in memory until it is written; pikepdf leaves the pages in their files.
-        for number in count():
-            part = Path(folder) / f"{number}.pdf"
-            if not _write_part(part, figure, rows, paper):
-                break
-            whole.pages.extend(opened.enter_context(pikepdf.open(part)).pages)
-        whole.save(path, deterministic_id=True)
+    path = path.absolute()  # a relative one may look like an option to qpdf
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:
+        parts = [Path(folder) / "0.pdf"]
+        while _write_part(parts[-1], figure, rows, paper):
+            gc.collect()  # fpdf2's documents refer to themselves, and would stay until memory has grown
+            parts.append(Path(folder) / f"{len(parts)}.pdf")
+        # qpdf's own job copies pages from file to file; pikepdf's list of pages would hold them all.
+        given = [str(part) for part in parts[:-1]]
+        pikepdf.Job(["hvx", "--deterministic-id", "--empty", "--pages", *given, "--", str(path)]).run()
 
 
 def _write_part(path: Path, figure: Figure, rows: Iterator[FigureRow], paper: Paper) -> bool:
