@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from hvx.config import ImageConfig
+from hvx.data.images import crop_photo
 from hvx.errors import HvxError
 from hvx.view.figure import FigureRow, Look, column_names, draw_figure
 from hvx.view.heat import fit, shade
@@ -201,3 +203,15 @@ def test_too_narrow_a_figure_is_refused_with_the_width_that_would_do() -> None:
     assert draw_figure([make_row()], width=needed).width == needed
     with pytest.raises(HvxError):
         draw_figure([make_row()], width=needed - 1)
+
+
+def test_a_wide_photograph_is_cropped_and_not_squeezed() -> None:
+    """A disc in the middle of a 2:1 photograph is as high as wide in the figure."""
+    wide = Image.new("RGB", (400, 200), (40, 90, 40))
+    ImageDraw.Draw(wide).ellipse((150, 50, 250, 150), (230, 30, 30))
+    figure = draw_figure([make_row(photo=crop_photo(wide, ImageConfig(size=224)))], 900, look=BARE)
+    left, top, side = squares(figure, 4)[0]
+    disc = np.asarray(figure.crop((left, top, left + side, top + side)))[:, :, 0] > 128
+    across, down = int(disc.any(0).sum()), int(disc.any(1).sum())
+    assert abs(across - down) <= 1
+    assert across == pytest.approx(side / 2, abs=2)
