@@ -300,13 +300,16 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
         raise HvxError(f"{path}: not valid YAML{where}: {reason}") from None
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected a mapping of keys such as 'checkpoint' and 'splits'")
+    return parse(tree, str(path), overrides)
+
+
+def parse(tree: dict[str, Any], source: str, overrides: list[str] | None = None) -> Config:
+    """Lay ``key=value`` overrides over a tree of plain values, check it and make it a config.
+
+    ``source`` names the tree in errors.
+    """
     for override in overrides or []:
         _set(tree, override)
-    return parse(tree, str(path))
-
-
-def parse(tree: dict[str, Any], source: str) -> Config:
-    """Check a tree of plain values and make it a config; ``source`` names it in errors."""
     return checked(Config, tree, source)
 
 

@@ -11,6 +11,7 @@ from hvx.cli.figure import figure
 from hvx.cli.gallery import gallery
 from hvx.cli.import_ import import_
 from hvx.cli.info import info
+from hvx.cli.measure import measure
 from hvx.cli.reproduce import reproduce
 from hvx.cli.scenes import scenes
 from hvx.cli.train import train
@@ -27,9 +28,10 @@ def main() -> None:
     hvx explain configs/daquar.yaml     explain a split
     hvx figure runs/daquar -o fig.png   draw explanations as in the paper
     hvx gallery runs/daquar -o pages    browse explanations in a web browser
+    hvx measure runs/daquar             measure what explanations show
     hvx import torch7 -h                bring a checkpoint from elsewhere
     """
 
 
-for _command in (ask, explain, figure, gallery, import_, info, reproduce, scenes, train):
+for _command in (ask, explain, figure, gallery, import_, info, measure, reproduce, scenes, train):
     main.add_command(_command)

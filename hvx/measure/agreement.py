@@ -1,4 +1,4 @@
-"""Does the heat map agree with the attention?"""
+"""Do two maps agree?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ def pooled(heatmap: np.ndarray, lattice: tuple[int, int]) -> np.ndarray:
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's rank correlation of two maps of one shape; 0 where either is constant."""
-    ranks = [rankdata(values.ravel()) for values in (one, other)]
-    centred = [r - r.mean() for r in ranks]
-    scale = np.sqrt(np.prod([np.sum(c * c) for c in centred]))
-    return float(centred[0] @ centred[1] / scale) if scale > 0 else 0.0
+    return float(rank_correlations(np.stack([one.ravel(), other.ravel()]))[0, 1])
+
+
+def rank_correlations(maps: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of each of K maps with each: (K, …) → (K, K); 0 with a constant one."""
+    ranks = rankdata(maps.reshape(len(maps), -1), axis=1)
+    centred = ranks - ranks.mean(1, keepdims=True)
+    length = np.sqrt((centred * centred).sum(1, keepdims=True))
+    unit = centred / np.where(length > 0, length, 1)
+    correlations: np.ndarray = unit @ unit.T
+    return correlations

@@ -1,12 +1,17 @@
-"""Does a map point at what the question asks about? (the pointing game, Zhang et al. 2016)"""
+"""Does a map point at what the question asks about?"""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch.nn import functional
+
+DEVIATIONS = 2.0
+"""A pixel is attended where its value exceeds the map's mean by so many of its standard deviations."""
 
 
 def points_inside(saliency: np.ndarray, inside: np.ndarray) -> bool:
-    """Whether a map's maximum lies in a region.
+    """Whether a map's maximum lies in a region: the pointing game (Zhang et al. 2016), without a margin.
 
     Args:
         saliency: (h, w), a heat map or an attention map; where it is coarser than the region, the
@@ -18,3 +23,42 @@ def points_inside(saliency: np.ndarray, inside: np.ndarray) -> bool:
     y = int((row + 0.5) * height / saliency.shape[0])
     x = int((column + 0.5) * width / saliency.shape[1])
     return bool(inside[y, x])
+
+
+def energy_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
+    """The share of a map's energy that lies in a region: Σ_inside max(H, 0) / Σ max(H, 0).
+
+    The energy-based pointing game of Wang et al. 2020 (Score-CAM). A map without energy has none inside.
+
+    Args:
+        saliency: (H, W).
+        inside: (H, W) bool.
+    """
+    energy = np.asarray(saliency, np.float64).clip(0)
+    total = energy.sum()
+    return float(energy[inside].sum() / total) if total > 0 else 0.0
+
+
+def attended(saliency: np.ndarray) -> np.ndarray:
+    """Where a map is attended (H, W) bool: H > mean + 2·std, the paper's threshold; nowhere on a flat map."""
+    values = np.asarray(saliency, np.float64)
+    return values > values.mean() + DEVIATIONS * values.std()
+
+
+def overlap(saliency: np.ndarray, inside: np.ndarray) -> float:
+    """Intersection over union of what a map attends to with a region, |A ∩ R| / |A ∪ R|.
+
+    Args:
+        saliency: (H, W).
+        inside: (H, W) bool, not empty.
+    """
+    region = attended(saliency)
+    return float((region & inside).sum() / (region | inside).sum())
+
+
+def enlarged(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map (h, w) at (H, W) pixels, bilinearly; a map of that size stays as it is."""
+    if saliency.shape == size:
+        return np.asarray(saliency, np.float64)
+    whole = torch.from_numpy(np.asarray(saliency, np.float64))[None, None]
+    return functional.interpolate(whole, size, mode="bilinear", align_corners=False)[0, 0].numpy()

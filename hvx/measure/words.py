@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 CONTENT = ("NOUN", "VERB", "ADJ", "ADV")
 """Parts of speech that carry content; all others serve (universal tags, and WH)."""
+
+_COLORS = (
+    "black white red green blue yellow orange purple pink brown gray grey beige tan gold golden silver "
+    "violet turquoise teal cyan magenta maroon navy cream"
+)
+COLORS = frozenset(_COLORS.split())
+
+FAMILIES: dict[str, Callable[[str, str], bool]] = {
+    "wh-words": lambda token, tag: tag == "WH",
+    "auxiliaries": lambda token, tag: tag == "AUX",
+    "nouns": lambda token, tag: tag == "NOUN",
+    "verbs": lambda token, tag: tag == "VERB",
+    "adjectives": lambda token, tag: tag == "ADJ",
+    "articles": lambda token, tag: token in ("a", "an", "the"),
+    "colours": lambda token, tag: token in COLORS,
+}
+"""What the paper speaks of, and auxiliaries and colours: name → whether a token of this tag is one."""
 
 
 def mean_z(

@@ -1,0 +1,74 @@
+"""``hvx measure``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hvx.cli.common import PATH, common, device_option, seed_option, set_option
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option(
+    "--methods", default="", metavar="NAME,…",
+    help="Measure just these beside the proposed one; a wrong name lists all.",
+)  # fmt: skip
+@click.option(
+    "--sample", default=1000, show_default=True, type=click.IntRange(min=0),
+    help="Explanations to draw by lot, in whole images; 0: all.",
+)  # fmt: skip
+@click.option(
+    "--curves", default=200, show_default=True, type=click.IntRange(min=0),
+    help="Of these, explanations for deletion and insertion; 0: none.",
+)  # fmt: skip
+@click.option(
+    "--sanity", default=50, show_default=True, type=click.IntRange(min=0),
+    help="Of these, explanations for randomised weights; 0: none.",
+)  # fmt: skip
+@click.option(
+    "--human", type=PATH, metavar="FOLDER",
+    help="People's attention maps, {question_id}_1.png, … as in VQA-HAT.",
+)  # fmt: skip
+@click.option("-o", "--output", type=PATH, metavar="FOLDER", help="For the report; else RUN/measure.")
+@seed_option
+@set_option
+@device_option
+@common
+def measure(
+    run: Path,
+    methods: str,
+    sample: int,
+    curves: int,
+    sanity: int,
+    human: Path | None,
+    output: Path | None,
+    seed: int,
+    overrides: tuple[str, ...],
+    device: str,
+) -> None:
+    """Measure what the explanations of RUN show, beside other methods on the same model and questions.
+
+    Localisation where the split has masks, agreement with the attention, deletion and insertion, sanity
+    under randomised weights, words by part of speech: each with a bootstrap interval and n. Writes
+    measure.md, measure.json and plots. What takes time is kept in RUN/measure by method: the same command
+    goes on from there. Needs the extra: pip install 'hvx[measure]'.
+
+    \b
+    Example:
+      hvx measure runs/daquar/run
+      hvx measure runs/reproduce/run --methods attention,grad-cam,gradient --sample 200
+    """
+    from hvx.device import pick_device
+    from hvx.measure.measure import FOLDER, Options, measure_run
+    from hvx.measure.tables import claims_table, overview
+
+    named = tuple(name.strip() for name in methods.split(",") if name.strip())
+    options = Options(named, sample, curves, sanity, human, seed)
+    target = output or run / FOLDER
+    found = measure_run(
+        run, options, pick_device(device), list(overrides), target, lambda line: click.echo(line, err=True)
+    )
+    click.echo(overview(found) + "\n\n" + claims_table(found) + "\n")
+    click.echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")

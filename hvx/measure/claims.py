@@ -1,0 +1,184 @@
+"""The paper's claims, each with a verdict that follows from the numbers by a rule that is stated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hvx.measure.bootstrap import Estimate
+from hvx.measure.measures import ALL, Measures
+from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
+from hvx.measure.scores import GLIMPSE, METRICS
+from hvx.measure.words_report import WordMeans
+
+HELD, FAILED, OPEN, MIXED = "held", "did not hold", "not decided", "mixed"
+
+RULE = (
+    "A claim *held* where the 95 % interval of the difference it speaks of lies above 0, and *did not hold* "
+    "where it lies below; where it holds 0 the claim is *not decided* by this many explanations. *Mixed*: it "
+    "held by one measure and did not by another."
+)
+
+_STRENGTHS = ((0.2, "hardly"), (0.4, "weakly"), (0.6, "moderately"), (1.1, "strongly"))
+"""Up to which rank correlation maps agree how."""
+_JUDGED = ("pointing", "energy", "overlap", "deletion", "insertion")
+"""By which two forms of Eq. 2 are compared; agreement with the attention is no merit of its own."""
+
+_SAID_OF_WORDS = {
+    "nouns": "Nouns are significantly attended",
+    "wh-words": "Wh-words are less attended",
+    "verbs": "Verbs are less attended",
+    "adjectives": "Adjectives are less attended",
+    "articles": "Articles are less attended",
+}
+"""Family → the paper's claim: *less attended* is a mean z below 0."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed, whether it held, and the numbers that say so."""
+
+    claim: str
+    verdict: str
+    evidence: str
+
+
+def shown(found: Estimate) -> str:
+    """A mean with its interval, where there is one."""
+    return f"{found.value:.3f}" + (f" [{found.low:.3f}, {found.high:.3f}]" if found.bounded else "")
+
+
+def signed(found: Estimate) -> str:
+    """A difference, or a z-score, with its interval."""
+    return f"{found.value:+.3f}" + (f" [{found.low:+.3f}, {found.high:+.3f}]" if found.bounded else "")
+
+
+def claims(found: Measures) -> list[Claim]:
+    """The paper's claims, as far as they were measured."""
+    made = [_similar(found), _additive(found), _finds(found)]
+    made.append(_form(found, "free-product", "Holding F constant is more effective than not (section 3)"))
+    made.append(_form(found, "unguided", "Guided ReLUs make the better visualisation (section 3)"))
+    if found.words and found.paper_words:
+        made += _words(found.words, found.paper_words)
+    return [claim for claim in made if claim]
+
+
+def verdict(*differences: Estimate) -> str:
+    """``RULE`` over differences whose positive side speaks for a claim."""
+    above, below = any(d.low > 0 for d in differences), any(d.high < 0 for d in differences)
+    if above and below:
+        return MIXED
+    return HELD if above else FAILED if below else OPEN
+
+
+def ranking(found: Measures) -> list[str]:
+    """A line for each measure: the proposed method's place, and which methods differ from it for certain."""
+    lines = []
+    for metric, means in found.means.items():
+        if PROPOSED not in means:
+            continue
+        sign = 1 if METRICS[metric].more_is_better else -1
+        order = sorted(means, key=lambda name: -sign * means[name].value)
+        better = [name for name in order if name != PROPOSED and _side(found, metric, name) > 0]
+        level = [name for name in order if name != PROPOSED and _side(found, metric, name) == 0]
+        n = means[PROPOSED].n
+        line = f"{METRICS[metric].title}: place {order.index(PROPOSED) + 1} of {len(order)} (n = {n:,})"
+        line += f"; better: {_titles(better)}" if better else "; none is better"
+        lines.append(line + (f"; not told apart: {_titles(level)}" if level else ""))
+    return lines
+
+
+def _side(found: Measures, metric: str, name: str) -> int:
+    """1 where a method is better than the proposed one for certain, -1 where it is worse, 0 between."""
+    own = found.versus[metric][name]
+    sign = 1 if METRICS[metric].more_is_better else -1
+    return sign if own.low > 0 else -sign if own.high < 0 else 0
+
+
+def _titles(names: list[str]) -> str:
+    return ", ".join(METHODS[name].title for name in names)
+
+
+def mark(found: Measures, metric: str, name: str) -> str:
+    """``_side`` as the tables show it."""
+    if name == PROPOSED or name not in found.versus.get(metric, {}):
+        return ""
+    return {1: " ▲", -1: " ▽", 0: ""}[_side(found, metric, name)]
+
+
+def _similar(found: Measures) -> Claim | None:
+    if ATTENTION not in found.agreement:
+        return None
+    own = found.agreement[ATTENTION]
+    strength = next(word for bound, word in _STRENGTHS if abs(own.value) < bound)
+    evidence = f"they agree {strength}: rank correlation with the glimpses' sum {shown(own)}, n = {own.n:,}"
+    if "centre" in found.agreement:
+        evidence += f"; with a blob in the centre {found.agreement['centre'].value:.3f}"
+    return Claim("The heat map is similar to the attention maps (section 5)", verdict(own), evidence)
+
+
+def _additive(found: Measures) -> Claim | None:
+    if found.additive is None:
+        return None
+    single = {name: own for name, own in found.agreement.items() if name.startswith(GLIMPSE)}
+    parts = ", ".join(f"{name} {shown(own)}" for name, own in single.items())
+    evidence = (
+        f"sum {shown(found.agreement[ATTENTION])}, {parts}; sum less the better glimpse "
+        f"{signed(found.additive)}, n = {found.additive.n:,}"
+    )
+    return Claim(
+        "It shows both attention maps in an additive way: their sum matches better than either (section 5)",
+        verdict(found.additive),
+        evidence,
+    )
+
+
+def _finds(found: Measures) -> Claim | None:
+    if found.above_chance is None:
+        return None
+    own, chance = found.means["pointing"][PROPOSED], found.chance[ALL]
+    evidence = (
+        f"its maximum lies in what is asked about in {shown(own)}, n = {own.n:,}; by chance {shown(chance)}"
+    )
+    if ATTENTION in found.means["pointing"]:
+        evidence += f"; the attention's in {shown(found.means['pointing'][ATTENTION])}"
+    return Claim("The heat map finds what is asked about (section 5)", verdict(found.above_chance), evidence)
+
+
+def _form(found: Measures, other: str, claim: str) -> Claim | None:
+    """Whether the proposed form of Eq. 2 is better than another one, over the measures of merit."""
+    gains, parts = [], []
+    for metric in [metric for metric in _JUDGED if other in found.versus.get(metric, {})]:
+        own = found.versus[metric][other]
+        gains.append(_turned(own) if METRICS[metric].more_is_better else own)
+        means = found.means[metric]
+        parts.append(f"{METRICS[metric].title} {means[PROPOSED].value:.3f} against {means[other].value:.3f}")
+    if not gains:
+        return None
+    judged = ("better", "worse", "not told apart")
+    words = [judged[0] if g.low > 0 else judged[1] if g.high < 0 else judged[2] for g in gains]
+    evidence = "; ".join(f"{part} ({word})" for part, word in zip(parts, words, strict=True))
+    if other in found.agreement:
+        evidence += f"; the two maps have a rank correlation of {shown(found.agreement[other])}"
+    return Claim(claim, verdict(*gains), evidence)
+
+
+def _turned(own: Estimate) -> Estimate:
+    return Estimate(-own.value, -own.high, -own.low, own.n)
+
+
+def _words(words: WordMeans, paper: WordMeans) -> list[Claim]:
+    """What the paper says of words; its own figures are quoted beside, since not all of it holds in them."""
+    found = []
+    for name, own in words.families.items():
+        if name not in _SAID_OF_WORDS or not own.known:
+            continue
+        differing = words.nouns if name == "nouns" else _turned(own)
+        evidence = f"mean z {signed(own)}, n = {own.n:,}"
+        if name == "nouns":
+            evidence += f"; less that of all other tokens {signed(words.nouns)}"
+        if paper.families[name].known:
+            evidence += (
+                f"; in the paper's figures {signed(paper.families[name])}, n = {paper.families[name].n}"
+            )
+        found.append(Claim(f"{_SAID_OF_WORDS[name]} (section 5)", verdict(differing), evidence))
+    return found

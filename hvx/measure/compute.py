@@ -1,0 +1,109 @@
+"""The work that takes time: maps of each method, and curves of deletion and insertion over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hvx.measure.faithfulness import blurred, curves, ranks
+from hvx.measure.localisation import enlarged
+from hvx.measure.mapper import Mapper
+from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
+from hvx.measure.shelf import Shelf
+from hvx.measure.subject import Batch, Subject, probabilities
+from hvx.progress import bar
+
+Curves = tuple[list[float], list[float]]
+"""An explanation's curves of deletion and of insertion."""
+Ends = tuple[float, float]
+"""The answer's probability on an image and on its blur."""
+
+
+class Maps:
+    """The maps of the sample by method and place: the run's own, or those on the shelf."""
+
+    def __init__(self, subject: Subject, shelf: Shelf, names: list[str]) -> None:
+        self._subject = subject
+        self.names = names
+        self._kept = {name: shelf.maps(name) for name in names if METHODS[name].family != "run"}
+
+    def at(self, place: int) -> dict[str, np.ndarray]:
+        """An explanation's map by each method: (H, W), or (S, S) on the lattice."""
+        item = self._subject.item(place)
+        own = {PROPOSED: item.heatmap, ATTENTION: item.attention.sum(0)}
+        return {
+            name: own[name] if name in own else self._kept[name][place].astype(np.float32)
+            for name in self.names
+        }
+
+
+def make_maps(subject: Subject, shelf: Shelf, names: list[str], seed: int) -> None:
+    """Compute the maps that are not on the shelf, family by family: what shares a pass is made in one."""
+    absent = [name for name in names if METHODS[name].family != "run" and not shelf.has_maps(name)]
+    mapper = Mapper(subject.model, seed)
+    for family in dict.fromkeys(METHODS[name].family for name in absent):
+        own = [name for name in absent if METHODS[name].family == family]
+        with shelf.new_maps(own, len(subject)) as files:
+            for batch in _batches(subject, range(len(subject)), f"maps: {', '.join(own)}"):
+                for name, maps in mapper.maps(own, batch).items():
+                    files[name].put(batch.places, maps)
+
+
+def make_ends(subject: Subject, shelf: Shelf, count: int) -> list[Ends]:
+    """Where the curves of the sample's first ``count`` explanations begin and end."""
+    kept = shelf.result(f"curves-{count}/ends")
+    if kept is None:
+        shelf.keep(f"curves-{count}/ends", kept := _ends(subject, count))
+    return [(sharp, blurry) for sharp, blurry in kept]
+
+
+def make_curves(
+    subject: Subject, shelf: Shelf, names: list[str], ends: list[Ends], seed: int
+) -> dict[str, list[Curves]]:
+    """Curves of deletion and insertion of the sample's first explanations, by method."""
+    found: dict[str, list[Curves]] = {}
+    for name in names:
+        kept = shelf.result(f"curves-{len(ends)}/{name}")
+        if kept is None:
+            kept = _curves(subject, Maps(subject, shelf, [name]), name, ends, seed)
+            shelf.keep(f"curves-{len(ends)}/{name}", kept)
+        found[name] = [(deletion, insertion) for deletion, insertion in kept]
+    return found
+
+
+def _ends(subject: Subject, count: int) -> list[Ends]:
+    ends = [(0.0, 0.0)] * count
+    for batch in _batches(subject, range(count), "probabilities"):
+        blurs = blurred(batch.inputs)
+        for row, place in enumerate(batch.places):
+            image = batch.images[row]
+            both = torch.stack([batch.inputs[image], blurs[image]])
+            sharp, blurry = _score(subject, batch, row)(both).tolist()
+            ends[place] = sharp, blurry
+    return ends
+
+
+def _curves(subject: Subject, maps: Maps, name: str, ends: list[Ends], seed: int) -> list[Curves]:
+    found: list[Curves] = [([], [])] * len(ends)
+    for batch in _batches(subject, range(len(ends)), f"deletion and insertion: {name}"):
+        blurs = blurred(batch.inputs)
+        for row, place in enumerate(batch.places):
+            image = batch.images[row]
+            places = ranks(enlarged(maps.at(place)[name], subject.size), seed)
+            score = _score(subject, batch, row)
+            found[place] = curves(score, batch.inputs[image], blurs[image], ends[place], places)
+    return found
+
+
+def _score(subject: Subject, batch: Batch, row: int) -> Callable[[Tensor], Tensor]:
+    """Images → the probability of the answer to a batch's question."""
+    asked = batch.rows[row], batch.lengths[row], batch.answers[row]
+    return lambda images: probabilities(subject.model, images, *asked)
+
+
+def _batches(subject: Subject, places: Sequence[int], label: str) -> Iterator[Batch]:
+    """The batches of these explanations, with a bar."""
+    return bar(subject.batches(places), label, "batch", total=subject.batch_count(places))

@@ -1,0 +1,215 @@
+"""Measures a run: maps, scores, means; the report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hvx import __version__
+from hvx.data.objects import ObjectTable
+from hvx.files import whole_file, write_json
+from hvx.measure import methods, sanity
+from hvx.measure.compute import Maps, make_curves, make_ends, make_maps
+from hvx.measure.faithfulness import BLUR, SHARES
+from hvx.measure.human import HumanMaps
+from hvx.measure.measures import Measures
+from hvx.measure.plots import write_plots
+from hvx.measure.scores import score_curves, score_maps
+from hvx.measure.shelf import Shelf
+from hvx.measure.speech import parts_of_speech
+from hvx.measure.subject import Subject
+from hvx.measure.tables import report
+from hvx.measure.words_report import paper_tokens, run_tokens, word_means
+from hvx.store.reader import RunReader
+
+FOLDER = "measure"
+"""Of a run, where what is measured goes."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured, and on how much.
+
+    Attributes:
+        methods: names of methods; none: all.
+        sample: explanations to draw; 0: all.
+        curves: of these, explanations for deletion and insertion; 0: none.
+        sanity: of these, explanations for randomisation; 0: none.
+        human: folder of human attention maps in VQA-HAT's layout.
+        seed: of every draw.
+    """
+
+    methods: tuple[str, ...] = ()
+    sample: int = 1000
+    curves: int = 200
+    sanity: int = 50
+    human: Path | None = None
+    seed: int = 0
+
+
+def check_installed(options: Options) -> None:
+    """Refuse, ahead of any work, what needs a library that is not installed.
+
+    Raises:
+        HvxError: one line that says what to install.
+    """
+    methods.check_installed(methods.chosen(options.methods, glimpses=1))
+    if options.sanity:
+        sanity.check_installed()
+    parts_of_speech(("what",))
+
+
+def measure_run(
+    run: Path, options: Options, device: torch.device, overrides: list[str], output: Path, say: Say
+) -> Measures:
+    """Measure a run and write ``measure.json``, ``measure.md`` and the plots.
+
+    What takes time is kept under ``RUN/measure`` as it is done, by method; the same call goes on from there.
+
+    Args:
+        run: a finished run's folder.
+        options: what is measured.
+        device: where the network runs.
+        overrides: ``key=value`` strings laid over the run's config, for what has moved since.
+        output: folder for the report.
+        say: told what a user should know, a line at a time.
+
+    Raises:
+        HvxError: the run, its checkpoint or a named file is not there or another one, a method is not
+            known, or a library is not installed.
+        BadImage: an image of the sample cannot be read.
+    """
+    reader = RunReader(run)
+    try:
+        names = methods.chosen(options.methods, reader.glimpses)
+        check_installed(options)
+        subject = Subject(reader, overrides, device, options.sample, options.seed)
+        human = HumanMaps(options.human, subject.model.config.image) if options.human else None
+        table = ObjectTable(subject.split) if subject.split.objects else None
+        shelf = Shelf(run / FOLDER, _key(reader, subject, options))
+        found = Measures(_about(reader, subject, options), names)
+        _leave_out(found, subject, options, say)
+        _measure(found, subject, shelf, options, table, human)
+        tokens = run_tokens(reader)
+        found.words, found.paper_words = (
+            word_means(tokens, options.seed),
+            word_means(paper_tokens(), options.seed),
+        )
+    finally:
+        reader.close()
+    _write(found, output)
+    return found
+
+
+def _measure(
+    found: Measures,
+    subject: Subject,
+    shelf: Shelf,
+    options: Options,
+    table: ObjectTable | None,
+    human: HumanMaps | None,
+) -> None:
+    """What is measured of the sample."""
+    names, seed, images = found.methods, options.seed, subject.images
+    make_maps(subject, shelf, names, seed)
+    curves = min(options.curves, len(subject))
+    if curves:
+        ends = make_ends(subject, shelf, curves)
+        pairs = make_curves(subject, shelf, names, ends, seed)
+        found.add_curves(pairs, ends, images, seed)
+    checked = min(options.sanity, len(subject))
+    if checked:
+        found.add_sanity(_similarities(subject, shelf, names, checked, seed), images, seed)
+    scored, agreement, regions = score_maps(subject, Maps(subject, shelf, names), table, human)
+    if curves:
+        scored |= score_curves(pairs)
+    found.add_scores(scored, images, seed)
+    found.add_agreement(agreement, images, seed)
+    if regions:
+        found.add_regions(regions, scored, images, seed)
+    elif table:
+        found.left_out.append("localisation: no question of the sample asks about an object that is there")
+
+
+def _similarities(subject: Subject, shelf: Shelf, names: list[str], count: int, seed: int) -> dict[str, Any]:
+    """How alike maps stay under randomisation, from the shelf where it is there."""
+    checked = [name for name in names if name in sanity.CHECKED]
+    found = {name: shelf.result(f"sanity-{count}/{name}") for name in checked}
+    absent = [name for name in checked if found[name] is None]
+    if absent:
+        for name, own in sanity.make_similarities(subject, absent, count, seed).items():
+            shelf.keep(f"sanity-{count}/{name}", own)
+            found[name] = own
+    return found
+
+
+def _key(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:
+    """All that decides what is kept of the sample: another one has a shelf of its own."""
+    ids = reader.column("question_id")[subject.numbers].tolist()
+    return {
+        "run": reader.about["identity"],
+        "made": [reader.about.get(part) for part in ("versions", "finished")],
+        "questions": hashlib.sha256(repr(ids).encode()).hexdigest(),
+        "path_steps": methods.PATH_STEPS,
+        "shares": SHARES,
+        "blur": BLUR,
+        "seed": options.seed,
+    }
+
+
+def _about(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:
+    packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
+    return {
+        "run": str(reader.path),
+        "explanations": len(subject),
+        "of": len(reader),
+        "images": len(set(subject.images.tolist())),
+        "seed": options.seed,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "device": str(subject.device),
+        "cores": os.cpu_count(),
+        "versions": {"hvx": __version__} | {name: _version(name) for name in packages},
+        "model": subject.model.config.model_dump(mode="json"),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _leave_out(found: Measures, subject: Subject, options: Options, say: Say) -> None:
+    """Say what cannot be measured here, and why."""
+    if subject.split.objects is None:
+        found.left_out.append(
+            f"localisation: split '{subject.explain.split}' has no table of objects with masks"
+        )
+    if not subject.glimpses:
+        found.left_out.append("agreement with the attention: the model has none")
+    if not options.human:
+        found.left_out.append("agreement with people: no folder of their attention maps was given (--human)")
+    for name, count in (("deletion and insertion", options.curves), ("sanity", options.sanity)):
+        if not count:
+            found.left_out.append(f"{name}: not asked for")
+    for line in found.left_out:
+        say(f"left out: {line}")
+
+
+def _write(found: Measures, output: Path) -> None:
+    """The report's files, each whole or not at all."""
+    drawn = write_plots(found, output)
+    with whole_file(output / "measure.md") as part:
+        part.write_text(report(found, drawn), encoding="utf-8")
+    write_json(output / "measure.json", found.as_json(), indent=1)

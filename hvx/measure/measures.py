@@ -1,0 +1,146 @@
+"""From scores to what is reported: means with intervals, and what differs from the proposed method."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hvx.measure.bootstrap import Estimate, mean
+from hvx.measure.compute import Curves
+from hvx.measure.faithfulness import SHARES
+from hvx.measure.methods import ATTENTION, PROPOSED
+from hvx.measure.scores import GLIMPSE, LOCAL, METRICS, Agreement, Regions, Scores
+from hvx.measure.words_report import WordMeans
+
+ALL = "all"
+
+Means = dict[str, dict[str, Estimate]]
+"""Measure → method → its mean."""
+
+
+@dataclass
+class Measures:
+    """All that is reported of a run.
+
+    Attributes:
+        about: the run, the sample, settings, versions.
+        methods: names, in the tables' order.
+        left_out: a line for each thing that could not be measured, with the reason.
+        means: of each measure and method.
+        versus: the paired difference of each method from the proposed one.
+        by_kind: kind of question → means of localisation; ``all`` is in ``means``.
+        chance: kind → the mean share of the picture that the objects asked about cover; ``all`` too.
+        above_chance: how much more often the proposed map points there than chance does.
+        agreement: names → the mean correlation of the proposed map with each method and glimpse.
+        additive: the correlation with the glimpses' sum less that with the better single glimpse; None of
+            fewer than two glimpses.
+        matrix, matrix_names: (K, K) mean correlations of methods and glimpses, and which these are.
+        ends: the answer's mean probability on the photographs and on their blurs.
+        curves: method → (deletion, insertion), the mean at each of ``SHARES``.
+        sanity: method → stage → (rank correlation, SSIM).
+        words, paper_words: of the run and of the paper.
+    """
+
+    about: dict[str, Any]
+    methods: list[str]
+    left_out: list[str] = field(default_factory=list)
+    means: Means = field(default_factory=dict)
+    versus: Means = field(default_factory=dict)
+    by_kind: dict[str, Means] = field(default_factory=dict)
+    chance: dict[str, Estimate] = field(default_factory=dict)
+    above_chance: Estimate | None = None
+    agreement: dict[str, Estimate] = field(default_factory=dict)
+    additive: Estimate | None = None
+    matrix: np.ndarray | None = None
+    matrix_names: list[str] = field(default_factory=list)
+    ends: tuple[Estimate, Estimate] | None = None
+    curves: dict[str, tuple[list[float], list[float]]] = field(default_factory=dict)
+    sanity: dict[str, dict[str, tuple[Estimate, Estimate]]] = field(default_factory=dict)
+    words: WordMeans | None = None
+    paper_words: WordMeans | None = None
+
+    def add_scores(self, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
+        """Take in the scores of the sample, whose images (n) these are."""
+        for metric in [metric for metric in METRICS if metric in scored]:
+            own = scored[metric]
+            groups = images[own.places]
+            self.means[metric] = {name: mean(values, groups, seed) for name, values in own.values.items()}
+            base = own.values[PROPOSED]
+            self.versus[metric] = {
+                name: mean(values - base, groups, seed)
+                for name, values in own.values.items()
+                if name != PROPOSED
+            }
+
+    def add_regions(self, regions: Regions, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
+        """Take in what chance would find, and localisation by kind of question."""
+        groups = images[regions.places]
+        self.chance[ALL] = mean(regions.shares, groups, seed)
+        hits = scored["pointing"].values[PROPOSED]
+        self.above_chance = mean(hits - regions.shares, groups, seed)
+        for kind in dict.fromkeys(regions.kinds.tolist()):
+            own = regions.kinds == kind
+            self.chance[kind] = mean(regions.shares[own], groups[own], seed)
+            self.by_kind[kind] = {
+                metric: {
+                    name: mean(values[own], groups[own], seed)
+                    for name, values in scored[metric].values.items()
+                }
+                for metric in LOCAL
+            }
+
+    def add_agreement(self, found: Agreement, images: np.ndarray, seed: int) -> None:
+        """Take in how maps agree."""
+        own = found.correlations[:, found.names.index(PROPOSED)]
+        self.agreement = {
+            name: mean(own[:, k], images, seed) for k, name in enumerate(found.names) if name != PROPOSED
+        }
+        self.matrix, self.matrix_names = found.correlations.mean(0), found.names
+        single = [k for k, name in enumerate(found.names) if name.startswith(GLIMPSE)]
+        if single and ATTENTION in found.names:
+            best = max(single, key=lambda k: float(own[:, k].mean()))
+            self.additive = mean(own[:, found.names.index(ATTENTION)] - own[:, best], images, seed)
+
+    def add_curves(
+        self, curves: dict[str, list[Curves]], ends: list[tuple[float, float]], images: np.ndarray, seed: int
+    ) -> None:
+        """Take in the curves of deletion and insertion of the sample's first explanations."""
+        sharp, blurry = np.array(ends).T
+        groups = images[: len(ends)]
+        self.ends = mean(sharp, groups, seed), mean(blurry, groups, seed)
+        for name, pairs in curves.items():
+            deletion, insertion = np.array(pairs).mean(0)
+            self.curves[name] = deletion.tolist(), insertion.tolist()
+
+    def add_sanity(self, found: dict[str, dict[str, Any]], images: np.ndarray, seed: int) -> None:
+        """Take in how alike maps are before and after randomisation."""
+        for name, stages in found.items():
+            self.sanity[name] = {}
+            for stage, pairs in stages.items():
+                correlation, ssim = np.array(pairs).T
+                groups = images[: len(pairs)]
+                self.sanity[name][stage] = mean(correlation, groups, seed), mean(ssim, groups, seed)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values; what is not known is null."""
+        tree = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        found: dict[str, Any] = _plain(tree | {"shares": list(SHARES)})
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain({item.name: getattr(value, item.name) for item in dataclasses.fields(value)})
+    if isinstance(value, dict):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(own) for own in value]
+    if isinstance(value, (float, np.floating)):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value

@@ -1,0 +1,92 @@
+"""The methods that are measured: names, definitions, and which can be measured here.
+
+All but Eq. 2, its variants and the attention explain the answer that the run explains, by its logit.
+Gradients at the pixels are read as Σ_c |·| over the colour channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from hvx.errors import HvxError, did_you_mean
+
+PROPOSED, ATTENTION = "proposed", "attention"
+
+PATH_STEPS = 16
+"""Points on the path of integrated gradients (Gauss-Legendre)."""
+Family = Literal["run", "head", "plain", "guided", "path", "floor"]
+"""What methods share: the run's own maps; the head alone; one forward pass, plain or guided; captum's path;
+nothing."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's title in tables, what it shares with others, and what defines it."""
+
+    title: str
+    family: Family
+    definition: str
+
+
+METHODS: dict[str, Method] = {
+    PROPOSED: Method("Proposed (Eq. 2)", "run", "guided backpropagation of V − F, F constant; Σ_c |Eq. 9|"),
+    ATTENTION: Method("Summed attention", "run", "Σ_g α_g"),
+    "unguided": Method("Eq. 2 unguided", "plain", "as proposed, by true gradients"),
+    "free-product": Method(
+        "Eq. 2 with F free", "guided", "as proposed, of ½‖V − F‖² with F = Q ∘ V not held"
+    ),
+    "grad-cam": Method("Grad-CAM", "head", "max(0, Σ_m mean_s(∂y/∂f_ms) f_ms); Selvaraju et al. 2017"),
+    "cam": Method(
+        "CAM",
+        "head",
+        "Σ_m f_ms ∂y/∂f_ms, the attention held: pooling weights and head, linear at f; Zhou et al. 2016",
+    ),
+    "guided-grad-cam": Method(
+        "Guided Grad-CAM", "guided", "guided backpropagation × Grad-CAM; Selvaraju et al. 2017"
+    ),
+    "guided-backpropagation": Method("Guided backpropagation", "guided", "of y; Springenberg et al. 2015"),
+    "gradient": Method("Gradient", "plain", "∂y/∂I; Simonyan et al. 2014"),
+    "input-x-gradient": Method("Input × gradient", "plain", "I ∘ ∂y/∂I; Shrikumar et al. 2017"),
+    "integrated-gradients": Method(
+        "Integrated gradients",
+        "path",
+        f"from the mean colour, {PATH_STEPS} steps; Sundararajan et al. 2017, captum",
+    ),
+    "centre": Method("Centre", "floor", "a Gaussian in the middle, σ a quarter of the side"),
+    "random": Method("Random", "floor", "uniform noise for each pixel"),
+}
+"""In the order of tables. y is the answer's logit, f the features (M channels, lattice cells s)."""
+
+
+def chosen(names: Iterable[str], glimpses: int) -> list[str]:
+    """Names of methods in the tables' order, the proposed one always among them; none named: all.
+
+    Raises:
+        HvxError: no such method, or the attention of a model that has none.
+    """
+    wanted = set(names)
+    for name in sorted(wanted):
+        if name not in METHODS:
+            known = ", ".join(METHODS)
+            raise HvxError(f"--methods: no method '{name}'{did_you_mean(name, METHODS)}; known are: {known}")
+    if ATTENTION in wanted and not glimpses:
+        raise HvxError("--methods: the run is of a model without attention; leave 'attention' out")
+    wanted = (wanted or set(METHODS)) | {PROPOSED}
+    return [name for name in METHODS if name in wanted and (glimpses or name != ATTENTION)]
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Refuse, ahead of any work, methods whose library is not installed.
+
+    Raises:
+        HvxError: says what to install.
+    """
+    if any(METHODS[name].family == "path" for name in names):
+        try:
+            import captum  # noqa: F401
+        except ImportError:
+            raise HvxError(
+                "--methods: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
+            ) from None

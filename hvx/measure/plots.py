@@ -1,0 +1,185 @@
+"""The report's plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from hvx.files import whole_file
+from hvx.measure.bootstrap import Estimate
+from hvx.measure.faithfulness import SHARES
+from hvx.measure.measures import Measures
+from hvx.measure.methods import METHODS, PROPOSED
+from hvx.measure.sanity import OTHER_IMAGE
+from hvx.measure.scores import METRICS
+
+_OWN, _PAPER = "#0b5cad", "#d1701f"
+_PALETTE = ("#8a8f98", "#d1701f", "#3f8f5b", "#9a4fb3", "#c0392b", "#b8860b", "#4aa3a2", "#7a5230", "#e377a2")
+_FLOORS = ("centre", "random")
+_DPI = 110
+
+
+def write_plots(found: Measures, folder: Path) -> list[str]:
+    """Draw what there is to draw, each into ``NAME.png``; returns the names.
+
+    Raises:
+        HvxError: a file cannot be written.
+    """
+    drawn = []
+    for name, draw in _DRAWN.items():
+        figure = draw(found)
+        if figure is not None:
+            with whole_file(folder / f"{name}.png") as part:
+                figure.savefig(part, format="png", dpi=_DPI)
+            drawn.append(name)
+    return drawn
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")  # neither pyplot nor its global state
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _methods(found: Measures) -> Figure | None:
+    """A panel for each measure, a row for each method."""
+    metrics = [metric for metric in METRICS if metric in found.means]
+    if not metrics:
+        return None
+    figure = _figure(2.2 + 1.9 * len(metrics), 1.2 + 0.3 * len(found.methods))
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    rows = np.arange(len(found.methods))[::-1]
+    for panel, metric in zip(panels, metrics, strict=True):
+        for row, name in zip(rows, found.methods, strict=True):
+            own = found.means[metric].get(name)
+            if own:
+                _whisker(panel, own, float(row), _OWN if name == PROPOSED else "#555b66")
+        base = found.means[metric].get(PROPOSED)
+        if base:
+            panel.axvline(base.value, color=_OWN, linewidth=0.8, linestyle=":")
+        better = "more" if METRICS[metric].more_is_better else "less"
+        panel.set_title(f"{METRICS[metric].title}\n({better} is better)", fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.grid(axis="x", alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(rows, [METHODS[name].title for name in found.methods])
+    return figure
+
+
+def _whisker(panel: Axes, own: Estimate, row: float, color: str) -> None:
+    panel.plot([own.low, own.high], [row, row], color=color, linewidth=1.6)
+    panel.plot([own.value], [row], "o", color=color, markersize=4)
+
+
+def _agreement(found: Measures) -> Figure | None:
+    if found.matrix is None:
+        return None
+    names = [METHODS[name].title if name in METHODS else name for name in found.matrix_names]
+    side = 2.4 + 0.42 * len(names)
+    figure = _figure(side + 0.8, side)
+    panel = figure.subplots()
+    image = panel.imshow(found.matrix, cmap="RdBu_r", vmin=-1, vmax=1)
+    panel.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    for (row, column), value in np.ndenumerate(found.matrix):
+        ink = "white" if abs(value) > 0.6 else "black"
+        panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=ink)
+    figure.colorbar(image, ax=panel, shrink=0.7, label="mean rank correlation on the lattice")
+    return figure
+
+
+def _curves(found: Measures) -> Figure | None:
+    if not found.curves:
+        return None
+    figure = _figure(10, 4.6)
+    panels = figure.subplots(1, 2, sharey=True)
+    for part, title in enumerate(("Deletion (less is better)", "Insertion (more is better)")):
+        for name, pair in found.curves.items():
+            panels[part].plot(range(len(SHARES)), pair[part], label=METHODS[name].title, **_line(found, name))
+        panels[part].set_title(title, fontsize=10)
+        panels[part].set_xlabel("share of the pixels, the most salient first")
+        panels[part].set_xticks(range(len(SHARES)), [f"{share:.0%}" for share in SHARES])
+        panels[part].grid(alpha=0.25)
+        panels[part].spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("mean probability of the answer")
+    panels[0].set_ylim(0, 1)
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
+    )
+    return figure
+
+
+def _sanity(found: Measures) -> Figure | None:
+    if not found.sanity:
+        return None
+    stages = [stage for stage in next(iter(found.sanity.values())) if stage != OTHER_IMAGE]
+    figure = _figure(10, 4.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    for part, title in enumerate(("Rank correlation", "SSIM")):
+        for name, own in found.sanity.items():
+            values = [1.0, *(own[stage][part].value for stage in stages)]
+            line = _line(found, name)
+            panels[part].plot(
+                range(len(values)), values, marker="o", markersize=3, label=METHODS[name].title, **line
+            )
+        panels[part].axhline(0, color="#444444", linewidth=0.8)
+        panels[part].set_title(f"{title} with the trained network's map", fontsize=10)
+        panels[part].set_xticks(
+            range(len(stages) + 1), ["trained", *stages], rotation=40, ha="right", fontsize=8
+        )
+        panels[part].grid(alpha=0.25)
+        panels[part].spines[["top", "right"]].set_visible(False)
+    panels[0].set_xlabel("randomised down to")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
+    )
+    return figure
+
+
+def _line(found: Measures, name: str) -> dict[str, object]:
+    """How a method's line is drawn: the proposed one broad, the floors dotted."""
+    if name == PROPOSED:
+        return {"color": _OWN, "linewidth": 2.6, "zorder": 3}
+    others = [other for other in found.methods if other not in (PROPOSED, *_FLOORS)]
+    if name in _FLOORS:
+        return {"color": "black", "linewidth": 1.2, "linestyle": ":" if name == "random" else "--"}
+    return {"color": _PALETTE[others.index(name) % len(_PALETTE)], "linewidth": 1.3}
+
+
+def _words(found: Measures) -> Figure | None:
+    if not found.words or not found.paper_words:
+        return None
+    ours, theirs = found.words.part_of_speech, found.paper_words.part_of_speech
+    tags = [*ours, *(tag for tag in theirs if tag not in ours)]
+    figure = _figure(7.5, 1.1 + 0.34 * len(tags))
+    panel = figure.subplots()
+    rows = np.arange(len(tags))[::-1]
+    for row, tag in zip(rows, tags, strict=True):
+        for shift, means, color in ((0.12, ours, _OWN), (-0.12, theirs, _PAPER)):
+            if tag in means:
+                _whisker(panel, means[tag], float(row) + shift, color)
+    panel.plot([], [], "o-", color=_OWN, label="this run")
+    panel.plot([], [], "o-", color=_PAPER, label="the paper's figures")
+    panel.axvline(0, color="#444444", linewidth=0.8)
+    panel.set_yticks(rows, tags)
+    panel.set_xlabel("mean z (Eq. 11), with 95 % interval")
+    panel.grid(axis="x", alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", frameon=False, ncols=2, fontsize=9)
+    return figure
+
+
+_DRAWN: dict[str, Callable[[Measures], Figure | None]] = {
+    "methods": _methods,
+    "agreement": _agreement,
+    "curves": _curves,
+    "sanity": _sanity,
+    "words": _words,
+}

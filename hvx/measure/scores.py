@@ -1,0 +1,188 @@
+"""Each explanation's scores by method: what every mean of the report is taken over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from PIL import Image
+
+from hvx.data.objects import ObjectTable
+from hvx.errors import HvxError
+from hvx.measure.agreement import pooled, rank_correlations
+from hvx.measure.compute import Curves, Maps
+from hvx.measure.faithfulness import area
+from hvx.measure.human import HumanMaps
+from hvx.measure.localisation import energy_inside, enlarged, overlap, points_inside
+from hvx.measure.methods import ATTENTION
+from hvx.measure.subject import Subject
+from hvx.progress import bar
+
+LATTICE = (14, 14)
+"""On which maps are compared where there is no attention to set it."""
+
+
+GLIMPSE = "glimpse"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of a map: its title, and whether more of it is better."""
+
+    title: str
+    more_is_better: bool
+
+
+METRICS = {
+    "pointing": Metric("Pointing game", True),
+    "energy": Metric("Energy inside", True),
+    "overlap": Metric("IoU", True),
+    "attention": Metric("ρ with attention", True),
+    "human": Metric("ρ with people", True),
+    "deletion": Metric("Deletion area", False),
+    "insertion": Metric("Insertion area", True),
+}
+"""In the order of tables."""
+LOCAL = ("pointing", "energy", "overlap")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One measure of several explanations.
+
+    Attributes:
+        places: (n) of the explanations in the sample.
+        values: method → (n) its scores.
+    """
+
+    places: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How maps agree, on the lattice: correlations (n, K, K) among the K ``names``, methods and glimpses."""
+
+    names: list[str]
+    correlations: np.ndarray
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Where explanations ought to point, of those whose question asks about something that is there.
+
+    Attributes:
+        places: (n) of the explanations in the sample.
+        kinds: (n) of the questions.
+        shares: (n) of the picture, that the region covers: the chance of a point to lie in it.
+    """
+
+    places: np.ndarray
+    kinds: np.ndarray
+    shares: np.ndarray
+
+
+def glimpse_names(glimpses: int) -> list[str]:
+    """What single attention maps are called beside the methods; none where there is but one."""
+    return [f"{GLIMPSE} {number + 1}" for number in range(glimpses)] if glimpses > 1 else []
+
+
+def score_maps(
+    subject: Subject, maps: Maps, table: ObjectTable | None, human: HumanMaps | None
+) -> tuple[dict[str, Scores], Agreement, Regions | None]:
+    """Scores of all maps but those that need the network: localisation, agreement with attention and people.
+
+    Measures that nothing is known for (no masks, no people) are absent.
+    """
+    local, seen = _Collected(), _Collected()
+    regions: list[tuple[int, str, float]] = []
+    names = [*maps.names, *glimpse_names(subject.glimpses)]
+    correlations = np.empty((len(subject), len(names), len(names)))
+    for place in bar(range(len(subject)), "measuring maps", "explanation"):
+        item = subject.item(place)
+        found = maps.at(place)
+        lattice = item.attention.shape[1:] if subject.glimpses else LATTICE
+        glimpses = list(item.attention) if subject.glimpses > 1 else []
+        cells = [pooled(map, lattice) for map in chain(found.values(), glimpses)]
+        correlations[place] = rank_correlations(np.stack(cells))
+        people = [pooled(map, lattice) for map in (human.of(item.question_id) if human else [])]
+        if people:
+            both = rank_correlations(np.stack([*cells, *people]))[: len(maps.names), -len(people) :]
+            seen.add(place, {("human", name): both[k].mean() for k, name in enumerate(maps.names)})
+        if table:
+            inside = _asked_about(table, item.image_id, item.question_id, subject)
+            if inside is not None:
+                local.add(place, _local_scores(found, inside))
+                regions.append((place, table.asked[item.question_id].kind, float(inside.mean())))
+    scored = {metric: local.scores(metric, maps.names) for metric in LOCAL if local.places}
+    if seen.places:
+        scored["human"] = seen.scores("human", maps.names)
+    if ATTENTION in names:
+        summed = names.index(ATTENTION)
+        values = {name: correlations[:, k, summed] for k, name in enumerate(maps.names) if name != ATTENTION}
+        scored["attention"] = Scores(np.arange(len(subject)), values)
+    columns = [np.array(column) for column in zip(*regions, strict=True)]
+    return scored, Agreement(names, correlations), Regions(*columns) if regions else None
+
+
+def score_curves(curves: dict[str, list[Curves]]) -> dict[str, Scores]:
+    """The areas under each explanation's curves of deletion and insertion."""
+    count = len(next(iter(curves.values())))
+    return {
+        metric: Scores(
+            np.arange(count),
+            {name: np.array([area(pair[part]) for pair in pairs]) for name, pairs in curves.items()},
+        )
+        for part, metric in enumerate(("deletion", "insertion"))
+    }
+
+
+class _Collected:
+    """Scores by measure and method, an explanation at a time."""
+
+    def __init__(self) -> None:
+        self.places: list[int] = []
+        self._rows: list[dict[tuple[str, str], float]] = []
+
+    def add(self, place: int, row: dict[tuple[str, str], float]) -> None:
+        self.places.append(place)
+        self._rows.append(row)
+
+    def scores(self, metric: str, names: list[str]) -> Scores:
+        columns = {name: np.array([row[metric, name] for row in self._rows]) for name in names}
+        return Scores(np.array(self.places), columns)
+
+
+def _local_scores(found: dict[str, np.ndarray], inside: np.ndarray) -> dict[tuple[str, str], float]:
+    row: dict[tuple[str, str], float] = {}
+    for name, map in found.items():
+        whole = enlarged(map, inside.shape)
+        row["pointing", name] = float(points_inside(map, inside))
+        row["energy", name] = energy_inside(whole, inside)
+        row["overlap", name] = overlap(whole, inside)
+    return row
+
+
+def _asked_about(table: ObjectTable, image_id: int, question_id: int, subject: Subject) -> np.ndarray | None:
+    """Where what a question asks about lies (H, W) bool, as the network sees it; None if nowhere."""
+    asked = table.asked.get(question_id)
+    if asked is None:
+        raise HvxError(
+            f"{subject.split.objects}: no question {question_id}, which {subject.reader.path} explains; "
+            "the run is of another split"
+        )
+    inside = cropped(np.isin(table.mask(image_id), asked.labels), subject.size)
+    return inside if inside.any() else None
+
+
+def cropped(inside: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A region of a photograph (H, W) bool as the network sees it: the centre square, scaled to ``size``."""
+    if inside.shape == size:
+        return inside
+    height, width = inside.shape
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    whole = Image.fromarray(inside.astype(np.uint8))
+    return np.asarray(whole.resize(size[::-1], Image.Resampling.NEAREST, box=box)).astype(bool)

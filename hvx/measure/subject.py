@@ -1,0 +1,218 @@
+"""What is measured: a finished run with the model that made it, and a sample of its explanations."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hvx.config import Config, SplitConfig, parse
+from hvx.data.images import input_batches
+from hvx.data.words import padded
+from hvx.errors import BadImage, HvxError
+from hvx.files import sha256
+from hvx.models.checkpoint import VQAModel, load_checkpoint
+from hvx.store.reader import Item, RunReader
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with questions of the sample on them, on the model's device.
+
+    Attributes:
+        places: place in the sample of each question (N).
+        inputs: normalised images (B, C, H, W).
+        images: (N) the image, 0 … B − 1, of each question.
+        rows: (N, T) rows of the word table.
+        lengths: (N) tokens of each question.
+        answers: (N) the answer that the run explains.
+    """
+
+    places: list[int]
+    inputs: Tensor
+    images: Tensor
+    rows: Tensor
+    lengths: Tensor
+    answers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def own_inputs(self) -> Tensor:
+        """Each question's own image (N, C, H, W)."""
+        return self.inputs[self.images]
+
+
+class Subject:
+    """A run, its model, and explanations drawn from it by lot.
+
+    Whole images are drawn, with all of their questions, so that what depends on the image alone is computed
+    once. Any first part of the sample is a sample too, and one of as many images as there can be.
+
+    Args:
+        reader: the run.
+        overrides: ``key=value`` strings laid over the config that the run was made with.
+        device: where the network runs.
+        count: explanations to draw; 0: all of them.
+        seed: of the draw.
+
+    Raises:
+        HvxError: the run holds nothing, the config is not one, or the checkpoint is not there or not the
+            one that the run was made with.
+    """
+
+    def __init__(
+        self, reader: RunReader, overrides: list[str], device: torch.device, count: int, seed: int
+    ) -> None:
+        self.reader, self.device = reader, device
+        self.config = _config(reader, overrides)
+        assert self.config.explain is not None
+        self.explain = self.config.explain
+        self.split: SplitConfig = self.config.split(self.explain.split)
+        path = self.config.path(self.config.checkpoint)
+        self.model = _model(reader, path, device)
+        self.image_ids: np.ndarray = reader.column("image_id")
+        """Of each item of the run."""
+        self.numbers = draw(self.image_ids, count, seed)
+        """The sample: numbers of items of the run."""
+        self.images: np.ndarray = self.image_ids[self.numbers]
+        """(n) the image id of each explanation of the sample."""
+        self._paths = reader.column("image_path")
+        self._answers = {answer: place for place, answer in enumerate(self.model.answers)}
+        self.glimpses = reader.glimpses
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the images, as the network sees them, and of heat maps."""
+        return self.reader.heatmap_size
+
+    def item(self, place: int) -> Item:
+        """An explanation of the sample."""
+        return self.reader[self.numbers[place]]
+
+    def batches(self, places: Sequence[int]) -> Iterator[Batch]:
+        """These explanations' images and questions, images with others that have as many questions.
+
+        Raises:
+            BadImage: an image is no longer there, or cannot be read.
+        """
+        by_image: dict[int, list[int]] = {}
+        for place in places:
+            by_image.setdefault(int(self.images[place]), []).append(place)
+        groups = sorted(by_image.values(), key=lambda own: -len(own))
+        paths = [self._path(own[0]) for own in groups]
+        step = self.explain.batch_images
+        batches = [
+            list(range(start, min(start + step, len(groups)))) for start in range(0, len(groups), step)
+        ]
+        turned = self.reader.about.get("exif_orientation") is True
+        image = self.model.config.image
+        for shown, inputs, bad in input_batches(paths, image, batches, self.explain.workers, turned):
+            for reason in bad.values():
+                raise BadImage(
+                    f"{reason} (the run explains it; `hvx explain` again says where images moved to)"
+                )
+            yield self._batch(inputs, [groups[number] for number in shown])
+
+    def batch_count(self, places: Sequence[int]) -> int:
+        """How many ``batches`` these explanations make."""
+        return -(-len({int(self.images[place]) for place in places}) // self.explain.batch_images)
+
+    def _path(self, place: int) -> Path:
+        given = Path(str(self._paths[self.numbers[place]]))
+        if given.is_absolute() or ".." in given.parts:
+            raise HvxError(f"{self.reader.path}: image_path: '{given}' leads out of the images' folder")
+        return Path(self.reader.about["images"]) / given
+
+    def _batch(self, inputs: Tensor, groups: list[list[int]]) -> Batch:
+        places = [place for own in groups for place in own]
+        items = [self.item(place) for place in places]
+        rows, lengths = padded([self.model.vocabulary.rows(item.tokens) for item in items])
+        answers = [self._answer(item) for item in items]
+        images = [number for number, own in enumerate(groups) for _ in own]
+
+        def here(values: np.ndarray | list[int]) -> Tensor:
+            return torch.as_tensor(values, device=self.device)
+
+        return Batch(places, inputs.to(self.device), here(images), here(rows), here(lengths), here(answers))
+
+    def _answer(self, item: Item) -> int:
+        if item.answer not in self._answers:
+            raise HvxError(
+                f"{self.reader.path}: the model has no answer {item.answer!r:.60}, which the run gives"
+            )
+        return self._answers[item.answer]
+
+
+def draw(image_ids: np.ndarray, count: int, seed: int) -> list[int]:
+    """Numbers of items of whole images drawn by lot, about ``count`` of them; all of them for 0.
+
+    Images are taken in the order of the draw while their questions fit into ``count``, the first one anyhow.
+    One question of each stands first, then a second one of each that has one, …: which one, too, by lot.
+    """
+    rng = np.random.default_rng(seed)
+    _, image = np.unique(image_ids, return_inverse=True)
+    sizes = np.bincount(image)
+    order = rng.permutation(len(sizes))
+    fitting = max(1, int(np.searchsorted(np.cumsum(sizes[order]), count or len(image), side="right")))
+    turn = np.full(len(sizes), len(sizes))
+    turn[order[:fitting]] = np.arange(fitting)
+    drawn = rng.permutation(np.flatnonzero(turn[image] < fitting))
+    by_image = drawn[np.argsort(turn[image[drawn]], kind="stable")]
+    _, starts, counts = np.unique(turn[image[by_image]], return_index=True, return_counts=True)
+    rank = np.arange(len(by_image)) - np.repeat(starts, counts)
+    return [int(number) for number in by_image[np.argsort(rank, kind="stable")]]
+
+
+def probabilities(model: VQAModel, images: Tensor, rows: Tensor, lengths: Tensor, answer: Tensor) -> Tensor:
+    """The probability of an answer to one question on each of several images (K, C, H, W) → (K).
+
+    Args:
+        model: the network.
+        images: normalised.
+        rows: (T) rows of the word table.
+        lengths: () tokens of the question.
+        answer: () the answer.
+    """
+    count = len(images)
+    with torch.no_grad():
+        features = model.backbone(images)
+        every = torch.arange(count, device=images.device)
+        embeddings = model.head.encoder.embed(rows.unsqueeze(0)).expand(count, -1, -1)
+        terms = model.head.image_terms(features)
+        joint = model.head(features, terms, every, embeddings, lengths.expand(count))
+        found: Tensor = joint.logits.softmax(1)[:, answer]
+        return found
+
+
+def _config(reader: RunReader, overrides: list[str]) -> Config:
+    source = f"{reader.path / 'run.json'}: config"
+    tree = reader.about.get("config")
+    if not isinstance(tree, dict) or not isinstance(tree.get("explain"), dict):
+        raise HvxError(f"{source}: expected the config that the run was made with")
+    if len(reader) == 0:
+        raise HvxError(f"{reader.path}: the run holds no explanation; nothing to measure")
+    return parse(copy.deepcopy(tree), source, overrides)
+
+
+def _model(reader: RunReader, path: Path, device: torch.device) -> VQAModel:
+    """The model that made the run; refused if its checkpoint is another one."""
+    if not path.is_file():
+        raise HvxError(
+            f"{path}: no such checkpoint, which the run was made with; --set checkpoint=FILE if it moved"
+        )
+    wanted, found = reader.about["identity"].get("checkpoint_sha256"), sha256(path)
+    if found != wanted:
+        raise HvxError(
+            f"{path}: not the checkpoint that the run was made with (sha256 {found:.12}…, the run's "
+            f"{wanted!s:.12}…); --set checkpoint=FILE names another"
+        )
+    return load_checkpoint(path, device)

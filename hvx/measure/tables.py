@@ -1,0 +1,205 @@
+"""The report of a run's measures as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hvx.measure.bootstrap import DRAWS, LEVEL, NOTHING, Estimate
+from hvx.measure.claims import RULE, claims, mark, ranking, shown, signed
+from hvx.measure.faithfulness import BLUR
+from hvx.measure.measures import ALL, Measures
+from hvx.measure.methods import METHODS, PROPOSED
+from hvx.measure.sanity import OTHER_IMAGE
+from hvx.measure.scores import LOCAL, METRICS
+from hvx.measure.words_report import WordMeans
+
+PLOTS = {
+    "methods": "Every measure of every method, with its interval",
+    "agreement": "Mean rank correlation of the maps of each pair of methods",
+    "curves": "The answer's probability while the most salient pixels are deleted, and inserted",
+    "sanity": "How alike the maps are while the network is randomised from the top",
+    "words": "Mean z by part of speech, of this run and of the paper's figures",
+}
+"""Names of the plots, in the order of the report, and what they show."""
+
+
+def report(found: Measures, plots: Sequence[str]) -> str:
+    """The whole report; ``plots`` names those that were drawn, as ``NAME.png`` beside it."""
+    parts = [f"# What the explanations of {found.about['run']} show", _about(found)]
+    parts += ["## The paper's claims", claims_table(found), RULE]
+    parts += ["## Methods side by side", overview(found), _legend(found), *_plot("methods", plots)]
+    parts += ["The proposed method's place:", _bullets(ranking(found))]
+    if found.by_kind:
+        parts += ["## Localisation by kind of question", _kinds(found)]
+    parts += ["## Agreement", _agreement(found), *_plot("agreement", plots)]
+    if found.ends:
+        parts += ["## Deletion and insertion", _faithfulness(found), *_plot("curves", plots)]
+    if found.sanity:
+        parts += ["## Sanity", _sanity(found), *_plot("sanity", plots)]
+    if found.words and found.paper_words:
+        parts += ["## Words", _words(found.words, found.paper_words), *_plot("words", plots)]
+    parts += [
+        "## Methods",
+        _bullets(f"{METHODS[name].title}: {METHODS[name].definition}" for name in found.methods),
+    ]
+    parts.append(
+        "y is the answer's logit, f the features (M channels, lattice cells s), I the network's input."
+    )
+    if found.left_out:
+        parts += ["## Left out", _bullets(found.left_out)]
+    return "\n\n".join(parts) + "\n"
+
+
+def claims_table(found: Measures) -> str:
+    """The paper's claims and what came of them."""
+    rows = [(own.claim, f"**{own.verdict}**", own.evidence) for own in claims(found)]
+    return table(("claim", "", "measured"), rows)
+
+
+def overview(found: Measures) -> str:
+    """Every method by every measure."""
+    metrics = [metric for metric in METRICS if metric in found.means]
+    header = ["method"]
+    for metric in metrics:
+        n = next(iter(found.means[metric].values())).n
+        header.append(f"{METRICS[metric].title}{'' if METRICS[metric].more_is_better else ' ↓'} (n = {n:,})")
+    rows = []
+    for name in found.methods:
+        cells = [METHODS[name].title]
+        for metric in metrics:
+            own = found.means[metric].get(name)
+            cells.append(shown(own) + mark(found, metric, name) if own else "")
+        rows.append(cells)
+    return table(header, rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(['---'] + ['---:'] * (len(header) - 1))}|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def _about(found: Measures) -> str:
+    own = found.about
+    made = own["versions"]
+    versions = ", ".join(f"{name} {version}" for name, version in made.items())
+    return (
+        f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, drawn by "
+        f"lot (seed {own['seed']}); words over all of the run. Measured on {own['date']} on {own['device']}, "
+        f"{own['cores']} CPU cores, with {versions}.\n\n"
+        f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since questions "
+        "on one image are not independent. n counts explanations (of words, tokens)."
+    )
+
+
+def _legend(found: Measures) -> str:
+    text = (
+        "▲ better, ▽ worse than the proposed method: the interval of the paired difference does not hold 0. "
+        "↓: less is better."
+    )
+    if ALL in found.chance:
+        own = found.chance[ALL]
+        text += f" By chance a point lies in what is asked about in {shown(own)} of the questions."
+    return text
+
+
+def _kinds(found: Measures) -> str:
+    parts = []
+    kinds = list(found.by_kind)
+    for metric in LOCAL:
+        header = [METRICS[metric].title]
+        header += [f"{kind} (n = {found.chance[kind].n:,})" for kind in kinds]
+        rows = [
+            [METHODS[name].title, *(shown(found.by_kind[kind][metric][name]) for kind in kinds)]
+            for name in found.methods
+        ]
+        if metric == "pointing":
+            rows.append(["share of the picture", *(shown(found.chance[kind]) for kind in kinds)])
+        parts.append(table(header, rows))
+    return "\n\n".join(parts)
+
+
+def _agreement(found: Measures) -> str:
+    rows = [
+        (METHODS[name].title if name in METHODS else name, shown(own))
+        for name, own in sorted(found.agreement.items(), key=lambda row: -row[1].value)
+    ]
+    n = next(iter(found.agreement.values()), NOTHING).n
+    text = table(("map", f"rank correlation with the proposed map, on the lattice (n = {n:,})"), rows)
+    if found.additive:
+        text += f"\n\nSum of the glimpses less the better single one: {signed(found.additive)}."
+    return text
+
+
+def _faithfulness(found: Measures) -> str:
+    assert found.ends
+    sharp, blurry = found.ends
+    return (
+        f"The answer's probability is {shown(sharp)} on the photographs and {shown(blurry)} on their blurs (a "
+        f"Gaussian of {BLUR:.0%} of the side), n = {sharp.n:,}. Pixels are taken in the order of a map, the most "
+        "salient first: deletion replaces them by the blur's, insertion puts them back onto the blur. The areas "
+        "under the curves, over the share of pixels, are in the table above."
+    )
+
+
+def _sanity(found: Measures) -> str:
+    stages = next(iter(found.sanity.values()))
+    n = next(iter(stages.values()))[0].n
+    parts = [
+        "The network's blocks lose what they learnt one after the other, from the answer downwards, by "
+        f"shuffling each tensor's values (n = {n:,}). A row says how alike the maps before and after are, once "
+        "all blocks down to this one are random; the first, how alike the trained network's maps of two images "
+        "are."
+    ]
+    for part, title in enumerate(("rank correlation", "SSIM")):
+        header = [title, *(METHODS[name].title for name in found.sanity)]
+        rows = []
+        for stage in stages:
+            label = "maps of two images, trained" if stage == OTHER_IMAGE else stage
+            rows.append([label, *(shown(own[stage][part]) for own in found.sanity.values())])
+        parts.append(table(header, rows))
+    last = list(stages)[-1]
+    order = sorted(found.sanity, key=lambda name: -found.sanity[name][last][0].value)
+    kept = [f"{METHODS[name].title} {shown(found.sanity[name][last][0])}" for name in order]
+    parts.append(f"With all of the network random there remains a rank correlation of: {'; '.join(kept)}.")
+    if PROPOSED in found.sanity and "classifier" in stages:
+        own = found.sanity[PROPOSED]["classifier"][0]
+        parts.append(
+            f"Eq. 2 does not see the classifier: with that alone random the proposed map has {shown(own)}. "
+            "It explains the joint, not the answer."
+        )
+    return "\n\n".join(parts)
+
+
+def _words(own: WordMeans, paper: WordMeans) -> str:
+    parts = []
+    for title, ours, theirs in (
+        ("part of speech", own.part_of_speech, paper.part_of_speech),
+        ("words", own.families, paper.families),
+        ("place in the question", own.positions, paper.positions),
+    ):
+        names = [*ours, *(name for name in theirs if name not in ours)]
+        if title != "words" and title != "part of speech":
+            names.sort(key=lambda name: (not name[0].isdigit(), name))
+        rows = [(name, *_both(ours.get(name, NOTHING)), *_both(theirs.get(name, NOTHING))) for name in names]
+        parts.append(table((title, "mean z", "n", "the paper's figures", "n"), rows))
+    content = [
+        ("content less function words", own.content, paper.content),
+        ("nouns less all others", own.nouns, paper.nouns),
+    ]
+    rows = [(name, *_both(ours), *_both(theirs)) for name, ours, theirs in content]
+    parts.append(table(("difference of means", "mean z", "n", "the paper's figures", "n"), rows))
+    parts.append("Model with textual attention: none here, so that there is nothing to compare z with.")
+    return "\n\n".join(parts)
+
+
+def _both(own: Estimate) -> tuple[str, str]:
+    return (signed(own), f"{own.n:,}") if own.known else ("", "")
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _plot(name: str, plots: Sequence[str]) -> list[str]:
+    return [f"![{PLOTS[name]}]({name}.png)"] if name in plots else []

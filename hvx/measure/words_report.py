@@ -1,0 +1,103 @@
+"""Mean z of words, of a run and of the paper's figures, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hvx.measure.bootstrap import NOTHING, Estimate, difference, mean
+from hvx.measure.paper import printed_rows
+from hvx.measure.speech import parts_of_speech
+from hvx.measure.words import CONTENT, FAMILIES
+from hvx.store.reader import RunReader
+
+LAST = "last"
+_POSITIONS = 8
+"""Told one by one; the others are told together."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of many questions side by side.
+
+    Attributes:
+        token, tag: each token and its part of speech.
+        z: its z-score.
+        position: its place in the question, from 1.
+        last: whether it is the question's last.
+        group: its image, or what else is drawn again in the bootstrap.
+    """
+
+    token: np.ndarray
+    tag: np.ndarray
+    z: np.ndarray
+    position: np.ndarray
+    last: np.ndarray
+    group: np.ndarray
+
+
+@dataclass(frozen=True)
+class WordMeans:
+    """Mean z by part of speech, by family and by position; and content words, and nouns, less all others."""
+
+    part_of_speech: dict[str, Estimate]
+    families: dict[str, Estimate]
+    positions: dict[str, Estimate]
+    content: Estimate
+    nouns: Estimate
+
+
+def run_tokens(reader: RunReader) -> Tokens:
+    """Every token that a run explains, grouped by image."""
+    lengths, z = reader.column("length"), reader.column("token_z")
+    tokens, images = reader.column("tokens"), reader.column("image_id")
+    rows = (
+        (words := tuple(str(word) for word in own[:length]), parts_of_speech(words), values[:length], image)
+        for own, length, values, image in zip(tokens, lengths, z, images, strict=True)
+    )
+    return _side_by_side(rows)
+
+
+def paper_tokens() -> Tokens:
+    """Every token that the paper prints a z-score of, grouped by question."""
+    return _side_by_side(
+        (row.tokens, row.part_of_speech, np.array(row.z), number) for number, row in enumerate(printed_rows())
+    )
+
+
+def word_means(tokens: Tokens, seed: int) -> WordMeans:
+    """What the report says of words."""
+
+    def of(mark: np.ndarray) -> Estimate:
+        return mean(tokens.z[mark], tokens.group[mark], seed) if mark.any() else NOTHING
+
+    def families(is_one: Callable[[str, str], bool]) -> np.ndarray:
+        return np.array([is_one(t, g) for t, g in zip(tokens.token, tokens.tag, strict=True)], bool)
+
+    tags = {str(tag): of(tokens.tag == tag) for tag in np.unique(tokens.tag)}
+    inner = ~tokens.last
+    positions = {str(k): of(inner & (tokens.position == k)) for k in range(1, _POSITIONS + 1)}
+    positions[f"{_POSITIONS + 1} …"] = of(inner & (tokens.position > _POSITIONS))
+    positions[LAST] = of(tokens.last)
+    content = np.isin(tokens.tag, CONTENT)
+    return WordMeans(
+        dict(sorted(tags.items(), key=lambda row: -row[1].value)),
+        {name: of(families(is_one)) for name, is_one in FAMILIES.items()},
+        {name: found for name, found in positions.items() if found.known},
+        difference(tokens.z, tokens.group, content, seed),
+        difference(tokens.z, tokens.group, tokens.tag == "NOUN", seed),
+    )
+
+
+def _side_by_side(
+    rows: Iterable[tuple[tuple[str, ...], tuple[str, ...], np.ndarray, int]],
+) -> Tokens:
+    columns: list[list[object]] = [[] for _ in range(6)]
+    for words, tags, z, group in rows:
+        places = range(1, len(words) + 1)
+        ends = (place == len(words) for place in places)
+        for column, values in zip(columns, (words, tags, z, places, ends, [group] * len(words)), strict=True):
+            column.extend(values)
+    return Tokens(*(np.array(column) for column in columns))
