@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from hvx import __version__
 from hvx.data.objects import ObjectTable
+from hvx.errors import HvxError, Interrupted
 from hvx.files import whole_file, write_json
 from hvx.measure import methods, sanity
 from hvx.measure.compute import Maps, make_curves, make_ends, make_maps
@@ -23,11 +25,12 @@ from hvx.measure.human import HumanMaps
 from hvx.measure.measures import Measures
 from hvx.measure.plots import write_plots
 from hvx.measure.scores import score_curves, score_maps
-from hvx.measure.shelf import Shelf
+from hvx.measure.shelf import Shelf, opened_shelf
 from hvx.measure.speech import parts_of_speech
 from hvx.measure.subject import Subject
 from hvx.measure.tables import report
 from hvx.measure.words_report import paper_tokens, run_tokens, word_means
+from hvx.run.stop import heeded
 from hvx.store.reader import RunReader
 
 FOLDER = "measure"
@@ -89,36 +92,46 @@ def measure_run(
             known, or a library is not installed.
         BadImage: an image of the sample cannot be read.
     """
-    reader = RunReader(run)
-    try:
+    with closing(RunReader(run)) as reader:
         names = methods.chosen(options.methods, reader.glimpses)
         check_installed(options)
         subject = Subject(reader, overrides, device, options.sample, options.seed)
-        human = HumanMaps(options.human, subject.model.config.image) if options.human else None
-        table = ObjectTable(subject.split) if subject.split.objects else None
-        shelf = Shelf(run / FOLDER, _key(reader, subject, options))
+        truth = _Truth(subject, options)
         found = Measures(_about(reader, subject, options), names)
         _leave_out(found, subject, options, say)
-        _measure(found, subject, shelf, options, table, human)
-        tokens = run_tokens(reader)
-        found.words, found.paper_words = (
-            word_means(tokens, options.seed),
-            word_means(paper_tokens(), options.seed),
-        )
-    finally:
-        reader.close()
+        with opened_shelf(run / FOLDER, _key(reader, subject, options)) as shelf, _interruptible(subject):
+            _measure(found, subject, shelf, options, truth)
+        found.words = word_means(run_tokens(reader), options.seed)
+        found.paper_words = word_means(paper_tokens(), options.seed)
     _write(found, output)
     return found
 
 
-def _measure(
-    found: Measures,
-    subject: Subject,
-    shelf: Shelf,
-    options: Options,
-    table: ObjectTable | None,
-    human: HumanMaps | None,
-) -> None:
+class _Truth:
+    """What maps are held against: the objects asked about, where the split has masks; where people look."""
+
+    def __init__(self, subject: Subject, options: Options) -> None:
+        self.table = ObjectTable(subject.split) if subject.split.objects else None
+        self.human = HumanMaps(options.human, subject.model.config.image) if options.human else None
+
+
+@contextmanager
+def _interruptible(subject: Subject) -> Iterator[None]:
+    """A request to stop is answered with how to go on."""
+    with heeded() as requests:
+        subject.check = requests.check
+        try:
+            yield
+        except (KeyboardInterrupt, HvxError) as error:
+            # The same signal may have ended a decoding process first, and so have led to an error.
+            if isinstance(error, HvxError) and not requests.came:
+                raise
+            raise Interrupted(
+                f"{subject.reader.path}: interrupted; what is done is kept, the same command goes on"
+            ) from None
+
+
+def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, truth: _Truth) -> None:
     """What is measured of the sample."""
     names, seed, images = found.methods, options.seed, subject.images
     make_maps(subject, shelf, names, seed)
@@ -130,14 +143,14 @@ def _measure(
     checked = min(options.sanity, len(subject))
     if checked:
         found.add_sanity(_similarities(subject, shelf, names, checked, seed), images, seed)
-    scored, agreement, regions = score_maps(subject, Maps(subject, shelf, names), table, human)
+    scored, agreement, regions = score_maps(subject, Maps(subject, shelf, names), truth.table, truth.human)
     if curves:
         scored |= score_curves(pairs)
     found.add_scores(scored, images, seed)
     found.add_agreement(agreement, images, seed)
     if regions:
         found.add_regions(regions, scored, images, seed)
-    elif table:
+    elif truth.table:
         found.left_out.append("localisation: no question of the sample asks about an object that is there")
 
 

@@ -20,7 +20,18 @@ from hvx.measure.sanity import OTHER_IMAGE
 from hvx.measure.scores import METRICS
 
 _OWN, _PAPER = "#0b5cad", "#d1701f"
-_PALETTE = ("#8a8f98", "#d1701f", "#3f8f5b", "#9a4fb3", "#c0392b", "#b8860b", "#4aa3a2", "#7a5230", "#e377a2")
+_PALETTE = (
+    "#8a8f98",
+    "#d1701f",
+    "#3f8f5b",
+    "#9a4fb3",
+    "#c0392b",
+    "#b8860b",
+    "#4aa3a2",
+    "#7a5230",
+    "#e377a2",
+    "#5b6abf",
+)
 _FLOORS = ("centre", "random")
 _DPI = 110
 

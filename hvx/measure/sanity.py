@@ -65,7 +65,7 @@ def _blocks(model: VQAModel) -> list[tuple[str, list[Tensor]]]:
 
 
 def _backbone_blocks(network: GraphModule) -> list[tuple[str, list[Tensor]]]:
-    """The backbone's blocks, last first, by the first part of their names; by two where that makes too few."""
+    """The backbone's blocks, last first, by the first part of their names; by two where those are too few."""
     leaves = list(dict.fromkeys(str(node.target) for node in network.graph.nodes if node.op == "call_module"))
     for depth in (1, 2):
         blocks: dict[str, list[Tensor]] = {}

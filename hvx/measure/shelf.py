@@ -18,6 +18,7 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
+from hvx.run.lock import only_writer
 
 VERSION = 1
 """Of what the methods and measures compute; another one starts anew."""
@@ -25,24 +26,32 @@ VERSION = 1
 _DIGITS = 12
 
 
-class Shelf:
-    """The folder of one key.
+@contextmanager
+def opened_shelf(folder: Path, key: dict[str, Any]) -> Iterator[Shelf]:
+    """The shelf of a key, which this process alone writes.
 
     Args:
         folder: ``RUN/measure``.
-        key: all that decides what is kept here; plain values.
+        key: all that decides what is kept; plain values.
 
     Raises:
-        HvxError: the folder cannot be written.
+        HvxError: the folder cannot be written, or another process writes it.
     """
+    whole = {"version": VERSION, **key}
+    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    shelf = Shelf(folder / digest[:_DIGITS])
+    write_json(shelf.path / "about.json", whole, indent=1)
+    with only_writer(folder):
+        for part in folder.rglob(".*.part"):  # of a process that was killed
+            part.unlink(missing_ok=True)
+        yield shelf
 
-    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
-        whole = {"version": VERSION, **key}
-        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-        self.path = folder / digest[:_DIGITS]
-        about = self.path / "about.json"
-        if not about.is_file():
-            write_json(about, whole, indent=1)
+
+class Shelf:
+    """The folder of one key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def has_maps(self, name: str) -> bool:
         """Whether a method's maps are there and can be read."""

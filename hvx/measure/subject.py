@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,8 @@ class Subject:
         self._paths = reader.column("image_path")
         self._answers = {answer: place for place, answer in enumerate(self.model.answers)}
         self.glimpses = reader.glimpses
+        self.check: Callable[[], None] = lambda: None
+        """Called at each batch; raises what the work is to be stopped by."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -120,6 +122,7 @@ class Subject:
                 raise BadImage(
                     f"{reason} (the run explains it; `hvx explain` again says where images moved to)"
                 )
+            self.check()
             yield self._batch(inputs, [groups[number] for number in shown])
 
     def batch_count(self, places: Sequence[int]) -> int:

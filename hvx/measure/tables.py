@@ -84,11 +84,11 @@ def _about(found: Measures) -> str:
     made = own["versions"]
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
     return (
-        f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, drawn by "
-        f"lot (seed {own['seed']}); words over all of the run. Measured on {own['date']} on {own['device']}, "
-        f"{own['cores']} CPU cores, with {versions}.\n\n"
-        f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since questions "
-        "on one image are not independent. n counts explanations (of words, tokens)."
+        f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, "
+        f"drawn by lot (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
+        f"{own['device']}, {own['cores']} CPU cores, with {versions}.\n\n"
+        f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since "
+        "questions on one image are not independent. n counts explanations (of words, tokens)."
     )
 
 
@@ -135,10 +135,10 @@ def _faithfulness(found: Measures) -> str:
     assert found.ends
     sharp, blurry = found.ends
     return (
-        f"The answer's probability is {shown(sharp)} on the photographs and {shown(blurry)} on their blurs (a "
-        f"Gaussian of {BLUR:.0%} of the side), n = {sharp.n:,}. Pixels are taken in the order of a map, the most "
-        "salient first: deletion replaces them by the blur's, insertion puts them back onto the blur. The areas "
-        "under the curves, over the share of pixels, are in the table above."
+        f"The answer's probability is {shown(sharp)} on the photographs and {shown(blurry)} on their blurs "
+        f"(a Gaussian of {BLUR:.0%} of the side), n = {sharp.n:,}. Pixels are taken in the order of a map, "
+        "the most salient first: deletion replaces them by the blur's, insertion puts them back onto it. "
+        "The areas under the curves, over the share of pixels, are in the table above."
     )
 
 
@@ -147,9 +147,9 @@ def _sanity(found: Measures) -> str:
     n = next(iter(stages.values()))[0].n
     parts = [
         "The network's blocks lose what they learnt one after the other, from the answer downwards, by "
-        f"shuffling each tensor's values (n = {n:,}). A row says how alike the maps before and after are, once "
-        "all blocks down to this one are random; the first, how alike the trained network's maps of two images "
-        "are."
+        f"shuffling each tensor's values (n = {n:,}). A row says how alike the maps before and after are, "
+        "once all blocks down to this one are random; the first, how alike the trained network's maps of two "
+        "images are."
     ]
     for part, title in enumerate(("rank correlation", "SSIM")):
         header = [title, *(METHODS[name].title for name in found.sanity)]
