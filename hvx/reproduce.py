@@ -1,11 +1,11 @@
-"""The whole road on the built-in split: scenes, training, explanation, figures, checks."""
+"""The whole road on the built-in split: scenes, training, explanation, figures, checks, measures."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,8 @@ from hvx.config import load
 from hvx.data.scenes import write_scenes
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
+from hvx.measure.measure import FOLDER, Options, check_installed, measure_run
+from hvx.measure.measures import Measures
 from hvx.measure.report import SINGLE, Check, as_json, as_table, check_run
 from hvx.run.explain import explain_split
 from hvx.run.local import here
@@ -31,15 +33,20 @@ VALIDATION = "val"
 """The split that configs/scenes.yaml explains."""
 _ROWS = 3
 _WIDTH = 1200
+_MEASURED = Options(sample=250, curves=60, sanity=20)
+"""What is measured of the run: as much as leaves the whole within ten minutes on two cores."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it: the checks, the figures' files with what they show, seconds of each stage."""
+    """What came of it: the checks, measures of a sample and where their report is, the figures' files with
+    what they show, seconds of each stage."""
 
     checks: list[Check]
+    measures: Measures
+    report: Path
     figures: dict[Path, str]
     seconds: dict[str, float]
 
@@ -53,7 +60,7 @@ def reproduce(
     overrides: list[str],
     say: Callable[[str], None],
 ) -> Reproduction:
-    """Draw a split, train on it, explain its val scenes, draw Figures 2-5 and check the paper's claims.
+    """Draw a split, train on it, explain its val scenes, draw Figures 2-5, check and measure the claims.
 
     Everything comes from the seed. The folder then holds ``scenes/``, ``model.safetensors``, ``run/``,
     ``figures/``, ``report.md`` and ``reproduce.json``.
@@ -68,8 +75,10 @@ def reproduce(
         say: called with a line at the end of each stage.
 
     Raises:
-        HvxError: the folder holds something else.
+        HvxError: the folder holds something else, or what measuring needs is not installed.
     """
+    options = replace(_MEASURED, seed=seed)
+    check_installed(options)
     with as_file(files("hvx") / "configs" / "scenes.yaml") as path:
         config = load(path, [f"root={folder}", f"seed={seed}", *overrides])
     _clear(folder)
@@ -91,8 +100,15 @@ def reproduce(
     figures = stage("figures", lambda: _figures(reader, folder / "figures", seed))
     checks = stage("checks", lambda: check_run(reader, config.split(VALIDATION)))
     reader.close()
+    target = summary.run / FOLDER
+    measures = stage("measures", lambda: measure_run(summary.run, options, device, [], target, _unsaid))
     _report(folder, checks, figures, seconds)
-    return Reproduction(checks, figures, seconds)
+    return Reproduction(checks, measures, target / "measure.md", figures, seconds)
+
+
+def _unsaid(line: str) -> None:
+    """What is left out is said in the report."""
+    del line
 
 
 def _clear(folder: Path) -> None:

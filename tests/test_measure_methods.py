@@ -215,7 +215,7 @@ def test_integrated_gradients_are_those_of_a_loop_and_add_up_to_the_logits_diffe
         forward = logits_of(MODEL, BATCH, question, MODEL.backbone.network)
         image, target = image_of(question).detach(), int(BATCH.answers[question])
         rise = (forward(image) - forward(torch.zeros_like(image)))[0, target].item()
-        assert many[question].sum().item() == pytest.approx(rise, rel=1e-4, abs=1e-7)
+        assert many[question].sum().item() == pytest.approx(rise, rel=0.01, abs=1e-6)
 
 
 @pytest.mark.parametrize("glimpses", [0, 2])

@@ -28,9 +28,11 @@ def test_a_model_that_learnt_nothing_misses_its_checks_and_the_exit_status_says_
     for number in (2, 3, 4, 5):
         with Image.open(tmp_path / "out" / "figures" / f"figure{number}.png") as figure:
             assert figure.width == 1200
+    assert "| Proposed (Eq. 2) |" in done.stdout and "| Nouns are significantly attended" in done.stdout
+    assert (tmp_path / "out" / "run" / "measure" / "measure.md").is_file()
     report = json.loads((tmp_path / "out" / "reproduce.json").read_text())
     assert report["finished"]
-    assert {"scenes", "training", "explanation", "figures", "checks"} <= set(report["seconds"])
+    assert {"scenes", "training", "explanation", "figures", "checks", "measures"} <= set(report["seconds"])
     assert not all(check["ok"] for check in report["checks"])
     rows = next(check for check in report["checks"] if check["name"].startswith("rows with"))
     assert rows["measured"] == 1.0

@@ -18,7 +18,7 @@ from hvx import __version__
 from hvx.data.objects import ObjectTable
 from hvx.errors import HvxError, Interrupted
 from hvx.files import whole_file, write_json
-from hvx.measure import methods, sanity
+from hvx.measure import methods, sanity, speech
 from hvx.measure.compute import Maps, make_curves, make_ends, make_maps
 from hvx.measure.faithfulness import BLUR, SHARES
 from hvx.measure.human import HumanMaps
@@ -26,7 +26,6 @@ from hvx.measure.measures import Measures
 from hvx.measure.plots import write_plots
 from hvx.measure.scores import score_curves, score_maps
 from hvx.measure.shelf import Shelf, opened_shelf
-from hvx.measure.speech import parts_of_speech
 from hvx.measure.subject import Subject
 from hvx.measure.tables import report
 from hvx.measure.words_report import paper_tokens, run_tokens, word_means
@@ -69,7 +68,7 @@ def check_installed(options: Options) -> None:
     methods.check_installed(methods.chosen(options.methods, glimpses=1))
     if options.sanity:
         sanity.check_installed()
-    parts_of_speech(("what",))
+    speech.check_installed()
 
 
 def measure_run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Literal
 
 from hvx.errors import HvxError, did_you_mean
@@ -83,10 +84,7 @@ def check_installed(names: Iterable[str]) -> None:
     Raises:
         HvxError: says what to install.
     """
-    if any(METHODS[name].family == "path" for name in names):
-        try:
-            import captum  # noqa: F401
-        except ImportError:
-            raise HvxError(
-                "--methods: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
-            ) from None
+    if any(METHODS[name].family == "path" for name in names) and not find_spec("captum"):
+        raise HvxError(
+            "--methods: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
+        )

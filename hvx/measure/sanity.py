@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,8 @@ def check_installed() -> None:
     Raises:
         HvxError: says what to install.
     """
-    try:
-        import skimage  # noqa: F401
-    except ImportError:
-        raise HvxError("SSIM needs scikit-image; pip install 'hvx[measure]', or give --sanity 0") from None
+    if not find_spec("skimage"):
+        raise HvxError("SSIM needs scikit-image; pip install 'hvx[measure]', or give --sanity 0")
 
 
 def make_similarities(subject: Subject, names: list[str], count: int, seed: int) -> dict[str, Any]:

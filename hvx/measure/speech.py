@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 
 from hvx.errors import HvxError
 from hvx.measure.words import COLORS
@@ -47,6 +48,16 @@ _PARTICIPLE = re.compile(r"(ing|ed|en)$")
 _NO_WORD = re.compile(r"[\W_]+")
 
 
+def check_installed() -> None:
+    """Refuse, ahead of any work, what needs the tagger where it is not installed.
+
+    Raises:
+        HvxError: says what to install.
+    """
+    if not find_spec("textblob"):
+        raise HvxError("words by part of speech need TextBlob; pip install 'hvx[measure]'")
+
+
 @lru_cache(maxsize=1 << 16)
 def parts_of_speech(tokens: tuple[str, ...]) -> tuple[str, ...]:
     """The tag of each token of a question, in lower case or not.
@@ -67,6 +78,8 @@ def _tag(word: str, guess: str, tags: Sequence[str], before: Sequence[str], foll
     """One word's tag, from the tagger's guess, the tags ahead of it and the guess behind it."""
     if _NO_WORD.fullmatch(word):
         return "PUNCT"
+    if word.isdigit():
+        return "NUM"  # the tagger's lexicon knows 2 as short for to
     if word == "'s":
         return "AUX" if tags and tags[-1] in ("WH", "PRON") else "PART"
     if word in _DEMONSTRATIVES:
@@ -91,10 +104,9 @@ def _after_a_modifier(tags: Sequence[str], before: Sequence[str]) -> bool:
 
 def _guessed(words: list[str]) -> list[str]:
     """What TextBlob's tagger makes of each word."""
-    try:
-        from textblob.en import tag
-    except ImportError:
-        raise HvxError("words by part of speech need TextBlob; pip install 'hvx[measure]'") from None
+    check_installed()
+    from textblob.en import tag
+
     found = tag(" ".join(words), tokenize=False)
     if len(found) != len(words):  # it takes some signs apart
         found = [(tag(word, tokenize=False) or [("", "")])[0] for word in words]

@@ -1,0 +1,144 @@
+"""Words by part of speech: the tagger, the paper's printed numbers, means over a run's tokens."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvx.data.scenes import PARTS_OF_SPEECH, draw_scene
+from hvx.data.words import tokenize_nltk
+from hvx.measure.paper import printed_rows
+from hvx.measure.speech import parts_of_speech
+from hvx.measure.words import is_standardised
+from hvx.measure.words_report import Tokens, paper_tokens, word_means
+
+HALF_A_PRINTED_DIGIT = 0.5e-4
+
+
+def tagged(question: str) -> list[str]:
+    return list(parts_of_speech(tuple(tokenize_nltk(question))))
+
+
+def test_the_tagger_tags_the_papers_questions_as_a_person_does() -> None:
+    tokens = [token for row in printed_rows() for token in row.tokens]
+    assert len(tokens) == 80
+    for row in printed_rows():
+        assert parts_of_speech(row.tokens) == row.part_of_speech
+
+
+def test_the_tagger_tags_the_built_in_split_as_a_person_does() -> None:
+    seen = set()
+    for number in range(150):
+        for asked in draw_scene(np.random.default_rng(number), 64).questions:
+            tokens = tokenize_nltk(asked.question)
+            assert parts_of_speech(tuple(tokens)) == tuple(PARTS_OF_SPEECH[token] for token in tokens)
+            seen |= set(tokens)
+    assert len(seen) > 35
+
+
+@pytest.mark.parametrize(
+    ("question", "tags"),
+    [
+        ("what's that man doing?", "WH AUX DET NOUN VERB PUNCT"),
+        ("does the man have a hat?", "AUX DET NOUN VERB DET NOUN PUNCT"),
+        ("what is on the left of the table?", "WH AUX ADP DET NOUN ADP DET NOUN PUNCT"),
+        ("what is on the left side?", "WH AUX ADP DET ADJ NOUN PUNCT"),
+        ("is this a photo?", "AUX PRON DET NOUN PUNCT"),
+        ("is this photo old?", "AUX DET NOUN ADJ PUNCT"),
+        ("how many chairs are close to the wall?", "WH ADJ NOUN AUX ADV ADP DET NOUN PUNCT"),
+        ("IS HE RUNNING?", "AUX PRON VERB PUNCT"),
+        ("are there 2 dogs and a cat?", "AUX PRON NUM NOUN CONJ DET NOUN PUNCT"),
+    ],
+)
+def test_questions_as_people_ask_them(question: str, tags: str) -> None:
+    assert tagged(question) == tags.split()
+
+
+@pytest.mark.parametrize(
+    "tokens", [(), ("",), ("?",), ("a/b", "x"), ("\u2603", "ünïcödé"), ("a b", "c"), ("--",)]
+)
+def test_every_token_gets_a_tag(tokens: tuple[str, ...]) -> None:
+    tags = parts_of_speech(tokens)
+    assert len(tags) == len(tokens)
+    assert all(tags)
+
+
+def test_the_tagger_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise AssertionError("a connection was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    assert tagged("which aardvark yodels quietly?")[1] == "NOUN"
+
+
+# The paper's numbers
+
+
+def test_the_printed_numbers_are_those_of_the_shared_file(shared: Path) -> None:
+    tree = json.loads((shared / "paper" / "printed-zscores.json").read_text())
+    rows = [
+        (r["figure"], tuple(r["tokens"]), tuple(r["part_of_speech"]), tuple(r["z"])) for r in tree["rows"]
+    ]
+    assert [(r.figure, r.tokens, r.part_of_speech, r.z) for r in printed_rows()] == rows
+    means = word_means(paper_tokens(), 0).part_of_speech
+    for tag, wanted in tree["mean_z_by_part_of_speech"].items():
+        assert round(means[tag].value, 3) == wanted["mean"]
+        assert means[tag].n == wanted["count"]
+
+
+def test_the_printed_rows_are_whole() -> None:
+    assert len(printed_rows()) == 12
+    for row in printed_rows():
+        assert len(row.tokens) == len(row.part_of_speech) == len(row.z)
+        assert is_standardised(np.array(row.z), len(row.z) * HALF_A_PRINTED_DIGIT)
+
+
+# Means
+
+
+def tokens_of(rows: list[tuple[str, list[float]]]) -> Tokens:
+    """Questions, each on an image of its own, with their z-scores."""
+    split = [(question.split(), z) for question, z in rows]
+    places = [place for words, _ in split for place in range(1, len(words) + 1)]
+    return Tokens(
+        token=np.array([word for words, _ in split for word in words]),
+        tag=np.array([tag for words, _ in split for tag in parts_of_speech(tuple(words))]),
+        z=np.array([value for _, z in split for value in z]),
+        position=np.array(places),
+        last=np.array([place == len(words) for words, _ in split for place in range(1, len(words) + 1)]),
+        group=np.array([number for number, (words, _) in enumerate(split) for _ in words]),
+    )
+
+
+def test_means_by_part_of_speech_family_and_place() -> None:
+    found = word_means(
+        tokens_of([("is the red dog running ?", [-1, -1, 0.5, 1, 1, -0.5]), ("what is it ?", [0, -2, 1, 1])]),
+        0,
+    )
+    values = {tag: (own.value, own.n) for tag, own in found.part_of_speech.items()}
+    assert values == {
+        "AUX": (-1.5, 2), "DET": (-1, 1), "ADJ": (0.5, 1), "NOUN": (1, 1), "VERB": (1, 1),
+        "PUNCT": (0.25, 2), "WH": (0, 1), "PRON": (1, 1),
+    }  # fmt: skip
+    assert list(values) == sorted(values, key=lambda tag: -values[tag][0])
+    families = {name: (own.value, own.n) for name, own in found.families.items() if own.known}
+    assert families == {
+        "wh-words": (0, 1), "auxiliaries": (-1.5, 2), "nouns": (1, 1), "verbs": (1, 1),
+        "adjectives": (0.5, 1), "articles": (-1, 1), "colours": (0.5, 1),
+    }  # fmt: skip
+    positions = {name: (own.value, own.n) for name, own in found.positions.items()}
+    first = {"1": (-0.5, 2), "2": (-1.5, 2), "3": (0.75, 2), "4": (1, 1), "5": (1, 1)}
+    assert positions == {**first, "last": (0.25, 2)}
+    assert found.content.value == pytest.approx((0.5 + 1 + 1) / 3 - (-1 - 1 - 0.5 + 0 - 2 + 1 + 1) / 7)
+    assert found.nouns.value == pytest.approx(1 - (-1 - 1 + 0.5 + 1 - 0.5 + 0 - 2 + 1 + 1) / 9)
+
+
+def test_a_mean_of_one_questions_tokens_has_no_interval() -> None:
+    found = word_means(tokens_of([("is it ?", [-1, 1, 0]), ("is he ?", [0, 0, 0])]), 0)
+    assert found.part_of_speech["AUX"].bounded
+    alone = word_means(tokens_of([("is it ?", [-1, 1, 0]), ("what ?", [0, 0])]), 0)
+    assert not alone.part_of_speech["PRON"].bounded
