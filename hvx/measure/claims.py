@@ -12,6 +12,13 @@ from hvx.measure.words_report import WordMeans
 
 HELD, FAILED, OPEN, MIXED = "held", "did not hold", "not decided", "mixed"
 
+_OPENINGS = {
+    HELD: "These claims of the paper held:",
+    FAILED: "These did not hold:",
+    MIXED: "By some measures and not by others:",
+    OPEN: "Not decided by this many explanations:",
+}
+
 RULE = (
     "A claim *held* where the 95 % interval of the difference it speaks of lies above 0, and *did not hold* "
     "where it lies below; where it holds 0 the claim is *not decided* by this many explanations. *Mixed*: it "
@@ -62,6 +69,52 @@ def claims(found: Measures) -> list[Claim]:
     return [claim for claim in made if claim]
 
 
+def in_words(found: Measures) -> list[str]:
+    """Which claims held and which did not, and how the proposed method ranks, as sentences."""
+    made = claims(found)
+    sentences = []
+    for kind, opening in _OPENINGS.items():
+        own = [claim.claim[0].lower() + claim.claim[1:] for claim in made if claim.verdict == kind]
+        if own:
+            sentences.append(f"{opening} {'; '.join(own)}.")
+    return [*sentences, *_rank_in_words(found)]
+
+
+def _rank_in_words(found: Measures) -> list[str]:
+    """How the proposed method ranks among the methods, and which beat it most often."""
+    places: dict[int, list[str]] = {}
+    beaten: dict[str, list[str]] = {}
+    for metric in [metric for metric in _JUDGED if PROPOSED in found.means.get(metric, {})]:
+        title = METRICS[metric].title.lower().replace("iou", "IoU")
+        places.setdefault(_order(found, metric).index(PROPOSED) + 1, []).append(title)
+        for name in found.versus[metric]:
+            if _side(found, metric, name) > 0:
+                beaten.setdefault(name, []).append(title)
+    if not places:
+        return []
+    parts = [f"{_ordinal(place)} by {' and '.join(own)}" for place, own in sorted(places.items())]
+    sentences = [f"Among {len(found.methods)} methods the proposed map is {', '.join(parts)}."]
+    most = sorted(beaten, key=lambda name: -len(beaten[name]))
+    if most:
+        parts = [f"{METHODS[name].title} (by {', '.join(beaten[name])})" for name in most]
+        sentences.append(f"Better than it for certain: {'; '.join(parts)}.")
+    else:
+        sentences.append("No method is better than it for certain.")
+    return sentences
+
+
+def _ordinal(place: int) -> str:
+    endings = {1: "st", 2: "nd", 3: "rd"}
+    return f"{place}{'th' if place % 100 in (11, 12, 13) else endings.get(place % 10, 'th')}"
+
+
+def _order(found: Measures, metric: str) -> list[str]:
+    """The methods from the best by a measure to the worst."""
+    sign = 1 if METRICS[metric].more_is_better else -1
+    means = found.means[metric]
+    return sorted(means, key=lambda name: -sign * means[name].value)
+
+
 def verdict(*differences: Estimate) -> str:
     """``RULE`` over differences whose positive side speaks for a claim."""
     above, below = any(d.low > 0 for d in differences), any(d.high < 0 for d in differences)
@@ -76,8 +129,7 @@ def ranking(found: Measures) -> list[str]:
     for metric, means in found.means.items():
         if PROPOSED not in means:
             continue
-        sign = 1 if METRICS[metric].more_is_better else -1
-        order = sorted(means, key=lambda name: -sign * means[name].value)
+        order = _order(found, metric)
         better = [name for name in order if name != PROPOSED and _side(found, metric, name) > 0]
         level = [name for name in order if name != PROPOSED and _side(found, metric, name) == 0]
         n = means[PROPOSED].n

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hvx.measure.bootstrap import DRAWS, LEVEL, NOTHING, Estimate
-from hvx.measure.claims import RULE, claims, mark, ranking, shown, signed
+from hvx.measure.claims import RULE, claims, in_words, mark, ranking, shown, signed
 from hvx.measure.faithfulness import BLUR
 from hvx.measure.measures import ALL, Measures
 from hvx.measure.methods import METHODS, PROPOSED
@@ -26,6 +26,7 @@ PLOTS = {
 def report(found: Measures, plots: Sequence[str]) -> str:
     """The whole report; ``plots`` names those that were drawn, as ``NAME.png`` beside it."""
     parts = [f"# What the explanations of {found.about['run']} show", _about(found)]
+    parts += ["## In plain words", *in_words(found)]
     parts += ["## The paper's claims", claims_table(found), RULE]
     parts += ["## Methods side by side", overview(found), _legend(found), *_plot("methods", plots)]
     parts += ["The proposed method's place:", _bullets(ranking(found))]
