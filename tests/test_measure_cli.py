@@ -15,7 +15,8 @@ import torch
 from conftest import Tiny, hvx
 from PIL import Image
 
-from hvx.errors import HvxError
+from hvx.errors import HvxError, Interrupted
+from hvx.measure.faithfulness import ranks
 from hvx.measure.measure import Options, measure_run
 from hvx.measure.measures import Measures
 from hvx.measure.methods import METHODS
@@ -113,6 +114,31 @@ def test_the_same_command_goes_on_from_what_is_kept(reported: tuple[Path, str], 
         json.loads((folder / "measure.json").read_text()) for folder in (run / "measure", tmp_path / "again")
     )
     assert first == again
+
+
+def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, methods = copied(finished_run, tmp_path), ("attention", "random")
+
+    def ranks_until_asked_to_stop(map: np.ndarray, seed: int) -> np.ndarray:
+        if list((run / "measure").glob("*/curves-3/attention.json")):
+            raise KeyboardInterrupt
+        return ranks(map, seed)
+
+    monkeypatch.setattr("hvx.measure.compute.ranks", ranks_until_asked_to_stop)
+    with pytest.raises(Interrupted, match="what is done is kept, the same command goes on"):
+        measured(run, tmp_path / "out", methods=methods)
+    monkeypatch.undo()
+    (shelf,) = [path for path in (run / "measure").iterdir() if path.is_dir()]
+    there = sorted(str(path.relative_to(shelf)) for path in shelf.rglob("*.*"))
+    assert there == [
+        "about.json", "curves-3/attention.json", "curves-3/ends.json", "curves-3/proposed.json",
+        "maps/random.npy",
+    ]  # fmt: skip
+    assert not (tmp_path / "out").exists()
+    found = measured(run, tmp_path / "out", methods=methods)
+    assert set(found.means["deletion"]) == {"proposed", *methods}
 
 
 def test_another_seed_has_a_shelf_of_its_own(finished_run: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def _form(found: Measures, other: str, claim: str) -> Claim | None:
         own = found.versus[metric][other]
         gains.append(_turned(own) if METRICS[metric].more_is_better else own)
         means = found.means[metric]
-        parts.append(f"{METRICS[metric].title} {means[PROPOSED].value:.3f} against {means[other].value:.3f}")
+        parts.append(f"{METRICS[metric].title} {means[PROPOSED].value:.4f} against {means[other].value:.4f}")
     if not gains:
         return None
     judged = ("better", "worse", "not told apart")

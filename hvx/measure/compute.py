@@ -15,6 +15,7 @@ from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
 from hvx.measure.shelf import Shelf
 from hvx.measure.subject import Batch, Subject, probabilities
 from hvx.progress import bar
+from hvx.store.reader import Item
 
 Curves = tuple[list[float], list[float]]
 """An explanation's curves of deletion and of insertion."""
@@ -25,14 +26,12 @@ Ends = tuple[float, float]
 class Maps:
     """The maps of the sample by method and place: the run's own, or those on the shelf."""
 
-    def __init__(self, subject: Subject, shelf: Shelf, names: list[str]) -> None:
-        self._subject = subject
+    def __init__(self, shelf: Shelf, names: list[str]) -> None:
         self.names = names
         self._kept = {name: shelf.maps(name) for name in names if METHODS[name].family != "run"}
 
-    def at(self, place: int) -> dict[str, np.ndarray]:
-        """An explanation's map by each method: (H, W), or (S, S) on the lattice."""
-        item = self._subject.item(place)
+    def at(self, place: int, item: Item) -> dict[str, np.ndarray]:
+        """The map by each method of an explanation, which is ``item``: (H, W), or (S, S) on the lattice."""
         own = {PROPOSED: item.heatmap, ATTENTION: item.attention.sum(0)}
         return {
             name: own[name] if name in own else self._kept[name][place].astype(np.float32)
@@ -68,7 +67,7 @@ def make_curves(
     for name in names:
         kept = shelf.result(f"curves-{len(ends)}/{name}")
         if kept is None:
-            kept = _curves(subject, Maps(subject, shelf, [name]), name, ends, seed)
+            kept = _curves(subject, Maps(shelf, [name]), name, ends, seed)
             shelf.keep(f"curves-{len(ends)}/{name}", kept)
         found[name] = [(deletion, insertion) for deletion, insertion in kept]
     return found
@@ -92,7 +91,7 @@ def _curves(subject: Subject, maps: Maps, name: str, ends: list[Ends], seed: int
         blurs = blurred(batch.inputs)
         for row, place in enumerate(batch.places):
             image = batch.images[row]
-            places = ranks(enlarged(maps.at(place)[name], subject.size), seed)
+            places = ranks(enlarged(maps.at(place, subject.item(place))[name], subject.size), seed)
             score = _score(subject, batch, row)
             found[place] = curves(score, batch.inputs[image], blurs[image], ends[place], places)
     return found

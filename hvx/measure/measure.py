@@ -142,7 +142,7 @@ def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, 
     checked = min(options.sanity, len(subject))
     if checked:
         found.add_sanity(_similarities(subject, shelf, names, checked, seed), images, seed)
-    scored, agreement, regions = score_maps(subject, Maps(subject, shelf, names), truth.table, truth.human)
+    scored, agreement, regions = score_maps(subject, Maps(shelf, names), truth.table, truth.human)
     if curves:
         scored |= score_curves(pairs)
     found.add_scores(scored, images, seed)

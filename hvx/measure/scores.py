@@ -101,7 +101,7 @@ def score_maps(
     correlations = np.empty((len(subject), len(names), len(names)))
     for place in bar(range(len(subject)), "measuring maps", "explanation"):
         item = subject.item(place)
-        found = maps.at(place)
+        found = maps.at(place, item)
         lattice = item.attention.shape[1:] if subject.glimpses else LATTICE
         glimpses = list(item.attention) if subject.glimpses > 1 else []
         cells = [pooled(map, lattice) for map in chain(found.values(), glimpses)]
