@@ -3,8 +3,8 @@
     hvx measure runs/reproduce/run
     python scripts/write_results.py runs/reproduce/run
 
-What stands above the mark in docs/results.md is prose and stays; all below it is replaced. In prose and
-tables alike a run is called by the last two parts of its path: no machine's folders get into the page.
+What stands above the mark in docs/results.md is prose and stays; all below it is replaced. The run is called by
+the last part of its path, so that no machine's folders get into the page.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def write_results(run: Path) -> None:
     """Write docs/results.md from RUN/measure."""
     folder = run / "measure"
     about = read_json(folder / "measure.json", "what `hvx measure` writes")["about"]
-    name = "/".join(Path(about["run"]).parts[-2:])
+    name = Path(about["run"]).name
     report = (folder / "measure.md").read_text(encoding="utf-8").replace(about["run"], name)
     body = re.sub(r"\]\((\w+)\.png\)", rf"]({PLOTS.name}/\1.png)", report)
     body = re.sub("^#", "##", body, flags=re.MULTILINE)  # the page has a title of its own

@@ -137,6 +137,16 @@ def test_means_by_part_of_speech_family_and_place() -> None:
     assert found.nouns.value == pytest.approx(1 - (-1 - 1 + 0.5 + 1 - 0.5 + 0 - 2 + 1 + 1) / 9)
 
 
+def test_nouns_are_held_against_words_of_the_same_places() -> None:
+    """Where z tells of the place alone, nouns have nothing of their own, however late they stand."""
+    rising = [("what is the dog ?", [-1, 0, 1, 2, -2]), ("is that dog red ?", [-1, 0, 1, 2, -2])]
+    found = word_means(tokens_of(rising), 0)
+    assert found.nouns.value > 1
+    assert found.levelled.value == pytest.approx(0)
+    of_their_own = [("what is the dog ?", [-1, 0, 1, 4, -2]), ("is that dog red ?", [-1, 0, 3, 2, -2])]
+    assert word_means(tokens_of(of_their_own), 0).levelled.value > 1
+
+
 def test_a_mean_of_one_questions_tokens_has_no_interval() -> None:
     found = word_means(tokens_of([("is it ?", [-1, 1, 0]), ("is he ?", [0, 0, 0])]), 0)
     assert found.part_of_speech["AUX"].bounded

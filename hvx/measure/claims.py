@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from hvx.measure.bootstrap import Estimate
@@ -25,6 +26,7 @@ RULE = (
     "held by one measure and did not by another."
 )
 
+_SECTION = re.compile(r" \(section \d\)")
 _STRENGTHS = ((0.2, "hardly"), (0.4, "weakly"), (0.6, "moderately"), (1.1, "strongly"))
 """Up to which rank correlation maps agree how."""
 _JUDGED = ("pointing", "energy", "overlap", "deletion", "insertion")
@@ -74,7 +76,8 @@ def in_words(found: Measures) -> list[str]:
     made = claims(found)
     sentences = []
     for kind, opening in _OPENINGS.items():
-        own = [claim.claim[0].lower() + claim.claim[1:] for claim in made if claim.verdict == kind]
+        own = [_SECTION.sub("", claim.claim) for claim in made if claim.verdict == kind]
+        own = [claim[0].lower() + claim[1:] for claim in own]
         if own:
             sentences.append(f"{opening} {'; '.join(own)}.")
     return [*sentences, *_rank_in_words(found)]
@@ -178,7 +181,7 @@ def _additive(found: Measures) -> Claim | None:
         f"{signed(found.additive)}, n = {found.additive.n:,}"
     )
     return Claim(
-        "It shows both attention maps in an additive way: their sum matches better than either (section 5)",
+        "The heat map matches the sum of the attention maps better than either, as if additive (section 5)",
         verdict(found.additive),
         evidence,
     )

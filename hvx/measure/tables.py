@@ -54,7 +54,7 @@ def report(found: Measures, plots: Sequence[str]) -> str:
 def claims_table(found: Measures) -> str:
     """The paper's claims and what came of them."""
     rows = [(own.claim, f"**{own.verdict}**", own.evidence) for own in claims(found)]
-    return table(("claim", "", "measured"), rows)
+    return table(("claim", "verdict", "measured"), rows, numbers=False)
 
 
 def overview(found: Measures) -> str:
@@ -74,9 +74,10 @@ def overview(found: Measures) -> str:
     return table(header, rows)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(['---'] + ['---:'] * (len(header) - 1))}|"]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
+    """A Markdown table; ``numbers``, all but the first column, stand to the right."""
+    rule = ["---"] + ["---:" if numbers else "---"] * (len(header) - 1)
+    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(rule)}|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
@@ -187,9 +188,14 @@ def _words(own: WordMeans, paper: WordMeans) -> str:
     content = [
         ("content less function words", own.content, paper.content),
         ("nouns less all others", own.nouns, paper.nouns),
+        ("nouns less all others, places levelled", own.levelled, paper.levelled),
     ]
     rows = [(name, *_both(ours), *_both(theirs)) for name, ours, theirs in content]
     parts.append(table(("difference of means", "mean z", "n", "the paper's figures", "n"), rows))
+    parts.append(
+        "Places levelled: each z less the mean of its place in the question, so that nouns, which stand "
+        "late, are held against other words of the same places."
+    )
     parts.append("Model with textual attention: none here, so that there is nothing to compare z with.")
     return "\n\n".join(parts)
 

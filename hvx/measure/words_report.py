@@ -40,13 +40,17 @@ class Tokens:
 
 @dataclass(frozen=True)
 class WordMeans:
-    """Mean z by part of speech, by family and by position; and content words, and nouns, less all others."""
+    """Mean z by part of speech, by family and by position; and content words, and nouns, less all others.
+
+    ``levelled``: nouns less all others, after the mean of its place in the question is taken from each z.
+    """
 
     part_of_speech: dict[str, Estimate]
     families: dict[str, Estimate]
     positions: dict[str, Estimate]
     content: Estimate
     nouns: Estimate
+    levelled: Estimate
 
 
 def run_tokens(reader: RunReader) -> Tokens:
@@ -88,7 +92,17 @@ def word_means(tokens: Tokens, seed: int) -> WordMeans:
         {name: found for name, found in positions.items() if found.known},
         difference(tokens.z, tokens.group, content, seed),
         difference(tokens.z, tokens.group, tokens.tag == "NOUN", seed),
+        difference(_levelled(tokens), tokens.group, tokens.tag == "NOUN", seed),
     )
+
+
+def _levelled(tokens: Tokens) -> np.ndarray:
+    """Each z less the mean of its place; the last token's place is one of its own."""
+    place = np.where(tokens.last, 0, tokens.position)
+    _, number = np.unique(place, return_inverse=True)
+    means: np.ndarray = np.bincount(number, weights=tokens.z) / np.bincount(number)
+    levelled: np.ndarray = tokens.z - means[number]
+    return levelled
 
 
 def _side_by_side(
