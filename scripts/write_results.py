@@ -3,8 +3,8 @@
     hvx measure runs/reproduce/run
     python scripts/write_results.py runs/reproduce/run
 
-What stands above the mark in docs/results.md is prose and stays; all below it is replaced. The run is called by
-the last part of its path, so that no machine's folders get into the page.
+What stands above the mark in docs/results.md is prose and stays; all below it is replaced. The run is
+called by the last part of its path, so that no machine's folders get into the page.
 """
 
 from __future__ import annotations

@@ -218,6 +218,12 @@ def test_integrated_gradients_are_those_of_a_loop_and_add_up_to_the_logits_diffe
         assert many[question].sum().item() == pytest.approx(rise, rel=0.01, abs=1e-6)
 
 
+def test_integrated_gradients_in_small_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = integrated_gradients(MODEL, BATCH, 4)
+    monkeypatch.setattr("hvx.measure.mapper._PATH_PIXELS", 2 * SIZE * SIZE)
+    assert integrated_gradients(MODEL, BATCH, 4).numpy() == pytest.approx(whole.numpy(), rel=1e-9, abs=1e-15)
+
+
 @pytest.mark.parametrize("glimpses", [0, 2])
 def test_cam_adds_up_to_the_answers_derivative_along_the_features(glimpses: int) -> None:
     """Σ_s CAM_s is dy/dt of scaling what is pooled by t, the attention held: CAM shares out the answer."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.integrate import trapezoid
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
@@ -67,4 +68,4 @@ def curves(
 
 def area(curve: list[float]) -> float:
     """The area under a curve over the share of pixels, by trapezoids: its mean height."""
-    return float(np.trapezoid(curve, SHARES))
+    return float(trapezoid(curve, SHARES))

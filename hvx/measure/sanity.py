@@ -134,7 +134,7 @@ def _maps(subject: Subject, model: VQAModel, names: list[str], count: int) -> di
     for batch in subject.batches(range(count)):
         for name, maps in mapper.maps(names, batch).items():
             for place, map in zip(batch.places, maps, strict=True):
-                found[name][place] = enlarged(map, subject.size)
+                found[name][place] = enlarged(map, subject.size).astype(np.float32)
     return found
 
 

@@ -210,7 +210,8 @@ def _model(reader: RunReader, path: Path, device: torch.device) -> VQAModel:
     """The model that made the run; refused if its checkpoint is another one."""
     if not path.is_file():
         raise HvxError(
-            f"{path}: no such checkpoint, which the run was made with; --set checkpoint=FILE if it moved"
+            f"{path}: no such checkpoint, which made the run; "
+            "if it moved: --set checkpoint=FILE or --set root=FOLDER"
         )
     wanted, found = reader.about["identity"].get("checkpoint_sha256"), sha256(path)
     if found != wanted:
