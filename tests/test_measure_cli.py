@@ -6,20 +6,25 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import Tiny, hvx
 from PIL import Image
 
+from hvx.config import parse
 from hvx.errors import HvxError, Interrupted
 from hvx.measure.faithfulness import ranks
 from hvx.measure.measure import Options, measure_run
 from hvx.measure.measures import Measures
 from hvx.measure.methods import METHODS
+from hvx.models.checkpoint import load_checkpoint, save_checkpoint
+from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 
@@ -159,6 +164,37 @@ def test_a_split_without_masks_leaves_localisation_out_and_says_so(tiny: Tiny, t
     text = (tmp_path / "out" / "measure.md").read_text(encoding="utf-8")
     assert "Localisation by kind" not in text
     assert "localisation: split 'val' has no table of objects" in text
+
+
+def test_a_model_without_attention_is_measured_without(tiny: Tiny, tmp_path: Path) -> None:
+    trained = load_checkpoint(tiny.root / "model.safetensors")
+    config = trained.config.model_copy(update={"glimpses": 0})
+    torch.manual_seed(0)
+    head = MLB(config, trained.head.channels, len(trained.vocabulary), len(trained.answers))
+    save_checkpoint(tmp_path / "bare.safetensors", replace(trained, config=config, head=head.eval()))
+    tree = yaml.safe_load(tiny.config.read_text())
+    del tree["model"]
+    settings = tiny.settings(tmp_path / "run", checkpoint=tmp_path / "bare.safetensors")
+    explain_split(parse(tree, "config", settings), here(torch.device("cpu")))
+    lines: list[str] = []
+    named = ("cam", "grad-cam", "gradient")
+    found = measured(tmp_path / "run", tmp_path / "out", lines, methods=named)
+    assert found.methods == ["proposed", "grad-cam", "cam", "gradient"]
+    assert "attention" not in found.means and "attention" not in found.agreement
+    assert found.additive is None
+    assert set(found.means["pointing"]) == set(found.methods)
+    assert "left out: agreement with the attention: the model has none" in lines
+    assert "attention" not in found.sanity["proposed"]
+    with pytest.raises(HvxError, match="without attention; leave 'attention' out"):
+        measured(tmp_path / "run", tmp_path / "out", methods=("attention",))
+
+
+def test_human_maps_of_other_questions_are_left_out_and_said(finished_run: Path, tmp_path: Path) -> None:
+    run = copied(finished_run, tmp_path)
+    (tmp_path / "hat").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "hat" / "7_1.png")
+    found = measured(run, tmp_path / "out", methods=("random",), human=tmp_path / "hat", curves=0, sanity=0)
+    assert "agreement with people: none of their maps is of a question of the sample" in found.left_out
 
 
 def human_maps(run: Path, folder: Path, people: int, inverted: bool = False) -> None:

@@ -130,7 +130,7 @@ def ranking(found: Measures) -> list[str]:
     """A line for each measure: the proposed method's place, and which methods differ from it for certain."""
     lines = []
     for metric, means in found.means.items():
-        if PROPOSED not in means:
+        if PROPOSED not in means or METRICS[metric].more_is_better is None:
             continue
         order = _order(found, metric)
         better = [name for name in order if name != PROPOSED and _side(found, metric, name) > 0]
@@ -155,7 +155,7 @@ def _titles(names: list[str]) -> str:
 
 def mark(found: Measures, metric: str, name: str) -> str:
     """``_side`` as the tables show it."""
-    if name == PROPOSED or name not in found.versus.get(metric, {}):
+    if name not in found.versus.get(metric, {}) or METRICS[metric].more_is_better is None:
         return ""
     return {1: " ▲", -1: " ▽", 0: ""}[_side(found, metric, name)]
 

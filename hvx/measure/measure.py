@@ -149,7 +149,9 @@ def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, 
     found.add_agreement(agreement, images, seed)
     if regions:
         found.add_regions(regions, scored, images, seed)
-    elif truth.table:
+    if truth.human and "human" not in scored:
+        found.left_out.append("agreement with people: none of their maps is of a question of the sample")
+    if truth.table and not regions:
         found.left_out.append("localisation: no question of the sample asks about an object that is there")
 
 

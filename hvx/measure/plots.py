@@ -33,6 +33,7 @@ _PALETTE = (
     "#5b6abf",
 )
 _FLOORS = ("centre", "random")
+_BETTER = {True: "(more is better)", False: "(less is better)", None: ""}
 _DPI = 110
 
 
@@ -49,6 +50,8 @@ def write_plots(found: Measures, folder: Path) -> list[str]:
             with whole_file(folder / f"{name}.png") as part:
                 figure.savefig(part, format="png", dpi=_DPI)
             drawn.append(name)
+        else:
+            (folder / f"{name}.png").unlink(missing_ok=True)  # an earlier report's
     return drawn
 
 
@@ -74,8 +77,8 @@ def _methods(found: Measures) -> Figure | None:
         base = found.means[metric].get(PROPOSED)
         if base:
             panel.axvline(base.value, color=_OWN, linewidth=0.8, linestyle=":")
-        better = "more" if METRICS[metric].more_is_better else "less"
-        panel.set_title(f"{METRICS[metric].title}\n({better} is better)", fontsize=9)
+        better = _BETTER[METRICS[metric].more_is_better]
+        panel.set_title(f"{METRICS[metric].title}\n{better}", fontsize=9)
         panel.tick_params(labelsize=8)
         panel.grid(axis="x", alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)

@@ -28,17 +28,17 @@ GLIMPSE = "glimpse"
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of a map: its title, and whether more of it is better."""
+    """A measure of a map: its title, and whether more of it is better; None: it is no merit."""
 
     title: str
-    more_is_better: bool
+    more_is_better: bool | None
 
 
 METRICS = {
     "pointing": Metric("Pointing game", True),
     "energy": Metric("Energy inside", True),
     "overlap": Metric("IoU", True),
-    "attention": Metric("ρ with attention", True),
+    "attention": Metric("ρ with attention", None),
     "human": Metric("ρ with people", True),
     "deletion": Metric("Deletion area", False),
     "insertion": Metric("Insertion area", True),

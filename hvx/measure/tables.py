@@ -63,7 +63,9 @@ def overview(found: Measures) -> str:
     header = ["method"]
     for metric in metrics:
         n = next(iter(found.means[metric].values())).n
-        header.append(f"{METRICS[metric].title}{'' if METRICS[metric].more_is_better else ' ↓'} (n = {n:,})")
+        header.append(
+            f"{METRICS[metric].title}{' ↓' if METRICS[metric].more_is_better is False else ''} (n = {n:,})"
+        )
     rows = []
     for name in found.methods:
         cells = [METHODS[name].title]
