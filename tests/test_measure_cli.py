@@ -28,7 +28,7 @@ from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 
-FEW = ["--sample", 12, "--curves", 4, "--sanity", 2]
+FEW = ["--sample", 12, "--curves", 2, "--sanity", 2]
 QUICK = ("proposed", "attention", "gradient", "guided-backpropagation", "random")
 
 
@@ -103,13 +103,13 @@ def test_the_same_command_goes_on_from_what_is_kept(reported: tuple[Path, str], 
     run, _ = reported
     (shelf,) = [path for path in (run / "measure").iterdir() if path.is_dir()]
     kept = {path: path.stat().st_mtime_ns for path in shelf.rglob("*.*") if path.name != "about.json"}
-    lost = [shelf / name for name in ("maps/gradient.npy", "curves-4/random.json", "sanity-2/gradient.json")]
+    lost = [shelf / name for name in ("maps/gradient.npy", "curves-2/random.json", "sanity-2/gradient.json")]
     before = {path: path.read_bytes() for path in lost}
     lost[0].write_bytes(b"\x93NUMPY broken")
     lost[1].unlink()
     lost[2].write_text("{")
     (shelf / "maps" / ".cam.npy.0.part").write_bytes(b"left by a kill")
-    measured(run, tmp_path / "again", methods=(), curves=4)
+    measured(run, tmp_path / "again", methods=(), curves=2)
     assert {path: path.read_bytes() for path in lost} == before
     untouched = [path for path in kept if path not in lost]
     assert len(untouched) > 20
