@@ -66,10 +66,13 @@ def ask(
     z = explained.z[0, : len(tokens)].tolist()
     attention = explained.attention[0].numpy() if explained.attention is not None else _NO_ATTENTION
     answers = list(zip(explained.answers[0], explained.probabilities[0].tolist(), strict=True))
-    figure = Figure(width, len(attention), look)
+    blocks = explained.block_heatmaps[0].numpy() if explained.block_heatmaps is not None else None
+    figure = Figure(width, len(attention), look, blocks=1 if blocks is None else len(blocks))
     shown = crop_photo(photo, model.config.image.model_copy(update={"size": max(crop.width, figure.side)}))
     heatmap = explained.heatmap[0].numpy()
-    row = FigureRow(shown, attention, heatmap, tokens, z, answers[0][0], "", top_answers=tuple(answers))
+    row = FigureRow(
+        shown, attention, heatmap, tokens, z, answers[0][0], "", None, tuple(answers), blocks
+    )
     undrawn = write_sheet(output, figure, [row], paper)
     return Reply(answers, list(zip(tokens, z, strict=True)), undrawn)
 

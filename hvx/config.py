@@ -116,9 +116,25 @@ MLB_FORMS: dict[str, dict[str, Any]] = {
 """The three forms in which MLB exists, as the options in which each differs from the paper's."""
 
 
-class ModelConfig(Section):
-    """MLB (Eqs 4-8). ``form`` presets the options in which the three known forms differ."""
+class MRNConfig(Section):
+    """What MRN has beyond the sizes of all networks."""
 
+    blocks: Positive = 3
+    """L."""
+    pool: Literal["mean", "max"] = "mean"
+    """Over the lattice: the features' mean, as Kim et al. (2016) have it, or the maximum of tanh(W_1 ·) over
+    the cells, which keeps together what lies together."""
+
+
+class ModelConfig(Section):
+    """A network that joins image and question by Hadamard products.
+
+    ``form`` presets the options in which the three known forms of MLB (Eqs 4-8) differ; ``glimpses`` and the
+    options behind ``joint`` are MLB's, those of another network lie under its name.
+    """
+
+    network: Literal["mlb", "mrn"] = "mlb"
+    """MLB, or MRN (Kim et al. 2016)."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -126,7 +142,7 @@ class ModelConfig(Section):
     glimpses: NotNegative = 2
     """G; 0: no attention, V from the features' mean over the lattice."""
     joint: Positive = 1200
-    """d per glimpse: V, Q and F are ``width`` wide, the attention's joint ``joint``."""
+    """d; MLB's per glimpse: its V, Q and F are ``width`` wide, the attention's joint ``joint``."""
     visual_projection: Literal["joint", "per_glimpse"] = "joint"
     attention_visual_activation: Activation = "tanh"
     attention_textual_activation: Activation = "tanh"
@@ -134,10 +150,11 @@ class ModelConfig(Section):
     visual_activation: Activation = "tanh"
     textual_activation: Activation = "tanh"
     product_activation: Activation = "none"
+    mrn: MRNConfig = MRNConfig()
 
     @property
     def width(self) -> int:
-        """d, the width of V, Q and F: that of all glimpses side by side."""
+        """The width of MLB's V, Q and F: d of all glimpses side by side."""
         return self.joint * max(1, self.glimpses)
 
     @model_validator(mode="before")
@@ -220,6 +237,9 @@ class ExplainConfig(Section):
     """Of the backbone's numbers. Heat maps of bfloat16 are near those of float32, not equal."""
     compile: bool = False
     """Have PyTorch compile the backbone's passes; takes a minute or more, and a C++ compiler on the CPU."""
+    product: Literal["constant", "free"] = "constant"
+    """F in Eq. 2: held constant, as the paper holds it, or free to move with the image, for the gradient of
+    ½‖V − F‖²."""
     pick: tuple[PickConfig, ...] = ()
     """Explain just these questions of the split; none: all of them."""
     gradient: bool = False

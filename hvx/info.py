@@ -7,9 +7,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hvx.config import ModelConfig
 from hvx.errors import HvxError
 from hvx.models.checkpoint import CheckpointHeader, read_header
+from hvx.models.networks import NETWORKS
 from hvx.store.reader import RunReader
 
 _SHOWN = 12
@@ -44,12 +44,10 @@ def _describe_run(path: Path) -> dict[str, str]:
 def _describe_checkpoint(path: Path) -> dict[str, str]:
     header = read_header(path)
     config, encoder = header.config, header.config.encoder
-    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
     size = f"{config.image.size}×{config.image.size}"
     return {
         "checkpoint": str(path),
-        "model": f"MLB, form {config.form}, {glimpses}, joint {config.width} wide",
-        "activations": _activations(config),
+        **NETWORKS[config.network].describe(config),
         "question": f"{encoder.tokenizer} tokens, embeddings {encoder.embedding}, GRU {encoder.hidden} "
         f"({encoder.candidate})",
         "backbone": f"{config.backbone.architecture} at {config.backbone.node}, {_source(header)}",
@@ -59,16 +57,6 @@ def _describe_checkpoint(path: Path) -> dict[str, str]:
         "parameters": f"{_count(header, 'head.'):,} in the head",
         "training": ", ".join(f"{name} {value}" for name, value in header.training.items()) or "not noted",
     }
-
-
-def _activations(config: ModelConfig) -> str:
-    """V, Q and F, and those of the attention's joint."""
-    own = f"V {config.visual_activation}, Q {config.textual_activation}, F {config.product_activation}"
-    if not config.glimpses:
-        return own
-    inner = ("visual", "textual", "product")
-    attention = (getattr(config, f"attention_{place}_activation") for place in inner)
-    return f"{own}; in the attention {', '.join(attention)}"
 
 
 def _source(header: CheckpointHeader) -> str:

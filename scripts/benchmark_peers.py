@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hvx.models.mlb import MLB
+from hvx.models.joint import HadamardHead
 
 Explain = Callable[[Tensor, Tensor, Tensor], Tensor]
 """One image (1, C, H, W), one question's rows (1, T) and length (1) → the gradient at the image."""
@@ -25,7 +25,7 @@ class Score(nn.Module):
         head: the Hadamard model.
     """
 
-    def __init__(self, network: nn.Module, head: MLB) -> None:
+    def __init__(self, network: nn.Module, head: HadamardHead) -> None:
         super().__init__()
         self.network, self.head = network, head
         self.question: tuple[Tensor, Tensor] | None = None

@@ -226,7 +226,8 @@ def _checkpoint(folder: Path) -> tuple[list[Path], Callable[[], object]]:
 def made_items(seed: int) -> dict[str, np.ndarray]:
     """Two made-up items."""
     chance = np.random.default_rng(seed)
-    shapes = {"": (), "K": (5,), "T": (3,), "GSR": (2, 3, 3), "HW": (16, 16), "CHW": (3, 16, 16)}
+    maps = {"GSR": (2, 3, 3), "HW": (16, 16), "LHW": (3, 16, 16), "CHW": (3, 16, 16)}
+    shapes = {"": (), "K": (5,), "T": (3,), **maps}
     made = {}
     for name, field in FIELDS.items():
         numbers = chance.random((2, *shapes[field.axes]))

@@ -353,7 +353,7 @@ def test_the_import_computes_what_the_torch7_network_computes(
         constant = expected["product"].detach()
         for name, at, gradient in (
             ("textual", words, found.embeddings[i, : lengths[i]]),
-            ("visual", own, found.features[i]),
+            ("visual", own, found.features[0][i]),
         ):
             cotangent = expected[name].detach() - constant
             (true,) = torch.autograd.grad(expected[name], at, cotangent, retain_graph=True)

@@ -180,7 +180,7 @@ def assert_computes_the_same(model: VQAModel, options: dict[str, Any], state: di
         to_words = torch.autograd.grad(textual, embedded, textual.detach() - product)[0]
         close = {"atol": 1e-5, "rtol": 1e-5}
         torch.testing.assert_close(found.joint.logits[n].double(), logits, **close)
-        torch.testing.assert_close(found.features[n].double(), to_image, **close)
+        torch.testing.assert_close(found.features[0][n].double(), to_image, **close)
         torch.testing.assert_close(found.embeddings[n, : len(question)].double(), to_words, **close)
         if attention:
             assert found.joint.attention is not None

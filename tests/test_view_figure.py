@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def ink_share(figure: Image.Image, ink: tuple[int, int, int]) -> float:
 @pytest.mark.parametrize("glimpses", [0, 1, 2, 4])
 def test_a_row_holds_photo_attention_maps_and_heat_map_in_equal_squares(glimpses: int) -> None:
     row = make_row(glimpses)
-    figure = draw_figure([row], width=900)
+    figure = draw_figure([row], width=900, look=BARE)
     places = squares(figure, glimpses + 2)
     side = places[0][2]
     assert {place[2] for place in places} == {side}
@@ -171,7 +172,7 @@ def test_title_and_note_keep_apart() -> None:
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_row_whose_scores_and_maps_say_nothing_is_drawn(value: float) -> None:
     row = make_row(z=[value] * 5, heatmap=np.full((112, 112), value), attention=np.full((2, 14, 14), value))
-    figure = draw_figure([row], width=900)
+    figure = draw_figure([row], width=900, look=BARE)
     places = squares(figure, 4)
     side = places[0][2]
     photo = np.asarray(fit(row.photo, side), np.int64)
@@ -215,3 +216,20 @@ def test_a_wide_photograph_is_cropped_and_not_squeezed() -> None:
     across, down = int(disc.any(0).sum()), int(disc.any(1).sum())
     assert abs(across - down) <= 1
     assert across == pytest.approx(side / 2, abs=2)
+
+
+def test_a_network_of_several_blocks_has_a_column_for_each() -> None:
+    assert column_names(1, 3) == ["Original", "Attention", "Block 1", "Block 2", "Block 3"]
+    assert column_names(0, 1) == ["Original", "Proposed"]
+    row = make_row(glimpses=1)
+    blocks = np.stack([np.zeros((112, 112)), np.eye(112), row.heatmap])
+    figure = draw_figure([make_row(glimpses=1, block_heatmaps=blocks)], width=900, look=BARE)
+    pictures = [
+        np.asarray(figure.crop((left, top, left + side, top + side)))
+        for left, top, side in squares(figure, columns=5)
+    ]
+    one = draw_figure([row], width=900, look=BARE)
+    assert len(squares(one, columns=3)) == 3
+    assert all((a != b).any() for a, b in pairwise(pictures))
+    lone = draw_figure([make_row(glimpses=1, block_heatmaps=np.zeros((0, 1, 1)))], width=900, look=BARE)
+    np.testing.assert_array_equal(np.asarray(lone), np.asarray(one))

@@ -28,10 +28,12 @@ class Explanations:
         saliency: Eq. 10 (N, T), zero beyond each question's tokens.
         z: Eq. 11 (N, T), NaN beyond each question's tokens.
         attention: α (N, G, S, S), None of a model without attention.
-        heatmap: H (N, H, W).
-        gradient: ∇̂v of Eq. 9 (N, C, H, W), None unless asked for.
+        heatmap: H (N, H, W), of the last block.
+        gradient: ∇̂v of Eq. 9 (N, C, H, W), of the last block; None unless asked for.
         answers: the five likeliest answers of each question, likeliest first.
         probabilities: theirs (N, 5).
+        block_heatmaps: H of each block (N, L, H, W), None of a model with one.
+        textual_attention: (N, T), None of a model without one.
     """
 
     tokens: list[list[str]]
@@ -42,27 +44,30 @@ class Explanations:
     gradient: Tensor | None
     answers: list[list[str]]
     probabilities: Tensor
+    block_heatmaps: Tensor | None = None
+    textual_attention: Tensor | None = None
 
 
 @dataclass
 class _Round:
-    """What the questions of a round came to, on the model's device."""
+    """What the questions of a round came to, on the model's device: heat maps by block (N, L, H, W)."""
 
     joint: Joint
-    heatmap: Tensor
+    heatmaps: Tensor
     gradient: Tensor | None
 
 
 class Explainer:
     """Explains a model's answers by Eqs 2 and 3, with guided backpropagation through the backbone.
 
-    The backbone runs forward once per image and backward once per round of questions.
+    The backbone runs forward once per image and backward once per round of questions and block.
 
     Args:
         model: the network, on the device to compute on.
         gradient: also return the standardised gradient.
         dtype: of the backbone's numbers; none: its own. The head's stay as they are.
         compiled: have PyTorch compile the backbone's passes.
+        free: let F move with the image in Eq. 2, in place of holding it constant.
 
     Raises:
         HvxError: the backbone is not a ReLU network.
@@ -74,8 +79,9 @@ class Explainer:
         gradient: bool = False,
         dtype: torch.dtype | None = None,
         compiled: bool = False,
+        free: bool = False,
     ) -> None:
-        self.model, self.gradient = model, gradient
+        self.model, self.gradient, self._free = model, gradient, free
         self._tokenize = TOKENIZERS[model.config.encoder.tokenizer]
         self._network = LeanNetwork(model.backbone.network, dtype, compiled)
         self.device = next(model.head.parameters()).device
@@ -119,14 +125,18 @@ class Explainer:
         inputs = inputs if shown == list(range(len(inputs))) else inputs[shown]
         pullback = self._network(inputs.to(self.device, non_blocking=True))
         self._check(pullback.features)
-        head = HeadPullback(self.model.head, pullback.features, rows, lengths)
+        head = HeadPullback(self.model.head, pullback.features, rows, lengths, self._free)
         done = []
         for places in order:
-            joint, cotangent = head.visual(torch.tensor(places, device=self.device))
-            gradient = standardised(pullback.pull(cotangent))
-            done.append(_Round(joint, heat_map(gradient), gradient if self.gradient else None))
+            joint, cotangents = head.visual(torch.tensor(places, device=self.device))
+            maps = []
+            for cotangent in cotangents:
+                gradient = standardised(pullback.pull(cotangent))
+                maps.append(heat_map(gradient))
+            done.append(_Round(joint, torch.stack(maps, 1), gradient if self.gradient else None))
         back = torch.tensor([place for places in order for place in places]).argsort()
-        saliency = token_saliency(head.textual(_gathered([one.joint.product for one in done], back)))
+        saliency = token_saliency(head.textual())
+        heatmaps = _gathered([one.heatmaps for one in done], back).cpu()
         logits = _gathered([one.joint.logits for one in done], back)
         probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
         return Explanations(
@@ -134,10 +144,12 @@ class Explainer:
             saliency.cpu(),
             token_z(saliency, lengths).cpu(),
             _on_cpu([one.joint.attention for one in done], back),
-            _gathered([one.heatmap for one in done], back).cpu(),
+            heatmaps[:, -1],
             _on_cpu([one.gradient for one in done], back),
             [[self.model.answers[a] for a in row] for row in best.tolist()],
             probabilities.cpu(),
+            heatmaps if heatmaps.shape[1] > 1 else None,
+            _on_cpu([one.joint.textual_attention for one in done], back),
         )
 
     def _check(self, features: Tensor) -> None:

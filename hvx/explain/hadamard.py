@@ -7,77 +7,97 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hvx.models.joint import Joint
-from hvx.models.mlb import MLB
+from hvx.models.joint import Block, HadamardHead, Joint
 
 
 @dataclass
 class HeadGradients:
-    """The joint of N questions, and its two gradients at the head's inputs.
+    """The joint of N questions, and its gradients at the head's inputs.
 
     Attributes:
         joint: the forward pass, detached.
-        features: (N, M, S, S), the cotangent (V − F) ∂V/∂features: Eq. 2 as far as the features.
-        embeddings: (N, T, E), (Q − F) ∂Q/∂q: Eq. 3.
+        features: of each block (N, M, S, S), the cotangent (V − F) ∂V/∂features: Eq. 2 up to the features.
+        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3.
     """
 
     joint: Joint
-    features: Tensor
+    features: list[Tensor]
     embeddings: Tensor
 
 
 class HeadPullback:
-    """Eqs 2 and 3 through the head, F held constant in both, for the questions on a batch of images.
+    """Eqs 2 and 3 through the head for the questions on a batch of images.
 
-    V depends on the features through the attention too; Eq. 3 goes through Q alone. What depends on the image
-    alone is computed once per image; the questions are encoded, and pulled back to their words, together.
+    V depends on the features through the attention too; in Eq. 3 F is constant, and Q depends on the words as
+    the network has it: directly in the first block, through the blocks ahead in a later one. What depends
+    on the image alone is computed once per image; the questions are read, and pulled back to their words,
+    together.
 
     Args:
         model: the Hadamard model.
         features: (B, M, S, S) of the batch's images.
         rows: (N, T) rows of the word table.
         lengths: (N) tokens of each question.
+        free: in Eq. 2 F moves with the image; otherwise it is held constant.
     """
 
-    def __init__(self, model: MLB, features: Tensor, rows: Tensor, lengths: Tensor) -> None:
-        self._model, self._features = model, features.detach()
+    def __init__(
+        self, model: HadamardHead, features: Tensor, rows: Tensor, lengths: Tensor, free: bool = False
+    ) -> None:
+        self._model, self._features, self._lengths, self._free = model, features.detach(), lengths, free
         self._embeddings = model.encoder.embed(rows).detach().requires_grad_()
         with torch.no_grad():
             self._terms = model.image_terms(self._features)
         with torch.enable_grad():
-            self._question = model.encoder(self._embeddings, lengths)
+            self._question = model.read(self._embeddings, lengths)
+        self._to_question = torch.zeros_like(self._question)
 
-    def visual(self, places: Tensor) -> tuple[Joint, Tensor]:
+    def visual(self, places: Tensor) -> tuple[Joint, list[Tensor]]:
         """The joint of one question on each of the first n images, and Eq. 2 as far as their features.
 
         Args:
             places: (n) the questions.
 
         Returns:
-            The joint, detached, and (V − F) ∂V/∂features (n, M, S, S).
+            The joint, detached, and for each of its blocks (V − F) ∂V/∂features (n, M, S, S).
         """
         count = len(places)
         features, terms = (x[:count].detach().requires_grad_() for x in (self._features, self._terms))
+        question = self._question.detach()[places].requires_grad_()
         own = torch.arange(count, device=features.device)
         with torch.enable_grad():
-            joint = self._model.join(features, terms, own, self._question.detach()[places])
-            cotangent = (joint.visual - joint.product).detach()
-            direct, by_terms = torch.autograd.grad(
-                joint.visual, (features, terms), cotangent, materialize_grads=True
-            )
-        with torch.no_grad():
-            lattice = features.shape[2], features.shape[3]
-            return joint.detach(), direct + self._model.pull_image_terms(terms, by_terms, lattice)
+            joint = self._model.join(features, terms, own, question, self._lengths[places])
+            cotangent = (joint.textual - joint.product).detach()
+            self._to_question[places] = torch.autograd.grad(
+                joint.textual, question, cotangent, retain_graph=True
+            )[0]
+            pulled = [self._pull(block, features, terms) for block in joint.blocks]
+        return joint.detach(), pulled
 
-    def textual(self, product: Tensor) -> Tensor:
-        """Eq. 3 of all questions: (Q − F) ∂Q/∂q at their embeddings (N, T, E), from their F (N, d)."""
-        with torch.enable_grad():
-            textual = self._model.textual_vector(self._question)
-            return torch.autograd.grad(textual, self._embeddings, textual.detach() - product)[0]
+    def _pull(self, block: Block, features: Tensor, terms: Tensor) -> Tensor:
+        """Eq. 2 of one block, as far as the features."""
+        if self._free:
+            output, cotangent = (block.visual - block.product).square().sum() / 2, None
+        else:
+            output, cotangent = block.visual, (block.visual - block.product).detach()
+        direct, by_terms = torch.autograd.grad(
+            output, (features, terms), cotangent, retain_graph=True, materialize_grads=True
+        )
+        with torch.no_grad():
+            return direct + self._model.pull_image_terms(features, terms, by_terms)
+
+    def textual(self) -> Tensor:
+        """Eq. 3 of all questions: (Q − F) ∂Q/∂q at their embeddings (N, T, E), once ``visual`` had each."""
+        return torch.autograd.grad(self._question, self._embeddings, self._to_question)[0]
 
 
 def head_gradients(
-    model: MLB, features: Tensor, images: Tensor, rows: Tensor, lengths: Tensor
+    model: HadamardHead,
+    features: Tensor,
+    images: Tensor,
+    rows: Tensor,
+    lengths: Tensor,
+    free: bool = False,
 ) -> HeadGradients:
     """Eqs 2 and 3 through the head for N questions at once, each on a copy of its image's features.
 
@@ -87,7 +107,8 @@ def head_gradients(
         images: (N) the image, 0 … B − 1, of each question.
         rows: (N, T) rows of the word table.
         lengths: (N) tokens of each question.
+        free: as in ``HeadPullback``.
     """
-    pullback = HeadPullback(model, features[images], rows, lengths)
+    pullback = HeadPullback(model, features[images], rows, lengths, free)
     joint, to_features = pullback.visual(torch.arange(len(images), device=images.device))
-    return HeadGradients(joint, to_features, pullback.textual(joint.product))
+    return HeadGradients(joint, to_features, pullback.textual())

@@ -140,6 +140,7 @@ def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) ->
         "textual_activation": model.fusion.activation_q,
         "product_activation": model.classif.activation,
     }
+    named: dict[str, Any] = {place: activation or "none" for place, activation in activations.items()}
     by_torch7 = said.coco.arch == _TORCH7_FEATURES
     return ModelConfig(
         form="vqa-pytorch",
@@ -154,5 +155,5 @@ def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) ->
         glimpses=attention.nb_glimpses if attention else 0,
         joint=head["visual.0.weight"].shape[0],
         visual_projection="per_glimpse",
-        **{place: activation or "none" for place, activation in activations.items()},
+        **named,
     )

@@ -24,7 +24,8 @@ from hvx.data.words import Vocabulary
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, fill, is_weights_name
-from hvx.models.mlb import MLB
+from hvx.models.joint import HadamardHead
+from hvx.models.networks import NETWORKS, new_head
 
 FORMAT = 1
 
@@ -38,7 +39,7 @@ class VQAModel:
 
     config: ModelConfig
     backbone: Backbone
-    head: MLB
+    head: HadamardHead
     vocabulary: Vocabulary
     answers: list[str]
     training: dict[str, Any] = field(default_factory=dict)
@@ -151,7 +152,9 @@ def check_config(found_model: ModelConfig, config: Config, path: Path) -> None:
     """
     if "model" not in config.model_fields_set:
         return
-    wanted, found = _flat(config.model.model_dump()), _flat(found_model.model_dump())
+    # A section named as a network says nothing of another network.
+    beside = set(NETWORKS) - {found_model.network}
+    wanted, found = (_flat(model.model_dump(exclude=beside)) for model in (config.model, found_model))
     for key, value in wanted.items():
         if key != "backbone.weights" and key != "form" and found[key] != value:
             raise HvxError(
@@ -207,14 +210,14 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def filled_head(
     config: ModelConfig, tensors: dict[str, Tensor], words: int, answers: int, source: str
-) -> MLB:
+) -> HadamardHead:
     """A head of these tensors, ready to be explained.
 
     Raises:
         HvxError: a tensor is missing, too many or of another shape than the sizes imply.
     """
     with torch.device("meta"):  # what is filled need not be initialised: for the GRU that takes 20 s
-        head = MLB(config, channels_of(tensors, config, source), words, answers)
+        head = new_head(config, channels_of(tensors, config, source), words, answers)
     _fill(head, tensors, source)
     return head.requires_grad_(False).eval()
 
@@ -225,11 +228,11 @@ def channels_of(head: dict[str, Tensor], config: ModelConfig, source: str) -> in
     Raises:
         HvxError: the tensors are not a head's.
     """
-    weight = head.get("visual.0.weight")
+    network = NETWORKS[config.network]
+    weight = head.get(network.reads_features)
     if weight is None or weight.ndim != 2:
-        raise HvxError(f"{source}: no matrix 'visual.0.weight'")
-    joined = config.glimpses if config.visual_projection == "joint" else 1
-    return int(weight.shape[1]) // max(1, joined)
+        raise HvxError(f"{source}: no matrix '{network.reads_features}'")
+    return network.channels_of(int(weight.shape[1]), config)
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:

@@ -1,37 +1,170 @@
-"""What every Hadamard model exposes to the explanation."""
+"""What every Hadamard head exposes: to training, to explaining, to checkpoints."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hvx.config import ModelConfig
+from hvx.models.encoder import QuestionEncoder
 
 
 @dataclass
-class Joint:
-    """The joint of N questions (Eq. 6), d wide, with what surrounds it.
+class Block:
+    """One Hadamard product of N questions, d wide.
 
     Attributes:
         visual: V (N, d).
         textual: Q (N, d).
         product: F = Q ∘ V (N, d).
-        attention: α (N, G, S, S), each glimpse summing to 1; None for a model without attention.
-        logits: (N, A).
     """
 
     visual: Tensor
     textual: Tensor
     product: Tensor
+
+    @classmethod
+    def of(cls, visual: Tensor, textual: Tensor) -> Block:
+        """The block of these two factors."""
+        return cls(visual, textual, textual * visual)
+
+
+@dataclass
+class Joint:
+    """The joint of N questions, with what surrounds it.
+
+    ``visual``, ``textual`` and ``product`` are the last block's, the one nearest to the answer.
+
+    Attributes:
+        blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6).
+        attention: α (N, G, S, S), each glimpse summing to 1; None for a model without attention.
+        logits: (N, A).
+        textual_attention: (N, T), summing to 1 over a question's tokens; None for a model without one.
+    """
+
+    blocks: tuple[Block, ...]
     attention: Tensor | None
     logits: Tensor
+    textual_attention: Tensor | None = None
+
+    @property
+    def visual(self) -> Tensor:
+        """V (N, d)."""
+        return self.blocks[-1].visual
+
+    @property
+    def textual(self) -> Tensor:
+        """Q (N, d)."""
+        return self.blocks[-1].textual
+
+    @property
+    def product(self) -> Tensor:
+        """F = Q ∘ V (N, d)."""
+        return self.blocks[-1].product
 
     def detach(self) -> Joint:
         """The same values, cut from the graph that made them."""
-        attention = None if self.attention is None else self.attention.detach()
-        return Joint(
-            self.visual.detach(),
-            self.textual.detach(),
-            self.product.detach(),
-            attention,
-            self.logits.detach(),
+        blocks = (Block(b.visual.detach(), b.textual.detach(), b.product.detach()) for b in self.blocks)
+        attention, textual = (
+            None if x is None else x.detach() for x in (self.attention, self.textual_attention)
         )
+        return Joint(tuple(blocks), attention, self.logits.detach(), textual)
+
+
+class HadamardHead(nn.Module, ABC):
+    """What joins features and questions by Hadamard products, over features that a frozen backbone makes.
+
+    What depends on the image alone is computed once per image, by ``image_terms``; what depends on the
+    question alone once per question, by ``read``. ``join`` does the rest, for pairs of the two.
+
+    Args:
+        config: sizes and options.
+        channels: M, channels of the features.
+        words: size of the vocabulary.
+        dropout: share dropped ahead of each projection in training.
+    """
+
+    reads_features: ClassVar[str]
+    """Name of a matrix of the state dict whose columns are the channels of the features."""
+
+    def __init__(self, config: ModelConfig, channels: int, words: int, dropout: float) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = channels
+        self.dropout = dropout
+        self.encoder = QuestionEncoder(config.encoder, words)
+
+    @classmethod
+    def channels_of(cls, columns: int, config: ModelConfig) -> int:
+        """M, from the number of columns of ``reads_features``."""
+        del config
+        return columns
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, config: ModelConfig) -> dict[str, str]:
+        """Name → value of what is worth knowing of such a head; ``model`` is one of them."""
+
+    @abstractmethod
+    def readers(self) -> Sequence[nn.Module]:
+        """The linear maps that read the features, directly or pooled, and nothing else."""
+
+    @torch.no_grad()
+    def absorb_scale(self, scale: float) -> None:
+        """Fold a factor on the features into the weights that read them.
+
+        Afterwards the model gives for ``features`` what it gave before for ``scale * features``.
+        """
+        for linear in self.readers():
+            linear.get_parameter("weight").mul_(scale)
+
+    @abstractmethod
+    def image_terms(self, features: Tensor) -> Tensor:
+        """What depends on the image alone (B, …), from features (B, M, S, S)."""
+
+    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+        """A cotangent at ``image_terms``' output as one at the features, (B, M, S, S).
+
+        Args:
+            features: (B, M, S, S).
+            terms: ``image_terms(features)``, without dropout.
+            cotangent: of the terms' shape.
+        """
+        del terms
+        with torch.enable_grad():
+            own = features.detach().requires_grad_()
+            return torch.autograd.grad(self.image_terms(own), own, cotangent)[0]
+
+    def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """What depends on the question alone (N, …), from embeddings (N, T, E): q (N, hidden)."""
+        question: Tensor = self.encoder(embeddings, lengths)
+        return question
+
+    @abstractmethod
+    def join(
+        self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
+    ) -> Joint:
+        """``forward`` from the questions as ``read`` returns them on."""
+
+    def forward(
+        self, features: Tensor, terms: Tensor, images: Tensor, embeddings: Tensor, lengths: Tensor
+    ) -> Joint:
+        """Join N questions with the images they ask about.
+
+        Args:
+            features: (B, M, S, S).
+            terms: ``image_terms(features)``.
+            images: (N) the image, 0 … B − 1, of each question.
+            embeddings: (N, T, E) from ``encoder.embed``.
+            lengths: (N) tokens of each question.
+        """
+        return self.join(features, terms, images, self.read(embeddings, lengths), lengths)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.config import ModelConfig
-from hvx.models.encoder import QuestionEncoder
-from hvx.models.joint import Joint
+from hvx.models.joint import Block, HadamardHead, Joint
 
 _ACTIVATIONS = {"none": lambda x: x, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
 _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -20,9 +19,10 @@ _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda y: y * (1 - y),
 }
 """Derivative of each activation, by its output."""
+_PLACES = {"V": "visual", "Q": "textual", "F": "product"}
 
 
-class MLB(nn.Module):
+class MLB(HadamardHead):
     """Attention and joint by low-rank bilinear pooling, over features that a frozen backbone makes.
 
     Without glimpses (G = 0) there is no attention: V comes from the features' mean over the lattice.
@@ -37,15 +37,13 @@ class MLB(nn.Module):
         dropout: share dropped ahead of each projection in training.
     """
 
+    reads_features = "visual.0.weight"
+
     def __init__(
         self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.channels = channels
-        self.dropout = dropout
+        super().__init__(config, channels, words, dropout)
         glimpses, joint, question = config.glimpses, config.joint, config.encoder.hidden
-        self.encoder = QuestionEncoder(config.encoder, words)
         if glimpses:
             self.attention_textual = nn.Linear(question, joint)
             self.attention_visual = nn.Linear(channels, joint)
@@ -58,62 +56,46 @@ class MLB(nn.Module):
             self.visual = nn.ModuleList(nn.Linear(channels, joint) for _ in range(pooled))
         self.classifier = nn.Linear(config.width, answers)
 
-    @torch.no_grad()
-    def absorb_scale(self, scale: float) -> None:
-        """Fold a factor on the features into the weights that read them.
+    @classmethod
+    def channels_of(cls, columns: int, config: ModelConfig) -> int:
+        return columns // (max(1, config.glimpses) if config.visual_projection == "joint" else 1)
 
-        Afterwards the model gives for ``features`` what it gave before for ``scale * features``.
-        """
-        reading = [self.attention_visual] if self.config.glimpses else []
-        for linear in (*reading, *self.visual):
-            linear.weight *= scale
+    @classmethod
+    def describe(cls, config: ModelConfig) -> dict[str, str]:
+        glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+        places = [f"{name} {getattr(config, f'{place}_activation')}" for name, place in _PLACES.items()]
+        activations = ", ".join(places)
+        if config.glimpses:
+            inner = (getattr(config, f"attention_{place}_activation") for place in _PLACES.values())
+            activations += f"; in the attention {', '.join(inner)}"
+        return {
+            "model": f"MLB, form {config.form}, {glimpses}, joint {config.width} wide",
+            "activations": activations,
+        }
+
+    def readers(self) -> Sequence[nn.Module]:
+        return [*([self.attention_visual] if self.config.glimpses else []), *self.visual]
 
     def image_terms(self, features: Tensor) -> Tensor:
-        """What depends on the image alone, from features (B, M, S, S).
-
-        With attention σ(V_F F) of Eq. 4, (B, S², d); without, the features' mean, (B, M).
-        """
+        """With attention σ(V_F F) of Eq. 4, (B, S², d); without, the features' mean, (B, M)."""
         if not self.config.glimpses:
             return features.flatten(2).mean(2)
         cells = self._drop(features.flatten(2).transpose(1, 2))
         return self._activate("attention_visual", self.attention_visual(cells))
 
-    def forward(
-        self, features: Tensor, terms: Tensor, images: Tensor, embeddings: Tensor, lengths: Tensor
+    def join(
+        self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
     ) -> Joint:
-        """Join N questions with the images they ask about.
-
-        Args:
-            features: (B, M, S, S).
-            terms: ``image_terms(features)``.
-            images: (N) the image, 0 … B − 1, of each question.
-            embeddings: (N, T, E) from ``encoder.embed``.
-            lengths: (N) tokens of each question.
-        """
-        return self.join(features, terms, images, self.encoder(embeddings, lengths))
-
-    def join(self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor) -> Joint:
-        """``forward`` from the questions' vectors q (N, hidden) on."""
         question = self._drop(question)
         attention, pooled = self._pool(question, features, terms, images)
         visual = self._activate("visual", self._project(self._drop(pooled)))
-        textual = self.textual_vector(question)
-        product = textual * visual  # Eq. 6
-        logits = self.classifier(self._drop(self._activate("product", product)))  # Eq. 7
-        return Joint(visual, textual, product, attention, logits)
+        textual = self._activate("textual", self.textual(question))
+        joint = Block.of(visual, textual)  # Eq. 6
+        logits = self.classifier(self._drop(self._activate("product", joint.product)))  # Eq. 7
+        return Joint((joint,), attention, logits)
 
-    def textual_vector(self, question: Tensor) -> Tensor:
-        """Q of Eq. 6, (N, d), from q (N, hidden)."""
-        return self._activate("textual", self.textual(question))
-
-    def pull_image_terms(self, terms: Tensor, cotangent: Tensor, lattice: tuple[int, int]) -> Tensor:
-        """A cotangent at ``image_terms``' output as one at the features, (B, M, S, S).
-
-        Args:
-            terms: ``image_terms(features)``, without dropout.
-            cotangent: of the same shape.
-            lattice: S×S.
-        """
+    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+        lattice = features.shape[2:]
         if not self.config.glimpses:
             cells = lattice[0] * lattice[1]
             return (cotangent / cells)[:, :, None, None].expand(-1, -1, *lattice)
@@ -153,6 +135,3 @@ class MLB(nn.Module):
 
     def _activate(self, place: str, x: Tensor) -> Tensor:
         return _ACTIVATIONS[getattr(self.config, f"{place}_activation")](x)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self.dropout, self.training)

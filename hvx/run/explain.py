@@ -101,7 +101,8 @@ def explain_split(
         _compute(engine, folder, wanted, requests)
         if wanted or not folder.is_finished or (options.pack and not folder.is_packed):
             pack = options.pack or folder.is_packed
-            folder.finish({"crop": crop_rule(header.config.image)}, time.time() - started, pack)
+            attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
+            folder.finish(attributes, time.time() - started, pack)
         failed = len(folder.failures())
     explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
     return Summary(folder.path, explained, failed, len(wanted), before, time.time() - started)
@@ -194,6 +195,7 @@ def _describe(
             "limit": split.limit,
             "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
             "precision": explain.precision,
+            "product": explain.product,
             "gradient": explain.gradient,
             "shard_questions": explain.shard_questions,
         },

@@ -65,7 +65,8 @@ class ShardWorker:
         self._explain, self._split = config.explain, config.split(config.explain.split)
         self._image, self._device = model.config.image, device
         dtype = _DTYPES[config.explain.precision]
-        self._explainer = Explainer(model, config.explain.gradient, dtype, config.explain.compile)
+        free = config.explain.product == "free"
+        self._explainer = Explainer(model, config.explain.gradient, dtype, config.explain.compile, free)
         self._batch = config.explain.batch_images or _batch_images(self._explainer)
 
     def explain(self, shard: Shard, path: Path) -> None:
@@ -164,7 +165,8 @@ class ShardWorker:
         return self._items(asked[:half], inputs[:half]) | self._items(asked[half:], inputs[half:])
 
     def _write(self, explained: _Explained, path: Path) -> None:
-        attributes = {"crop": crop_rule(self._image), "shard": explained.shard.number}
+        own = {"crop": crop_rule(self._image), "product": self._explain.product}
+        attributes = own | {"shard": explained.shard.number}
         write_shard(path, explained.items, attributes, explained.failures)
 
 
@@ -226,6 +228,10 @@ def _item(question: Question, explained: Explanations, row: int) -> dict[str, An
     }
     if explained.attention is not None:
         item["attention"] = explained.attention[row].numpy()
+    if explained.textual_attention is not None:
+        item["textual_attention"] = explained.textual_attention[row, :length].numpy()
+    if explained.block_heatmaps is not None:
+        item["block_heatmaps"] = explained.block_heatmaps[row].numpy().astype(np.float16)
     if explained.gradient is not None:
         item["gradient"] = explained.gradient[row].numpy().astype(np.float16)
     return item

@@ -6,7 +6,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Item:
     """One explanation: attention (G, S, S), heatmap (H, W), token_z as long as tokens.
 
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
+    ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
+    ``textual_attention`` is as long as tokens, or empty.
     """
 
     question_id: int
@@ -43,6 +45,8 @@ class Item:
     token_z: list[float]
     attention: np.ndarray
     heatmap: np.ndarray
+    block_heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
+    textual_attention: list[float] = field(default_factory=list)
 
 
 class RunReader:
@@ -96,6 +100,11 @@ class RunReader:
         return int(self._file["attention"].shape[1]) if "attention" in self._file else 0
 
     @property
+    def blocks(self) -> int:
+        """L, the heat maps of each item by block; 0 of a model with one product."""
+        return int(self._file["block_heatmaps"].shape[1]) if "block_heatmaps" in self._file else 0
+
+    @property
     def heatmap_size(self) -> tuple[int, int]:
         """(H, W) of each heat map."""
         height, width = self._file["heatmap"].shape[1:]
@@ -103,11 +112,11 @@ class RunReader:
 
     def column(self, name: str) -> np.ndarray:
         """A whole dataset; strings as ``str``."""
-        field = FIELDS[name]
+        stored_as = FIELDS[name]
         self._check(range(len(self)))
         with self._reading():
             stored = self._file[name]
-            whole: np.ndarray = stored.asstr()[:] if field.dtype is TEXT else stored[:]
+            whole: np.ndarray = stored.asstr()[:] if stored_as.dtype is TEXT else stored[:]
             return whole
 
     def attribute(self, name: str) -> Any:
@@ -146,7 +155,17 @@ class RunReader:
             token_z=file["token_z"][number][:length].tolist(),
             attention=file["attention"][number] if self.glimpses else np.zeros((0, 1, 1), np.float32),
             heatmap=file["heatmap"][number].astype(np.float32),
+            **self._beside(number, length),
         )
+
+    def _beside(self, number: int, length: int) -> dict[str, Any]:
+        """What only some models have, of one item."""
+        found: dict[str, Any] = {}
+        if self.blocks:
+            found["block_heatmaps"] = self._file["block_heatmaps"][number].astype(np.float32)
+        if "textual_attention" in self._file:
+            found["textual_attention"] = self._file["textual_attention"][number][:length].tolist()
+        return found
 
     def close(self) -> None:
         """Close the file."""

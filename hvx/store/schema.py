@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 VERSION = 1
-METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation with F constant; Eqs 9-11, n - 1"
+METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
 
 TEXT = h5py.string_dtype("utf-8")
 
@@ -45,8 +45,10 @@ FIELDS: dict[str, Field] = {
     "length": Field(np.int32),
     "token_saliency": Field(np.float32, "T", np.nan),
     "token_z": Field(np.float32, "T", np.nan),
+    "textual_attention": Field(np.float32, "T", np.nan, optional=True),
     "attention": Field(np.float32, "GSR", optional=True),
     "heatmap": Field(np.float16, "HW"),
+    "block_heatmaps": Field(np.float16, "LHW", optional=True),
     "gradient": Field(np.float16, "CHW", optional=True),
 }
-"""Axes: K the five likeliest answers, T tokens, G glimpses, S×R lattice, C channels, H×W pixels."""
+"""Axes: K the five likeliest answers, T tokens, G glimpses, S×R lattice, L blocks, C channels, H×W pixels."""

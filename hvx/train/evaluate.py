@@ -6,7 +6,7 @@ import torch
 
 from hvx.data.answers import vqa_accuracy
 from hvx.data.questions import Question
-from hvx.models.mlb import MLB
+from hvx.models.joint import HadamardHead
 from hvx.progress import bar
 from hvx.train.examples import Examples, Targets
 from hvx.train.head import answer_logits
@@ -24,7 +24,7 @@ class Evaluator:
         answers: what the classifier's outputs mean.
     """
 
-    def __init__(self, model: MLB, examples: Examples, answers: list[str]) -> None:
+    def __init__(self, model: HadamardHead, examples: Examples, answers: list[str]) -> None:
         self.model, self.examples, self.answers = model, examples, answers
         self._targets = Targets(examples.questions, answers)
         self._groups = examples.groups(_BATCH)

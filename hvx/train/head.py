@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from hvx.config import TrainConfig
 from hvx.errors import HvxError
-from hvx.models.mlb import MLB
+from hvx.models.joint import HadamardHead
 from hvx.train.examples import Batch, Examples, Targets
 from hvx.train.schedule import warm_cosine
 from hvx.train.state import Progress
@@ -23,7 +23,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two moments of a parameter, under PyTorch's names."""
 
 
-def answer_logits(model: MLB, batch: Batch) -> Tensor:
+def answer_logits(model: HadamardHead, batch: Batch) -> Tensor:
     """Logits (N, A) of a batch."""
     embeddings = model.encoder.embed(batch.rows)
     joint = model(batch.features, model.image_terms(batch.features), batch.images, embeddings, batch.lengths)
@@ -32,7 +32,7 @@ def answer_logits(model: MLB, batch: Batch) -> Tensor:
 
 
 class HeadTrainer:
-    """Trains an MLB with AdamW under a warm cosine; a target is drawn from what the people asked said.
+    """Trains a head with AdamW under a warm cosine; a target is drawn from what the people asked said.
 
     Chance is drawn anew from the seed for each epoch and each step, so that model, moments and
     ``progress`` are all there is to a training's state.
@@ -48,7 +48,7 @@ class HeadTrainer:
 
     def __init__(
         self,
-        model: MLB,
+        model: HadamardHead,
         examples: Examples,
         answers: list[str],
         train: TrainConfig,

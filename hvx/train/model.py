@@ -19,7 +19,8 @@ from hvx.importers.skipthoughts import fill_encoder, load_start
 from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.encoder import QuestionEncoder
-from hvx.models.mlb import MLB
+from hvx.models.joint import HadamardHead
+from hvx.models.networks import new_head
 from hvx.train.cells import train_backbone
 from hvx.train.course import Course, best_of
 from hvx.train.evaluate import Evaluator
@@ -251,10 +252,12 @@ class _Training:
             ) from None
         return backbone
 
-    def _head(self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None) -> MLB:
+    def _head(
+        self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None
+    ) -> HadamardHead:
         torch.manual_seed(self.config.seed)
         sizes = features.channels, len(material.vocabulary), len(material.answers)
-        head = MLB(self.config.model, *sizes, self.config.train.dropout)
+        head = new_head(self.config.model, *sizes, self.config.train.dropout)
         if encoder is not None:
             head.encoder.load_state_dict(encoder.state_dict())
         return head.to(self.device)

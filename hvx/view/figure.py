@@ -43,6 +43,7 @@ class FigureRow:
         printed: what a paper prints as each token's z-score, None where it prints none; None as a
             whole: the question is in no paper.
         top_answers: the likeliest answers with their probabilities, the likeliest first.
+        block_heatmaps: of a network of several blocks the heat map of each (L, H, W), ``heatmap`` the last.
     """
 
     photo: Image.Image
@@ -54,6 +55,13 @@ class FigureRow:
     ground_truth: str
     printed: list[float | None] | None = None
     top_answers: tuple[tuple[str, float], ...] = ()
+    block_heatmaps: NDArray[np.floating] | None = None
+
+    @property
+    def heatmaps(self) -> list[NDArray[np.floating]]:
+        """A heat map of each block, or the only one."""
+        blocks = [] if self.block_heatmaps is None else list(self.block_heatmaps)
+        return blocks or [self.heatmap]
 
     @property
     def shows_printed(self) -> bool:
@@ -145,6 +153,7 @@ class Figure:
         look: how it shows its rows.
         title: a line above the column names.
         printed: whether any row has z-scores printed in a paper, which a note above then explains.
+        blocks: heat maps of the row that has the most; a row of fewer leaves the first places empty.
 
     Raises:
         HvxError: a width in which the pictures would be too small to see.
@@ -157,11 +166,14 @@ class Figure:
         look: Look = AS_IN_THE_PAPER,
         title: str | None = None,
         printed: bool = False,
+        blocks: int = 1,
     ) -> None:
-        names = column_names(glimpses) + (["Likeliest answers"] if look.top_answers else [])
-        self._grid = _make_grid(width, len(names))
+        names = column_names(glimpses, blocks)
+        self._proposed = len(names) - 1
+        """The column of the last block's heat map."""
+        self._names = names + (["Likeliest answers"] if look.top_answers else [])
+        self._grid = _make_grid(width, len(self._names))
         self._sizes = TextSizes.for_width(width)
-        self._names, self._proposed = names, glimpses + 1
         self._title, self._note, self._look = title, PRINTED_NOTE if printed else None, look
 
     @property
@@ -214,10 +226,11 @@ class Figure:
             canvas.picture(photo, grid.left(0), top)
             for column, map in enumerate(row.attention, start=1):
                 canvas.picture(overlay(photo, map, grid.side, self._look.style), grid.left(column), top)
-            left = grid.left(self._proposed)
-            canvas.picture(overlay(photo, row.heatmap, grid.side, self._look.style), left, top)
-            if self._look.outline:
-                legend.draw_outline(canvas, outline(row.heatmap, grid.side), left, top, grid.side)
+            for column, map in enumerate(row.heatmaps, start=self._proposed + 1 - len(row.heatmaps)):
+                left = grid.left(column)
+                canvas.picture(overlay(photo, map, grid.side, self._look.style), left, top)
+                if self._look.outline:
+                    legend.draw_outline(canvas, outline(map, grid.side), left, top, grid.side)
             if self._look.top_answers:
                 box = (grid.left(self._proposed + 1), top, grid.left(self._proposed + 1) + grid.side, 0)
                 legend.draw_answers(canvas, row.top_answers, box[:3], sizes)
@@ -266,7 +279,8 @@ def draw_figure(
     if not rows:
         raise HvxError("a figure needs at least one row")
     glimpses, printed = max(len(row.attention) for row in rows), any(row.shows_printed for row in rows)
-    strips = list(Figure(width, glimpses, look, title, printed).strips(rows))
+    blocks = max(len(row.heatmaps) for row in rows)
+    strips = list(Figure(width, glimpses, look, title, printed, blocks).strips(rows))
     figure = Image.new("RGB", (width, sum(strip.height for strip in strips)), WHITE)
     top = 0
     for strip in strips:
@@ -275,14 +289,15 @@ def draw_figure(
     return figure
 
 
-def column_names(glimpses: int) -> list[str]:
-    """The header's words, as the paper has them, for any number of glimpses."""
+def column_names(glimpses: int, blocks: int = 1) -> list[str]:
+    """The header's words, as the paper has them, for any number of glimpses and blocks."""
     if glimpses == 1:
         names = ["Attention"]
     else:
         names = [f"{ordinal} Attention" for ordinal in _ORDINALS[:glimpses]]
         names += [f"Attention {glimpse}" for glimpse in range(len(_ORDINALS) + 1, glimpses + 1)]
-    return ["Original", *names, "Proposed"]
+    proposed = [f"Block {block}" for block in range(1, blocks + 1)] if blocks > 1 else ["Proposed"]
+    return ["Original", *names, *proposed]
 
 
 def _make_grid(width: int, columns: int) -> _Grid:

@@ -47,6 +47,7 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         item.ground_truth,
         printed_beside(item.tokens, pick) if pick else None,
         tuple((answer, share) for answer, share in item.top_answers if answer),
+        item.block_heatmaps,
     )
 
 
@@ -165,7 +166,7 @@ def _write(
     title: str | None = None,
 ) -> str:
     printed = any(z is not None for _, pick in chosen if pick for z in pick.printed_z)
-    figure = Figure(width, reader.glimpses, look, title, printed)
+    figure = Figure(width, reader.glimpses, look, title, printed, max(1, reader.blocks))
     # A column's width, but no less than the network's input.
     size = max(figure.side, reader.heatmap_size[0])
     rows = (figure_row(reader, number, size, pick) for number, pick in bar(chosen, "drawing", "row"))

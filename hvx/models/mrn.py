@@ -1,0 +1,73 @@
+"""Multimodal residual networks (MRN; Kim et al. 2016, *Multimodal Residual Learning for Visual QA*)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hvx.config import ModelConfig
+from hvx.models.joint import Block, HadamardHead, Joint
+
+
+class MRN(HadamardHead):
+    """Blocks of Hadamard products, each over a linear shortcut of what came before it.
+
+    From the question's vector H_0 = q on, block l computes H_l = W_q' H_{l−1} + F_l with
+    F_l = Q_l ∘ V_l, Q_l = tanh(W_q H_{l−1}) and V_l = tanh(W_2 tanh(W_1 v)). H_L goes to the classifier.
+    v is the features' mean over the lattice; or W_1 reads each cell, and the maximum over the cells is taken
+    behind its tanh (``mrn.pool``). V_l depends on the image alone; Q_l, behind the first block, on both.
+
+    Args:
+        config: sizes, ``mrn`` and d, the width of all blocks.
+        channels: M, channels of the features.
+        words: size of the vocabulary.
+        answers: A.
+        dropout: share dropped ahead of each projection in training.
+    """
+
+    reads_features = "visual_inner.0.weight"
+
+    def __init__(
+        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__(config, channels, words, dropout)
+        d, count = config.joint, config.mrn.blocks
+        widths = [config.encoder.hidden] + [d] * (count - 1)
+        self.textual = nn.ModuleList(nn.Linear(width, d) for width in widths)
+        self.shortcut = nn.ModuleList(nn.Linear(width, d) for width in widths)
+        self.visual_inner = nn.ModuleList(nn.Linear(channels, d) for _ in widths)
+        self.visual = nn.ModuleList(nn.Linear(d, d) for _ in widths)
+        self.classifier = nn.Linear(d, answers)
+
+    @classmethod
+    def describe(cls, config: ModelConfig) -> dict[str, str]:
+        pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mrn.pool]
+        sizes = f"{config.mrn.blocks} blocks, joint {config.joint} wide"
+        return {"model": f"MRN, {sizes}, {pool} over the lattice"}
+
+    def readers(self) -> Sequence[nn.Module]:
+        return list(self.visual_inner)
+
+    def image_terms(self, features: Tensor) -> Tensor:
+        """V of each block, (B, L, d)."""
+        cells = self._drop(features.flatten(2).transpose(1, 2))
+        if self.config.mrn.pool == "mean":
+            cells = cells.mean(1, keepdim=True)
+        pairs = zip(self.visual_inner, self.visual, strict=True)
+        return torch.stack(
+            [torch.tanh(outer(self._drop(torch.tanh(inner(cells)).amax(1)))) for inner, outer in pairs], 1
+        )
+
+    def join(
+        self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
+    ) -> Joint:
+        state = self._drop(question)
+        blocks = []
+        for textual, shortcut, visual in zip(
+            self.textual, self.shortcut, terms.index_select(0, images).unbind(1), strict=True
+        ):
+            blocks.append(Block.of(visual, torch.tanh(textual(state))))
+            state = shortcut(state) + blocks[-1].product
+        return Joint(tuple(blocks), None, self.classifier(self._drop(state)))

@@ -1,0 +1,28 @@
+"""The networks by the names that ``model.network`` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hvx.config import ModelConfig
+from hvx.models.joint import HadamardHead
+from hvx.models.mlb import MLB
+from hvx.models.mrn import MRN
+
+NETWORKS: dict[str, type[HadamardHead]] = {"mlb": MLB, "mrn": MRN}
+
+
+def new_head(
+    config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
+) -> HadamardHead:
+    """A head of random weights.
+
+    Args:
+        config: says which network, and its sizes.
+        channels: M, channels of the features.
+        words: size of the vocabulary.
+        answers: A.
+        dropout: share dropped ahead of each projection in training.
+    """
+    make: Callable[..., HadamardHead] = NETWORKS[config.network]
+    return make(config, channels, words, answers, dropout)
