@@ -126,6 +126,13 @@ class MRNConfig(Section):
     the cells, which keeps together what lies together."""
 
 
+class DANConfig(Section):
+    """What r-DAN has beyond the sizes of all networks."""
+
+    steps: Positive = 2
+    """K, behind the first, which takes the means."""
+
+
 class ModelConfig(Section):
     """A network that joins image and question by Hadamard products.
 
@@ -133,8 +140,8 @@ class ModelConfig(Section):
     options behind ``joint`` are MLB's, those of another network lie under its name.
     """
 
-    network: Literal["mlb", "mrn"] = "mlb"
-    """MLB, or MRN (Kim et al. 2016)."""
+    network: Literal["mlb", "mrn", "gated", "dan"] = "mlb"
+    """MLB; MRN (Kim et al. 2016); the gated tanh network of Teney et al. (2017); r-DAN (Nam et al. 2017)."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -151,6 +158,7 @@ class ModelConfig(Section):
     textual_activation: Activation = "tanh"
     product_activation: Activation = "none"
     mrn: MRNConfig = MRNConfig()
+    dan: DANConfig = DANConfig()
 
     @property
     def width(self) -> int:

@@ -41,9 +41,21 @@ class SkipThoughtGRU(nn.Module):
         Returns:
             q (N, hidden); zeros for a question without tokens.
         """
+        states = self._run(embeddings, lengths)
+        return states[-1] if states else self._start(embeddings)
+
+    def states(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """The state after each token (N, T, hidden); beyond a question's tokens that after its last."""
+        states = self._run(embeddings, lengths)
+        return torch.stack(states, 1) if states else self._start(embeddings).unsqueeze(1)[:, :0]
+
+    def _start(self, embeddings: Tensor) -> Tensor:
+        return embeddings.new_zeros(len(embeddings), self.state.in_features)
+
+    def _run(self, embeddings: Tensor, lengths: Tensor) -> list[Tensor]:
         projected = self.input(embeddings)
-        hidden = projected.shape[-1] // 3
-        h = embeddings.new_zeros(len(embeddings), hidden)
+        hidden = self.state.in_features
+        h, states = self._start(embeddings), []
         for step in range(embeddings.shape[1]):
             x_gates, x_candidate = projected[:, step].split((2 * hidden, hidden), dim=1)
             r, z = torch.sigmoid(x_gates + self.gates(h)).chunk(2, dim=1)
@@ -53,7 +65,8 @@ class SkipThoughtGRU(nn.Module):
                 candidate = torch.tanh(x_candidate + r * self.state(h))
             alive = (step < lengths).unsqueeze(1)
             h = torch.where(alive, (1 - z) * candidate + z * h, h)
-        return h
+            states.append(h)
+        return states
 
 
 class QuestionEncoder(nn.Module):

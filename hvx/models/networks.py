@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hvx.config import ModelConfig
+from hvx.models.dan import DAN
+from hvx.models.gated import Gated
 from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.models.mrn import MRN
 
-NETWORKS: dict[str, type[HadamardHead]] = {"mlb": MLB, "mrn": MRN}
+NETWORKS: dict[str, type[HadamardHead]] = {"mlb": MLB, "mrn": MRN, "gated": Gated, "dan": DAN}
 
 
 def new_head(

@@ -1,0 +1,346 @@
+"""The networks beside MLB: Eqs 2 and 3 of each block a second, slow way, and the road as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import Tiny
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from slow_heads import SlowHead, agree, derivative
+
+from hvx.cli import main
+from hvx.config import BackboneConfig, Config, ModelConfig
+from hvx.data.words import Vocabulary
+from hvx.errors import HvxError
+from hvx.explain.hadamard import head_gradients
+from hvx.info import describe
+from hvx.models.backbone import build_backbone
+from hvx.models.checkpoint import VQAModel, check_config, load_checkpoint, save_checkpoint
+from hvx.models.joint import HadamardHead
+from hvx.models.mlb import MLB
+from hvx.models.networks import NETWORKS, new_head
+
+CHANNELS, LATTICE, WORDS, ANSWERS = 3, 2, 6, 4
+LENGTHS = [4, 2]
+ROWS = [[1, 3, 2, 6], [5, 4, 0, 0]]
+IMAGES = [1, 0]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mrn": {"network": "mrn"},
+    "mrn, max": {"network": "mrn", "mrn": {"pool": "max", "blocks": 2}},
+    "gated": {"network": "gated"},
+    "dan": {"network": "dan"},
+    "dan, three steps": {"network": "dan", "dan": {"steps": 3}, "encoder": {"candidate": "reset_after"}},
+}
+
+
+def _model(name: str) -> HadamardHead:
+    torch.manual_seed(3)
+    options = OPTIONS[name]
+    encoder = {"embedding": 3, "hidden": 4, **options.get("encoder", {})}
+    config = ModelConfig.model_validate({**options, "encoder": encoder, "joint": 5})
+    model = new_head(config, CHANNELS, WORDS, ANSWERS).double().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return model
+
+
+def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(4)
+    features = torch.randn(2, CHANNELS, LATTICE, LATTICE, dtype=torch.float64)
+    return features, torch.tensor(IMAGES), torch.tensor(ROWS), torch.tensor(LENGTHS)
+
+
+class SlowMRN(SlowHead):
+    """Kim et al. 2016 for one question on one image."""
+
+    def visual(self, block: int, cells: np.ndarray) -> np.ndarray:
+        if self.config.mrn.pool == "mean":
+            inner = np.tanh(self.linear(f"visual_inner.{block}", sum(cells) / len(cells)))
+        else:
+            each = np.array([np.tanh(self.linear(f"visual_inner.{block}", cell)) for cell in cells])
+            inner = np.array([column[column.real.argmax()] for column in each.T])
+        return np.tanh(self.linear(f"visual.{block}", inner))
+
+    def blocks(self, features: np.ndarray, words: np.ndarray) -> tuple[list[Any], np.ndarray, Any]:
+        """(V, Q, F) of each block; the logits; what attends."""
+        cells = features.reshape(CHANNELS, -1).T
+        state, found = self.question(words), []
+        for block in range(self.config.mrn.blocks):
+            visual, textual = self.visual(block, cells), np.tanh(self.linear(f"textual.{block}", state))
+            found.append((visual, textual, textual * visual))
+            state = self.linear(f"shortcut.{block}", state) + textual * visual
+        return found, self.linear("classifier", state), (None, None)
+
+
+class SlowGated(SlowHead):
+    """Teney et al. 2017 for one question on one image."""
+
+    def gated(self, name: str, x: np.ndarray) -> np.ndarray:
+        return np.tanh(self.linear(f"{name}.linear", x)) * self.activate(
+            "sigmoid", self.linear(f"{name}.gate", x)
+        )
+
+    def attention(self, q: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        logits = []
+        for cell in cells:
+            both = self.linear("attention_visual", cell) + self.linear("attention_textual", q)
+            linear, gate = both[: len(both) // 2], both[len(both) // 2 :]
+            hidden = np.tanh(linear) * self.activate("sigmoid", gate)
+            logits.append(self.linear("attention_output", hidden)[0])
+        return _softmax(np.array(logits))
+
+    def blocks(self, features: np.ndarray, words: np.ndarray) -> tuple[list[Any], np.ndarray, Any]:
+        q, cells = self.question(words), features.reshape(CHANNELS, -1).T
+        attention = self.attention(q, cells)
+        pooled = sum(a * cell for a, cell in zip(attention, cells, strict=True))
+        visual, textual = self.gated("visual", pooled), self.gated("textual", q)
+        product = textual * visual
+        logits = self.linear("classifier", self.gated("output", product))
+        return [(visual, textual, product)], logits, (attention[None], None)
+
+
+class SlowDAN(SlowHead):
+    """Nam et al. 2017 for one question on one image."""
+
+    def attention(self, side: str, k: int, memory: np.ndarray, each: Any) -> np.ndarray:
+        steer = np.tanh(self.linear(f"memory_{side}.{k}", memory))
+        hidden = [np.tanh(self.linear(f"attention_{side}.{k}", x)) * steer for x in each]
+        return _softmax(np.array([self.linear(f"output_{side}.{k}", h)[0] for h in hidden]))
+
+    def blocks(self, features: np.ndarray, words: np.ndarray) -> tuple[list[Any], np.ndarray, Any]:
+        cells = features.reshape(CHANNELS, -1).T
+        back = self.states("from_the_end", words[::-1])[::-1]
+        states = [one + other for one, other in zip(self.states("encoder.gru", words), back, strict=True)]
+        visual = np.tanh(self.linear("visual.0", sum(cells) / len(cells)))
+        textual = sum(states) / len(states)
+        found, seen = [(visual, textual, visual * textual)], []
+        memory = visual * textual
+        for k in range(self.config.dan.steps):
+            seen.append(self.attention("visual", k, memory, cells))
+            said = self.attention("textual", k, memory, states)
+            pooled = sum(a * cell for a, cell in zip(seen[-1], cells, strict=True))
+            visual = np.tanh(self.linear(f"visual.{k + 1}", pooled))
+            textual = sum(b * state for b, state in zip(said, states, strict=True))
+            found.append((visual, textual, visual * textual))
+            memory = memory + visual * textual
+        return found, self.linear("classifier", memory), (np.array(seen), said)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum()
+
+
+SLOW: dict[str, Any] = {"mrn": SlowMRN, "gated": SlowGated, "dan": SlowDAN}
+
+
+def _slow(model: HadamardHead) -> Any:
+    return SLOW[model.config.network](model)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_block_agrees_with_equations_2_and_3_by_complex_steps(name: str) -> None:
+    model = _model(name)
+    slow = _slow(model)
+    features, images, rows, lengths = _inputs()
+    found = head_gradients(model, features, images, rows, lengths)
+    for n, (image, length) in enumerate(zip(IMAGES, LENGTHS, strict=True)):
+        words, own = slow.p["encoder.table.weight"][ROWS[n][:length]], features[image].numpy()
+        blocks, logits, (attention, textual_attention) = slow.blocks(own, words)
+        assert len(blocks) == len(found.joint.blocks) == len(found.features)
+        for place, (visual, textual, product) in enumerate(blocks):
+            for key, value in {"visual": visual, "textual": textual, "product": product}.items():
+                agree(getattr(found.joint.blocks[place], key)[n], value)
+            to_features = derivative(
+                lambda x, p=place, w=words: slow.blocks(x, w)[0][p][0], own, visual - product
+            )
+            agree(found.features[place][n], to_features)
+        agree(found.joint.logits[n], logits)
+        _, textual, product = blocks[-1]
+        to_words = derivative(lambda x, o=own: slow.blocks(o, x)[0][-1][1], words, textual - product)
+        agree(found.embeddings[n, :length], to_words)
+        assert (found.embeddings[n, length:] == 0).all()
+        if attention is None:
+            assert found.joint.attention is None
+        else:
+            assert found.joint.attention is not None
+            agree(found.joint.attention[n].flatten(1), attention)
+        if textual_attention is None:
+            assert found.joint.textual_attention is None
+        else:
+            assert found.joint.textual_attention is not None
+            agree(found.joint.textual_attention[n, :length], textual_attention)
+            assert (found.joint.textual_attention[n, length:] == 0).all()
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_with_f_free_it_is_the_gradient_of_half_the_squared_difference(name: str) -> None:
+    model = _model(name)
+    slow = _slow(model)
+    features, images, rows, lengths = _inputs()
+    found = head_gradients(model, features, images, rows, lengths, free=True)
+    constant = head_gradients(model, features, images, rows, lengths)
+    words, own = slow.p["encoder.table.weight"][ROWS[0]], features[IMAGES[0]].numpy()
+    for place, (free, held) in enumerate(zip(found.features, constant.features, strict=True)):
+
+        def half_square(x: np.ndarray, place: int = place) -> np.ndarray:
+            visual, _, product = slow.blocks(x, words)[0][place]
+            return ((visual - product) ** 2 / 2).sum()
+
+        agree(free[0], derivative(half_square, own, np.ones(())))
+        assert (free - held).abs().max() > 1e-3
+    torch.testing.assert_close(found.embeddings, constant.embeddings, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_question_is_what_it_is_alone_and_one_without_tokens_is_finite(name: str) -> None:
+    model = _model(name)
+    features, images, rows, lengths = _inputs()
+    together = head_gradients(model, features, images, rows, lengths)
+    alone = head_gradients(model, features, images[1:], rows[1:, :2], lengths[1:])
+    for one, other in zip(together.features, alone.features, strict=True):
+        torch.testing.assert_close(one[1], other[0], rtol=0, atol=1e-9)
+    torch.testing.assert_close(together.embeddings[1, :2], alone.embeddings[0], rtol=0, atol=1e-9)
+    empty = head_gradients(model, features, images, torch.zeros_like(rows), torch.zeros_like(lengths))
+    assert all(x.isfinite().all() for x in (*empty.features, empty.embeddings, empty.joint.logits))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_scale_on_the_features_folds_into_the_weights(name: str) -> None:
+    model = _model(name)
+    features, images, rows, lengths = _inputs()
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        return model(x, model.image_terms(x), images, model.encoder.embed(rows), lengths).logits
+
+    before = logits(features * 0.03)
+    model.absorb_scale(0.03)
+    torch.testing.assert_close(logits(features), before, rtol=0, atol=1e-12)
+    assert (logits(features * 2) - before).abs().max() > 1e-6
+
+
+def _whole(name: str) -> VQAModel:
+    """A head of random weights over a small backbone of random weights."""
+    torch.manual_seed(1)
+    backbone = BackboneConfig(architecture="squeezenet1_1", node="features.3")
+    options = OPTIONS.get(name, {"network": name})
+    encoder = {"embedding": 3, "hidden": 4, **options.get("encoder", {})}
+    tree = {**options, "encoder": encoder, "joint": 5, "backbone": backbone}
+    config = ModelConfig.model_validate(tree)
+    head = new_head(config, 128, 2, 2).eval()
+    return VQAModel(config, build_backbone(backbone), head, Vocabulary(("?", "UNK")), ["yes", "no"])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_checkpoint_keeps_a_network_and_refuses_tensors_of_another(name: str, tmp_path: Path) -> None:
+    model = _whole(name)
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, model)
+    found = load_checkpoint(path)
+    assert (found.config, found.head.channels) == (model.config, 128)
+    for key, tensor in model.head.state_dict().items():
+        torch.testing.assert_close(found.head.state_dict()[key], tensor, rtol=0, atol=0)
+    other = "mlb" if model.config.network == "mrn" else "mrn"
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["hvx"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    about["model"]["network"] = other
+    save_file(tensors, path, {"hvx": json.dumps(about)})
+    with pytest.raises(HvxError, match=r"m\.safetensors: head: (no matrix|tensor|unexpected tensor) '"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_that_names_no_network_is_an_mlb(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = _whole("mlb")
+    save_checkpoint(path, model)
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["hvx"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for key in ("network", "mrn", "dan"):
+        del about["model"][key]
+    save_file(tensors, path, {"hvx": json.dumps(about)})
+    found = load_checkpoint(path)
+    assert isinstance(found.head, MLB)
+    assert found.config == model.config
+
+
+def test_a_config_is_held_against_a_checkpoint_by_the_keys_of_its_network(tmp_path: Path) -> None:
+    def config(**model: Any) -> Config:
+        return Config.model_validate({"checkpoint": "m", "model": model})
+
+    path = tmp_path / "m.safetensors"
+    trained = ModelConfig.model_validate({"network": "dan", "dan": {"steps": 3}})
+    check_config(trained, config(network="dan", dan={"steps": 3}, mrn={"pool": "max"}), path)
+    with pytest.raises(HvxError, match=r"model\.dan\.steps = 3, the config 2"):
+        check_config(trained, config(network="dan"), path)
+    with pytest.raises(HvxError, match=r"model\.network = 'dan', the config 'mrn'"):
+        check_config(trained, config(network="mrn"), path)
+
+
+ROAD: dict[str, tuple[list[str], int, int]] = {
+    "mrn": (["model.network=mrn", "model.mrn.pool=max"], 3, 0),
+    "gated": (["model.network=gated"], 1, 1),
+    "dan": (["model.network=dan"], 3, 2),
+}
+"""Settings of each network, its blocks and its attention maps."""
+SAID = {
+    "mrn": "MRN, 3 blocks, joint 10 wide, maximum of tanh(W1 ·) over the lattice",
+    "gated": "gated tanh (Teney et al. 2017), 1 glimpse, joint 10 wide",
+    "dan": "r-DAN, 2 steps, attentions 10 wide, joint 12 wide",
+}
+
+
+@pytest.mark.parametrize("name", ROAD)
+def test_trains_explains_and_is_drawn_as_commands(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    network, blocks, glimpses = ROAD[name]
+    checkpoint = tmp_path / "m.safetensors"
+    # No backbone is trained: one of random weights does.
+    more = {"checkpoint": checkpoint, "train__backbone_epochs": 0, "train__workers": 0}
+    settings = [*tiny.settings(tmp_path / "run", **more), *network]
+    given = [argument for setting in settings for argument in ("--set", setting)]
+    for command in ("train", "explain"):
+        _run(command, str(tiny.config), *given, "--device", "cpu")
+    figure = tmp_path / "figure.png"
+    _run("figure", str(tmp_path / "run"), "-o", str(figure), "--rows", "2", "--width", "800")
+    with Image.open(figure) as picture:
+        assert picture.width == 800
+    assert describe(checkpoint)["model"] == SAID[name]
+    with h5py.File(tmp_path / "run" / "explanations.h5") as run:
+        _check_run(run, blocks, glimpses)
+        assert ("textual_attention" in run) == (name == "dan")
+    loaded = load_checkpoint(checkpoint)
+    assert isinstance(loaded.head, NETWORKS[loaded.config.network])
+
+
+def _run(*arguments: str) -> None:
+    """A command, in this process: each of its own would load PyTorch anew."""
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+
+
+def _check_run(run: h5py.File, blocks: int, glimpses: int) -> None:
+    count, lengths = len(run["question_id"]), run["length"][:]
+    assert run.attrs["product"] == '"constant"'
+    assert ("attention" in run) == bool(glimpses)
+    if glimpses:
+        assert run["attention"].shape[1] == glimpses
+        np.testing.assert_allclose(run["attention"][:].sum((2, 3)), 1, atol=1e-5)
+    assert ("block_heatmaps" in run) == (blocks > 1)
+    if blocks > 1:
+        assert run["block_heatmaps"].shape == (count, blocks, *run["heatmap"].shape[1:])
+        np.testing.assert_array_equal(run["block_heatmaps"][:, -1], run["heatmap"][:])
+        assert (run["block_heatmaps"][:, 0] != run["heatmap"][:]).any()
+    if "textual_attention" in run:
+        said = run["textual_attention"][:]
+        np.testing.assert_allclose(np.nansum(said, 1), 1, atol=1e-5)
+        assert (np.isnan(said) == (np.arange(said.shape[1]) >= lengths[:, None])).all()
