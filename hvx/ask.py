@@ -70,9 +70,7 @@ def ask(
     figure = Figure(width, len(attention), look, blocks=1 if blocks is None else len(blocks))
     shown = crop_photo(photo, model.config.image.model_copy(update={"size": max(crop.width, figure.side)}))
     heatmap = explained.heatmap[0].numpy()
-    row = FigureRow(
-        shown, attention, heatmap, tokens, z, answers[0][0], "", None, tuple(answers), blocks
-    )
+    row = FigureRow(shown, attention, heatmap, tokens, z, answers[0][0], "", None, tuple(answers), blocks)
     undrawn = write_sheet(output, figure, [row], paper)
     return Reply(answers, list(zip(tokens, z, strict=True)), undrawn)
 

@@ -53,16 +53,23 @@ def randomised(model: VQAModel, seed: int) -> Iterator[tuple[str, VQAModel]]:
 
 def _blocks(model: VQAModel) -> list[tuple[str, list[Tensor]]]:
     """The network's blocks from the top, each with its numbers: of the head, then of the backbone."""
-    head = model.head
-    attention = ("attention_textual", "attention_visual", "attention_output")
-    parts: list[tuple[str, list[nn.Module]]] = [
-        ("classifier", [head.classifier]),
-        ("V and Q", [head.visual, head.textual]),
-        ("attention", [getattr(head, name) for name in attention if hasattr(head, name)]),
-        ("question", [head.encoder]),
+    parts: dict[str, list[nn.Module]] = {"classifier": [], "V and Q": [], "attention": [], "question": []}
+    for name, module in model.head.named_children():
+        parts[_part(name)].append(module)
+    found = [
+        (name, [tensor for module in modules for tensor in _numbers(module)])
+        for name, modules in parts.items()
     ]
-    found = [(name, [tensor for module in modules for tensor in _numbers(module)]) for name, modules in parts]
     return [(name, tensors) for name, tensors in found if tensors] + _backbone_blocks(model.backbone.network)
+
+
+def _part(child: str) -> str:
+    """Which block of a head one of its modules belongs to, by its name."""
+    if child in ("classifier", "output"):
+        return "classifier"
+    if child.startswith(("attention", "memory", "output_")):
+        return "attention"
+    return "question" if child in ("encoder", "from_the_end") else "V and Q"
 
 
 def _backbone_blocks(network: GraphModule) -> list[tuple[str, list[Tensor]]]:

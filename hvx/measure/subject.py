@@ -19,6 +19,9 @@ from hvx.files import sha256
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.store.reader import Item, RunReader
 
+_BATCH_IMAGES = 8
+"""Images at once, unless the run's config says how many."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -73,6 +76,7 @@ class Subject:
         self.config = _config(reader, overrides)
         assert self.config.explain is not None
         self.explain = self.config.explain
+        self._batch_images = self.explain.batch_images or _BATCH_IMAGES
         self.split: SplitConfig = self.config.split(self.explain.split)
         path = self.config.path(self.config.checkpoint)
         self.model = _model(reader, path, device)
@@ -111,13 +115,14 @@ class Subject:
             by_image.setdefault(int(self.images[place]), []).append(place)
         groups = sorted(by_image.values(), key=lambda own: -len(own))
         paths = [self._path(own[0]) for own in groups]
-        step = self.explain.batch_images
+        step = self._batch_images
         batches = [
             list(range(start, min(start + step, len(groups)))) for start in range(0, len(groups), step)
         ]
         turned = self.reader.about.get("exif_orientation") is True
+        workers = 1 if self.explain.workers is None else self.explain.workers
         image = self.model.config.image
-        for shown, inputs, bad in input_batches(paths, image, batches, self.explain.workers, turned):
+        for shown, inputs, bad in input_batches(paths, image, batches, workers, turned):
             for reason in bad.values():
                 raise BadImage(
                     f"{reason} (the run explains it; `hvx explain` again says where images moved to)"
@@ -127,7 +132,7 @@ class Subject:
 
     def batch_count(self, places: Sequence[int]) -> int:
         """How many ``batches`` these explanations make."""
-        return -(-len({int(self.images[place]) for place in places}) // self.explain.batch_images)
+        return -(-len({int(self.images[place]) for place in places}) // self._batch_images)
 
     def _path(self, place: int) -> Path:
         given = Path(str(self._paths[self.numbers[place]]))
