@@ -33,7 +33,7 @@ VALIDATION = "val"
 """The split that configs/scenes.yaml explains."""
 _ROWS = 3
 _WIDTH = 1200
-_MEASURED = Options(sample=250, curves=60, sanity=20)
+_MEASURED = Options(sample=120, curves=40, sanity=12)
 """What is measured of the run: as much as leaves the whole within ten minutes on two cores."""
 
 Result = TypeVar("Result")
