@@ -72,8 +72,9 @@ def pointing_by_hand(map: np.ndarray, inside: np.ndarray) -> bool:
         for column in range(map.shape[1]):
             if map[row, column] > best:
                 best, place = map[row, column], (row, column)
-    tall, wide = inside.shape[0] / map.shape[0], inside.shape[1] / map.shape[1]
-    return bool(inside[int(place[0] * tall + tall / 2), int(place[1] * wide + wide / 2)])
+    # In whole numbers: a cell's centre may lie on the edge of a pixel, where rounding would decide.
+    centre = [(2 * at + 1) * inside.shape[axis] // (2 * map.shape[axis]) for axis, at in enumerate(place)]
+    return bool(inside[centre[0], centre[1]])
 
 
 @settings(deadline=None)
