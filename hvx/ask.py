@@ -7,14 +7,10 @@ from pathlib import Path
 
 import torch
 
-from hvx.data.images import crop_photo, open_photo, to_input
-from hvx.errors import HvxError
-from hvx.explain.explainer import Explainer
+from hvx.face import WITH_ANSWERS, Explainer
 from hvx.models.checkpoint import load_checkpoint
-from hvx.view.figure import Figure, FigureRow, Look
+from hvx.view.figure import Look
 from hvx.view.sheet import SCREEN, Paper, check_suffix, write_sheet
-
-WITH_ANSWERS = Look(top_answers=True)
 
 
 @dataclass(frozen=True)
@@ -56,23 +52,7 @@ def ask(
         BadImage: the photo cannot be read.
     """
     check_suffix(output)
-    photo = open_photo(image, exif_orientation=True)
-    model = load_checkpoint(checkpoint, device)
-    crop = crop_photo(photo, model.config.image)
-    explained = Explainer(model).explain(to_input(crop, model.config.image)[None], [0], [question])
-    tokens = explained.tokens[0]
-    if not tokens:
-        raise HvxError(f"question {question!r:.60}: holds no word; ask something")
-    z = explained.z[0, : len(tokens)].tolist()
-    attention = explained.attention[0].numpy() if explained.attention is not None else _NO_ATTENTION
-    answers = list(zip(explained.answers[0], explained.probabilities[0].tolist(), strict=True))
-    blocks = explained.block_heatmaps[0].numpy() if explained.block_heatmaps is not None else None
-    figure = Figure(width, len(attention), look, blocks=1 if blocks is None else len(blocks))
-    shown = crop_photo(photo, model.config.image.model_copy(update={"size": max(crop.width, figure.side)}))
-    heatmap = explained.heatmap[0].numpy()
-    row = FigureRow(shown, attention, heatmap, tokens, z, answers[0][0], "", None, tuple(answers), blocks)
-    undrawn = write_sheet(output, figure, [row], paper)
-    return Reply(answers, list(zip(tokens, z, strict=True)), undrawn)
-
-
-_NO_ATTENTION = torch.zeros(0, 1, 1).numpy()
+    why = Explainer(load_checkpoint(checkpoint, device)).explain(image, question)
+    figure = why.frame(width, look)
+    undrawn = write_sheet(output, figure, [why.row(figure.side)], paper)
+    return Reply(why.answers, list(zip(why.tokens, why.z.tolist(), strict=True)), undrawn)

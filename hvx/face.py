@@ -21,7 +21,9 @@ from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer as BatchExplainer
 from hvx.explain.explainer import Explanations
 from hvx.models.checkpoint import VQAModel, load_checkpoint
-from hvx.view.figure import FigureRow, draw_figure
+from hvx.view.figure import Figure, FigureRow, Look, draw_figure
+
+WITH_ANSWERS = Look(top_answers=True)
 
 Photo = Image.Image | str | Path
 
@@ -54,6 +56,8 @@ class Explanation:
         heatmap: H (H, W).
         gradient: ∇̂v of Eq. 9 (C, H, W).
         attention: α (G, S, S), each glimpse summing to 1; None of a model without attention.
+        block_heatmaps: H of each block (L, H, W), the last one ``heatmap``; None of a model with one product.
+        textual_attention: (T), summing to 1; None of a model without one.
         photo: the photo, of which the model saw the crop that ``figure`` shows.
         image: how the model crops and scales a photo.
     """
@@ -66,6 +70,8 @@ class Explanation:
     heatmap: Tensor
     gradient: Tensor
     attention: Tensor | None
+    block_heatmaps: Tensor | None
+    textual_attention: Tensor | None
     photo: Image.Image
     image: ImageConfig
 
@@ -74,22 +80,38 @@ class Explanation:
         """The likeliest answer."""
         return self.answers[0][0]
 
-    def figure(self, width: int = 1200) -> Image.Image:
-        """One row of the paper's figures: photo, attention maps, heat map, tokens coloured by z.
+    def figure(self, width: int = 1200, look: Look = WITH_ANSWERS) -> Image.Image:
+        """One row of the paper's figures: photo, attention maps, heat map, tokens coloured by z, answers.
 
         Args:
             width: in pixels.
+            look: how it shows the row.
 
         Raises:
             HvxError: a width in which the pictures would be too small to see.
         """
-        seen = crop_photo(self.photo, self.image)
-        shown = crop_photo(self.photo, self.image.model_copy(update={"size": max(seen.width, width // 2)}))
-        attention = torch.zeros(0, 1, 1) if self.attention is None else self.attention
-        row = FigureRow(
-            shown, attention.numpy(), self.heatmap.numpy(), self.tokens, self.z.tolist(), self.answer, ""
+        return draw_figure([self.row(self.frame(width, look).side)], width, look=look)
+
+    def frame(self, width: int, look: Look) -> Figure:
+        """The figure that its row goes into."""
+        glimpses = 0 if self.attention is None else len(self.attention)
+        blocks = 1 if self.block_heatmaps is None else len(self.block_heatmaps)
+        return Figure(width, glimpses, look, blocks=blocks)
+
+    def row(self, side: int) -> FigureRow:
+        """The row of a figure whose pictures are ``side`` pixels wide."""
+        size = max(self.image.size, side)
+        return FigureRow(
+            crop_photo(self.photo, self.image.model_copy(update={"size": size})),
+            (torch.zeros(0, 1, 1) if self.attention is None else self.attention).numpy(),
+            self.heatmap.numpy(),
+            self.tokens,
+            self.z.tolist(),
+            self.answer,
+            "",
+            top_answers=tuple(self.answers),
+            block_heatmaps=None if self.block_heatmaps is None else self.block_heatmaps.numpy(),
         )
-        return draw_figure([row], width)
 
     def _repr_png_(self) -> bytes:
         return _png(self.figure())
@@ -152,6 +174,7 @@ class Explainer:
     def _one(self, explained: Explanations, n: int, question: str, photo: Image.Image) -> Explanation:
         tokens = explained.tokens[n]
         assert explained.gradient is not None
+        words = explained.textual_attention
         return Explanation(
             question,
             tokens,
@@ -161,6 +184,8 @@ class Explainer:
             explained.heatmap[n],
             explained.gradient[n],
             None if explained.attention is None else explained.attention[n],
+            None if explained.block_heatmaps is None else explained.block_heatmaps[n],
+            None if words is None else words[n, : len(tokens)],
             photo,
             self.model.config.image,
         )
