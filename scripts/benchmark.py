@@ -10,6 +10,7 @@ with all scores. Memory is measured in a process of its own for each.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
 import os
@@ -59,6 +60,7 @@ IMAGES = {"cpu": 4, "cuda": 32}
 """In a batch of hvx, by type of device."""
 ALONE = 4
 """Explanations by a peer in each turn."""
+FROZEN = ", weights frozen"
 RUN_IMAGES = 12
 SGEMM = 2048
 
@@ -126,11 +128,16 @@ def by_hvx(m: Material, explainer: Explainer) -> Callable[[int], int]:
 
 
 def by_peer(m: Material, name: str) -> Callable[[int], int]:
-    """Explains so many questions, one after the other."""
-    network = resnet152()
+    """Explains so many questions, one after the other.
+
+    The weights ask for gradients, as those of any network that PyTorch loads do; of a peer that goes by
+    ``FROZEN`` they do not, which its user would have to see to.
+    """
+    peer, frozen = name.removesuffix(FROZEN), name.endswith(FROZEN)
+    network, head = resnet152(), copy.deepcopy(m.model.head).requires_grad_(not frozen)
     network.load_state_dict(m.model.backbone.network.state_dict(), strict=False)
-    features = nn.Sequential(*list(network.children())[:-2]).eval().requires_grad_(False).to(m.device)
-    explain = PEERS[name](Score(features, m.model.head), m.device)
+    features = nn.Sequential(*list(network.children())[:-2]).eval().requires_grad_(not frozen).to(m.device)
+    explain = PEERS[peer](Score(features, head), m.device)
 
     def work(count: int) -> int:
         for n in range(count):
@@ -171,7 +178,7 @@ def take_turns(m: Material, turns: int) -> dict[str, list[float]]:
     """Explanations per second of each, and FLOP/s of a product of matrices, turn by turn."""
     batch = len(m.inputs)
     works = {"hvx": (by_hvx(m, Explainer(m.model)), batch)}
-    works |= {name: (by_peer(m, name), ALONE) for name in PEERS}
+    works |= {name: (by_peer(m, name), ALONE) for name in (*PEERS, f"grad-cam{FROZEN}")}
     if m.device.type == "cuda":
         works["hvx bfloat16"] = by_hvx(m, Explainer(m.model, dtype=torch.bfloat16)), batch
         works["hvx compiled"] = by_hvx(m, Explainer(m.model, compiled=True)), batch

@@ -34,6 +34,8 @@ TABLE = [
     ("SIGKILL at 20 random moments, then finished", "every dataset equal to an undisturbed run's", "kills"),
     ("killed amid the last step; Ctrl-C, SIGTERM",
      "as above; exit 130 and one line that says how to go on; no torn file", "faults"),
+    ("a Ray worker killed in mid-shard; a (simulated) node lost",
+     "every dataset equal; the run goes on by itself", "ray"),
     ("disk full, file-size limit, read-only folder",
      "a clear line, exit 2, no torn file; goes on once there is room", "faults, sink"),
     ("200 damaged images of a 2,000-image split",

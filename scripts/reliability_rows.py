@@ -40,7 +40,7 @@ IMAGES, DAMAGED = 2_000, 200
 EXPLANATIONS, SETTLED = 5_000, 500
 QUESTIONS = 1_000_000
 SHARDS = 4_000
-TESTS = ["faults", "sink", "seal", "lock", "hostile_files"]
+TESTS = ["faults", "ray", "sink", "seal", "lock", "hostile_files"]
 
 Row = Callable[[Path], str]
 """Works in a folder of its own; returns figures."""

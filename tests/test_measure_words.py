@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import written
+from scipy.stats import spearmanr
 
 from hvx.data.scenes import PARTS_OF_SPEECH, draw_scene
 from hvx.data.words import tokenize_nltk
 from hvx.measure.paper import printed_rows
 from hvx.measure.speech import parts_of_speech
 from hvx.measure.words import is_standardised
-from hvx.measure.words_report import Tokens, paper_tokens, word_means
+from hvx.measure.words_report import Tokens, paper_tokens, run_word_agreement, word_agreement, word_means
+from hvx.store.reader import RunReader
 
 HALF_A_PRINTED_DIGIT = 0.5e-4
 
@@ -152,3 +156,23 @@ def test_a_mean_of_one_questions_tokens_has_no_interval() -> None:
     assert found.part_of_speech["AUX"].bounded
     alone = word_means(tokens_of([("is it ?", [-1, 1, 0]), ("what ?", [0, 0])]), 0)
     assert not alone.part_of_speech["PRON"].bounded
+
+
+def test_attention_to_words_is_held_against_z_over_each_questions_own_tokens() -> None:
+    attention = np.array([[0.1, 0.2, 0.7, np.nan], [0.5, 0.3, 0.1, 0.1], [1.0, np.nan, np.nan, np.nan]])
+    z = np.array([[-1.0, 0.0, 1.0, np.nan], [-1.2, 0.1, 0.5, 0.6], [0.0, np.nan, np.nan, np.nan]])
+    found = word_agreement(attention, z, np.array([3, 4, 1]), np.array([1, 2, 3]), 0)
+    second = spearmanr(attention[1], z[1]).statistic
+    assert found.n == 2  # of one token there is no order
+    assert found.value == pytest.approx((1 + second) / 2)
+
+
+def test_a_run_without_attention_to_words_has_none(finished_run: Path) -> None:
+    with closing(RunReader(finished_run)) as reader:
+        assert run_word_agreement(reader, 0) is None
+
+
+def test_the_attention_of_a_run_is_read_from_it(tmp_path: Path) -> None:
+    with closing(RunReader(written(tmp_path / "run", solid=False))) as reader:
+        found = run_word_agreement(reader, 0)
+        assert found is not None and found.n == len(reader)

@@ -28,7 +28,7 @@ from hvx.measure.scores import score_curves, score_maps
 from hvx.measure.shelf import Shelf, opened_shelf
 from hvx.measure.subject import Subject
 from hvx.measure.tables import report
-from hvx.measure.words_report import paper_tokens, run_tokens, word_means
+from hvx.measure.words_report import paper_tokens, run_tokens, run_word_agreement, word_means
 from hvx.run.stop import heeded
 from hvx.store.reader import RunReader
 
@@ -102,6 +102,7 @@ def measure_run(
             _measure(found, subject, shelf, options, truth)
         found.words = word_means(run_tokens(reader), options.seed)
         found.paper_words = word_means(paper_tokens(), options.seed)
+        found.word_agreement = run_word_agreement(reader, options.seed)
     _write(found, output)
     return found
 

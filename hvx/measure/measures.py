@@ -43,6 +43,7 @@ class Measures:
         curves: method → (deletion, insertion), the mean at each of ``SHARES``.
         sanity: method → stage → (rank correlation, SSIM).
         words, paper_words: of the run and of the paper.
+        word_agreement: mean rank correlation of a model's attention to words with z; None without one.
     """
 
     about: dict[str, Any]
@@ -62,6 +63,7 @@ class Measures:
     sanity: dict[str, dict[str, tuple[Estimate, Estimate]]] = field(default_factory=dict)
     words: WordMeans | None = None
     paper_words: WordMeans | None = None
+    word_agreement: Estimate | None = None
 
     def add_scores(self, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
         """Take in the scores of the sample, whose images (n) these are."""

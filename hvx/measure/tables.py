@@ -39,6 +39,7 @@ def report(found: Measures, plots: Sequence[str]) -> str:
         parts += ["## Sanity", _sanity(found), *_plot("sanity", plots)]
     if found.words and found.paper_words:
         parts += ["## Words", _words(found.words, found.paper_words), *_plot("words", plots)]
+        parts += [_word_agreement(found.word_agreement)]
     parts += [
         "## Methods",
         _bullets(f"{METHODS[name].title}: {METHODS[name].definition}" for name in found.methods),
@@ -198,8 +199,13 @@ def _words(own: WordMeans, paper: WordMeans) -> str:
         "Places levelled: each z less the mean of its place in the question, so that nouns, which stand "
         "late, are held against other words of the same places."
     )
-    parts.append("Model with textual attention: none here, so that there is nothing to compare z with.")
     return "\n\n".join(parts)
+
+
+def _word_agreement(own: Estimate | None) -> str:
+    if own is None:
+        return "The model has no attention to words that z could be compared with."
+    return f"The model's own attention to words and z have a rank correlation of {shown(own)}, n = {own.n:,}."
 
 
 def _both(own: Estimate) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvx.measure.agreement import rank_correlation
 from hvx.measure.bootstrap import NOTHING, Estimate, difference, mean
 from hvx.measure.paper import printed_rows
 from hvx.measure.speech import parts_of_speech
@@ -62,6 +63,30 @@ def run_tokens(reader: RunReader) -> Tokens:
         for own, length, values, image in zip(tokens, lengths, z, images, strict=True)
     )
     return _side_by_side(rows)
+
+
+def run_word_agreement(reader: RunReader, seed: int) -> Estimate | None:
+    """``word_agreement`` of a run; None if its model does not attend to words."""
+    if not reader.attends_to_words:
+        return None
+    attention, z = reader.column("textual_attention"), reader.column("token_z")
+    return word_agreement(attention, z, reader.column("length"), reader.column("image_id"), seed)
+
+
+def word_agreement(
+    attention: np.ndarray, z: np.ndarray, lengths: np.ndarray, groups: np.ndarray, seed: int
+) -> Estimate:
+    """The mean over questions of two tokens or more of Spearman's correlation of attention and z.
+
+    Args:
+        attention, z: (N, T), read up to each question's length.
+        lengths: (N) tokens.
+        groups: (N) images, drawn again in the bootstrap.
+        seed: of the draws.
+    """
+    told = np.flatnonzero(lengths > 1)
+    values = [rank_correlation(attention[n, : lengths[n]], z[n, : lengths[n]]) for n in told]
+    return mean(values, groups[told], seed) if len(told) else NOTHING
 
 
 def paper_tokens() -> Tokens:

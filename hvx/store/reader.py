@@ -105,6 +105,11 @@ class RunReader:
         return int(self._file["block_heatmaps"].shape[1]) if "block_heatmaps" in self._file else 0
 
     @property
+    def attends_to_words(self) -> bool:
+        """Whether the model attends to words, so that items have ``textual_attention``."""
+        return "textual_attention" in self._file
+
+    @property
     def heatmap_size(self) -> tuple[int, int]:
         """(H, W) of each heat map."""
         height, width = self._file["heatmap"].shape[1:]
@@ -163,7 +168,7 @@ class RunReader:
         found: dict[str, Any] = {}
         if self.blocks:
             found["block_heatmaps"] = self._file["block_heatmaps"][number].astype(np.float32)
-        if "textual_attention" in self._file:
+        if self.attends_to_words:
             found["textual_attention"] = self._file["textual_attention"][number][:length].tolist()
         return found
 
