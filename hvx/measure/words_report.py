@@ -137,6 +137,7 @@ def _side_by_side(
     for words, tags, z, group in rows:
         places = range(1, len(words) + 1)
         ends = (place == len(words) for place in places)
-        for column, values in zip(columns, (words, tags, z, places, ends, [group] * len(words)), strict=True):
+        sides: tuple[Iterable[object], ...] = words, tags, z, places, ends, [group] * len(words)
+        for column, values in zip(columns, sides, strict=True):
             column.extend(values)
     return Tokens(*(np.array(column) for column in columns))
