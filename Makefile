@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help reproduce test lint bench clean
+.PHONY: help reproduce test test-versions mutants lint bench clean
 
 help:
 	@echo "make reproduce   the whole road on the built-in split: trains, explains, draws, checks"
 	@echo "make test        the test suite"
+	@echo "make test-versions   the test suite with the oldest and the newest torch, on two versions of Python"
+	@echo "make mutants     how many deliberate faults the tests detect; takes about two hours"
 	@echo "make lint        ruff and mypy"
 	@echo "make bench       hvx beside captum and pytorch-grad-cam; writes docs/benchmarks.md"
 	@echo "make clean       removes the environment and all that was made"
@@ -17,6 +19,12 @@ reproduce: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-versions: $(VENV)/installed-versions
+	$(BIN)/tox
+
+mutants: $(VENV)/installed-mutants
+	$(BIN)/python scripts/mutation_test.py -o build/mutants
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -39,6 +47,14 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-mutants: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[mutants]'
+	touch $@
+
+$(VENV)/installed-versions: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[versions]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed
