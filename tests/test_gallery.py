@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import hvx
 from hypothesis import given
 from hypothesis import strategies as st
 from made_galleries import Asked, write_run
 from PIL import Image
 
 from hvx.cli import main
-from hvx.errors import HvxError
-from hvx.gallery.build import CHUNK, MARK, build_gallery
+from hvx.gallery.build import CHUNK, build_gallery
+from hvx.gallery.folder import MANIFEST, MARK
 from hvx.gallery.pictures import MAP_SIDE, picture_path, save_maps
 from hvx.gallery.scripts import as_script
 from hvx.store.reader import RunReader
@@ -133,25 +132,29 @@ def test_two_processes_build_what_one_builds(built: tuple[Path, Path], tmp_path:
         assert (alone / path).read_bytes() == (tmp_path / "gallery" / path).read_bytes(), path
 
 
-def test_a_gallery_replaces_an_earlier_one_and_nothing_else(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", asked(2))
+def test_a_gallery_over_an_earlier_one_lists_its_own_files_and_keeps_others(tmp_path: Path) -> None:
     gallery = tmp_path / "gallery"
-    build_gallery(run, gallery, workers=1)
-    (gallery / "left over").write_text("x")
-    build_gallery(run, gallery, workers=1)
-    assert not (gallery / "left over").exists()
-    (gallery / MARK).unlink()
-    with pytest.raises(HvxError, match=f"holds no {MARK}"):
-        build_gallery(run, gallery, workers=1)
-    assert (gallery / "index.html").is_file()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["gallery", "photos", "run"]
+    build_gallery(write_run(tmp_path / "run", asked(CHUNK + 1)), gallery, workers=1)
+    assert (gallery / "data" / "items-000001.js").is_file()
+    (gallery / "notes.txt").write_text("mine")
+    (gallery / "photos" / "0000" / "mine.jpg").write_text("mine")
+    build_gallery(write_run(tmp_path / "few" / "run", asked(2)), gallery, workers=1)
+    there = {path.relative_to(gallery).as_posix() for path in gallery.rglob("*") if path.is_file()}
+    listed = (gallery / MANIFEST).read_text().split()
+    assert listed == [
+        "cards.js", "data/index-0000.js", "data/items-000000.js", "data/kinds.js", "gallery.css",
+        "hvx-gallery.js", "index.html", "maps/0000/0000000.jpg", "maps/0000/0000001.jpg", "page.js",
+        "photos/0000/0000000.jpg", "store.js",
+    ]  # fmt: skip
+    assert there == {*listed, MANIFEST, "notes.txt", "photos/0000/mine.jpg"}
 
 
 def test_a_photograph_that_is_gone_is_named_and_its_items_are_there(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", asked(6))
     (tmp_path / "photos" / "1.png").write_text("no photograph")
-    done = hvx("gallery", run, "-o", tmp_path / "gallery", "--workers", 1)
-    assert done.returncode == 3
+    arguments = ["gallery", str(run), "-o", str(tmp_path / "gallery"), "--workers", "1"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 3
     assert done.stdout == f"{tmp_path / 'gallery' / 'index.html'}: 6 explanations\n"
     assert done.stderr.count("\n") == 1
     assert "1.png: not an image" in done.stderr

@@ -24,8 +24,8 @@ from hvx.cli.explain import SOME_FAILED
 def gallery(run: Path, output: Path, size: int, workers: int | None) -> None:
     """Write RUN as a web page to search, filter and sort its explanations.
 
-    Open FOLDER/index.html: it needs no server and no network, and the folder can be copied anywhere. An
-    earlier gallery in FOLDER is replaced.
+    Open FOLDER/index.html: it needs no server and no network, and the folder can be copied anywhere. Files of
+    an earlier gallery in FOLDER are replaced; other files there stay.
 
     Exit status 3 says that photographs could not be read; their items are there without them.
 

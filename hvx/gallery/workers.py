@@ -1,0 +1,158 @@
+"""Processes that make a gallery's pictures. They end with the process that started them, however it ended.
+
+This file imports nothing heavy at its start, so that what a new process cannot import or allocate is an error
+that its parent reports.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from hvx.errors import HvxError
+
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process needs: the run, the folder to write to, the side of photos in pixels."""
+
+    run: Path
+    folder: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image file of the run: its path, and the digest of the bytes that were explained."""
+
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A range of a run's items, which one process writes, with the photos that it writes by their numbers."""
+
+    index: int
+    items: range
+    photos: dict[int, Photo]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A chunk that is written.
+
+    Attributes:
+        chunk: which.
+        agreement: of each item; None without attention.
+        missing: photos that cannot be shown, by number: the reason.
+    """
+
+    chunk: Chunk
+    agreement: list[float | None]
+    missing: dict[int, str]
+
+
+def write_chunks(job: Job, chunks: Sequence[Chunk], workers: int) -> Generator[Done, None, None]:
+    """Write chunks in ``workers`` processes, or in this one if 1; yields each as it is done, in any order.
+
+    Raises:
+        HvxError: a process cannot start, or died.
+    """
+    if workers <= 1:
+        from hvx.gallery.chunks import ChunkWriter
+
+        yield from map(ChunkWriter(job).write, chunks)
+        return
+    with ExitStack() as stack:
+        try:
+            futures = _start(stack, job, chunks, workers)
+        except (OSError, RuntimeError) as error:
+            raise HvxError(f"cannot start {workers} processes: {error}; use fewer --workers") from error
+        for future in as_completed(futures):
+            yield _result(future)
+
+
+def _start(stack: ExitStack, job: Job, chunks: Sequence[Chunk], workers: int) -> list[Future[Done]]:
+    """Start the processes and submit all chunks; ``stack`` ends the processes."""
+    # It clears the signal mask as it starts, which is set below: so it starts first.
+    resource_tracker.ensure_running()
+    # Not forked: HDF5 and PyTorch hold threads and files that a fork would break.
+    context = multiprocessing.get_context("spawn")
+    reader, writer = (stack.enter_context(end) for end in context.Pipe(duplex=False))
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(job, reader))
+    stack.enter_context(_ended(pool, writer))
+    # Ctrl-C reaches the new processes too, which would each print a traceback until they ignore it.
+    with signals_held():
+        return [pool.submit(_write, chunk) for chunk in chunks]
+
+
+@contextmanager
+def _ended(pool: ProcessPoolExecutor, writer: Connection) -> Iterator[None]:
+    """End a pool's processes: at once where this process is interrupted or fails."""
+    try:
+        yield
+    except BaseException:
+        writer.close()
+        raise
+    finally:
+        with signals_held():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Requests to stop wait until the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _result(future: Future[Done]) -> Done:
+    try:
+        return future.result()
+    except (ImportError, MemoryError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise HvxError(f"a process that makes pictures failed: {reason:.300}; use fewer --workers") from error
+
+
+_job: list[Job] = []
+_write_here: list[Callable[[Chunk], Done]] = []
+"""A process's own, made on its first chunk: an exception there reaches the parent."""
+
+
+def _begin(job: Job, parent: Connection) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _job.append(job)
+
+
+def _end_with(parent: Connection) -> None:
+    """Wait until the parent has closed its end of a pipe, be it because it was killed, and end at once."""
+    wait([parent])
+    os._exit(1)
+
+
+def _write(chunk: Chunk) -> Done:
+    if not _write_here:
+        import torch
+
+        from hvx.gallery.chunks import ChunkWriter
+
+        torch.set_num_threads(1)
+        _write_here.append(ChunkWriter(_job[0]).write)
+    return _write_here[0](chunk)
