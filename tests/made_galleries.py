@@ -41,6 +41,7 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
     tokens = [one.question.split() or ["?"] for one in asked]
     longest = max(map(len, tokens))
     ramp = np.linspace(0, 1, LATTICE**2, dtype=np.float32).reshape(LATTICE, LATTICE)
+    seen = _glimpses(ramp, glimpses)
     wide = np.kron(ramp, np.ones((SIDE // LATTICE, SIDE // LATTICE)))
     made |= {
         "question_id": np.arange(1, len(asked) + 1),
@@ -59,7 +60,7 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
         "length": np.array([len(row) for row in tokens], np.int32),
         "token_saliency": np.ones((len(asked), longest), np.float32),
         "token_z": np.stack([_padded(np.linspace(-2, 2, len(row)), longest) for row in tokens]),
-        "attention": np.tile(ramp / ramp.sum(), (len(asked), glimpses, 1, 1)),
+        "attention": np.tile(seen, (len(asked), 1, 1, 1)),
         "heatmap": np.stack([wide if one.agreeing else wide[::-1, ::-1] for one in asked]).astype(np.float16),
     }
     del made["gradient"]
@@ -70,6 +71,16 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
     about = {"identity": {}, "image": {"size": SIDE}, "images": str(photos), "shards": 1, "packed": False}
     (run / "run.json").write_text(json.dumps(about))
     return run
+
+
+def _glimpses(ramp: np.ndarray, count: int) -> np.ndarray:
+    """Attention (G, 3, 3), each summing to 1; only their sum has the ranks of the ramp."""
+    order = np.arange(LATTICE**2, dtype=np.float32)
+    first = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7], np.float32)
+    glimpses = (
+        np.stack([first, 2 * order - first, *[order] * count])[:count] if count > 1 else order[None][:count]
+    )
+    return np.asarray(glimpses.reshape(count, *ramp.shape) / order.sum(), np.float32)
 
 
 def _padded(z: np.ndarray, longest: int) -> np.ndarray:

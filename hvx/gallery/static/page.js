@@ -1,27 +1,13 @@
 // The page: its state lives in the address after #, so that every view and every explanation has a link.
 "use strict";
 
-const FIELDS = ["q", "question_type", "answer_type", "only", "min", "max", "sort", "per"];
 const at = (id) => document.getElementById(id);
 const dialog = at("item");
 let state = {};
 let found = [];
 let shown = "";
 
-const readState = () => {
-  const given = new URLSearchParams(location.hash.slice(1));
-  const read = Object.fromEntries(FIELDS.map((name) => [name, given.get(name) ?? ""]));
-  return { ...read, page: Math.max(1, parseInt(given.get("page"), 10) || 1), item: given.get("item") ?? "" };
-};
-
-const address = (changes) => {
-  const next = { ...state, ...changes };
-  const kept = new URLSearchParams();
-  for (const name of FIELDS) if (next[name]) kept.set(name, next[name]);
-  if (next.page > 1) kept.set("page", next.page);
-  if (next.item) kept.set("item", next.item);
-  return `#${kept}`;
-};
+const address = (changes) => hvx.address({ ...state, ...changes });
 
 // Steps within a view leave no trace in the browser's history; those to another page or item do.
 const go = (changes, remember = false) => {
@@ -31,33 +17,20 @@ const go = (changes, remember = false) => {
   else location.replace(to);
 };
 
-const perPage = () => parseInt(state.per, 10) || 24;
-const pageCount = () => Math.max(1, Math.ceil(found.length / perPage()));
-
-const describeFound = (first, last) => {
-  const total = hvx.index.id.length;
-  if (!found.length) return "No explanation fits.";
-  const judged = found.filter((number) => hvx.index.right[number] !== null);
-  const right = judged.filter((number) => hvx.index.right[number]).length;
-  const share = judged.length ? `, ${((100 * right) / judged.length).toFixed(1)} % right` : "";
-  const of = found.length === total ? "" : ` (of ${total.toLocaleString("en")} in all)`;
-  return `${first.toLocaleString("en")}–${last.toLocaleString("en")} of ${found.length.toLocaleString("en")} explanations${of}${share}`;
-};
+const pageCount = () => hvx.pageCount(found, state);
 
 const showCards = async () => {
   const view = address({ item: "" });
   if (view === shown) return;
   shown = view;
   found = hvx.select(state);
-  const page = Math.min(state.page, pageCount());
-  const start = (page - 1) * perPage();
-  const numbers = found.slice(start, start + perPage());
+  const { page, start, numbers } = hvx.pageOf(found, state);
   const details = await Promise.all(numbers.map(hvx.detail));
   if (shown !== view) return; // another view was asked for meanwhile
   at("cards").replaceChildren(...numbers.map((number, place) => card(
     number, details[place], address({ item: hvx.index.id[number] }),
   )));
-  at("status").textContent = describeFound(start + 1, start + numbers.length);
+  at("status").textContent = hvx.foundText(found, start + 1, start + numbers.length);
   at("page").textContent = `page ${page} of ${pageCount()}`;
   at("first").disabled = at("previous").disabled = page <= 1;
   at("last").disabled = at("next").disabled = page >= pageCount();
@@ -72,25 +45,24 @@ const showItem = async () => {
   const detail = await hvx.detail(number);
   if (hvx.index.id[number] !== state.item) return;
   fillItem(number, detail);
-  const place = found.indexOf(number);
-  at("item-place").textContent = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${found.length.toLocaleString("en")}`;
-  at("item-previous").disabled = place <= 0;
-  at("item-next").disabled = place < 0 || place >= found.length - 1;
+  at("item-place").textContent = hvx.positionText(found, number);
+  at("item-previous").disabled = hvx.neighbor(found, number, -1) === undefined;
+  at("item-next").disabled = hvx.neighbor(found, number, 1) === undefined;
   at("item-link").href = `#item=${encodeURIComponent(state.item)}`;
   if (!dialog.open) dialog.showModal();
   at("item-question").focus();
 };
 
 const show = async () => {
-  state = readState();
-  for (const name of FIELDS) if (at(name) !== document.activeElement) at(name).value = state[name];
+  state = hvx.readState(location.hash);
+  for (const name of hvx.FIELDS) if (at(name) !== document.activeElement) at(name).value = state[name];
   await showCards();
   await showItem();
 };
 
 const step = (by) => {
-  const place = found.indexOf(hvx.numberOf.get(state.item)) + by;
-  if (state.item && place >= 0 && place < found.length) go({ item: hvx.index.id[found[place]] });
+  const number = hvx.neighbor(found, hvx.numberOf.get(state.item), by);
+  if (number !== undefined) go({ item: hvx.index.id[number] });
 };
 
 const turn = (to) => {
@@ -163,7 +135,7 @@ const onKey = (event) => {
 };
 
 const listen = () => {
-  for (const name of FIELDS) {
+  for (const name of hvx.FIELDS) {
     at(name).addEventListener("input", () => go({ [name]: at(name).value, page: 1, item: "" }));
   }
   at("controls").addEventListener("submit", (event) => event.preventDefault());
@@ -171,7 +143,7 @@ const listen = () => {
     if (event.key === "Enter") links()[0]?.focus();
   });
   at("clear").addEventListener("click", () => {
-    go({ ...Object.fromEntries(FIELDS.map((name) => [name, ""])), page: 1, item: "" });
+    go({ ...Object.fromEntries(hvx.FIELDS.map((name) => [name, ""])), page: 1, item: "" });
   });
   at("first").addEventListener("click", () => turn(1));
   at("previous").addEventListener("click", () => turn(state.page - 1));

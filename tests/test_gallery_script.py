@@ -1,0 +1,469 @@
+"""The gallery's JavaScript without a browser, in an embedded V8: search, filters, sorting, links, cards.
+
+What needs a browser is in test_gallery_browser.py.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_galleries import Asked, write_run
+
+from hvx.choose import agreement
+from hvx.gallery.build import CHUNK, build_gallery
+from hvx.gallery.pictures import picture_path
+from hvx.store.reader import RunReader
+from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_colour, ink_on, value_text
+
+py_mini_racer = pytest.importorskip("py_mini_racer", reason="no mini-racer here")
+
+STATIC = Path(__file__).resolve().parents[1] / "hvx" / "gallery" / "static"
+
+BROWSER = """
+// What the scripts use of a browser, as far as they do without a page.
+class URLSearchParams {
+  constructor(text = "") {
+    const decoded = (part) => decodeURIComponent(part.replace(/\\+/g, " "));
+    this.pairs = new Map(text.split("&").filter(Boolean).map((pair) => {
+      const [name, ...rest] = pair.split("=");
+      return [decoded(name), decoded(rest.join("="))];
+    }));
+  }
+  get(name) { return this.pairs.get(name) ?? null; }
+  set(name, value) { this.pairs.set(name, String(value)); }
+  toString() {
+    return [...this.pairs].map((pair) => pair.map(encodeURIComponent).join("=")).join("&");
+  }
+}
+class Node {
+  constructor(tag) {
+    const style = { setProperty(name, value) { this[name] = value; } };
+    Object.assign(this, { tag, attributes: {}, children: [], style });
+  }
+  setAttribute(name, value) { this.attributes[name] = String(value); }
+  append(...children) { this.children.push(...children); }
+  replaceChildren(...children) { this.children = children; }
+  get textContent() { return this.children.map((child) => child.textContent ?? child).join(""); }
+  toJSON() {
+    const { setProperty, ...style } = this.style;
+    return [this.tag, this.attributes, style, ...this.children];
+  }
+}
+const byId = {};
+const document = {
+  createElement: (tag) => new Node(tag),
+  getElementById: (id) => (byId[id] ??= new Node(`#${id}`)),
+};
+"""
+
+Run = Callable[[str], Any]
+
+
+def evaluator(gallery: Path | None = None) -> Run:
+    """Evaluates an expression to what JSON can say of it; over the data of a gallery, if given."""
+    context = py_mini_racer.MiniRacer()
+    context.eval(BROWSER)
+    for name in ("store.js", "state.js", "cards.js"):
+        context.eval((STATIC / name).read_text(encoding="utf-8"))
+    if gallery:
+        context.eval("hvx.load = async () => {};")  # all data are loaded here
+        for path in [gallery / "hvx-gallery.js", *sorted((gallery / "data").iterdir(), reverse=True)]:
+            context.eval(path.read_text(encoding="utf-8"))
+        context.eval("hvx.open()").get()
+        context.eval("hvx.missingPhotos = new Set(hvx.about.missingPhotos)")
+
+    def run(expression: str) -> Any:
+        return json.loads(context.eval(f"JSON.stringify([{expression}])"))[0]
+
+    run.context = context  # type: ignore[attr-defined]
+    return run
+
+
+ASKED = [
+    Asked("is the cat black ?", "yes", "yes", "yes/no", "is the", 0.9, True, "cat.png"),
+    Asked("how many cats are there ?", "two", "three", "number", "how many", 0.4, False, "cat.png"),
+    Asked("<b>what</b> & ?", "</script>", 'x" onclick="y', "other", "<i>", 0.2, True, "dog.png"),
+    Asked("", "no", "", "other", "none", 0.05, True, "cat.png"),
+    Asked("ﬁnd 猫 は ？", "はい", "はい", "yes/no", "is the", 0.4, False, "cat.png"),
+    Asked("what is number 10 ?", "lamp", "Lamp ", "other", "what is", 0.5, True, "cat.png"),
+    Asked("what is number 9 ?", "lamp", "bed", "other", "what is", 0.75, True, "cat.png"),
+] + [Asked(f"so {n} ?", "a", "", "other", "so", 0.5) for n in range(CHUNK)]  # fmt: skip
+FEW = "7"
+"""Rows that the tests of search look at; the others make a second chunk."""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("script")
+    run = write_run(folder / "run", ASKED)
+    build_gallery(run, folder / "gallery", workers=1)
+    return run, folder / "gallery"
+
+
+@pytest.fixture(scope="module")
+def js(built: tuple[Path, Path]) -> Run:
+    return evaluator(built[1])
+
+
+EMPTY = {
+    "q": "",
+    "question_type": "",
+    "answer_type": "",
+    "only": "",
+    "min": "",
+    "max": "",
+    "sort": "",
+    "per": "",
+}
+
+
+def selected(js: Run, **state: str) -> list[int]:
+    found: list[int] = js(f"hvx.select({json.dumps(EMPTY | state)})")
+    return found
+
+
+REST = list(range(7, len(ASKED)))
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ({}, list(range(len(ASKED)))),
+        ({"q": "cat"}, [0, 1]),
+        ({"q": "cats"}, [1]),
+        ({"q": "  CATS   how "}, [1]),
+        ({"q": "cats black"}, []),
+        ({"q": "three"}, [1]),
+        ({"q": "two"}, [1]),
+        ({"q": "find"}, [4]),  # the question has a ligature
+        ({"q": "猫"}, [4]),
+        ({"q": "<B>"}, [2]),
+        ({"q": "onclick"}, [2]),
+        ({"q": "so 1"}, [8, *range(17, 27), 28, 38, 48]),
+        ({"question_type": "is the"}, [0, 4]),
+        ({"question_type": "<i>"}, [2]),
+        ({"question_type": "no such"}, []),
+        ({"answer_type": "number"}, [1]),
+        ({"answer_type": "yes/no"}, [0, 4]),
+        ({"answer_type": "yes/no", "question_type": "how many"}, []),
+        ({"only": "right"}, [0, 4, 5]),
+        ({"only": "wrong"}, [1, 2, 6]),
+        ({"only": "unknown"}, [3, *REST]),
+        ({"only": "no such"}, list(range(len(ASKED)))),
+        ({"min": "75"}, [0, 6]),
+        ({"min": "75.1"}, [0]),
+        ({"max": "40"}, [1, 2, 3, 4]),
+        ({"max": "39.9"}, [2, 3]),
+        ({"min": "20", "max": "40"}, [1, 2, 4]),
+        ({"min": "x"}, list(range(len(ASKED)))),
+        ({"only": "wrong", "min": "30", "q": "number"}, [6]),
+    ],
+)
+def test_search_and_filters_find_what_fits_in_the_order_of_the_run(
+    js: Run, state: dict[str, str], found: list[int]
+) -> None:
+    assert selected(js, **state) == found
+
+
+@pytest.mark.parametrize(
+    ("sort", "only", "found"),
+    [
+        ("-probability", "", [0, 6, 5, *REST, 1, 4, 2, 3]),
+        ("probability", "", [3, 2, 1, 4, 5, *REST, 6, 0]),
+        ("-agreement", "", [0, 2, 3, 5, 6, *REST, 1, 4]),
+        ("agreement", "", [1, 4, 0, 2, 3, 5, 6, *REST]),
+        ("question", "wrong", [2, 1, 6]),
+        ("answer", "wrong", [2, 6, 1]),
+        ("__proto__", "wrong", [1, 2, 6]),
+        ("-no such", "wrong", [1, 2, 6]),
+    ],
+)
+def test_sorting_is_stable_and_goes_both_ways(js: Run, sort: str, only: str, found: list[int]) -> None:
+    assert selected(js, sort=sort, only=only) == found
+
+
+def test_numbers_in_texts_sort_as_numbers(js: Run) -> None:
+    assert selected(js, sort="question", q="number") == [6, 5]
+    assert selected(js, sort="question", q="so") == REST
+
+
+def test_what_has_no_number_sorts_last_either_way(js: Run) -> None:
+    js("(hvx.index.saved = hvx.index.agreement, 0)")
+    js("(hvx.index.agreement = hvx.index.saved.with(1, null), 0)")
+    try:
+        assert selected(js, sort="agreement", only="wrong") == [2, 6, 1]
+        assert selected(js, sort="-agreement", only="wrong") == [2, 6, 1]
+    finally:
+        js("(hvx.index.agreement = hvx.index.saved, delete hvx.index.saved, 0)")
+
+
+def test_agreement_is_that_of_all_glimpses_together(js: Run, built: tuple[Path, Path]) -> None:
+    reader = RunReader(built[0])
+    assert js("hvx.index.agreement") == [1.0 if one.agreeing else -1.0 for one in ASKED]
+    assert js("hvx.index.agreement.slice(0, 7)") == [round(agreement(reader[n]), 4) for n in range(7)]
+
+
+def test_many_random_filters_find_what_a_slow_search_finds(js: Run) -> None:
+    chance = random.Random(0)
+    kinds = {
+        "q": ["", "cat", "what", "is", "a ?", "yes"],
+        "question_type": ["", "is the", "what is", "so"],
+        "answer_type": ["", "yes/no", "other"],
+        "only": ["", "right", "wrong", "unknown"],
+        "min": ["", "20", "50"],
+        "max": ["", "50", "90"],
+    }
+    for _ in range(200):
+        state = {name: chance.choice(values) for name, values in kinds.items()}
+        assert selected(js, **state) == [n for n, one in enumerate(ASKED) if fits(one, state)], state
+
+
+def fits(one: Asked, state: dict[str, str]) -> bool:
+    text = f"{one.question} {one.answer} {one.truth}".lower()
+    right = one.answer == one.truth.strip().lower() if one.truth else None
+    kind = {"right": True, "wrong": False, "unknown": None}
+    return (
+        all(word in text for word in state["q"].split())
+        and state["question_type"] in ("", one.question_type)
+        and state["answer_type"] in ("", one.answer_type)
+        and (not state["only"] or right is kind[state["only"]])
+        and 100 * one.probability >= float(state["min"] or 0)
+        and 100 * one.probability <= float(state["max"] or 100)
+    )
+
+
+STATE = {**EMPTY, "page": 1, "item": ""}
+
+
+@pytest.mark.parametrize(
+    ("address", "state"),
+    [
+        ("", {}),
+        ("#", {}),
+        ("#item=17", {"item": "17"}),
+        ("#q=black%20cat&page=3", {"q": "black cat", "page": 3}),
+        ("#q=black+cat", {"q": "black cat"}),
+        ("#q=a%26b%3D%23&only=wrong&min=10&max=90.5&sort=-agreement&per=48&item=5&page=2",
+         {"q": "a&b=#", "only": "wrong", "min": "10", "max": "90.5", "sort": "-agreement", "per": "48",
+          "item": "5", "page": 2}),
+        ("#question_type=what%20is&answer_type=yes%2Fno",
+         {"question_type": "what is", "answer_type": "yes/no"}),
+        ("#page=0", {}),
+        ("#page=-2", {}),
+        ("#page=x", {}),
+        ("#page=2x", {"page": 2}),
+        ("#__proto__=1&other=2", {}),
+    ],
+)  # fmt: skip
+def test_a_link_holds_the_whole_state(js: Run, address: str, state: dict[str, Any]) -> None:
+    read = js(f"hvx.readState({json.dumps(address)})")
+    assert read == STATE | state
+    written = js(f"hvx.address({json.dumps(read)})")
+    assert js(f"hvx.readState({json.dumps(written)})") == read
+    assert written.startswith("#")
+    assert len(written) <= max(1, len(address.replace("+", "%20")))  # nothing that says nothing
+
+
+def test_a_link_names_only_what_is_set(js: Run) -> None:
+    assert js(f"hvx.address({json.dumps(STATE)})") == "#"
+    state = STATE | {"item": "17", "page": 2, "q": "a b", "per": "48"}
+    assert js(f"hvx.address({json.dumps(state)})") == "#q=a%20b&per=48&page=2&item=17"
+
+
+@pytest.mark.parametrize(
+    ("count", "per", "page", "shown"),
+    [
+        (0, "", 1, (1, 1, 0, [])),
+        (24, "", 1, (1, 1, 0, [0, 23])),
+        (25, "", 1, (2, 1, 0, [0, 23])),
+        (25, "", 2, (2, 2, 24, [24])),
+        (25, "", 9, (2, 2, 24, [24])),
+        (100, "48", 2, (3, 2, 48, [48, 95])),
+        (100, "48", 3, (3, 3, 96, [96, 99])),
+        (100, "96", 1, (2, 1, 0, [0, 95])),
+        (100, "x", 5, (5, 5, 96, [96, 99])),
+    ],
+)
+def test_pages(js: Run, count: int, per: str, page: int, shown: tuple[int, int, int, list[int]]) -> None:
+    found, state = f"[...Array({count}).keys()]", json.dumps({"per": per, "page": page})
+    pages, number, start, ends = shown
+    assert js(f"hvx.pageCount({found}, {state})") == pages
+    got = js(f"hvx.pageOf({found}, {state})")
+    assert (got["page"], got["start"]) == (number, start)
+    assert sorted({*got["numbers"][:1], *got["numbers"][-1:]}) == ends
+    assert got["numbers"] == list(range(start, start + len(got["numbers"])))
+
+
+def test_neighbors_are_those_found_and_positions_count_from_1(js: Run) -> None:
+    found = "[5, 2, 9]"
+    assert [js(f"hvx.neighbor({found}, 2, {by}) ?? null") for by in (-2, -1, 0, 1, 2)] == [
+        None,
+        5,
+        2,
+        9,
+        None,
+    ]
+    assert [js(f"hvx.neighbor({found}, {n}, 1) ?? null") for n in (9, 7, "undefined")] == [None] * 3
+    assert js(f"hvx.neighbor({found}, 5, -1) ?? null") is None
+    assert [js(f"hvx.positionText({found}, {n})") for n in (5, 2, 9, 7)] == ["1 of 3", "2 of 3", "3 of 3", ""]
+    assert js("hvx.positionText([...Array(12345).keys()], 9999)") == "10,000 of 12,345"
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ([], "No explanation fits."),
+        ([0, 1, 2, 3], "1–4 of 4 explanations (of 57 in all), 33.3 % right"),
+        ([3], "1–1 of 1 explanations (of 57 in all)"),
+        (list(range(57)), "1–57 of 57 explanations, 50.0 % right"),
+    ],
+)
+def test_the_line_above_the_cards(js: Run, found: list[int], text: str) -> None:
+    assert js(f"hvx.foundText({found}, 1, {len(found)})") == text
+
+
+@pytest.mark.parametrize("number", [0, 7, 999, 1000, 123_456, 9_999_999, 12_345_678])
+def test_pictures_lie_where_python_wrote_them(js: Run, number: int) -> None:
+    for kind in ("photos", "maps"):
+        assert js(f"hvx.picturePath({json.dumps(kind)}, {number})") == picture_path(kind, number)
+
+
+@pytest.mark.parametrize("z", [-9, -2, -1.999, -1, -0.5, -0.001, 0, 0.00004, 0.3, 1, 1.5, 2, 2.1, None])
+def test_tokens_have_the_colours_and_values_of_figures(js: Run, z: float | None) -> None:
+    fill, ink = js(f"tokenColours({json.dumps(z)})")
+    expected = chip_colour(float("nan") if z is None else z)
+    assert all(abs(a - b) <= 1 for a, b in zip(map(int, re.findall(r"\d+", fill)), expected, strict=True))
+    assert ink == {(0, 0, 0): "#000", (255, 255, 255): "#fff"}[ink_on(expected)]
+    text = js(f"valueText({json.dumps(z)})").replace("−", "-")
+    assert text == value_text(float("nan") if z is None else z)
+    assert js("hvx.about.zColours") == [list(LOW), list(NEUTRAL), list(HIGH)]
+    assert js("hvx.about.zLimit") == Z_LIMIT
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.1234, "12.3 %"), (1, "100.0 %"), (0, "0.0 %"), (None, "n/a")])
+def test_shares(js: Run, share: float | None, text: str) -> None:
+    assert js(f"percent({json.dumps(share)})") == text
+
+
+def detail(js: Run, number: int) -> None:
+    js.context.eval(f"hvx.detail({number}).then((found) => {{ globalThis.found = found; }})").get()  # type: ignore[attr-defined]
+
+
+def elements(tree: Any, tag: str) -> list[Any]:
+    """The elements of a name in a tree, as [tag, attributes, style, ...children]."""
+    if not isinstance(tree, list):
+        return []
+    return [*([tree] if tree[0] == tag else []), *(one for child in tree[3:] for one in elements(child, tag))]
+
+
+def text(tree: Any) -> str:
+    return tree if isinstance(tree, str) else "".join(text(child) for child in tree[3:])
+
+
+@pytest.mark.parametrize("number", [0, 2, 56])
+def test_an_item_has_its_own_details(js: Run, built: tuple[Path, Path], number: int) -> None:
+    item = RunReader(built[0])[number]
+    detail(js, number)
+    found = js("found")
+    assert found["tokens"] == item.tokens
+    assert found["z"] == [round(z, 4) for z in item.token_z]
+    assert found["path"] == item.image_path
+    assert found["imageId"] == item.image_id
+
+
+def test_a_card_shows_its_item_as_text(js: Run) -> None:
+    detail(js, 2)
+    card = js('card(2, found, "#item=3")')
+    assert card[:2] == ["li", {"class": "card", "data-id": "3"}]
+    (link,) = elements(card, "a")
+    assert link[1] == {"class": "open", "href": "#item=3", "dir": "auto"}
+    assert text(link).split() == ["<b>what</b>", "&", "?"]
+    assert [token[1]["title"] for token in elements(link, "span")] == ["z −2", "z 0", "z 2"]
+    (picture,) = elements(card, "img")
+    assert picture[1]["src"] == js('hvx.picturePath("photos", hvx.index.photo[2])')
+    assert picture[1]["alt"] == "Proposed: where it lies on the photograph"
+    assert text(elements(card, "p")[-1]) == '✗ wrong: </script> (x" onclick="y) 20.0 %'
+    assert not {"b", "script", "i"} & {one[0] for one in elements(card, "b") + elements(card, "script")}
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "kind"),
+    [
+        (0, "✓ right: yes (yes) 90.0 %", "verdict right"),
+        (1, "✗ wrong: two (three) 40.0 %", "verdict wrong"),
+        (3, "no 5.0 %", "verdict unknown"),
+        (5, "✓ right: lamp (Lamp ) 50.0 %", "verdict right"),
+    ],
+)
+def test_a_verdict_is_in_words(js: Run, number: int, line: str, kind: str) -> None:
+    verdict = js(f"verdict({number})")
+    assert text(verdict) == line
+    assert verdict[1]["class"] == kind
+
+
+def test_a_card_without_details_or_words_has_a_text(js: Run) -> None:
+    assert text(elements(js('card(1, null, "#")'), "a")[0]) == "how many cats are there ?"
+    assert text(elements(js('card(3, null, "#")'), "a")[0]) == "question 4"
+
+
+@pytest.mark.parametrize(("column", "position"), [(1, "0% 0"), (2, "50% 0"), (3, "100% 0")])
+def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> None:
+    detail(js, 1)
+    box = js(f"picture(1, {column}, found)")
+    _, map = elements(box, "div")
+    assert map[2]["backgroundImage"] == f'url("{picture_path("maps", 1)}")'
+    assert map[2]["backgroundSize"] == "300% 100%"
+    assert map[2]["backgroundPosition"] == position
+    assert map[2]["--strength"] == js(f"found.strengths[{column - 1}]")
+    assert box[1]["class"] == "picture mapped"
+
+
+def test_the_first_column_is_the_photograph_alone(js: Run) -> None:
+    box = js("picture(1, 0, null)")
+    assert box[1]["class"] == "picture"
+    assert elements(box, "img")[0][1]["alt"] == "The photograph"
+    assert len(elements(box, "div")) == 1
+
+
+def test_an_open_item_shows_all_of_it(js: Run) -> None:
+    detail(js, 1)
+    js("(fillItem(1, found), 0)")
+    assert text(js('byId["item-question"]')) == "how many cats are there ?"
+    pictures = js('byId["item-pictures"]')
+    names = [text(one) for one in elements(pictures, "figcaption")]
+    assert names == ["Original", "First Attention", "Second Attention", "Proposed"]
+    assert [text(one) for one in elements(js('byId["item-tokens"]'), "li")] == [
+        "how−2", "many−1.2", "cats−0.4", "are0.4", "there1.2", "?2"
+    ]  # fmt: skip
+    answers = elements(js('byId["item-answers"]'), "li")
+    assert [text(one) for one in answers] == ["two40.0 %", "no10.0 %", "two5.0 %"]
+    assert [elements(one, "span")[-1][2]["width"] for one in answers] == ["40%", "10%", "5%"]
+    about = js('byId["item-about"]')
+    terms = [text(one) for one in elements(about, "dt")]
+    values = [text(one) for one in elements(about, "dd")]
+    shown = dict(zip(terms, values, strict=True))
+    image_id = shown.pop("Image id")
+    assert image_id == str(js("found.imageId"))
+    assert shown == {
+        "Answer": "✗ wrong: two (three) 40.0 %",
+        "Question id": "2",
+        "Photograph": "cat.png",
+        "Question type": "how many",
+        "Answer type": "number",
+        "Agreement of heat map and attention": "-1.000",
+    }
+
+
+def test_no_script_makes_html_of_text() -> None:
+    for path in STATIC.glob("*.js"):
+        found = re.search(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|DOMParser",
+            path.read_text(encoding="utf-8"),
+        )
+        assert found is None, path
