@@ -47,6 +47,7 @@ from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
+from hvx.run.identity import RunIdentity
 from hvx.run.local import LocalEngine
 
 PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "daquar" / "images"
@@ -259,8 +260,8 @@ def whole_run(m: Material, folder: Path) -> float:
     }  # fmt: skip
     began: list[float] = []
 
-    def start(config: Config) -> LocalEngine:
-        engine = LocalEngine(config, m.device)
+    def start(config: Config, identity: RunIdentity) -> LocalEngine:
+        engine = LocalEngine(config, m.device, identity)
         began.append(time.perf_counter())
         return engine
 

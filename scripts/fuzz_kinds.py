@@ -32,7 +32,7 @@ from hvx.models import checkpoint
 from hvx.models.backbone import Backbone, build_backbone, read_state_dict
 from hvx.models.mlb import MLB
 from hvx.store.reader import RunReader
-from hvx.store.schema import FIELDS
+from hvx.store.schema import FIELDS, run_digest
 from hvx.store.seal import opened
 from hvx.store.writer import write_shard, write_solid, write_view
 
@@ -235,6 +235,9 @@ def made_items(seed: int) -> dict[str, np.ndarray]:
     return made | {"length": np.full(2, 2, np.int32)}
 
 
+_IDENTITY = {"checkpoint_sha256": "0"}
+
+
 def _run(solid: bool, damaged: str) -> Kind:
     """A run, of which the files are damaged that a pattern names."""
 
@@ -242,10 +245,12 @@ def _run(solid: bool, damaged: str) -> Kind:
         run = folder / "run"
         shards = [run / "shards" / f"{number:05d}.h5" for number in range(2)]
         for number, path in enumerate(shards):
-            write_shard(path, made_items(number), {}, [{"question_id": 7}])
-        (write_solid if solid else write_view)(run / "explanations.h5", shards, {"crop": {"a": 1}})
+            label = {"shard": number, "run_digest": run_digest(_IDENTITY)}
+            write_shard(path, made_items(number), label, [{"question_id": 7}])
+        attributes = {"crop": {"a": 1}, "run_digest": run_digest(_IDENTITY)}
+        (write_solid if solid else write_view)(run / "explanations.h5", shards, attributes)
         about = {
-            "identity": {"checkpoint_sha256": "0"},
+            "identity": _IDENTITY,
             "image": {},
             "images": "i",
             "finished": "f",

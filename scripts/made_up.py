@@ -11,6 +11,8 @@ import numpy as np
 
 from hvx.config import ImageConfig
 from hvx.data.images import crop_rule
+from hvx.files import sha256
+from hvx.store.schema import run_digest
 from hvx.store.writer import write_shard, write_view
 
 _IN_SHARD = 256
@@ -44,15 +46,19 @@ def write_made_up_run(run: Path, images: Path, count: int, side: int) -> None:
         raise click.UsageError(f"{images}: holds no photographs (.jpg, .png)")
     chance = np.random.default_rng(0)
     maps = [_heat_map(chance, side) for _ in range(_MAPS)]
+    digests = {name: sha256(images / name) for name in photos}
     shards: list[Path] = []
     for start in range(0, count, _IN_SHARD):
         numbers = range(start, min(start + _IN_SHARD, count))
         shards.append(run / "shards" / f"{len(shards):05d}.h5")
         # As in a run, the questions of an image stand together.
         chosen = [photos[number * len(photos) // count] for number in numbers]
-        write_shard(shards[-1], _items(chance, numbers, chosen, maps), {}, [])
+        label = {"shard": len(shards) - 1, "run_digest": run_digest({})}
+        items = _items(chance, numbers, chosen, maps)
+        items["image_digest"] = np.array([digests[name] for name in chosen], object)
+        write_shard(shards[-1], items, label, [])
     image = ImageConfig(size=side)
-    write_view(run / "explanations.h5", shards, {"crop": crop_rule(image)})
+    write_view(run / "explanations.h5", shards, {"crop": crop_rule(image), "run_digest": run_digest({})})
     about = {"identity": {}, "image": image.model_dump(mode="json"), "images": str(images.resolve())}
     (run / "run.json").write_text(json.dumps(about | {"shards": len(shards)}))
 
@@ -89,6 +95,7 @@ def _items(
         "image_path": np.array(photos, object),
         "answer": answers.astype(object),
         "ground_truth": np.where(chance.random(n) < 0.4, answers, chance.choice(_ANSWERS, n)).astype(object),
+        "zero_gradient": np.zeros(n, np.uint8),
         "question_type": chance.choice(_TYPES, n).astype(object),
         "answer_type": chance.choice(["yes/no", "number", "other"], n).astype(object),
         "probability": top[:, 0].astype(np.float32),

@@ -27,9 +27,11 @@ from hvx.data.scenes import write_scenes
 from hvx.files import write_json
 from hvx.run.explain import explain_split
 from hvx.run.folder import RunFolder
+from hvx.run.identity import RunIdentity
 from hvx.run.local import LocalEngine
 from hvx.run.plan import Shard
 from hvx.store.reader import RunReader
+from hvx.store.schema import run_digest
 from hvx.store.writer import write_shard, write_view
 from hvx.train.model import train_model
 
@@ -193,8 +195,8 @@ def watched(config: Path, run: Path) -> list[tuple[int, float]]:
                 found.append((done, resident()))
                 yield shard
 
-    def start(config: Config) -> LocalEngine:
-        return Watched(config, torch.device("cpu"))
+    def start(config: Config, identity: RunIdentity) -> LocalEngine:
+        return Watched(config, torch.device("cpu"), identity)
 
     explain_split(load(config, ["explain.shard_questions=100", f"explain.run={run}"]), start)
     return found
@@ -223,10 +225,12 @@ def view(folder: Path) -> str:
     plan = [Shard(number, ()) for number in range(SHARDS)]
     run = RunFolder(folder / "run", plan)
     for shard in plan:
-        write_shard(run.shard_path(shard), made_items(shard.number), {}, [])
+        label = {"shard": shard.number, "run_digest": run_digest({})}
+        write_shard(run.shard_path(shard), made_items(shard.number), label, [])
     write_json(run.path / "run.json", {"identity": {}, "image": {}, "images": ""})
     paths = [run.shard_path(shard) for shard in plan]
-    written, _ = timed(lambda: write_view(run.path / "explanations.h5", paths, {}))
+    label = {"run_digest": run_digest({})}
+    written, _ = timed(lambda: write_view(run.path / "explanations.h5", paths, label))
     missing, _ = timed(lambda: run.missing(print))
     opening, reader = timed(lambda: RunReader(run.path))
     item, _ = timed(lambda: reader[SHARDS])

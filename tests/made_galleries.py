@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from made_runs import items
+from made_runs import DIGEST, items
 from PIL import Image
 
+from hvx.files import sha256
 from hvx.store.writer import write_shard, write_view
 
 SIDE, LATTICE = 24, 3
@@ -27,6 +28,7 @@ class Asked:
     probability: float = 0.5
     agreeing: bool = True
     photo: str = "0.png"
+    zero_gradient: int = 0
 
 
 def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
@@ -51,6 +53,8 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
         "answer_type": _texts(one.answer_type for one in asked),
         "question_type": _texts(one.question_type for one in asked),
         "image_path": _texts(one.photo for one in asked),
+        "image_digest": _texts(sha256(photos / one.photo) for one in asked),
+        "zero_gradient": np.array([one.zero_gradient for one in asked], np.uint8),
         "probability": np.array([one.probability for one in asked], np.float32),
         "top_answers": np.array([[one.answer, "no", "two", "", ""] for one in asked], object),
         "top_probabilities": np.array(
@@ -66,8 +70,9 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
     del made["gradient"]
     if not glimpses:
         del made["attention"]
-    write_shard(run / "shards" / "00000.h5", made, {}, [])
-    write_view(run / "explanations.h5", [run / "shards" / "00000.h5"], {"crop": {}})
+    label = {"shard": 0, "run_digest": DIGEST}
+    write_shard(run / "shards" / "00000.h5", made, label, [])
+    write_view(run / "explanations.h5", [run / "shards" / "00000.h5"], {"crop": {}, "run_digest": DIGEST})
     about = {"identity": {}, "image": {"size": SIDE}, "images": str(photos), "shards": 1, "packed": False}
     (run / "run.json").write_text(json.dumps(about))
     return run

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hvx.store.schema import FIELDS
+from hvx.store.schema import FIELDS, run_digest
 from hvx.store.writer import write_shard, write_solid, write_view
 
 ITEMS = 3
 """In a shard."""
+DIGEST = run_digest({})
+"""Of the runs that are made up here."""
 
 
 def items(seed: int, count: int = ITEMS) -> dict[str, np.ndarray]:
@@ -31,8 +33,10 @@ def written(run: Path, solid: bool) -> Path:
     (run / "shards").mkdir(parents=True)
     shards = [run / "shards" / f"{number:05d}.h5" for number in range(2)]
     for number, path in enumerate(shards):
-        write_shard(path, items(number), {"shard": number}, [])
-    (write_solid if solid else write_view)(run / "explanations.h5", shards, {"crop": {}})
+        write_shard(path, items(number), {"shard": number, "run_digest": DIGEST}, [])
+    (write_solid if solid else write_view)(
+        run / "explanations.h5", shards, {"crop": {}, "run_digest": DIGEST}
+    )
     about = {"identity": {}, "image": {}, "images": "images", "shards": 2, "packed": solid}
     (run / "run.json").write_text(json.dumps(about))
     return run

@@ -14,6 +14,8 @@ import h5py
 import numpy as np
 from conftest import THREADS, Tiny
 
+from hvx.store.schema import FIELDS
+
 PATIENCE = 60.0
 """Seconds; far more than anything waited for takes."""
 
@@ -74,7 +76,7 @@ def signalled(process: subprocess.Popen[str], number: signal.Signals, everyone: 
 def datasets(run: Path) -> dict[str, list[bytes]]:
     """Every dataset of a run, byte by byte (NaN too is equal to itself)."""
     with h5py.File(run / "explanations.h5", "r") as file:
-        held = {name: file[name][:] for name in file}
+        held = {name: file[name][:] for name in FIELDS if name in file}
     return {
         name: values.tolist() if values.dtype == object else [np.ascontiguousarray(values).tobytes()]
         for name, values in held.items()

@@ -157,7 +157,7 @@ def test_a_photograph_that_is_gone_is_named_and_its_items_are_there(tmp_path: Pa
     assert done.exit_code == 3
     assert done.stdout == f"{tmp_path / 'gallery' / 'index.html'}: 6 explanations\n"
     assert done.stderr.count("\n") == 1
-    assert "1.png: not an image" in done.stderr
+    assert "1.png: another image than the one explained" in done.stderr
     (about,) = data(tmp_path / "gallery", MARK)
     assert about["missingPhotos"] == [1]
     assert len(data(tmp_path / "gallery", "data/index-0000.js")[1]["id"]) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import zlib
@@ -397,8 +398,8 @@ def test_inputs_are_turned_when_asked(tmp_path: Path) -> None:
     upright = to_input(crop_photo(Image.fromarray(scene), PLAIN), PLAIN)
     assert torch.equal(load_input(path, PLAIN, exif_orientation=True), upright)
     assert not torch.equal(load_input(path, PLAIN), upright)
-    ((_, inputs, _),) = input_batches([path], PLAIN, [[0]], 0, exif_orientation=True)
-    assert torch.equal(inputs[0], upright)
+    (batch,) = input_batches([path], PLAIN, [[0]], 0, exif_orientation=True)
+    assert torch.equal(batch.inputs[0], upright)
 
 
 # Greys of unknown range
@@ -545,14 +546,15 @@ def test_batches_hold_every_place_once_and_the_reason_of_each_that_is_bad(
     paths[6].unlink()
     batches = [[4, 2, 0], [1, 5], [3, 6]]
     found = list(input_batches(paths, PLAIN, batches, workers))
-    assert [places for places, _, _ in found] == [[4, 0], [1, 5], []]
-    assert [list(bad) for _, _, bad in found] == [[2], [], [3, 6]]
-    for places, inputs, bad in found:
-        assert len(inputs) == len(places)
-        for place, pixels in zip(places, inputs, strict=True):
+    assert [batch.places for batch in found] == [[4, 0], [1, 5], []]
+    assert [list(batch.failures) for batch in found] == [[2], [], [3, 6]]
+    for batch in found:
+        assert len(batch.inputs) == len(batch.places)
+        for place, pixels, digest in zip(batch.places, batch.inputs, batch.digests, strict=True):
             assert torch.equal(pixels, load_input(paths[place], PLAIN))
             assert pixels[0, 3, 3].item() == pytest.approx(10 * place / 255)
-        for place, reason in bad.items():
+            assert digest == hashlib.sha256(paths[place].read_bytes()).hexdigest()
+        for place, reason in batch.failures.items():
             assert reason.startswith(f"{paths[place]}: ")
 
 
@@ -564,16 +566,42 @@ def test_no_batches_yield_nothing(workers: int) -> None:
 def test_batches_that_are_not_wanted_any_more_are_left(tmp_path: Path) -> None:
     path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
     batches = input_batches([path] * 6, PLAIN, [[n] for n in range(6)], 1)
-    assert next(batches)[0] == [0]
+    assert next(batches).places == [0]
     batches.close()  # type: ignore[attr-defined]
 
 
 def test_a_decoding_process_that_dies_is_an_error_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "load_input", lambda *_: os._exit(1))
+    monkeypatch.setattr(images, "load_input_and_digest", lambda *_: os._exit(1))
     with pytest.raises(
         HvxError, match=r"explain\.workers: an image-decoding process died .* exited"
     ) as raised:
         list(input_batches([tmp_path / "photo.png"], PLAIN, [[0]], 1))
     assert "\n" not in str(raised.value)
+
+
+def test_a_photograph_with_another_digest_is_refused(tmp_path: Path) -> None:
+    """What was explained is another photograph than what lies under its name now."""
+    path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7), "red"))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert open_photo(path, digest=digest).size == (9, 7)
+    saved(path, Image.new("RGB", (9, 7), "blue"))
+    with pytest.raises(BadImage) as raised:
+        open_photo(path, digest=digest)
+    assert str(raised.value) == f"{path}: another image than the one explained (its bytes changed since)"
+
+
+def test_files_that_are_no_photographs_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (tmp_path / "absent.png", tmp_path, Path("/dev/zero")):
+        with pytest.raises(BadImage, match=f"{path}: no such image"):
+            open_photo(path)
+    path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
+    size = path.stat().st_size
+    monkeypatch.setattr(images, "MAX_BYTES", size)
+    assert open_photo(path).size == (9, 7)
+    monkeypatch.setattr(images, "MAX_BYTES", size - 1)
+    with pytest.raises(BadImage, match=f"{size} bytes; at most {size - 1}"):
+        open_photo(path)

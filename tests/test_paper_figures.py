@@ -18,7 +18,8 @@ from PIL import ExifTags, Image
 from hvx.config import Config, ModelConfig, PickConfig, load
 from hvx.data.scenes import draw_scene
 from hvx.data.words import Vocabulary, tokenize_mcb, tokenize_nltk
-from hvx.errors import HvxError
+from hvx.errors import BadImage, HvxError
+from hvx.files import sha256
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.mlb import MLB
@@ -26,7 +27,14 @@ from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
 from hvx.view.figure import Figure, FigureRow, draw_figure
-from hvx.view.run import figure_row, printed_beside, run_picks, write_figure, write_picked_figures
+from hvx.view.run import (
+    cropped_photo,
+    figure_row,
+    printed_beside,
+    run_picks,
+    write_figure,
+    write_picked_figures,
+)
 
 CONFIG = REPOSITORY / "configs" / "paper_figures.yaml"
 FIGURES = [f"figure{number}" for number in (2, 3, 4, 5) for _ in range(3)]
@@ -287,14 +295,17 @@ def test_a_photograph_is_turned_in_the_figure_just_where_it_was_turned_for_the_r
     stored = Image.fromarray(draw_scene(np.random.default_rng(0), 64).image)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # to be turned clockwise by a quarter
-    stored.save(tmp_path / reader[0].image_path, quality=100, subsampling=0, exif=exif)
+    path = tmp_path / reader[0].image_path
+    stored.save(path, quality=100, subsampling=0, exif=exif)
     reader.about["images"] = str(tmp_path)
-    reader.about["exif_orientation"] = False
-    as_stored = figure_row(reader, 0, 64).photo
-    reader.about["exif_orientation"] = True
-    turned = figure_row(reader, 0, 64).photo
-    assert turned.tobytes() == as_stored.transpose(Image.Transpose.ROTATE_270).tobytes()
-    assert turned.tobytes() != as_stored.tobytes()
+    shown = []
+    for turned in (False, True):
+        reader.about["exif_orientation"] = turned
+        shown.append(cropped_photo(reader, path.name, sha256(path), 64))
+    assert shown[1].tobytes() == shown[0].transpose(Image.Transpose.ROTATE_270).tobytes()
+    assert shown[1].tobytes() != shown[0].tobytes()
+    with pytest.raises(BadImage, match="another image than the one explained"):
+        figure_row(reader, 0, 64)  # of the run's own photograph, which this is not
 
 
 def test_a_folder_for_a_run_without_picks_is_refused_in_one_line(finished_run: Path, tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from hvx.errors import HvxError
 from hvx.run.placement import Workers
 
 if TYPE_CHECKING:
-    from hvx.config import Config
-    from hvx.run.explain import Engine
+    from hvx.run.explain import StartEngine
 
 SOME_FAILED = 3
 
@@ -86,11 +85,24 @@ def explain(
         summary = explain_split(loaded, start, Options(retry_failed, pack), say)
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     click.echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
+    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat map", summary.explained)
+    _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
         click.echo(
-            f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}"
+            f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}; "
+            "results.json holds them with the answer ''"
         )
         raise SystemExit(SOME_FAILED)
+
+
+def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:
+    """Warn of explanations that say nothing, since their gradient is zero everywhere."""
+    if count:
+        click.echo(
+            f"{equation} is zero everywhere for {count:,} of {total:,} questions: their {shown} say nothing "
+            "(dead ReLUs, or a saturated tanh or sigmoid)",
+            err=True,
+        )
 
 
 def _check_engine(engine: str, device: str, asked: Workers) -> None:
@@ -109,7 +121,7 @@ def _check_engine(engine: str, device: str, asked: Workers) -> None:
 
 def _started(
     engine: str, device: str, asked: Workers, say: Callable[[str], None]
-) -> AbstractContextManager[Callable[[Config], Engine]]:
+) -> AbstractContextManager[StartEngine]:
     """What starts the engine that is asked for, which lasts as long as this is open."""
     if engine == "ray":
         from hvx.run.ray import by_ray

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,28 @@ from torch.utils.data import DataLoader, Dataset
 from hvx.config import ImageConfig, SplitConfig
 from hvx.errors import BadImage, HvxError
 
-Decoded = tuple[list[int], Tensor, dict[int, str]]
-"""Of a batch: places that could be read, their inputs (B, C, H, W), and for each other place the reason."""
 MAX_PIXELS = 100_000_000
 """Larger photographs are refused rather than decoded."""
+MAX_BYTES = 2**30
+"""Of an image file; larger ones are refused rather than read."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch of images, decoded.
+
+    Attributes:
+        places: the images that could be read, B of them, by their place in the list of files.
+        inputs: theirs (B, C, H, W).
+        digests: of each, the SHA-256 of its file's bytes.
+        failures: of each image that could not be read, by place, the reason.
+    """
+
+    places: list[int]
+    inputs: Tensor
+    digests: list[str]
+    failures: dict[int, str]
+
 
 _FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
 """What photographs are stored as. Others that Pillow knows run programs (EPS) or unpack without bounds."""
@@ -75,21 +96,44 @@ def some_names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
 
 
-def open_photo(path: Path, exif_orientation: bool = False) -> Image.Image:
+def open_photo(path: Path, exif_orientation: bool = False, digest: str | None = None) -> Image.Image:
     """The photograph in a file, decoded, as RGB.
 
     Args:
         path: the file.
+        digest: SHA-256 that the file's bytes must have, as ``image_digest`` of a run has it.
         exif_orientation: turn the photograph as its EXIF data says. Without, its pixels come as they are
             stored; TIFF alone is always upright, since Pillow turns it as it decodes.
 
     Raises:
-        BadImage: no such file, no image, a truncated one, or one of more than ``MAX_PIXELS``.
+        BadImage: no such file, no image, a truncated one, one of more than ``MAX_PIXELS``, or another image
+            than the one with that digest.
     """
+    data, found = _read(path)
+    if digest is not None and found != digest:
+        raise BadImage(f"{path}: another image than the one explained (its bytes changed since)")
+    return _decoded(data, path, exif_orientation)
+
+
+def _read(path: Path) -> tuple[bytes, str]:
+    """An image file's bytes and their SHA-256."""
+    try:
+        if not path.is_file():
+            raise BadImage(f"{path}: no such image")
+        if path.stat().st_size > MAX_BYTES:
+            raise BadImage(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_BYTES:,}")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise BadImage(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _decoded(data: bytes, path: Path, exif_orientation: bool) -> Image.Image:
+    """The photograph in a file's bytes, as RGB; ``path`` names it in errors."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS decides here
-            with Image.open(path) as opened:
+            with Image.open(io.BytesIO(data)) as opened:
                 if opened.format not in _FORMATS:
                     raise BadImage(f"{path}: an image of format {opened.format}; save it as JPEG or PNG")
                 if opened.width * opened.height > MAX_PIXELS:
@@ -97,8 +141,6 @@ def open_photo(path: Path, exif_orientation: bool = False) -> Image.Image:
                 photo = _as_rgb(opened, path)
                 turn = _turn(opened) if exif_orientation else None
                 return photo if turn is None else photo.transpose(turn)
-    except FileNotFoundError:
-        raise BadImage(f"{path}: no such image") from None
     except UnidentifiedImageError:
         raise BadImage(f"{path}: not an image that Pillow can read") from None
     except BadImage:
@@ -170,10 +212,22 @@ def load_input(path: Path, image: ImageConfig, exif_orientation: bool = False) -
     Raises:
         BadImage: see ``open_photo``.
     """
-    return to_input(crop_photo(open_photo(path, exif_orientation), image), image)
+    return load_input_and_digest(path, image, exif_orientation)[0]
 
 
-class _Inputs(Dataset[tuple[int, Tensor | str]]):
+def load_input_and_digest(
+    path: Path, image: ImageConfig, exif_orientation: bool = False
+) -> tuple[Tensor, str]:
+    """As ``load_input``, and the SHA-256 of the file's bytes, which are read once for both."""
+    data, digest = _read(path)
+    return to_input(crop_photo(_decoded(data, path, exif_orientation), image), image), digest
+
+
+_Loaded = tuple[int, tuple[Tensor, str] | str]
+"""An image's place with its input and digest, or with the reason why there are none."""
+
+
+class _Inputs(Dataset[_Loaded]):
     """Inputs by place; a bad image yields its reason, so that a worker never dies of one."""
 
     def __init__(self, paths: Sequence[Path], image: ImageConfig, exif_orientation: bool) -> None:
@@ -182,9 +236,9 @@ class _Inputs(Dataset[tuple[int, Tensor | str]]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor | str]:
+    def __getitem__(self, place: int) -> _Loaded:
         try:
-            return place, load_input(self.paths[place], self.image, self.exif_orientation)
+            return place, load_input_and_digest(self.paths[place], self.image, self.exif_orientation)
         except BadImage as error:
             return place, str(error)
 
@@ -208,8 +262,7 @@ def input_batches(
         pinned: into memory that a GPU can copy from by itself.
 
     Yields:
-        Per batch: the places that could be read, their inputs (B, C, H, W), and the reason for
-        each place that could not.
+        Each batch.
 
     Raises:
         HvxError: a decoding process was killed, as one is that takes more memory than there is.
@@ -232,8 +285,8 @@ def input_batches(
         ) from error
 
 
-def _collate(items: list[tuple[int, Tensor | str]]) -> Decoded:
-    good = [(place, value) for place, value in items if isinstance(value, Tensor)]
-    bad = {place: value for place, value in items if isinstance(value, str)}
-    inputs = torch.stack([value for _, value in good]) if good else torch.empty(0)
-    return [place for place, _ in good], inputs, bad
+def _collate(items: list[_Loaded]) -> Decoded:
+    good = [(place, *value) for place, value in items if not isinstance(value, str)]
+    failures = {place: value for place, value in items if isinstance(value, str)}
+    inputs = torch.stack([pixels for _, pixels, _ in good]) if good else torch.empty(0)
+    return Decoded([place for place, _, _ in good], inputs, [digest for _, _, digest in good], failures)

@@ -34,6 +34,8 @@ class Explanations:
         probabilities: theirs (N, 5).
         block_heatmaps: H of each block (N, L, H, W), None of a model with one.
         textual_attention: (N, T), None of a model without one.
+        zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
+        zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
     """
 
     tokens: list[list[str]]
@@ -44,6 +46,8 @@ class Explanations:
     gradient: Tensor | None
     answers: list[list[str]]
     probabilities: Tensor
+    zero_image_gradient: Tensor
+    zero_word_gradient: Tensor
     block_heatmaps: Tensor | None = None
     textual_attention: Tensor | None = None
 
@@ -55,6 +59,7 @@ class _Round:
     joint: Joint
     heatmaps: Tensor
     gradient: Tensor | None
+    is_zero: Tensor
 
 
 class Explainer:
@@ -131,9 +136,11 @@ class Explainer:
             joint, cotangents = head.visual(torch.tensor(places, device=self.device))
             maps = []
             for cotangent in cotangents:
-                gradient = standardised(pullback.pull(cotangent))
+                raw = pullback.pull(cotangent)
+                gradient = standardised(raw)
                 maps.append(heat_map(gradient))
-            done.append(_Round(joint, torch.stack(maps, 1), gradient if self.gradient else None))
+            is_zero = ~raw.flatten(1).any(1)
+            done.append(_Round(joint, torch.stack(maps, 1), gradient if self.gradient else None, is_zero))
         back = torch.tensor([place for places in order for place in places]).argsort()
         saliency = token_saliency(head.textual())
         heatmaps = _gathered([one.heatmaps for one in done], back).cpu()
@@ -148,6 +155,8 @@ class Explainer:
             _on_cpu([one.gradient for one in done], back),
             [[self.model.answers[a] for a in row] for row in best.tolist()],
             probabilities.cpu(),
+            _gathered([one.is_zero for one in done], back).cpu(),
+            ~saliency.any(1).cpu(),
             heatmaps if heatmaps.shape[1] > 1 else None,
             _on_cpu([one.joint.textual_attention for one in done], back),
         )

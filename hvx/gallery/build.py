@@ -53,7 +53,8 @@ def build_gallery(run: Path, output: Path, workers: int | None = None, size: int
     """
     with closing(RunReader(run)) as reader:
         columns = {name: reader.column(name) for name in _INDEXED}
-        shown = [Photo(str(path), "") for path in columns["image_path"]]
+        pairs = zip(columns["image_path"], reader.column("image_digest"), strict=True)
+        shown = [Photo(str(path), str(digest)) for path, digest in pairs]
         photos = {photo: place for place, photo in enumerate(dict.fromkeys(shown))}
         with gallery_folder(output) as folder:
             job = Job(run, folder, size or PHOTO_SIDE)

@@ -29,7 +29,9 @@ class ChunkWriter:
         folder, missing = self._job.folder, {}
         for place, photo in chunk.photos.items():
             try:
-                save_photo(cropped_photo(self._reader, photo.path, self._job.size), folder, place)
+                save_photo(
+                    cropped_photo(self._reader, photo.path, photo.digest, self._job.size), folder, place
+                )
             except BadImage as error:
                 missing[place] = str(error)
         entries, scores = [], []

@@ -86,7 +86,7 @@ class Subject:
         """The sample: numbers of items of the run."""
         self.images: np.ndarray = self.image_ids[self.numbers]
         """(n) the image id of each explanation of the sample."""
-        self._paths = reader.column("image_path")
+        self._paths, self._digests = reader.column("image_path"), reader.column("image_digest")
         self._answers = {answer: place for place, answer in enumerate(self.model.answers)}
         self.glimpses = reader.glimpses
         self.check: Callable[[], None] = lambda: None
@@ -122,13 +122,16 @@ class Subject:
         turned = self.reader.about.get("exif_orientation") is True
         workers = 1 if self.explain.workers is None else self.explain.workers
         image = self.model.config.image
-        for shown, inputs, bad in input_batches(paths, image, batches, workers, turned):
-            for reason in bad.values():
+        for decoded in input_batches(paths, image, batches, workers, turned):
+            for reason in decoded.failures.values():
                 raise BadImage(
                     f"{reason} (the run explains it; `hvx explain` again says where images moved to)"
                 )
             self.check()
-            yield self._batch(inputs, [groups[number] for number in shown])
+            for number, digest in zip(decoded.places, decoded.digests, strict=True):
+                if digest != self._digests[self.numbers[groups[number][0]]]:
+                    raise BadImage(f"{paths[number]}: another image than the one explained; restore it")
+            yield self._batch(decoded.inputs, [groups[number] for number in decoded.places])
 
     def batch_count(self, places: Sequence[int]) -> int:
         """How many ``batches`` these explanations make."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -10,11 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
-import torch
-import torchvision
-
-from hvx import __version__
 from hvx.config import Config, ExplainConfig, SplitConfig
 from hvx.data.images import crop_rule, missing_images, some_names
 from hvx.data.pick import Picked, pick_questions
@@ -24,6 +18,7 @@ from hvx.files import sha256
 from hvx.models.checkpoint import CheckpointHeader, check_config, read_header
 from hvx.progress import bar
 from hvx.run.folder import RunFolder, Say, now, opened_run
+from hvx.run.identity import RunIdentity, versions
 from hvx.run.plan import Shard, plan_shards
 from hvx.run.stop import Requests, heeded
 
@@ -35,6 +30,10 @@ class Engine(Protocol):
 
     def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
         """Write each shard into ``folder``; yields those done, as they are done, in any order."""
+
+
+StartEngine = Callable[[Config, RunIdentity], Engine]
+"""Makes an engine for a run."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run holds: questions explained and failed, shards done now and before, seconds taken."""
+    """What a run holds: questions explained and failed, shards done now and before, seconds taken.
+
+    ``zero_image_gradients``, ``zero_word_gradients``: explanations whose Eq. 2, or Eq. 3, is zero everywhere.
+    """
 
     run: Path
     explained: int
@@ -57,6 +59,8 @@ class Summary:
     done_now: int
     done_before: int
     seconds: float
+    zero_image_gradients: int = 0
+    zero_word_gradients: int = 0
 
 
 def _unsaid(line: str) -> None:
@@ -65,7 +69,7 @@ def _unsaid(line: str) -> None:
 
 
 def explain_split(
-    config: Config, start: Callable[[Config], Engine], options: Options = Options(), say: Say = _unsaid
+    config: Config, start: StartEngine, options: Options = Options(), say: Say = _unsaid
 ) -> Summary:
     """Explain the split that the config names, continuing its run folder where one exists.
 
@@ -91,8 +95,9 @@ def explain_split(
     checkpoint = config.path(config.checkpoint)
     header = read_header(checkpoint)
     check_config(header.config, config, checkpoint)
-    engine = start(config)
-    about = _describe(config, config.explain, split, header, picked, len(shards), engine)
+    identity = RunIdentity(_identity(config, config.explain, split, picked), versions())
+    engine = start(config, identity)
+    about = _describe(config, split, header, picked, len(shards), identity) | {"device": engine.about}
     with (
         opened_run(config.path(config.explain.run), about, shards) as folder,
         _interruptible(folder) as requests,
@@ -104,8 +109,10 @@ def explain_split(
             attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
             folder.finish(attributes, time.time() - started, pack)
         failed = len(folder.failures())
+        zero_image, zero_words = folder.zero_gradients()
     explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
-    return Summary(folder.path, explained, failed, len(wanted), before, time.time() - started)
+    seconds = time.time() - started
+    return Summary(folder.path, explained, failed, len(wanted), before, seconds, zero_image, zero_words)
 
 
 def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
@@ -175,44 +182,43 @@ def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfi
     say(f"{split.images}: {count}: {some_names(missing)}; their questions will be listed in failures.jsonl")
 
 
+def _identity(
+    config: Config, explain: ExplainConfig, split: SplitConfig, picked: Picked | None
+) -> dict[str, Any]:
+    """All that decides what the run's items are."""
+    return {
+        "checkpoint_sha256": sha256(config.path(config.checkpoint)),
+        "questions_sha256": sha256(split.questions),
+        "annotations_sha256": sha256(split.annotations) if split.annotations else None,
+        "image_name": split.image_name,
+        "exif_orientation": split.exif_orientation,
+        "limit": split.limit,
+        "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
+        "precision": explain.precision,
+        "product": explain.product,
+        "gradient": explain.gradient,
+        "shard_questions": explain.shard_questions,
+    }
+
+
 def _describe(
     config: Config,
-    explain: ExplainConfig,
     split: SplitConfig,
     header: CheckpointHeader,
     picked: Picked | None,
     shards: int,
-    engine: Engine,
+    identity: RunIdentity,
 ) -> dict[str, Any]:
-    """What run.json says. Under ``identity``: all that decides what the run's items are."""
+    """What run.json says, but for the device."""
     return {
-        "identity": {
-            "checkpoint_sha256": sha256(config.path(config.checkpoint)),
-            "questions_sha256": sha256(split.questions),
-            "annotations_sha256": sha256(split.annotations) if split.annotations else None,
-            "image_name": split.image_name,
-            "exif_orientation": split.exif_orientation,
-            "limit": split.limit,
-            "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
-            "precision": explain.precision,
-            "product": explain.product,
-            "gradient": explain.gradient,
-            "shard_questions": explain.shard_questions,
-        },
+        "identity": identity.values,
         "image": header.config.image.model_dump(mode="json"),
         "images": str(split.images.resolve()),
         "exif_orientation": split.exif_orientation,
         "picked": picked.choices if picked else None,
         "shards": shards,
         "config": config.model_dump(mode="json"),
-        "versions": {
-            "hvx": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "h5py": h5py.__version__,
-        },
-        "device": engine.about,
+        "versions": identity.versions,
         "seed": config.seed,
         "started": now(),
         "finished": None,

@@ -15,7 +15,9 @@ from hvx.files import read_json, whole_file, write_json
 from hvx.run.lock import LOCK, only_writer
 from hvx.run.plan import Shard
 from hvx.store.reader import RunReader
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT, run_digest
 from hvx.store.seal import damage, opened
+from hvx.store.shards import shard_mismatch
 from hvx.store.writer import write_solid, write_view
 
 _MAY_CHANGE = ("config", "images", "picked")
@@ -37,9 +39,14 @@ class RunFolder:
         return self.path / "shards" / shard.name
 
     def is_done(self, shard: Shard) -> bool:
-        """Whether a shard is there and as long as it was written."""
+        """Whether a shard is there and as long as it was written; ``missing`` sets others' aside."""
         path = self.shard_path(shard)
         return path.exists() and damage(path, "length") is None
+
+    @property
+    def digest(self) -> str:
+        """What each of the run's files carries."""
+        return run_digest(self._about()["identity"])
 
     @property
     def stands_alone(self) -> bool:
@@ -47,16 +54,23 @@ class RunFolder:
         return self.is_packed and self.is_finished and not any((self.path / "shards").glob("*.h5"))
 
     def missing(self, say: Say) -> list[Shard]:
-        """The shards to be made: those absent, and those that HDF5 could not read; these are named."""
-        found = []
+        """The shards to compute: those absent, and those set aside here with a line that says why.
+
+        A shard is set aside if HDF5 could not read it, if it is another shard, or of another run.
+        """
+        absent, digest = [], self.digest
         for shard in self.shards:
             path = self.shard_path(shard)
             reason = damage(path, "core") if path.exists() else None
+            if path.exists() and not reason:
+                reason = shard_mismatch(path, shard.number, digest)
             if reason:
-                say(f"{path}: damaged ({reason}); done again")
-            if reason or not path.exists():
-                found.append(shard)
-        return found
+                aside = path.with_name(f"{path.name}.damaged")
+                path.replace(aside)
+                say(f"{path}: not a whole shard of this run ({reason}); set aside as {aside.name}")
+            if not path.exists():
+                absent.append(shard)
+        return absent
 
     def failures_of(self, shard: Shard) -> list[dict[str, Any]]:
         """A shard's questions that could not be explained, with the reason."""
@@ -69,6 +83,21 @@ class RunFolder:
         if self.stands_alone:
             return _lines(self.path / FAILURES)
         return [failure for shard in self.shards for failure in self.failures_of(shard)]
+
+    def results(self) -> list[dict[str, Any]]:
+        """Every question with its answer, as the official evaluator wants them; "" for those that failed."""
+        with RunReader(self.path) as reader:
+            ids, answers = reader.column("question_id").tolist(), reader.column("answer").tolist()
+        answer_of = dict(zip(ids, answers, strict=True))
+        images = (image for shard in self.shards for image in shard.images)
+        asked = (question.question_id for _, own in images for question in own)
+        return [{"question_id": number, "answer": answer_of.get(number, "")} for number in asked]
+
+    def zero_gradients(self) -> tuple[int, int]:
+        """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere."""
+        with RunReader(self.path) as reader:
+            bits = reader.column("zero_gradient")
+        return int((bits & ZERO_IMAGE_GRADIENT > 0).sum()), int((bits & ZERO_WORD_GRADIENT > 0).sum())
 
     @property
     def is_finished(self) -> bool:
@@ -96,11 +125,9 @@ class RunFolder:
             lines = (json.dumps(failure, ensure_ascii=False) + "\n" for failure in self.failures())
             part.write_text("".join(lines), encoding="utf-8")
         write = write_solid if pack else write_view
+        attributes = attributes | {"run_digest": self.digest}
         write(self.path / VIEW, [self.shard_path(shard) for shard in self.shards], attributes)
-        reader = RunReader(self.path)
-        answers = zip(reader.column("question_id").tolist(), reader.column("answer").tolist(), strict=True)
-        write_json(self.path / RESULTS, [{"question_id": q, "answer": a} for q, a in answers])
-        reader.close()
+        write_json(self.path / RESULTS, self.results())
         self.note({"finished": now(), "seconds": round(seconds, 2), "packed": pack})
 
     def note(self, news: dict[str, Any]) -> None:

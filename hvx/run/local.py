@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from hvx.config import Config
+from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard
 from hvx.run.worker import ShardWorker
 
@@ -18,13 +19,14 @@ class LocalEngine:
     Args:
         config: the whole tree, with ``explain``.
         device: where the network runs.
+        identity: the run that the shards belong to.
 
     Raises:
         HvxError: as ``ShardWorker``.
     """
 
-    def __init__(self, config: Config, device: torch.device) -> None:
-        self._worker = ShardWorker(config, device)
+    def __init__(self, config: Config, device: torch.device, identity: RunIdentity) -> None:
+        self._worker = ShardWorker(config, device, identity)
         cuda = device.type == "cuda"
         self.about = f"{device} ({torch.cuda.get_device_name(device)})" if cuda else str(device)
 
@@ -33,6 +35,6 @@ class LocalEngine:
         yield from self._worker.explain_all(shards, folder)
 
 
-def here(device: torch.device) -> Callable[[Config], LocalEngine]:
+def here(device: torch.device) -> Callable[[Config, RunIdentity], LocalEngine]:
     """Starts the engine of this process, on a device."""
-    return lambda config: LocalEngine(config, device)
+    return lambda config, identity: LocalEngine(config, device, identity)

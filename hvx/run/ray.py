@@ -13,11 +13,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from hvx import __version__
 from hvx.config import Config
 from hvx.errors import HvxError
 from hvx.run.connection import connected, import_ray
 from hvx.run.folder import Say
+from hvx.run.identity import RunIdentity
 from hvx.run.placement import Placement, Workers, place
 from hvx.run.plan import Shard
 from hvx.run.remote import RemoteWorker, absolute
@@ -65,6 +65,7 @@ class RayEngine:
         ray: the module.
         config: the whole tree, with ``explain``.
         placement: how many workers, and what each gets.
+        identity: the run that the shards belong to.
         say: told what a user should know, a line at a time.
 
     Raises:
@@ -72,7 +73,9 @@ class RayEngine:
             be started.
     """
 
-    def __init__(self, ray: Any, config: Config, placement: Placement, say: Say) -> None:
+    def __init__(
+        self, ray: Any, config: Config, placement: Placement, identity: RunIdentity, say: Say
+    ) -> None:
         self._ray, self._placement, self._say = ray, placement, say
         self._calls: dict[Any, tuple[_Hand, Shard | _Call]] = {}
         self._todo: deque[Shard] = deque()
@@ -80,7 +83,7 @@ class RayEngine:
         remote = ray.remote(RemoteWorker).options(
             num_cpus=placement.cpus, num_gpus=placement.gpus, max_restarts=-1
         )
-        own = absolute(config), placement.gpus > 0, placement.cpus, socket.gethostname(), __version__
+        own = absolute(config), placement.gpus > 0, placement.cpus, socket.gethostname(), identity
         self._hands = [_Hand(remote.remote(*own)) for _ in range(placement.count)]
         for hand in self._hands:
             self._await_start(hand)
@@ -216,7 +219,7 @@ def _wait_for(path: Path) -> None:
 
 
 @contextmanager
-def by_ray(asked: Workers, say: Say) -> Iterator[Callable[[Config], RayEngine]]:
+def by_ray(asked: Workers, say: Say) -> Iterator[Callable[[Config, RunIdentity], RayEngine]]:
     """What starts an engine of Ray's workers; on leaving, they and the connection are ended.
 
     Args:
@@ -229,9 +232,9 @@ def by_ray(asked: Workers, say: Say) -> Iterator[Callable[[Config], RayEngine]]:
     ray = import_ray(local=asked.address is None)
     with ExitStack() as opened:
 
-        def start(config: Config) -> RayEngine:
+        def start(config: Config, identity: RunIdentity) -> RayEngine:
             opened.enter_context(connected(ray, asked.address))
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            return RayEngine(ray, config, place(nodes, asked), say)
+            return RayEngine(ray, config, place(nodes, asked), identity, say)
 
         yield start

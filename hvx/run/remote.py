@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from hvx import __version__
 from hvx.config import Config
 from hvx.errors import HvxError
+from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard
 from hvx.run.worker import ShardWorker
 
@@ -27,11 +27,11 @@ class RemoteWorker:
         cuda: whether Ray gave this process a GPU, or a share of one.
         threads: of PyTorch.
         home: the host of the process that gives out the work.
-        version: of hvx, there.
+        identity: the run that the shards belong to, with the versions there.
     """
 
-    def __init__(self, config: Config, cuda: bool, threads: int, home: str, version: str) -> None:
-        self._config, self._cuda, self._home, self._version = config, cuda, home, version
+    def __init__(self, config: Config, cuda: bool, threads: int, home: str, identity: RunIdentity) -> None:
+        self._config, self._cuda, self._home, self._identity = config, cuda, home, identity
         self._worker: ShardWorker | None = None
         torch.set_num_threads(threads)
 
@@ -39,18 +39,15 @@ class RemoteWorker:
         """Load the model; the name of what it runs on.
 
         Raises:
-            HvxError: as ``ShardWorker``; PyTorch has no GPU here, or this is another hvx.
+            HvxError: as ``ShardWorker``; PyTorch has no GPU here.
         """
         with self._named():
-            if __version__ != self._version:
-                raise HvxError(
-                    f"a worker has hvx {__version__}, not {self._version}; install the same everywhere"
-                )
             if self._cuda and not torch.cuda.is_available():
                 raise HvxError(
                     "Ray gave a worker a GPU that PyTorch cannot use; --gpus-per-worker 0 runs on CPUs"
                 )
-            self._worker = ShardWorker(self._config, torch.device("cuda" if self._cuda else "cpu"))
+            device = torch.device("cuda" if self._cuda else "cpu")
+            self._worker = ShardWorker(self._config, device, self._identity)
         return f"cuda ({torch.cuda.get_device_name()})" if self._cuda else "cpu"
 
     def explain(self, shard: Shard, path: Path) -> None:

@@ -10,7 +10,9 @@ from hvx.files import read_json
 from hvx.progress import bar
 from hvx.run.folder import DESCRIPTION, VIEW
 from hvx.run.lock import only_writer
+from hvx.store.schema import run_digest
 from hvx.store.seal import damage
+from hvx.store.shards import shard_mismatch
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Verification:
 
     Attributes:
         whole: shards as they were written.
-        damaged: each damaged file, with what is wrong with it.
+        damaged: each file that is damaged or not this run's, with what is wrong with it.
         absent: shards of the plan that are not there; none of a packed run that goes without them.
         finished: whether explanations.h5 is there and whole, and so are all shards.
     """
@@ -41,11 +43,13 @@ def verify(run: Path) -> Verification:
     """
     about = read_json(run / DESCRIPTION, "a run folder's description")
     planned = about.get("shards") if isinstance(about, dict) else None
-    if not isinstance(planned, int):
+    identity = about.get("identity") if isinstance(about, dict) else None
+    if not isinstance(planned, int) or not isinstance(identity, dict):
         raise HvxError(f"{run / DESCRIPTION}: not the description of a run")
     paths, view = sorted((run / "shards").glob("*.h5")), run / VIEW
     with only_writer(run):
-        damaged = {path: reason for path in bar(paths, "checking", "shard") if (reason := damage(path))}
+        digest = run_digest(identity)
+        damaged = {path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, digest))}
         reason = damage(view) if view.exists() else None
         if reason:
             damaged[view] = reason
@@ -62,3 +66,11 @@ def verify(run: Path) -> Verification:
             names = ", ".join(f"{path} ({why})" for path, why in damaged.items())
             raise HvxError(f"damaged: {names}; cannot be set aside: {error.strerror}") from None
         return Verification(len(paths) - shards_damaged, damaged, absent, complete and view.exists())
+
+
+def _fault(path: Path, digest: str) -> str | None:
+    """Why a file in ``shards`` is not the run's shard that its name says."""
+    reason = damage(path)
+    if reason:
+        return reason
+    return shard_mismatch(path, int(path.stem), digest) if path.stem.isdecimal() else "no shard's name"

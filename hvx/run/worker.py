@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from hvx.config import Config, SplitConfig
 from hvx.data.images import Decoded, crop_rule, image_path, input_batches
 from hvx.data.questions import Question
 from hvx.device import cpus, free_memory
-from hvx.errors import BadImage, OutOfMemory
+from hvx.errors import BadImage, HvxError, OutOfMemory
 from hvx.explain.explainer import TOP, Explainer, Explanations
 from hvx.models.checkpoint import check_config, load_checkpoint
+from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard, batches_of_images
-from hvx.store.schema import FIELDS
+from hvx.store.schema import FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.store.writer import write_shard
 
 _OF_USE = {"cpu": 2**29, "cuda": 2**33}
@@ -52,15 +53,21 @@ class ShardWorker:
     Args:
         config: the whole tree, with ``explain``.
         device: where the network runs.
+        identity: the run that the shards belong to.
 
     Raises:
-        HvxError: the checkpoint cannot be loaded, is not the config's, or cannot be explained.
+        HvxError: the checkpoint cannot be loaded, is not the config's or the run's, or cannot be explained;
+            the versions here are others than the run's.
     """
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: Config, device: torch.device, identity: RunIdentity) -> None:
         assert config.explain is not None
         path = config.path(config.checkpoint)
+        identity.check_versions()
         model = load_checkpoint(path, device)
+        # After loading: a file replaced since the run was begun, even during the loading, is then rejected.
+        identity.check_checkpoint(path)
+        self._identity = identity
         check_config(model.config, config, path)
         self._explain, self._split = config.explain, config.split(config.explain.split)
         self._image, self._device = model.config.image, device
@@ -120,28 +127,37 @@ class ShardWorker:
 
     def _explained(self, shard: Shard, batches: Iterator[Decoded]) -> _Explained:
         paths = [image_path(self._split, image_id) for image_id, _ in shard.images]
-        found: dict[int, dict[str, Any]] = {}
+        found: dict[int, dict[str, Any] | str] = {}
         failures: list[dict[str, Any]] = []
-        for places, inputs, bad in batches:
-            for place, reason in bad.items():
+        digests: dict[int, str] = {}
+        for batch in batches:
+            digests |= zip(batch.places, batch.digests, strict=True)
+            for place, reason in batch.failures.items():
                 if self._explain.on_error == "stop":
                     raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
                 failures += [
                     _failure(question, paths[place], self._split, reason)
                     for question in shard.images[place][1]
                 ]
-            if places:
-                found |= self._items([shard.images[place][1] for place in places], inputs)
-        items = [
-            found[question.question_id] | {"image_path": path.relative_to(self._split.images).as_posix()}
-            for path, (_, questions) in zip(paths, shard.images, strict=True)
-            for question in questions
-            if question.question_id in found
-        ]
+            if batch.places:
+                found |= self._items([shard.images[place][1] for place in batch.places], batch.inputs)
+        items = []
+        for place, (path, (_, questions)) in enumerate(zip(paths, shard.images, strict=True)):
+            name = path.relative_to(self._split.images).as_posix()
+            for question in questions:
+                result = found.get(question.question_id)
+                if isinstance(result, str):
+                    if self._explain.on_error == "stop":
+                        raise HvxError(f"question_id {question.question_id}: {result}")
+                    failures.append(_failure(question, path, self._split, result))
+                elif result is not None:
+                    items.append(result | {"image_path": name, "image_digest": digests[place]})
         return _Explained(shard, _stacked(items), failures)
 
-    def _items(self, asked: list[tuple[Question, ...]], inputs: Tensor) -> dict[int, dict[str, Any]]:
+    def _items(self, asked: list[tuple[Question, ...]], inputs: Tensor) -> dict[int, dict[str, Any] | str]:
         """What the run keeps of the questions asked on each of some images, by question_id.
+
+        For a question whose explanation is not finite, the reason.
 
         Where memory does not suffice for all of them, they are done in halves, and so are later batches.
         """
@@ -166,7 +182,7 @@ class ShardWorker:
 
     def _write(self, explained: _Explained, path: Path) -> None:
         own = {"crop": crop_rule(self._image), "product": self._explain.product}
-        attributes = own | {"shard": explained.shard.number}
+        attributes = own | {"shard": explained.shard.number, "run_digest": self._identity.digest}
         write_shard(path, explained.items, attributes, explained.failures)
 
 
@@ -185,8 +201,11 @@ class _Paths(Sequence[Path]):
 
 def _moved(decoded: Decoded, by: int) -> Decoded:
     """A decoded batch with other places."""
-    places, inputs, bad = decoded
-    return [place + by for place in places], inputs, {place + by: reason for place, reason in bad.items()}
+    return replace(
+        decoded,
+        places=[place + by for place in decoded.places],
+        failures={place + by: reason for place, reason in decoded.failures.items()},
+    )
 
 
 def _batch_images(explainer: Explainer) -> int:
@@ -205,9 +224,12 @@ def _failure(question: Question, path: Path, split: SplitConfig, reason: str) ->
     }
 
 
-def _item(question: Question, explained: Explanations, row: int) -> dict[str, Any]:
-    """What the run keeps of one question, by field."""
+def _item(question: Question, explained: Explanations, row: int) -> dict[str, Any] | str:
+    """What the run keeps of one question, by field; the reason, where that is not finite."""
     length = len(explained.tokens[row])
+    odd = _not_finite(explained, row, length)
+    if odd:
+        return f"{odd} is not finite (NaN or infinite): the network's numbers overflow on this question"
     answers = explained.answers[row]
     item: dict[str, Any] = {
         "question_id": question.question_id,
@@ -225,6 +247,8 @@ def _item(question: Question, explained: Explanations, row: int) -> dict[str, An
         "token_saliency": explained.saliency[row, :length].numpy(),
         "token_z": explained.z[row, :length].numpy(),
         "heatmap": explained.heatmap[row].numpy().astype(np.float16),
+        "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[row])
+        | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[row]),
     }
     if explained.attention is not None:
         item["attention"] = explained.attention[row].numpy()
@@ -235,6 +259,24 @@ def _item(question: Question, explained: Explanations, row: int) -> dict[str, An
     if explained.gradient is not None:
         item["gradient"] = explained.gradient[row].numpy().astype(np.float16)
     return item
+
+
+def _not_finite(explained: Explanations, row: int, length: int) -> str | None:
+    """The first part of an explanation that holds a NaN or an infinity, by name."""
+    parts = {
+        "the answer's probability": explained.probabilities[row],
+        "the heat map (Eqs 2, 9)": explained.heatmap[row],
+        "the tokens' saliency (Eqs 3, 10)": explained.saliency[row, :length],
+        "the tokens' z-score (Eq. 11)": explained.z[row, :length],
+        "the attention": None if explained.attention is None else explained.attention[row],
+        "a block's heat map": None if explained.block_heatmaps is None else explained.block_heatmaps[row],
+        "the gradient (Eq. 9)": None if explained.gradient is None else explained.gradient[row],
+        "the attention to words": (
+            None if explained.textual_attention is None else explained.textual_attention[row, :length]
+        ),
+    }
+    odd = (name for name, part in parts.items() if part is not None and not bool(part.isfinite().all()))
+    return next(odd, None)
 
 
 def _filled(values: np.ndarray, count: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +14,9 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json
-from hvx.store.schema import FIELDS, TEXT, VERSION
-from hvx.store.seal import damage, damaged
+from hvx.store.schema import FIELDS, TEXT, VERSION, run_digest
+from hvx.store.seal import damage, damaged, open_hdf5
+from hvx.store.shards import INDEX, ShardFiles, check_contents, check_inside, read_index
 
 _DESCRIBED = {"identity": dict, "image": dict, "images": str}
 """What run.json must say for a run to be read."""
@@ -28,7 +28,8 @@ class Item:
 
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
-    ``textual_attention`` is as long as tokens, or empty.
+    ``textual_attention`` is as long as tokens, or empty. ``image_digest``: SHA-256 of the image file's bytes.
+    ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
 
     question_id: int
@@ -45,6 +46,8 @@ class Item:
     token_z: list[float]
     attention: np.ndarray
     heatmap: np.ndarray
+    image_digest: str
+    zero_gradient: int
     block_heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
     textual_attention: list[float] = field(default_factory=list)
 
@@ -52,15 +55,16 @@ class Item:
 class RunReader:
     """A finished run folder.
 
-    HDF5 reads no file of it whose core is not as it was sealed; that of a shard is checked as the first of
-    its items is read.
+    Items and columns come from the shards themselves, a few of which are open at a time, not from the view
+    over them: HDF5 fills what it cannot open with zeros and reports nothing. A shard is checked as it is
+    opened: its core is as it was sealed, it is the one that the view lists, and it is this run's.
 
     Args:
         run: the folder.
 
     Raises:
         HvxError: no run, an unfinished or damaged one, or one of another schema; on reading an item or a
-            column, that a shard is damaged.
+            column, that a shard is damaged, or was replaced since.
     """
 
     def __init__(self, run: Path) -> None:
@@ -70,26 +74,60 @@ class RunReader:
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
         self._view = run / "explanations.h5"
+        self._file = self._opened(run_digest(about["identity"]))
+        try:
+            self._shards = self._read_shards(run_digest(about["identity"]))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _opened(self, digest: str) -> h5py.File:
         if not self._view.is_file():
-            raise HvxError(f"{run}: the run is not finished (no explanations.h5); run `hvx explain` again")
+            raise HvxError(
+                f"{self.path}: the run is not finished (no explanations.h5); run `hvx explain` again"
+            )
+        check_inside(self._view, self.path)
         reason = damage(self._view, "core")
         if reason:
             raise damaged(self._view, reason)
         try:
-            self._file = h5py.File(self._view, "r")
-            version = self._file.attrs.get("schema_version")
-            shards = _shards(self._file, run)
-        except (OSError, KeyError, RuntimeError) as error:
+            file = open_hdf5(self._view)
+            version, of_run = file.attrs.get("schema_version"), file.attrs.get("run_digest")
+        except (OSError, RuntimeError) as error:
             raise HvxError(f"{self._view}: not the explanations of a run: {error}") from None
-        self._starts = [start for start, _ in shards]
-        self._shards = [shard for _, shard in shards]
-        self._checked: set[int] = set()
-        """Places in these of the shards whose core is as it was sealed."""
-        if not all(shard.is_file() for shard in self._shards):
-            # HDF5 would fill their places in silence.
-            raise HvxError(f"{run}: shards are missing from the run; run `hvx explain` again")
         if version != VERSION:
-            raise HvxError(f"{self._view}: schema version {version}; this hvx reads {VERSION}")
+            file.close()
+            raise HvxError(
+                f"{self._view}: schema version {version}; this hvx reads {VERSION}; run `hvx explain` into a "
+                "new folder"
+            )
+        if of_run != digest:
+            file.close()
+            raise HvxError(f"{self._view}: belongs to another run than {self.path / 'run.json'}")
+        return file
+
+    def _read_shards(self, digest: str) -> ShardFiles | None:
+        """The shards of a view; None of a solid file, which holds all items itself."""
+        try:
+            virtual = INDEX in self._file
+            check_contents(self._file, self._view, virtual)
+            if not virtual:
+                return None
+            entries = read_index(self._file, self.path)
+            total = len(self)
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise HvxError(f"{self._view}: not the explanations of a run: {error}") from None
+        if not all(entry.path.is_file() for entry in entries):
+            raise HvxError(f"{self.path}: shards are missing from the run; run `hvx explain` again")
+        if total != sum(entry.items for entry in entries):
+            raise HvxError(f"{self._view}: lists other shards than it was made of; run `hvx explain` again")
+        return ShardFiles(self.path, entries, digest)
+
+    def __enter__(self) -> RunReader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return int(self._file["question_id"].shape[0])
@@ -116,12 +154,16 @@ class RunReader:
         return int(height), int(width)
 
     def column(self, name: str) -> np.ndarray:
-        """A whole dataset; strings as ``str``."""
-        stored_as = FIELDS[name]
-        self._check(range(len(self)))
+        """A whole dataset; strings as ``str``. Axes that differ between shards are filled to the longest."""
+        field = FIELDS[name]
         with self._reading():
-            stored = self._file[name]
-            whole: np.ndarray = stored.asstr()[:] if stored_as.dtype is TEXT else stored[:]
+            if self._shards is None:
+                return _values(self._file[name], slice(None))
+            shape = self._file[name].shape
+            whole = np.full(shape, field.fill, object if field.dtype is TEXT else field.dtype)
+            for place, start in enumerate(self._shards.starts[:-1]):
+                values = _values(self._shards.file(place)[name], slice(None))
+                whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
             return whole
 
     def attribute(self, name: str) -> Any:
@@ -130,13 +172,13 @@ class RunReader:
 
     def __getitem__(self, number: int) -> Item:
         number = range(len(self))[number]
-        self._check(range(number, number + 1))
         with self._reading():
-            return self._item(number)
+            if self._shards is None:
+                return self._item(self._file, number)
+            place, own = self._shards.locate(number)
+            return self._item(self._shards.file(place), own)
 
-    def _item(self, number: int) -> Item:
-        file = self._file
-
+    def _item(self, file: h5py.File, number: int) -> Item:
         def text(name: str) -> str:
             return str(file[name].asstr()[number])
 
@@ -150,6 +192,7 @@ class RunReader:
             image_id=int(file["image_id"][number]),
             question=text("question"),
             image_path=text("image_path"),
+            image_digest=text("image_digest"),
             answer=text("answer"),
             ground_truth=text("ground_truth"),
             question_type=text("question_type"),
@@ -160,32 +203,24 @@ class RunReader:
             token_z=file["token_z"][number][:length].tolist(),
             attention=file["attention"][number] if self.glimpses else np.zeros((0, 1, 1), np.float32),
             heatmap=file["heatmap"][number].astype(np.float32),
-            **self._beside(number, length),
+            zero_gradient=int(file["zero_gradient"][number]),
+            **self._optional(file, number, length),
         )
 
-    def _beside(self, number: int, length: int) -> dict[str, Any]:
+    def _optional(self, file: h5py.File, number: int, length: int) -> dict[str, Any]:
         """What only some models have, of one item."""
         found: dict[str, Any] = {}
         if self.blocks:
-            found["block_heatmaps"] = self._file["block_heatmaps"][number].astype(np.float32)
+            found["block_heatmaps"] = file["block_heatmaps"][number].astype(np.float32)
         if self.attends_to_words:
-            found["textual_attention"] = self._file["textual_attention"][number][:length].tolist()
+            found["textual_attention"] = file["textual_attention"][number][:length].tolist()
         return found
 
     def close(self) -> None:
-        """Close the file."""
+        """Close all files."""
         self._file.close()
-
-    def _check(self, numbers: range) -> None:
-        """Let HDF5 open the shards of these items only if their cores are as they were sealed."""
-        place = max(0, bisect_right(self._starts, numbers.start) - 1)
-        while place < len(self._starts) and self._starts[place] < numbers.stop:
-            if place not in self._checked:
-                reason = damage(self._shards[place], "core")
-                if reason:
-                    raise damaged(self._shards[place], reason)
-                self._checked.add(place)
-            place += 1
+        if self._shards is not None:
+            self._shards.close()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -196,12 +231,7 @@ class RunReader:
             raise damaged(self.path, error) from None
 
 
-def _shards(file: h5py.File, run: Path) -> list[tuple[int, Path]]:
-    """The shards that a view leads to, each with the number of its first item; none of a solid file."""
-    ids = file["question_id"]
-    if not ids.is_virtual:
-        return []
-    sources = ids.virtual_sources()
-    if any(Path(source.file_name).parent != Path("shards") for source in sources):
-        raise HvxError(f"{run / 'explanations.h5'}: leads out of the run's folder shards")
-    return sorted((source.vspace.get_select_bounds()[0][0], run / source.file_name) for source in sources)
+def _values(dataset: h5py.Dataset, part: slice) -> np.ndarray:
+    """Values of a dataset; strings as ``str``."""
+    values: np.ndarray = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[part]
+    return values

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
 
 TEXT = h5py.string_dtype("utf-8")
@@ -34,6 +36,7 @@ FIELDS: dict[str, Field] = {
     "image_id": Field(np.int64),
     "question": Field(TEXT, fill=""),
     "image_path": Field(TEXT, fill=""),
+    "image_digest": Field(TEXT, fill=""),
     "answer": Field(TEXT, fill=""),
     "ground_truth": Field(TEXT, fill=""),
     "question_type": Field(TEXT, fill=""),
@@ -50,5 +53,15 @@ FIELDS: dict[str, Field] = {
     "heatmap": Field(np.float16, "HW"),
     "block_heatmaps": Field(np.float16, "LHW", optional=True),
     "gradient": Field(np.float16, "CHW", optional=True),
+    "zero_gradient": Field(np.uint8),
 }
 """Axes: K the five likeliest answers, T tokens, G glimpses, S×R lattice, L blocks, C channels, H×W pixels."""
+
+ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT = 1, 2
+"""Bits of ``zero_gradient``: Eq. 2, or Eq. 3, is zero everywhere, so that its map or scores say nothing."""
+
+
+def run_digest(identity: dict[str, Any]) -> str:
+    """SHA-256 of a run's identity (``run.json``) as JSON with sorted keys; each of its files carries it."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -9,6 +9,7 @@ carries HDF5's checksums. A seal tells damage, not malice: whoever can write a f
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ _SEAL = re.compile(
 _MOST_SPANS = 20
 """That the block has room for, 18 digits each."""
 _PIECE = 1 << 20
+_NOT_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM)
+"""Why a file cannot be opened that may be whole all the same."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,30 @@ def damage(path: Path, depth: Depth = "all") -> str | None:
             whole = depth == "core" or _digest(file, [(BLOCK, end)]) == found.digest
             whole = whole and _digest(file, _between(found.numbers, end)) == found.core
     except OSError as error:
+        if error.errno in _NOT_DAMAGE:
+            raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
         return error.strerror or str(error)
     return None if whole else "its bytes changed"
+
+
+def sealed_digest(path: Path) -> str:
+    """The digest of all bytes behind the seal, as the seal has it; empty where there is no seal.
+
+    Raises:
+        HvxError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            found = _parsed(file.read(BLOCK))
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
+    return found.digest if found else ""
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """A file for reading. Finished files never change, so HDF5's own locks, which not every file system has,
+    are not needed."""
+    return h5py.File(path, "r", locking=False)
 
 
 @contextmanager
@@ -104,7 +129,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
     if reason:
         raise damaged(path, reason)
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             yield file
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise damaged(path, error) from None

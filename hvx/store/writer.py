@@ -14,9 +14,12 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.schema import FIELDS, METHOD, TEXT, VERSION, Field
-from hvx.store.seal import BLOCK, Span, opened, seal
+from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
+from hvx.store.shards import INDEX
 from hvx.store.sink import Sink, new_hdf5
 
+_PLAIN = ("shard", "run_digest")
+"""Attributes that tell whose file it is, kept as they are; others are JSON."""
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -28,7 +31,7 @@ def write_shard(
     Args:
         path: the shard's file.
         items: an array for each field of the schema, item by item along its first axis.
-        attributes: what is true of the whole run, kept as JSON.
+        attributes: ``shard``, its number, ``run_digest``, and what is true of the whole run, kept as JSON.
         failures: the shard's questions that could not be explained, with the reason.
 
     Raises:
@@ -65,6 +68,7 @@ def write_view(path: Path, shards: list[Path], attributes: dict[str, Any]) -> No
                 layout[where] = h5py.VirtualSource(source, name, own, field.dtype)
             file.create_virtual_dataset(name, layout, fillvalue=None if field.dtype == TEXT else field.fill)
             sink.check()
+        _write_index(file.create_group(INDEX), whole)
         _describe(file, attributes)
 
 
@@ -109,6 +113,10 @@ class _Whole:
                 inner = np.max([own[name][1:] for _, own in self._filled], axis=0, initial=0)
                 yield name, field, (self._total, *(map(int, inner) if field.axes else ()))
 
+    def shards(self) -> list[tuple[Path, int]]:
+        """Each shard that holds items, and how many."""
+        return [(shard, own["question_id"][0]) for shard, own in self._filled]
+
     def places(self, name: str) -> Iterator[tuple[Path, tuple[slice, ...], tuple[int, ...]]]:
         """Each shard, where its part of a dataset goes, and that part's shape."""
         start = 0
@@ -116,6 +124,14 @@ class _Whole:
             own = shapes[name]
             yield shard, (slice(start, start + own[0]), *(slice(0, n) for n in own[1:])), own
             start += own[0]
+
+
+def _write_index(index: h5py.Group, whole: _Whole) -> None:
+    """List the shards, so that a reader finds an item's without opening the others."""
+    shards = whole.shards()
+    index.create_dataset("shard", data=[path.name for path, _ in shards], dtype=TEXT)
+    index.create_dataset("items", data=[count for _, count in shards], dtype=np.int64)
+    index.create_dataset("digest", data=[sealed_digest(path) for path, _ in shards], dtype=TEXT)
 
 
 def _chunks(item: tuple[int, ...]) -> dict[str, Any]:
@@ -132,7 +148,7 @@ def _sealed(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
         with new_hdf5(part, BLOCK) as (file, sink):
             yield file, sink
             file.flush()
-            numbers = [span for name in file for span in _chunked(file[name])]
+            numbers = [span for name in FIELDS if name in file for span in _chunked(file[name])]
         seal(part, numbers)
 
 
@@ -148,7 +164,7 @@ def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:
     file.attrs["schema_version"] = VERSION
     file.attrs["method"] = METHOD
     for name, value in attributes.items():
-        file.attrs[name] = json.dumps(value)
+        file.attrs[name] = value if name in _PLAIN else json.dumps(value)
 
 
 def _shapes(shard: Path) -> dict[str, tuple[int, ...]]:

@@ -217,11 +217,11 @@ def _fill(
     inputs = input_batches(paths, image, batches, workers, job.split.exif_orientation)
     flushed = time.monotonic()
     try:
-        for places, pixels, bad in bar(inputs, f"features for {job.path.stem}", "batch", len(batches)):
-            if bad:
-                raise BadImage(next(iter(bad.values())))
-            rows = slice(places[0], places[-1] + 1)
-            features = backbone(pixels.to(device))
+        for batch in bar(inputs, f"features for {job.path.stem}", "batch", len(batches)):
+            if batch.failures:
+                raise BadImage(next(iter(batch.failures.values())))
+            rows = slice(batch.places[0], batch.places[-1] + 1)
+            features = backbone(batch.inputs.to(device))
             if not bool(features.abs().amax() <= _LARGEST):
                 raise HvxError(
                     f"model.backbone: features of up to {float(features.abs().amax()):.3g} do not fit "

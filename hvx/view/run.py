@@ -38,7 +38,7 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
     """
     item = reader[number]
     return FigureRow(
-        cropped_photo(reader, item.image_path, size),
+        cropped_photo(reader, item.image_path, item.image_digest, size),
         item.attention,
         item.heatmap,
         item.tokens,
@@ -51,16 +51,16 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
     )
 
 
-def cropped_photo(reader: RunReader, image_path: str, size: int) -> Image.Image:
+def cropped_photo(reader: RunReader, image_path: str, digest: str, size: int) -> Image.Image:
     """A photograph of a run as its network saw it, the square of it, ``size`` pixels wide.
 
     Raises:
-        BadImage: it is no longer where the run found it, or cannot be read.
+        BadImage: it is no longer where the run found it, cannot be read, or was replaced by another.
     """
     about = f"{reader.path / 'run.json'}: image"
     crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)
     path = Path(reader.about["images"]) / image_path
-    return crop_photo(open_photo(path, reader.about.get("exif_orientation") is True), crop)
+    return crop_photo(open_photo(path, reader.about.get("exif_orientation") is True, digest), crop)
 
 
 def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:
