@@ -25,6 +25,11 @@ SMALLEST_SQUARE = 48
 
 PRINTED_NOTE = "In brackets: z as printed in the paper"
 
+ZERO_IMAGE, ZERO_WORDS = 1, 2
+"""Bits of ``zero_gradient``: Eq. 2, Eq. 3 is zero everywhere."""
+ZERO_IMAGE_LABEL = "zero gradient: no heat map"
+ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-scores."
+
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
 
 
@@ -44,6 +49,8 @@ class FigureRow:
             whole: the question is in no paper.
         top_answers: the likeliest answers with their probabilities, the likeliest first.
         block_heatmaps: of a network of several blocks the heat map of each (L, H, W), ``heatmap`` the last.
+        zero_gradient: ``ZERO_IMAGE`` and ``ZERO_WORDS``: what is zero everywhere and therefore explains
+            nothing; the figure says so.
     """
 
     photo: Image.Image
@@ -56,6 +63,7 @@ class FigureRow:
     printed: list[float | None] | None = None
     top_answers: tuple[tuple[str, float], ...] = ()
     block_heatmaps: NDArray[np.floating] | None = None
+    zero_gradient: int = 0
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
@@ -220,6 +228,9 @@ class Figure:
         answer = (row.predicted, row.ground_truth)
         panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes, row.printed)
         panel_top = grid.side + grid.gap
+        note = wrap(ZERO_WORDS_NOTE, sizes.value, grid.inner_width) if row.zero_gradient & ZERO_WORDS else ()
+        note_top = panel_top + panel.height + grid.gap
+        height = note_top + len(note) * line_height(sizes.value) if note else panel_top + panel.height
 
         def draw(canvas: Canvas, top: int) -> None:
             photo = fit(row.photo, grid.side)
@@ -231,12 +242,17 @@ class Figure:
                 canvas.picture(overlay(photo, map, grid.side, self._look.style), left, top)
                 if self._look.outline:
                     legend.draw_outline(canvas, outline(map, grid.side), left, top, grid.side)
+            if row.zero_gradient & ZERO_IMAGE:
+                legend.draw_label(
+                    canvas, ZERO_IMAGE_LABEL, (grid.left(self._proposed), top), grid.side, sizes
+                )
             if self._look.top_answers:
                 box = (grid.left(self._proposed + 1), top, grid.left(self._proposed + 1) + grid.side, 0)
                 legend.draw_answers(canvas, row.top_answers, box[:3], sizes)
             paint(panel, canvas, grid.left(0), top + panel_top)
+            legend.draw_lines(canvas, note, (grid.left(0), top + note_top), sizes.value, PRINTED_INK)
 
-        return Strip(panel_top + panel.height, draw)
+        return Strip(height, draw)
 
     def gap(self) -> Strip:
         """What keeps two rows apart."""

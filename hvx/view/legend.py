@@ -23,6 +23,7 @@ from hvx.view.tokens import (
     chip_colour,
     line_height,
     shorten,
+    wrap,
     write,
 )
 
@@ -152,6 +153,21 @@ def draw_answers(
         end = left + round(side * max(0.0, min(1.0, share)))
         if end > left:
             canvas.rectangle((left, bar_top, end, bar_top + thick), BAR)
+
+
+def draw_label(canvas: Canvas, text: str, at: tuple[int, int], side: int, sizes: TextSizes) -> None:
+    """Words in a white band at the foot of a picture, whose upper left corner is ``at``."""
+    lines, room = wrap(text, sizes.value, side - sizes.value), sizes.value // 4
+    left, bottom = at[0], at[1] + side
+    top = bottom - len(lines) * line_height(sizes.value) - 2 * room
+    canvas.rectangle((left, top, left + side, bottom), WHITE)
+    write(canvas, lines, (left + side / 2, top + room), sizes.value, BLACK)
+
+
+def draw_lines(canvas: Canvas, lines: Sequence[str], at: tuple[float, float], size: int, ink: RGB) -> None:
+    """Lines of text, each from ``at``'s x to the right, the first line's top at ``at``'s y."""
+    for row, line in enumerate(lines):
+        _text(canvas, line, (at[0], at[1] + row * line_height(size)), size, ink)
 
 
 def _percent(share: float) -> str:
