@@ -29,6 +29,10 @@ class BadImage(HvxError):
     """One image cannot be read; the rest of a split may still be fine."""
 
 
+class ReplacedImage(BadImage):
+    """An image file holds another image than the one that was explained."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` where a known word is close to ``word``, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

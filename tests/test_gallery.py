@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from made_galleries import Asked, write_run
 from PIL import Image
 
 from hvx.cli import main
-from hvx.gallery.build import CHUNK, build_gallery
+from hvx.files import sha256
+from hvx.gallery.build import CHUNK, Built, build_gallery
 from hvx.gallery.folder import MANIFEST, MARK
 from hvx.gallery.pictures import MAP_SIDE, picture_path, save_maps
 from hvx.gallery.scripts import as_script
@@ -151,16 +153,57 @@ def test_a_gallery_over_an_earlier_one_lists_its_own_files_and_keeps_others(tmp_
 
 def test_a_photograph_that_is_gone_is_named_and_its_items_are_there(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", asked(6))
-    (tmp_path / "photos" / "1.png").write_text("no photograph")
+    (tmp_path / "photos" / "1.png").unlink()
     arguments = ["gallery", str(run), "-o", str(tmp_path / "gallery"), "--workers", "1"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 3
     assert done.stdout == f"{tmp_path / 'gallery' / 'index.html'}: 6 explanations\n"
-    assert done.stderr.count("\n") == 1
-    assert "1.png: another image than the one explained" in done.stderr
+    assert done.stderr == f"{tmp_path / 'photos' / '1.png'}: no such image\n"
     (about,) = data(tmp_path / "gallery", MARK)
-    assert about["missingPhotos"] == [1]
+    assert about["missingPhotos"] == [[1, "unreadable"]]
     assert len(data(tmp_path / "gallery", "data/index-0000.js")[1]["id"]) == 6
+
+
+def test_a_photograph_that_was_replaced_is_named_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", asked(6))
+    photos = tmp_path / "photos"
+    digests = RunReader(run).column("image_digest")
+    Image.new("RGB", (40, 30), "red").save(photos / "1.png")
+    digests[5] = sha256(photos / "1.png")  # replaced during the run: the last item is of the new image
+    column = RunReader.column
+    monkeypatch.setattr(
+        RunReader, "column", lambda self, name: digests if name == "image_digest" else column(self, name)
+    )
+    built = build_gallery(run, tmp_path / "gallery", workers=1)
+    assert built.missing == [
+        f"{photos / '1.png'}: another image than the one explained (its bytes changed since)"
+    ]
+    (about,) = data(tmp_path / "gallery", MARK)
+    assert about["missingPhotos"] == [[1, "replaced"]]
+    assert data(tmp_path / "gallery", "data/index-0000.js")[1]["photo"] == [0, 0, 0, 1, 1, 2]
+    shown = sorted((tmp_path / "gallery" / "photos").rglob("*.jpg"))
+    assert [path.name for path in shown] == ["0000000.jpg", "0000002.jpg"]
+
+
+def test_the_index_says_which_gradients_are_zero(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [replace(one, zero_gradient=n) for n, one in enumerate(asked(4))])
+    build_gallery(run, tmp_path / "gallery", workers=1)
+    assert data(tmp_path / "gallery", "data/index-0000.js")[1]["zero"] == [0, 1, 2, 3]
+
+
+def test_a_run_of_no_items_has_a_gallery_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", asked(1))
+
+    class Empty(RunReader):
+        def column(self, name: str) -> np.ndarray:
+            return super().column(name)[:0]
+
+    monkeypatch.setattr("hvx.gallery.build.RunReader", Empty)
+    assert build_gallery(run, tmp_path / "gallery") == Built(0, [])
+    assert data(tmp_path / "gallery", "data/kinds.js")[1] == 1
+    assert data(tmp_path / "gallery", "data/index-0000.js")[1]["id"] == []
 
 
 def test_a_gallery_of_no_run_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:

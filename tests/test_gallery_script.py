@@ -9,6 +9,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def evaluator(gallery: Path | None = None) -> Run:
         for path in [gallery / "hvx-gallery.js", *sorted((gallery / "data").iterdir(), reverse=True)]:
             context.eval(path.read_text(encoding="utf-8"))
         context.eval("hvx.open()").get()
-        context.eval("hvx.missingPhotos = new Set(hvx.about.missingPhotos)")
+        context.eval("hvx.missingPhotos = new Map(hvx.about.missingPhotos)")
 
     def run(expression: str) -> Any:
         return json.loads(context.eval(f"JSON.stringify([{expression}])"))[0]
@@ -94,14 +95,16 @@ ASKED = [
     Asked("what is number 10 ?", "lamp", "Lamp ", "other", "what is", 0.5, True, "cat.png"),
     Asked("what is number 9 ?", "lamp", "bed", "other", "what is", 0.75, True, "cat.png"),
 ] + [Asked(f"so {n} ?", "a", "", "other", "so", 0.5) for n in range(CHUNK)]  # fmt: skip
-FEW = "7"
-"""Rows that the tests of search look at; the others make a second chunk."""
+ZERO = {2: 1, 4: 2, 5: 3, len(ASKED) - 1: 1}
+"""Items without a gradient of the image (1), of the words (2), of both."""
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("script")
-    run = write_run(folder / "run", ASKED)
+    run = write_run(
+        folder / "run", [replace(one, zero_gradient=ZERO.get(n, 0)) for n, one in enumerate(ASKED)]
+    )
     build_gallery(run, folder / "gallery", workers=1)
     return run, folder / "gallery"
 
@@ -116,6 +119,7 @@ EMPTY = {
     "question_type": "",
     "answer_type": "",
     "only": "",
+    "gradient": "",
     "min": "",
     "max": "",
     "sort": "",
@@ -156,6 +160,9 @@ REST = list(range(7, len(ASKED)))
         ({"only": "wrong"}, [1, 2, 6]),
         ({"only": "unknown"}, [3, *REST]),
         ({"only": "no such"}, list(range(len(ASKED)))),
+        ({"gradient": "zero"}, [2, 4, 5, len(ASKED) - 1]),
+        ({"gradient": "nonzero", "only": "right"}, [0]),
+        ({"gradient": "no such", "only": "right"}, [0, 4, 5]),
         ({"min": "75"}, [0, 6]),
         ({"min": "75.1"}, [0]),
         ({"max": "40"}, [1, 2, 3, 4]),
@@ -429,6 +436,45 @@ def test_the_first_column_is_the_photograph_alone(js: Run) -> None:
     assert box[1]["class"] == "picture"
     assert elements(box, "img")[0][1]["alt"] == "The photograph"
     assert len(elements(box, "div")) == 1
+
+
+IMAGE_NOTE, WORDS_NOTE = "zero gradient: no heat map", "zero gradient of the words: no z-scores"
+
+
+@pytest.mark.parametrize(
+    ("number", "notes"), [(0, []), (2, [IMAGE_NOTE]), (4, [WORDS_NOTE]), (5, [IMAGE_NOTE, WORDS_NOTE])]
+)
+def test_a_gradient_that_is_zero_everywhere_is_said(js: Run, number: int, notes: list[str]) -> None:
+    detail(js, number)
+    card = js(f'card({number}, found, "#")')
+    assert [text(one) for one in elements(card, "p") if one[1]["class"] == "note"] == notes
+    js(f"(fillItem({number}, found), 0)")
+    about = js('byId["item-about"]')
+    said = [text(one) for one in elements(about, "dd") if text(one) in (IMAGE_NOTE, WORDS_NOTE)]
+    assert said == notes
+    boxes = elements(js('byId["item-pictures"]'), "figure")
+    noted = [any(one[1]["class"] == "note" for one in elements(box, "p")) for box in boxes]
+    assert noted == [False, False, False, IMAGE_NOTE in notes]  # the heat map's alone
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("unreadable", "The photograph could not be read"),
+        ("replaced", "The photograph was replaced after the run: this is not the one that was explained"),
+    ],
+)
+def test_a_photograph_that_is_missing_is_said_and_no_map_lies_on_it(js: Run, kind: str, said: str) -> None:
+    detail(js, 1)
+    js(f"(hvx.missingPhotos = new Map([[hvx.index.photo[1], {json.dumps(kind)}]]), 0)")
+    try:
+        for column in (0, 3):
+            box = js(f"picture(1, {column}, found)")
+            assert [text(one) for one in box[3:]] == [said]
+            assert elements(box, "img") == []
+        assert elements(js("picture(2, 3, null)"), "img") != []
+    finally:
+        js("(hvx.missingPhotos = new Map(), 0)")
 
 
 def test_an_open_item_shows_all_of_it(js: Run) -> None:

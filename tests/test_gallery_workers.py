@@ -18,6 +18,7 @@ from made_galleries import Asked, write_run
 from processes import PATIENCE, finished, signalled, started, until
 
 from hvx.errors import HvxError
+from hvx.files import sha256
 from hvx.gallery import workers
 from hvx.gallery.build import CHUNK, build_gallery
 from hvx.gallery.workers import Chunk, Job, Photo, write_chunks
@@ -141,9 +142,9 @@ def test_one_process_needs_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("hvx.gallery.workers.ProcessPoolExecutor", None)
     run = write_run(tmp_path / "run", [Asked("is it ?", photo="0.png")])
     job = Job(run, tmp_path / "made", 64)
-    chunk = Chunk(0, range(1), {0: Photo("0.png", "")})
+    chunk = Chunk(0, range(1), {0: Photo("0.png", sha256(tmp_path / "photos" / "0.png"))})
     (done,) = write_chunks(job, [chunk], 1)
-    assert (done.chunk, done.agreement, done.missing) == (chunk, [1.0], {})
+    assert (done.chunk, done.agreement, done.zero, done.missing) == (chunk, [1.0], [0], {})
 
 
 def test_what_a_process_meets_reaches_its_parent(tmp_path: Path) -> None:

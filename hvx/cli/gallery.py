@@ -27,7 +27,8 @@ def gallery(run: Path, output: Path, size: int, workers: int | None) -> None:
     Open FOLDER/index.html: it needs no server and no network, and the folder can be copied anywhere. Files of
     an earlier gallery in FOLDER are replaced; other files there stay.
 
-    Exit status 3 says that photographs could not be read; their items are there without them.
+    Exit status 3 says that photographs could not be read, or were replaced after the run; their items are
+    there without them.
 
     \b
     Example:

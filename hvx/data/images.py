@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hvx.config import ImageConfig, SplitConfig
-from hvx.errors import BadImage, HvxError
+from hvx.errors import BadImage, HvxError, ReplacedImage
 
 MAX_PIXELS = 100_000_000
 """Larger photographs are refused rather than decoded."""
@@ -106,12 +106,12 @@ def open_photo(path: Path, exif_orientation: bool = False, digest: str | None = 
             stored; TIFF alone is always upright, since Pillow turns it as it decodes.
 
     Raises:
-        BadImage: no such file, no image, a truncated one, one of more than ``MAX_PIXELS``, or another image
-            than the one with that digest.
+        BadImage: no such file, no image, a truncated one, or one of more than ``MAX_PIXELS``.
+        ReplacedImage: another image than the one with that digest.
     """
     data, found = _read(path)
     if digest is not None and found != digest:
-        raise BadImage(f"{path}: another image than the one explained (its bytes changed since)")
+        raise ReplacedImage(f"{path}: another image than the one explained (its bytes changed since)")
     return _decoded(data, path, exif_orientation)
 
 

@@ -33,7 +33,7 @@ _STOPS = 17
 
 @dataclass(frozen=True)
 class Built:
-    """What was built: how many items, and a line for each photograph that could not be read."""
+    """What was built: how many items, and a line for each photograph that is not shown."""
 
     items: int
     missing: list[str]
@@ -53,6 +53,7 @@ def build_gallery(run: Path, output: Path, workers: int | None = None, size: int
     """
     with closing(RunReader(run)) as reader:
         columns = {name: reader.column(name) for name in _INDEXED}
+        # One path is two photos where the file was replaced during the run.
         pairs = zip(columns["image_path"], reader.column("image_digest"), strict=True)
         shown = [Photo(str(path), str(digest)) for path, digest in pairs]
         photos = {photo: place for place, photo in enumerate(dict.fromkeys(shown))}
@@ -61,10 +62,11 @@ def build_gallery(run: Path, output: Path, workers: int | None = None, size: int
             done = _all_done(job, list(_chunks(shown, photos)), workers or cpus())
             scores = [score for one in done for score in one.agreement]
             missing = {photo: reason for one in done for photo, reason in one.missing.items()}
-            _write_index(folder, columns, [photos[photo] for photo in shown], scores)
-            _write_description(folder, reader, sorted(missing))
+            zero = [bits for one in done for bits in one.zero]
+            _write_index(folder, columns, [photos[photo] for photo in shown], scores, zero)
+            _write_description(folder, reader, sorted((n, one.kind) for n, one in missing.items()))
             _copy_page(folder)
-    return Built(len(scores), [missing[photo] for photo in sorted(missing)])
+    return Built(len(scores), [missing[photo].reason for photo in sorted(missing)])
 
 
 _INDEXED = (
@@ -98,7 +100,11 @@ def _all_done(job: Job, chunks: Sequence[Chunk], workers: int) -> list[Done]:
 
 
 def _write_index(
-    folder: Path, columns: dict[str, np.ndarray], photos: list[int], scores: list[float | None]
+    folder: Path,
+    columns: dict[str, np.ndarray],
+    photos: list[int],
+    scores: list[float | None],
+    zero: list[int],
 ) -> None:
     """What search, filters and sorting go by, a column each."""
     kinds = {name: sorted(set(map(str, columns[name]))) for name in ("question_type", "answer_type")}
@@ -119,13 +125,14 @@ def _write_index(
             "right": [is_right(*pair) for pair in zip(texts["answer"], texts["ground_truth"], strict=True)],
             "probability": [number(float(one)) for one in cut["probability"]],
             "agreement": scores[piece],
+            "zero": zero[piece],
             **{name: [places[name][str(kind)] for kind in cut[name]] for name in kinds},
         }
         write_script(folder / "data" / f"index-{place:04d}.js", "hvx.addIndex", place, index)
     write_script(folder / "data" / "kinds.js", "hvx.setKinds", kinds, len(starts))
 
 
-def _write_description(folder: Path, reader: RunReader, missing: list[int]) -> None:
+def _write_description(folder: Path, reader: RunReader, missing: list[tuple[int, str]]) -> None:
     """What is true of the whole run, and the constants that the page shares with the figures."""
     stops = colour_scale()[np.linspace(0, 255, _STOPS).round().astype(int)] / 255
     config = reader.about.get("config")

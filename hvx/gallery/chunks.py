@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hvx.choose import agreement
-from hvx.errors import BadImage
+from hvx.errors import BadImage, ReplacedImage
 from hvx.gallery.pictures import save_maps, save_photo
 from hvx.gallery.scripts import number, write_script
-from hvx.gallery.workers import Chunk, Done, Job
+from hvx.gallery.workers import Chunk, Done, Job, Missing, Photo
 from hvx.store.reader import Item, RunReader
 from hvx.view.run import cropped_photo
 
@@ -26,22 +26,29 @@ class ChunkWriter:
             HvxError: the run is damaged.
             OSError: the folder cannot be written.
         """
-        folder, missing = self._job.folder, {}
-        for place, photo in chunk.photos.items():
-            try:
-                save_photo(
-                    cropped_photo(self._reader, photo.path, photo.digest, self._job.size), folder, place
-                )
-            except BadImage as error:
-                missing[place] = str(error)
-        entries, scores = [], []
+        folder = self._job.folder
+        found = {number: self._save(photo, number) for number, photo in chunk.photos.items()}
+        missing = {number: reason for number, reason in found.items() if reason}
+        entries, scores, zero = [], [], []
         for place in chunk.items:
             item = self._reader[place]
             strengths = save_maps(item, folder, place)
             entries.append(_entry(item, strengths))
             scores.append(number(agreement(item)))
+            zero.append(item.zero_gradient)
         write_script(folder / "data" / f"items-{chunk.index:06d}.js", "hvx.addItems", chunk.index, entries)
-        return Done(chunk, scores, missing)
+        return Done(chunk, scores, zero, missing)
+
+    def _save(self, photo: Photo, number: int) -> Missing | None:
+        """Save a photo under its number; or why it is not shown."""
+        try:
+            picture = cropped_photo(self._reader, photo.path, photo.digest, self._job.size)
+        except ReplacedImage as error:
+            return Missing("replaced", str(error))
+        except BadImage as error:
+            return Missing("unreadable", str(error))
+        save_photo(picture, self._job.folder, number)
+        return None
 
 
 def _entry(item: Item, strengths: list[float]) -> list[Any]:

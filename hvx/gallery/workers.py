@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Literal
 
 from hvx.errors import HvxError
 
@@ -50,18 +51,28 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """Why a photo is not shown: in a word for the page, and as a line for the terminal."""
+
+    kind: Literal["unreadable", "replaced"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Done:
     """A chunk that is written.
 
     Attributes:
         chunk: which.
         agreement: of each item; None without attention.
-        missing: photos that cannot be shown, by number: the reason.
+        zero: ``zero_gradient`` of each item.
+        missing: photos that are not shown, by number.
     """
 
     chunk: Chunk
     agreement: list[float | None]
-    missing: dict[int, str]
+    zero: list[int]
+    missing: dict[int, Missing]
 
 
 def write_chunks(job: Job, chunks: Sequence[Chunk], workers: int) -> Generator[Done, None, None]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.errors import HvxError
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view import legend
 from hvx.view.canvas import Canvas, PixelCanvas
 from hvx.view.heat import Style, fit, outline, overlay
@@ -25,8 +26,6 @@ SMALLEST_SQUARE = 48
 
 PRINTED_NOTE = "In brackets: z as printed in the paper"
 
-ZERO_IMAGE, ZERO_WORDS = 1, 2
-"""Bits of ``zero_gradient``: Eq. 2, Eq. 3 is zero everywhere."""
 ZERO_IMAGE_LABEL = "zero gradient: no heat map"
 ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-scores."
 
@@ -49,7 +48,7 @@ class FigureRow:
             whole: the question is in no paper.
         top_answers: the likeliest answers with their probabilities, the likeliest first.
         block_heatmaps: of a network of several blocks the heat map of each (L, H, W), ``heatmap`` the last.
-        zero_gradient: ``ZERO_IMAGE`` and ``ZERO_WORDS``: what is zero everywhere and therefore explains
+        zero_gradient: bits of ``hvx.store.schema``: which gradients are zero everywhere and therefore explain
             nothing; the figure says so.
     """
 
@@ -228,7 +227,11 @@ class Figure:
         answer = (row.predicted, row.ground_truth)
         panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes, row.printed)
         panel_top = grid.side + grid.gap
-        note = wrap(ZERO_WORDS_NOTE, sizes.value, grid.inner_width) if row.zero_gradient & ZERO_WORDS else ()
+        note = (
+            wrap(ZERO_WORDS_NOTE, sizes.value, grid.inner_width)
+            if row.zero_gradient & ZERO_WORD_GRADIENT
+            else ()
+        )
         note_top = panel_top + panel.height + grid.gap
         height = note_top + len(note) * line_height(sizes.value) if note else panel_top + panel.height
 
@@ -242,7 +245,7 @@ class Figure:
                 canvas.picture(overlay(photo, map, grid.side, self._look.style), left, top)
                 if self._look.outline:
                     legend.draw_outline(canvas, outline(map, grid.side), left, top, grid.side)
-            if row.zero_gradient & ZERO_IMAGE:
+            if row.zero_gradient & ZERO_IMAGE_GRADIENT:
                 legend.draw_label(
                     canvas, ZERO_IMAGE_LABEL, (grid.left(self._proposed), top), grid.side, sizes
                 )

@@ -48,6 +48,7 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         printed_beside(item.tokens, pick) if pick else None,
         tuple((answer, share) for answer, share in item.top_answers if answer),
         item.block_heatmaps,
+        item.zero_gradient,
     )
 
 
@@ -55,7 +56,8 @@ def cropped_photo(reader: RunReader, image_path: str, digest: str, size: int) ->
     """A photograph of a run as its network saw it, the square of it, ``size`` pixels wide.
 
     Raises:
-        BadImage: it is no longer where the run found it, cannot be read, or was replaced by another.
+        BadImage: it is no longer where the run found it, or cannot be read.
+        ReplacedImage: the file holds another image now, whose SHA-256 is not ``digest``.
     """
     about = f"{reader.path / 'run.json'}: image"
     crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)

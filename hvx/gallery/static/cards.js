@@ -31,6 +31,14 @@ const tokenSpan = (token, z) => {
   return span;
 };
 
+// Why a photograph is not shown, by the kinds in hvx/gallery/chunks.py.
+const MISSING = {
+  unreadable: "The photograph could not be read",
+  replaced: "The photograph was replaced after the run: this is not the one that was explained",
+};
+const ZERO_IMAGE = "zero gradient: no heat map";
+const ZERO_WORDS = "zero gradient of the words: no z-scores";
+
 // The photograph, under the map in a column of the figure; column 0 is the photograph itself.
 const picture = (number, column, detail) => {
   const photo = hvx.index.photo[number];
@@ -38,10 +46,10 @@ const picture = (number, column, detail) => {
   const name = column ? `${names[column]}: where it lies on the photograph` : "The photograph";
   const box = element("div", { class: column ? "picture mapped" : "picture" });
   if (hvx.missingPhotos.has(photo)) {
-    box.append(element("p", { class: "lost" }, "The photograph could not be read"));
-  } else {
-    box.append(element("img", { src: hvx.picturePath("photos", photo), alt: name, decoding: "async" }));
+    box.append(element("p", { class: "lost" }, MISSING[hvx.missingPhotos.get(photo)]));
+    return box; // a map says nothing without its photograph
   }
+  box.append(element("img", { src: hvx.picturePath("photos", photo), alt: name, decoding: "async" }));
   if (column && detail) {
     const map = element("div", { class: "map", "aria-hidden": "true" });
     const maps = names.length - 1;
@@ -51,6 +59,7 @@ const picture = (number, column, detail) => {
     map.style.setProperty("--strength", detail.strengths[column - 1] ?? 0);
     box.append(map);
   }
+  if (column === names.length - 1 && hvx.zeroImage(number)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
   return box;
 };
 
@@ -76,13 +85,14 @@ const card = (number, detail, href) => {
     detail.tokens.forEach((token, place) => link.append(tokenSpan(token, detail.z[place]), " "));
   }
   if (!link.textContent.trim()) link.append(hvx.index.question[number] || `question ${hvx.index.id[number]}`);
-  const made = element(
+  const words = element("div", { class: "words" }, element("h2", {}, link), verdict(number));
+  if (hvx.zeroWords(number)) words.append(element("p", { class: "note" }, ZERO_WORDS));
+  return element(
     "li",
     { class: "card", "data-id": hvx.index.id[number] },
     picture(number, hvx.about.columns.length - 1, detail),
-    element("div", { class: "words" }, element("h2", {}, link), verdict(number)),
+    words,
   );
-  return made;
 };
 
 const fillItem = (number, detail) => {
@@ -111,6 +121,8 @@ const fillItem = (number, detail) => {
     ["Photograph", detail?.path],
     ["Question type", kind("question_type")],
     ["Answer type", kind("answer_type")],
+    ["Heat map", hvx.zeroImage(number) ? ZERO_IMAGE : undefined],
+    ["Tokens", hvx.zeroWords(number) ? ZERO_WORDS : undefined],
     ["Agreement of heat map and attention", index.agreement[number]?.toFixed(3)],
   ];
   at("item-about").replaceChildren(...about.filter(([, value]) => value !== undefined && value !== "")

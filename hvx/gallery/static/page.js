@@ -170,7 +170,8 @@ const listen = () => {
 
 const furnish = () => {
   const { about, kinds } = hvx;
-  hvx.missingPhotos = new Set(about.missingPhotos);
+  hvx.missingPhotos = new Map(about.missingPhotos);
+  at("gradient").closest("label").hidden = hvx.index.zero.every((bits) => bits === 0);
   document.title = `${about.run}: explanations`;
   at("title").textContent = `Explanations of ${about.run}`;
   const parts = [`${about.items.toLocaleString("en")} explanations`];

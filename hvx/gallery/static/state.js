@@ -1,7 +1,7 @@
 // The page's state, kept in the address after #, and what follows from it. Nothing in this file touches the page.
 "use strict";
 
-hvx.FIELDS = ["q", "question_type", "answer_type", "only", "min", "max", "sort", "per"];
+hvx.FIELDS = ["q", "question_type", "answer_type", "only", "gradient", "min", "max", "sort", "per"];
 
 // From the part of an address that begins with #.
 hvx.readState = (hash) => {

@@ -22,6 +22,10 @@ hvx.load = (source) => {
   return hvx._loads.get(source);
 };
 
+// Bits of index.zero: Eq. 2 (image), Eq. 3 (words) is zero everywhere; as ZERO_IMAGE and ZERO_WORDS in hvx/view.
+hvx.zeroImage = (number) => (hvx.index.zero[number] & 1) !== 0;
+hvx.zeroWords = (number) => (hvx.index.zero[number] & 2) !== 0;
+
 const padded = (number, digits) => String(number).padStart(digits, "0");
 
 // As picture_path in hvx/gallery/pictures.py.
@@ -78,6 +82,8 @@ hvx.select = (state) => {
   }
   const right = new Map([["right", true], ["wrong", false], ["unknown", null]]).get(state.only);
   if (right !== undefined) tests.push((number) => index.right[number] === right);
+  const zero = new Map([["zero", true], ["nonzero", false]]).get(state.gradient);
+  if (zero !== undefined) tests.push((number) => (index.zero[number] !== 0) === zero);
   for (const [bound, sign] of [["min", 1], ["max", -1]]) {
     const limit = parseFloat(state[bound]) / 100;
     if (!Number.isNaN(limit)) tests.push((number) => sign * (index.probability[number] - limit) >= 0);
