@@ -12,6 +12,7 @@ from hvx.errors import HvxError, did_you_mean
 from hvx.measure.agreement import pooled, rank_correlation
 from hvx.progress import bar
 from hvx.store.reader import Item, RunReader
+from hvx.store.schema import ZERO_IMAGE_GRADIENT
 from hvx.view.tokens import is_right
 
 Order = Literal["random", "agreement", "disagreement"]
@@ -46,7 +47,7 @@ def choose(reader: RunReader, choice: Choice) -> list[int]:
 
     Raises:
         HvxError: a question_id or a type that the run does not hold, nothing that fits, or an order by
-            agreement in a run without attention.
+            agreement where there is no attention or no heat map.
     """
     if choice.ids:
         return _of_ids(reader, choice.ids)
@@ -61,22 +62,33 @@ def choose(reader: RunReader, choice: Choice) -> list[int]:
         raise HvxError(f"{reader.path}: no explanation fits what is asked for; ask for less at once")
     shuffled = np.random.default_rng(choice.seed).permutation(numbers)
     if choice.order != "random":
-        scores = np.array([agreement(reader[int(n)]) for n in bar(shuffled, "comparing maps", "item")])
-        if np.isnan(scores).any():
-            raise HvxError(f"{reader.path}: a model without attention; there is no agreement to choose by")
-        shuffled = shuffled[np.argsort(-scores if choice.order == "agreement" else scores, kind="stable")]
+        shuffled = _by_agreement(reader, shuffled, choice.order)
     return [int(number) for number in shuffled[: choice.count]]
 
 
 def agreement(item: Item) -> float:
-    """Spearman's rank correlation of the heat map with the glimpses' summed attention, over the lattice.
+    """Spearman's rank correlation of the heat map with the glimpses' summed attention, over the grid cells.
 
-    Of the heat map counts its mean over each cell. NaN of a model without attention.
+    Of the heat map counts its mean over each cell. NaN of a model without attention, and of an item whose
+    heat map is empty because its gradient is zero everywhere.
     """
-    if not len(item.attention):
+    if not len(item.attention) or item.zero_gradient & ZERO_IMAGE_GRADIENT:
         return float("nan")
     summed = item.attention.sum(0)
     return rank_correlation(pooled(item.heatmap, summed.shape), summed)
+
+
+def _by_agreement(reader: RunReader, numbers: np.ndarray, order: Order) -> np.ndarray:
+    """Items sorted by agreement, the highest first, or the lowest; those without a heat map are left out."""
+    if not reader.glimpses:
+        raise HvxError(f"{reader.path}: a model without attention; there is no agreement to choose by")
+    scores = np.array([agreement(reader[int(n)]) for n in bar(numbers, "comparing maps", "item")])
+    if np.isnan(scores).all():
+        raise HvxError(
+            f"{reader.path}: the gradient of all that fit is zero; there is no agreement to choose by"
+        )
+    ranked = np.argsort(-scores if order == "agreement" else scores, kind="stable")  # NaN last
+    return numbers[ranked[~np.isnan(scores[ranked])]]
 
 
 def _of_ids(reader: RunReader, ids: Sequence[int]) -> list[int]:
