@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +31,7 @@ HIDDEN = ".gallery.hvx-gallery.part"
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Far more than is done before a test's signal comes."""
     folder = tmp_path_factory.mktemp("workers")
-    return write_run(folder / "run", [Asked(f"is it {n} ?", photo="0.png") for n in range(30 * CHUNK)])
+    return write_run(folder / "run", [Asked(f"is it {n} ?", photo="0.png") for n in range(16 * CHUNK)])
 
 
 @pytest.fixture
@@ -151,3 +152,26 @@ def test_what_a_process_meets_reaches_its_parent(tmp_path: Path) -> None:
     job = Job(tmp_path / "absent", tmp_path / "made", 64)
     with pytest.raises(HvxError, match=r"absent.run\.json: no such file"):
         list(write_chunks(job, [Chunk(0, range(1), {})], 2))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 kB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("this user cannot mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(run: Path, small_disk: Path) -> None:
+    with pytest.raises(HvxError) as error:
+        build_gallery(run, small_disk / "gallery", workers=1)
+    assert str(error.value).startswith(
+        f"{small_disk / 'gallery'}: cannot be written: No space left on device"
+    )
+    assert list(small_disk.iterdir()) == []
