@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,27 +15,40 @@ from typing import Any
 
 from hvx.errors import HvxError
 
+_NO_FSYNC = (errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of file systems that cannot flush a single file (some network and FUSE file systems)."""
+_NO_CHMOD = (errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""Errors of file systems whose files have no modes of their own (CIFS, FAT, some FUSE file systems)."""
+
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on a clean exit it becomes ``path``, else it vanishes.
+def whole_file(path: Path, parents: bool = True) -> Iterator[Path]:
+    """Yield a temporary path near ``path``; on a clean exit it becomes ``path``, else it vanishes.
+
+    If ``path`` is a symbolic link, the file that it leads to is written, and the link stays.
+
+    Args:
+        path: the file.
+        parents: make the folders above it; if False, their absence is an error.
 
     Raises:
         HvxError: the file cannot be written (no room, no permission, a folder that is a file).
     """
     part = _part(path)
     try:
-        if path.exists() and not path.is_file():
+        target = _target(path)
+        if target.exists() and not target.is_file():
             raise HvxError(f"{path}: cannot be written: is a folder or a device; give the name of a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents and target == path:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        part = _part(target)
         part.touch()
         usual = part.stat().st_mode
         part.unlink()
         yield part
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.chmod(usual)  # safetensors would keep its files from everyone else
-        part.replace(path)
+        flush_to_disk(part)
+        _set_mode(part, usual)  # safetensors would keep its files from everyone else
+        part.replace(target)
     except OSError as error:
         raise _unwritable(path, part, error) from error
     finally:
@@ -43,36 +57,67 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path, mark: str | None = None) -> Iterator[Path]:
+def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on a clean exit it becomes ``path``, else it vanishes.
 
-    Args:
-        path: the folder.
-        mark: a file whose presence says that ``path`` is an earlier one of its kind, to be replaced.
+    If ``path`` is a symbolic link, the folder that it leads to is written, and the link stays.
 
     Raises:
         HvxError: ``path`` already holds something else, or cannot be written.
     """
-    part, old = _part(path), _part(path)
+    part = _part(path)
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            if mark is None:
-                raise HvxError(f"{path}: already exists and is not empty; give a new folder")
-            if not (path / mark).is_file():
-                raise HvxError(
-                    f"{path}: not empty, and holds no {mark} as an earlier one would; give a new folder"
-                )
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = _target(path)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise HvxError(f"{path}: already exists and is not empty; give a new folder")
+        if target == path:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        part = _part(target)
         part.mkdir()
         yield part
-        if path.exists():
-            path.replace(old)
-        part.replace(path)
+        part.replace(target)  # an empty folder is replaced, too
     except OSError as error:
         raise _unwritable(path, part, error) from error
     finally:
-        for folder in (part, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have the operating system put a file's content on the disk, where the file system can do that.
+
+    Raises:
+        OSError: the disk is full, or failed.
+    """
+    with path.open("rb+") as written:
+        try:
+            os.fsync(written.fileno())
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    if path.stat().st_mode == mode:
+        return
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in _NO_CHMOD:
+            raise
+
+
+def _target(path: Path) -> Path:
+    """What is written: ``path``, or what it leads to if it is a symbolic link.
+
+    Raises:
+        OSError: the link leads in a circle.
+    """
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
 
 
 def _part(path: Path) -> Path:
@@ -90,9 +135,22 @@ def _unwritable(path: Path, part: Path, error: OSError) -> HvxError:
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Write ``value`` as JSON, whole or not at all."""
+    """Write ``value`` as JSON, whole or not at all.
+
+    Raises:
+        HvxError: the file cannot be written.
+    """
     with whole_file(path) as part:
-        part.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_bytes(json_bytes(value, indent))
+
+
+def json_bytes(value: Any, indent: int | None = None) -> bytes:
+    """``value`` as one JSON text with a newline at its end.
+
+    Bytes of a file name that are not UTF-8 (lone surrogates in Python) are escaped, as JSON has it.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path, what: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -246,3 +247,175 @@ def test_the_digest_of_no_file_is_an_error_that_names_it(tmp_path: Path) -> None
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(HvxError, match=f"^{path}: cannot be read: "):
             sha256(path)
+
+
+# Symbolic links: what they lead to is written, and they stay.
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_link_to_a_file_is_written_through(tmp_path: Path, old: str | None) -> None:
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "target", tmp_path / "near" / "link"
+    link.parent.mkdir()
+    link.symlink_to("../far/target")
+    if old is not None:
+        target.write_text(old)
+    with whole_file(link) as part:
+        assert part.parent == target.parent
+        part.write_text("new")
+        assert (target.read_text() if target.exists() else None) == old
+    assert target.read_text() == "new"
+    assert link.is_symlink() and link.readlink() == Path("../far/target")
+    assert everything(tmp_path) == {"far", "far/target", "near", "near/link"}
+
+
+def test_a_chain_of_links_is_written_through_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "first").symlink_to("second")
+    (tmp_path / "second").symlink_to("target")
+    write_file(tmp_path / "first")
+    assert (tmp_path / "target").read_text() == "new"
+    assert (tmp_path / "first").is_symlink() and (tmp_path / "second").is_symlink()
+    assert everything(tmp_path) == {"first", "second", "target"}
+
+
+def test_a_body_that_raises_leaves_a_link_and_its_target_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    (tmp_path / "link").symlink_to("target")
+    with pytest.raises(ValueError, match="broken"):
+        break_a_file(tmp_path / "link", ValueError("broken"))
+    assert (tmp_path / "target").read_text() == "old"
+    assert everything(tmp_path) == {"target", "link"}
+
+
+@pytest.mark.parametrize("write", [write_file, write_folder])
+@pytest.mark.parametrize(
+    ("leads_to", "reason"),
+    [("link", "Too many levels of symbolic links"), ("gone/target", "No such file or directory")],
+)
+def test_a_link_that_leads_to_no_folder_is_an_error(
+    tmp_path: Path, write: Write, leads_to: str, reason: str
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(leads_to)
+    with pytest.raises(HvxError, match=f"^{link}: cannot be written: {reason}"):
+        write(link)
+    assert link.is_symlink()
+    assert everything(tmp_path) == {"link"}
+
+
+def test_a_link_to_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    with pytest.raises(HvxError, match=f"^{tmp_path / 'link'}: cannot be written: is a folder or a device"):
+        write_file(tmp_path / "link")
+    assert everything(tmp_path) == {"folder", "link"}
+
+
+def test_a_link_to_an_empty_folder_is_filled_and_one_to_a_full_folder_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    write_folder(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "inside").read_text() == "new"
+    with pytest.raises(HvxError) as refused:
+        write_folder(tmp_path / "link")
+    assert str(refused.value) == f"{tmp_path / 'link'}: already exists and is not empty; give a new folder"
+    assert everything(tmp_path) == {"empty", "empty/inside", "link"}
+
+
+def test_without_leave_to_make_folders_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "file"
+    with (
+        pytest.raises(HvxError, match=f"^{path}: cannot be written: No such file or directory"),
+        whole_file(path, parents=False),
+    ):
+        raise AssertionError("the body ran")
+    assert everything(tmp_path) == set()
+
+
+# File systems that lack something.
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> list[str]:
+    """Let a call of the operating system fail; the calls made."""
+    calls: list[str] = []
+
+    def fail(*given: object, **more: object) -> None:
+        calls.append(call)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    return calls
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EROFS, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_that_cannot_flush_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    calls = failing(monkeypatch, "fsync", number)
+    write_file(tmp_path / "file")
+    assert calls == ["fsync"]
+    assert (tmp_path / "file").read_text() == "new"
+    assert everything(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fails_at_the_flush_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "file").write_text("old")
+    failing(monkeypatch, "fsync", number)
+    with pytest.raises(HvxError) as refused:
+        write_file(tmp_path / "file")
+    assert str(refused.value) == f"{tmp_path / 'file'}: cannot be written: {os.strerror(number)}"
+    assert (tmp_path / "file").read_text() == "old"
+    assert everything(tmp_path) == {"file"}
+
+
+def write_private(path: Path) -> None:
+    """As safetensors does."""
+    with whole_file(path) as part:
+        part.touch(0o600)
+
+
+@pytest.mark.parametrize(
+    ("number", "passes"),
+    [
+        (errno.EPERM, True), (errno.EROFS, True), (errno.ENOSYS, True), (errno.ENOTSUP, True),
+        (errno.EIO, False), (errno.EACCES, False),
+    ],
+)  # fmt: skip
+def test_a_file_system_without_modes_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passes: bool
+) -> None:
+    calls = failing(monkeypatch, "chmod", number)
+    if passes:
+        write_private(tmp_path / "file")
+    else:
+        with pytest.raises(HvxError, match=f"cannot be written: {os.strerror(number)}"):
+            write_private(tmp_path / "file")
+    assert calls == ["chmod"]
+    assert everything(tmp_path) == ({"file"} if passes else set())
+
+
+def test_a_file_gets_the_usual_mode_whatever_its_writer_gave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.umask(0o027)
+    try:
+        write_private(tmp_path / "file")
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+        calls = failing(monkeypatch, "chmod", errno.EIO)  # not called where nothing is to be changed
+        write_file(tmp_path / "other")
+        assert calls == [] and (tmp_path / "other").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_names_of_files_that_are_not_utf_8_come_back_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"photo \xff\xe9.png")
+    for indent in (None, 1):
+        write_json(tmp_path / "value.json", {name: [name, "Straße \u2028 \U0001f600"]}, indent)
+        assert read_json(tmp_path / "value.json", "a value") == {name: [name, "Straße \u2028 \U0001f600"]}
+    text = (tmp_path / "value.json").read_bytes().decode("utf-8")
+    assert r"photo \udcff\udce9.png" in text and "Straße" in text
+    assert text.endswith("}\n")

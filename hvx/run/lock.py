@@ -3,65 +3,166 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
+import secrets
 import socket
+import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from hvx.errors import HvxError
 
 LOCK = ".lock"
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+WITHOUT_LOCKS = {
+    errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EROFS, errno.EIO
+}  # fmt: skip
+"""Errors of file systems that have no locks."""
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+Say = Callable[[str], None]
+"""Told what a user should know, a line at a time."""
+
+
+class ReadOnly(HvxError):
+    """A folder that this process may read, but not write."""
+
+
+class Held:
+    """A run folder that this process holds.
+
+    Args:
+        path: the folder.
+        content: what this process wrote into the lock file.
+        locked: the lock keeps others out; False where the file system has no locks.
+    """
+
+    def __init__(self, path: Path, content: bytes, locked: bool) -> None:
+        self._path, self._content, self._locked = path, content, locked
+        self._file = _identity(path / LOCK)
+
+    def check(self) -> None:
+        """See that the folder is still where it was, and still this process's.
+
+        Raises:
+            HvxError: it was renamed, deleted or replaced, or another process took it over where the file
+                system has no locks.
+        """
+        lock = self._path / LOCK
+        # Closing a file drops the locks that this process has on it, so the content is read only if needed.
+        if self._locked and self._file and _identity(lock) == self._file:
+            return
+        with suppress(OSError):
+            if lock.read_bytes() == self._content:
+                return
+        raise HvxError(
+            f"{self._path}: renamed, deleted or taken over by another process while this one wrote it; "
+            "nothing more is written there"
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path leads to; None if to none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def no_log(line: str) -> None:
+    """The default of what is told a line at a time: nobody reads it."""
+    del line
 
 
 @contextmanager
-def only_writer(run: Path) -> Iterator[None]:
+def only_writer(run: Path, say: Say = no_log) -> Iterator[Held]:
     """Hold a run folder against other processes, on this machine or another that sees the folder.
 
     The lock is the operating system's (POSIX record lock), so that a process that died, however it died,
-    holds nothing; the file itself stays and says who held it last. A file system without locks lets
-    everyone in.
+    holds nothing; the file itself stays and says who held it last. Where the file system has no locks, the
+    user is told so, and other processes are not kept out.
 
     Raises:
+        ReadOnly: the folder may not be written.
         HvxError: another process holds the folder, or its lock cannot be written.
     """
-    path = run / LOCK
+    with _opened(run / LOCK) as file:
+        locked = _take(file, run, say)
+        yield Held(run, _write(file, run / LOCK), locked)
+
+
+def _opened(path: Path) -> FileIO:
+    """A lock file, never one that a symbolic link leads to: its content would be overwritten."""
     try:
-        file = path.open("a+", encoding="utf-8")
+        # A named pipe would otherwise block.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags, 0o666)
     except OSError as error:
-        raise HvxError(f"{path}: cannot be written: {error.strerror or error}") from None
-    with file:
-        _take(file, run)
-        yield
+        if error.errno == errno.ELOOP or path.is_symlink():
+            raise HvxError(f"{path}: is a symbolic link; delete it") from None
+        kind = ReadOnly if error.errno in _READ_ONLY else HvxError
+        raise kind(f"{path}: cannot be written: {error.strerror or error}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise HvxError(f"{path}: is not a file; delete it")
+    return FileIO(descriptor, "r+")  # unbuffered: nothing is left to be written when it is closed
 
 
-def _take(file: IO[str], run: Path) -> None:
+def _posix_locks() -> Any:
+    """The module; None on systems that lack it (Windows)."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    return fcntl
+
+
+def _take(file: FileIO, run: Path, say: Say) -> bool:
+    """Lock a lock file; False where the system or the file system has no locks."""
+    fcntl = _posix_locks()
+    if fcntl is None:
+        say(f"{run}: this system has no file locks; let no other process write this run")
+        return False
     try:
         # A record lock, unlike flock's, is not inherited: the decoding processes of a run that was
         # killed live on for some seconds, and must not hold what their parent held.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _WITHOUT_LOCKS:
-            return
+        if error.errno in WITHOUT_LOCKS:
+            say(
+                f"{run}: the file system has no locks ({error.strerror}); let no other process write this run"
+            )
+            return False
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise HvxError(f"{file.name}: cannot be locked: {error.strerror or error}") from None
+            raise HvxError(f"{run / LOCK}: cannot be locked: {error.strerror or error}") from None
         raise HvxError(f"{run}: {_holder(file)} is writing this run; wait for it, or stop it") from None
-    file.truncate(0)
+    return True
+
+
+def _write(file: FileIO, path: Path) -> bytes:
+    """Say in a lock file who holds it; returns its content, which no other process writes."""
     about = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "id": secrets.token_hex(8),
     }
-    file.write(json.dumps(about))
-    file.flush()
+    content = json.dumps(about).encode()
+    try:
+        file.seek(0)
+        file.truncate()
+        file.write(content)
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return content
 
 
-def _holder(file: IO[str]) -> str:
+def _holder(file: FileIO) -> str:
     """Who wrote the lock file, as far as it can be read."""
     try:
         file.seek(0)

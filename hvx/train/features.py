@@ -7,7 +7,6 @@ killed computation goes on where it stopped; whole, it is renamed.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -22,8 +21,10 @@ from torch import Tensor
 from hvx.config import ImageConfig, SplitConfig
 from hvx.data.images import image_path, input_batches, missing_images, some_names
 from hvx.errors import BadImage, HvxError
+from hvx.files import flush_to_disk
 from hvx.models.backbone import Backbone
 from hvx.progress import bar
+from hvx.run.lock import WITHOUT_LOCKS
 
 _BATCH = 32
 _IN_MEMORY = 4 << 30
@@ -37,7 +38,7 @@ class FeatureCache:
     """Features of a split's images by row; ``rows`` maps an image id to its row."""
 
     def __init__(self, path: Path) -> None:
-        self._file = h5py.File(path, "r")
+        self._file = h5py.File(path, "r", locking=False)  # a finished file never changes
         stored = self._file["features"]
         self.rows = {int(image_id): row for row, image_id in enumerate(self._file["image_id"][:])}
         self._features = stored[:] if stored.nbytes <= _IN_MEMORY else stored
@@ -159,7 +160,7 @@ def _size(count: int) -> str:
 def _rows_done(job: CacheJob, key: str, shape: tuple[int, ...]) -> int:
     """Rows that an earlier, killed computation of the same features has left."""
     try:
-        with h5py.File(job.partial, "r") as file:
+        with _open_partial(job.partial, "r") as file:
             same = file.attrs.get("key") == key and file["features"].shape == (len(job.image_ids), *shape)
             done = int(file["done"][()]) if same else 0
             return done if 0 <= done <= len(job.image_ids) else 0
@@ -176,7 +177,7 @@ def _create(job: CacheJob, key: str, shape: tuple[int, ...]) -> None:
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(job.partial, "w") as file:
+    with _open_partial(job.partial, "w") as file:
         file.create_dataset("features", (count, *shape), np.float16, dcpl=layout)
         file["squares"] = np.zeros(count)
         file["image_id"] = np.array(job.image_ids, np.int64)
@@ -196,11 +197,11 @@ def _compute(
     try:
         if not done:
             _create(job, key, shape)
-        with h5py.File(job.partial, "r+") as file:
+        with _open_partial(job.partial, "r+") as file:
             _fill(file, job, backbone, image, done, workers)
             total = float(file["squares"][:].sum())
             file.attrs["root_mean_square"] = (total / file["features"].size) ** 0.5
-        _flush(job.partial)
+        flush_to_disk(job.partial)
         job.partial.replace(job.path)
     except OSError as error:
         raise HvxError(f"{job.partial}: cannot be written: {error.strerror or error}") from None
@@ -240,14 +241,19 @@ def _fill(
 def _count(file: h5py.File, path: Path, done: int) -> None:
     """Note that so many rows are done, once they are on the disk."""
     file.flush()
-    _flush(path)
+    flush_to_disk(path)
     file["done"][()] = done
     file.flush()
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as written:
-        os.fsync(written.fileno())
+def _open_partial(path: Path, mode: str) -> h5py.File:
+    """An unfinished file. HDF5 locks it against other processes, where the file system has locks."""
+    try:
+        return h5py.File(path, mode)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        return h5py.File(path, mode, locking=False)
 
 
 def _digest(backbone: Backbone, image: ImageConfig) -> str:
@@ -268,7 +274,7 @@ def _key(digest: str, job: CacheJob) -> str:
 
 def _stored_key(path: Path) -> str | None:
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             return str(file.attrs.get("key"))
     except OSError:
         return None
