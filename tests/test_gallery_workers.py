@@ -15,9 +15,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from made_galleries import Asked, write_run
 from processes import PATIENCE, finished, signalled, started, until
 
+from hvx.cli import main
 from hvx.errors import HvxError
 from hvx.files import sha256
 from hvx.gallery import workers
@@ -124,6 +126,36 @@ def few_files() -> Iterator[Callable[[int], None]]:
 
     yield leave
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("megabytes", [500, 1500])
+def test_too_little_memory_is_one_line(run: Path, tmp_path: Path, megabytes: int) -> None:
+    limit = megabytes * 1024**2
+    command = [sys.executable, "-m", "hvx", "gallery", str(run), "-o", str(tmp_path / "gallery")]
+    status, out, err = finished(
+        started(command, lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    )
+    assert (status, out) == (2, "")
+    assert err.startswith("Error: too little memory, or a broken installation: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("no map")])
+def test_what_cannot_be_loaded_is_one_line_but_for_debug(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hvx.gallery.build.build_gallery", fail)
+    arguments = ["gallery", str(run), "-o", str(tmp_path / "gallery")]
+    done = CliRunner().invoke(main, arguments)
+    reason = str(error) or "out of memory"
+    assert (done.exit_code, done.stderr) == (
+        2, f"Error: too little memory, or a broken installation: {reason}\n"
+    )  # fmt: skip
+    assert CliRunner().invoke(main, [*arguments, "--debug"]).exception is error
 
 
 @pytest.mark.parametrize("count", [4, 6, 9])

@@ -58,6 +58,12 @@ def common(command: Command) -> Command:
             if debug:
                 raise
             _give_up(error)
+        except (ImportError, MemoryError) as error:
+            if debug:
+                raise
+            # A process whose memory is limited cannot map PyTorch's libraries.
+            reason = str(error) or "out of memory"
+            _give_up(HvxError(f"too little memory, or a broken installation: {reason}"))
         except KeyboardInterrupt:
             _give_up(Interrupted("interrupted"))
 
