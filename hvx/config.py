@@ -8,21 +8,49 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import date
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from hvx.errors import HvxError, did_you_mean
+from hvx.errors import HvxError, did_you_mean, shown
+from hvx.strict_yaml import read_yaml, read_yaml_file
 
 Activation = Literal["none", "tanh", "relu", "sigmoid"]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
 Model = TypeVar("Model", bound=BaseModel)
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Deviation = Annotated[float, Field(gt=0)]
+
+
+Flag = StrictBool
+Positive = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+NotNegative = Annotated[int, Field(strict=True, ge=0, le=10**12)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Id = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+Pixels = Annotated[int, Field(strict=True, ge=1, le=4096)]
+Width = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+"""Of a layer."""
+Steps = Annotated[int, Field(strict=True, ge=1, le=64)]
+Glimpses = Annotated[int, Field(strict=True, ge=0, le=64)]
+Batch = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+Epochs = Annotated[int, Field(strict=True, ge=0, le=100_000)]
+Processes = Annotated[int, Field(strict=True, ge=0, le=256)]
+Rate = Annotated[float, Field(strict=True, gt=0, le=100)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Mean = Annotated[float, Field(strict=True, ge=-1000, le=1000)]
+Deviation = Annotated[float, Field(strict=True, ge=1e-3, le=1000)]
+Decay = Annotated[float, Field(strict=True, ge=0, le=100)]
+Norm = Annotated[float, Field(strict=True, gt=0, le=1e9)]
+Minutes = Annotated[float, Field(strict=True, ge=0, le=1e6)]
+Score = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,10 +60,25 @@ _SOME_IDS = (1, 10, -1, 2**62)
 """Ids that a pattern of image names must tell apart."""
 _FIGURE = re.compile(r"\w[\w -]{0,39}")
 """Names of figures; each becomes a file's."""
+_LIKE_A_NUMBER = re.compile(r"[-+]?\d[\d_:.]*")
+"""Text that a reader may take for a number."""
 _WIDE = re.compile(r"\d{4}|\{")
 """In a pattern's format: a width that would fill memory, or one that the id itself gives."""
-_PLAINLY = {"path_type": "expected a path", "model_type": "expected a section of keys"}
+_PLAINLY = {
+    "path_type": "expected a path",
+    "model_type": "expected a section of keys",
+    "dict_type": "expected a section of keys",
+    "tuple_type": "expected a list",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "bool_type": "expected true or false",
+    "finite_number": "expected a finite number",
+}
 """Pydantic's kind of error → what to say in place of its own words, which speak of Python classes."""
+_QUOTABLE = {"path_type", "string_type"}
+"""Kinds of error where a value in quotes would be right."""
 
 
 class Section(BaseModel):
@@ -55,7 +98,7 @@ class SplitConfig(Section):
     """Table of the objects drawn and asked about; the built-in split has one."""
     limit: Positive | None = None
     """Take the first so many questions only."""
-    exif_orientation: bool = False
+    exif_orientation: Flag = False
     """Turn photographs as their EXIF data says; the features that published checkpoints were trained on
     were not."""
 
@@ -76,9 +119,9 @@ class SplitConfig(Section):
 class ImageConfig(Section):
     """What happens to a photograph before it enters the network."""
 
-    size: Positive = 448
+    size: Pixels = 448
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
     std: tuple[Deviation, Deviation, Deviation] = IMAGENET_STD
 
 
@@ -96,8 +139,8 @@ class EncoderConfig(Section):
     """The question encoder: word embeddings and a skip-thought GRU."""
 
     tokenizer: Literal["nltk", "mcb"] = "nltk"
-    embedding: Positive = 620
-    hidden: Positive = 2400
+    embedding: Width = 620
+    hidden: Width = 2400
     candidate: Literal["reset_before", "reset_after"] = "reset_before"
     """tanh(Wx + b + U(r∘h)) as in Torch7, or tanh(Wx + b + r∘(Uh)) as in skip-thoughts."""
 
@@ -119,7 +162,7 @@ MLB_FORMS: dict[str, dict[str, Any]] = {
 class MRNConfig(Section):
     """What MRN has beyond the sizes of all networks."""
 
-    blocks: Positive = 3
+    blocks: Steps = 3
     """L."""
     pool: Literal["mean", "max"] = "mean"
     """Over the lattice: the features' mean, as Kim et al. (2016) have it, or the maximum of tanh(W_1 ·) over
@@ -129,7 +172,7 @@ class MRNConfig(Section):
 class DANConfig(Section):
     """What r-DAN has beyond the sizes of all networks."""
 
-    steps: Positive = 2
+    steps: Steps = 2
     """K, behind the first, which takes the means."""
 
 
@@ -146,9 +189,9 @@ class ModelConfig(Section):
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
     encoder: EncoderConfig = EncoderConfig()
-    glimpses: NotNegative = 2
+    glimpses: Glimpses = 2
     """G; 0: no attention, V from the features' mean over the lattice."""
-    joint: Positive = 1200
+    joint: Width = 1200
     """d; MLB's per glimpse: its V, Q and F are ``width`` wide, the attention's joint ``joint``."""
     visual_projection: Literal["joint", "per_glimpse"] = "joint"
     attention_visual_activation: Activation = "tanh"
@@ -184,22 +227,22 @@ class TrainConfig(Section):
     min_word_count: Positive = 1
     start: Path | None = None
     """Start file of the question encoder, as ``hvx import skipthoughts`` writes it; none: random."""
-    epochs: Positive = 20
-    batch: Positive = 256
-    rate: Annotated[float, Field(gt=0)] = 1e-3
+    epochs: Annotated[Epochs, Field(ge=1)] = 20
+    batch: Batch = 256
+    rate: Rate = 1e-3
     dropout: Fraction = 0.5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    gradient_clip: Annotated[float, Field(gt=0)] = 10.0
+    weight_decay: Decay = 0.0
+    gradient_clip: Norm = 10.0
     feature_cache: Path | None = None
     """Folder for the frozen backbone's features; none: beside the checkpoint."""
-    workers: NotNegative = 1
+    workers: Processes = 1
     """Processes that decode images ahead; 0 decodes in the main process."""
-    save_minutes: Annotated[float, Field(ge=0)] = 10.0
+    save_minutes: Minutes = 10.0
     """Save the training's state at least so often, for a killed one to go on from; 0: after every step."""
-    backbone_epochs: NotNegative = 0
+    backbone_epochs: Epochs = 0
     """Epochs in which the backbone first learns what lies in each cell (built-in split only)."""
-    backbone_batch: Positive = 64
-    backbone_rate: Annotated[float, Field(gt=0)] = 2e-3
+    backbone_batch: Batch = 64
+    backbone_rate: Rate = 2e-3
 
 
 class PickConfig(Section):
@@ -209,12 +252,12 @@ class PickConfig(Section):
     """Its text; case, spaces and punctuation do not matter."""
     ground_truth: str | None = None
     """Tells apart questions of the same text on several images."""
-    question_id: int | None = None
+    question_id: Id | None = None
     """Names one of several candidates."""
     figure: str = "figure"
     """The figure that it is a row of; rows stand in the order of the list."""
     printed_tokens: tuple[str, ...] = ()
-    printed_z: tuple[float, ...] = ()
+    printed_z: tuple[Score, ...] = ()
     """What a paper prints for this row: a z-score for each of its tokens."""
 
     @field_validator("figure")
@@ -237,20 +280,20 @@ class ExplainConfig(Section):
 
     split: str = "val"
     run: Path
-    batch_images: Positive | None = None
+    batch_images: Batch | None = None
     """Images that are explained at once; none: as many as fit in memory, and are of use."""
-    workers: NotNegative | None = None
+    workers: Processes | None = None
     """Processes that decode images ahead; 0 decodes in the main process; none: one, or more for a GPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the backbone's numbers. Heat maps of bfloat16 are near those of float32, not equal."""
-    compile: bool = False
+    compile: Flag = False
     """Have PyTorch compile the backbone's passes; takes a minute or more, and a C++ compiler on the CPU."""
     product: Literal["constant", "free"] = "constant"
     """F in Eq. 2: held constant, as the paper holds it, or free to move with the image, for the gradient of
     ½‖V − F‖²."""
     pick: tuple[PickConfig, ...] = ()
     """Explain just these questions of the split; none: all of them."""
-    gradient: bool = False
+    gradient: Flag = False
     """Also store the standardised gradient itself, C planes per question."""
     shard_questions: Positive = 256
     on_error: Literal["skip", "stop"] = "skip"
@@ -261,7 +304,7 @@ class Config(Section):
     """The whole tree. Relative paths start from ``root``."""
 
     root: Path = Path()
-    seed: NotNegative = 0
+    seed: Seed = 0
     checkpoint: Path
     splits: dict[str, SplitConfig] = {}
     model: ModelConfig = Field(default_factory=ModelConfig)
@@ -313,19 +356,7 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
     Raises:
         HvxError: no such file, no YAML, an unknown key, a value of the wrong kind.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise HvxError(f"{path}: no such config file") from None
-    except (OSError, ValueError) as error:
-        raise HvxError(f"{path}: cannot be read as a config file: {error}") from None
-    try:
-        tree = yaml.safe_load(text)
-    except Exception as error:  # PyYAML's constructors raise whatever a malformed value leads them to
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        mark = getattr(error, "problem_mark", None)
-        where = f" on line {mark.line + 1}" if mark else ""
-        raise HvxError(f"{path}: not valid YAML{where}: {reason}") from None
+    tree = read_yaml_file(path, "config file")
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected a mapping of keys such as 'checkpoint' and 'splits'")
     return parse(tree, str(path), overrides)
@@ -348,17 +379,34 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
     except ValidationError as error:
         # A misspelt key that is required is two errors; the unknown one says more than the missing one.
         first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"]) or "(top)"
+        key = _brief(".".join(str(part) for part in first["loc"])) or "(top)"
         if first["type"] == "extra_forbidden":
             known = _keys_beside(kind, first["loc"])
             raise HvxError(
-                f"{source}: unknown key '{key}'{did_you_mean(str(first['loc'][-1]), known)}; "
+                f"{source}: unknown key '{key}'{did_you_mean(_brief(str(first['loc'][-1])), known)}; "
                 f"known here: {', '.join(known)}"
             ) from None
         if first["type"] == "missing":
             raise HvxError(f"{source}: key '{key}' is missing") from None
-        message = _PLAINLY.get(first["type"], first["msg"].removeprefix("Value error, "))
-        raise HvxError(f"{source}: {key}: {message}, not {_short(first['input'])}") from None
+        raise HvxError(f"{source}: {key}: {_plain(first['type'], first['msg'], first['input'])}") from None
+
+
+def _plain(kind: str, message: str, value: Any) -> str:
+    """What was expected, and what ``value`` is instead."""
+    limit = "Input should be "
+    said = message.replace(limit, "expected " if kind == "literal_error" else "expected a number ", 1)
+    expected = _PLAINLY.get(kind, said.removeprefix("Value error, "))
+    if kind in _QUOTABLE and isinstance(value, bool):
+        return (
+            f"{expected}, not {str(value).lower()}: YAML reads yes, no, on, off, true and false as booleans; "
+            "put the value in quotes"
+        )
+    if kind in _QUOTABLE and isinstance(value, (int, float, date)):
+        what = "date" if isinstance(value, date) else "number"
+        return f"{expected}, not the {what} {value if what == 'date' else shown(value)}: put it in quotes"
+    if isinstance(value, str) and _LIKE_A_NUMBER.fullmatch(value[:100]):
+        return f"{expected}, written without quotes, leading zeros, ':' and '_', not {shown(value)}"
+    return f"{expected}, not {'null' if value is None else shown(value)}"
 
 
 def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
@@ -383,13 +431,14 @@ def _section(annotation: Any) -> Any:
 def _set(tree: dict[str, Any], override: str) -> None:
     """Write one ``a.b.c=value`` into ``tree``."""
     key, sign, text = override.partition("=")
+    override = _brief(override)
     parts = key.strip().split(".")
     if not sign or not all(parts):
         raise HvxError(f"--set {override}: expected key=value, such as explain.batch_images=4")
     try:
-        value = yaml.safe_load(text)
-    except Exception:  # as in load
-        raise HvxError(f"--set {override}: '{text}' is not a YAML value") from None
+        value = read_yaml(text)
+    except HvxError as error:
+        raise HvxError(f"--set {override}: not a YAML value{error}") from None
     for depth, part in enumerate(parts[:-1]):
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
@@ -406,6 +455,5 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _brief(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."

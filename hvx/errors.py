@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class HvxError(Exception):
@@ -37,3 +39,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` where a known word is close to ``word``, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def shown(value: Any) -> str:
+    """``repr(value)`` for an error, at most 60 characters, however large or deep the value is."""
+    short = reprlib.Repr()
+    short.maxlevel = 3
+    short.maxstring = short.maxlong = short.maxother = 60
+    try:
+        text = short.repr(value)
+    except ValueError:  # an int with more digits than Python agrees to print
+        text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."

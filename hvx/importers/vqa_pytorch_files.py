@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
 from pydantic import BaseModel
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from hvx.config import Positive, checked
 from hvx.errors import HvxError
 from hvx.importers.pickles import Plain, read_plain_pickle
 from hvx.models.backbone import read_state_dict
+from hvx.strict_yaml import read_yaml_file
 
 Torch = Literal["tanh", "relu", "sigmoid"]
 """Names of activations in the options; where a key is absent, none is applied."""
@@ -92,13 +92,7 @@ def read_options(path: Path) -> Options:
     Raises:
         HvxError: no such file, no YAML, or options of a network that is not MLB over skip-thoughts.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise HvxError(f"{path}: no such file (options of vqa.pytorch)") from None
-    except Exception as error:  # PyYAML's constructors raise whatever a malformed value leads them to
-        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise HvxError(f"{path}: not options in YAML: {reason:.120}") from None
+    tree = read_yaml_file(path, "file of vqa.pytorch's options")
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected options of vqa.pytorch, with a section 'model'")
     said = checked(Options, tree, str(path))

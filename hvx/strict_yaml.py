@@ -1,0 +1,176 @@
+"""YAML as configs use it: no key twice, no number by surprise, nothing that fills memory.
+
+PyYAML follows YAML 1.1: it reads ``010`` as 8 and ``1:30`` as 90, and of a key given twice it drops the
+first. Here numbers are those of YAML 1.2's core schema, and a key given twice is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from hvx.errors import HvxError, shown
+
+MAX_BYTES = 1 << 20
+"""A longer file is no config; PyYAML reads about 200 kB in a second."""
+MAX_DEPTH = 50
+MAX_VALUES = 1_000_000
+"""Values in a document after each alias is replaced by what it stands for."""
+_MAX_DIGITS = 400
+"""A longer number is rejected; the largest float has 309 digits."""
+_MERGE = "tag:yaml.org,2002:merge"
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+)
+
+
+def read_yaml_file(path: Path, kind: str) -> Any:
+    """What a YAML file holds, as plain Python values.
+
+    Args:
+        path: the file.
+        kind: what the file is, for errors: "config file".
+
+    Raises:
+        HvxError: the file does not exist, cannot be read, is too large, or is not valid YAML.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise HvxError(f"{path}: larger than {MAX_BYTES:,} bytes; not a {kind}")
+        text = data.decode("utf-8")
+    except FileNotFoundError:
+        raise HvxError(f"{path}: no such {kind}") from None
+    except (OSError, ValueError) as error:
+        raise HvxError(f"{path}: cannot be read ({kind}): {error}") from None
+    try:
+        return read_yaml(text)
+    except HvxError as error:
+        raise HvxError(f"{path}: not valid YAML{error}") from None
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text holds, as plain Python values.
+
+    Raises:
+        HvxError: not valid YAML. The message begins with `` on line N: `` or ``: ``, for a caller that puts
+            the name of the text before it.
+    """
+    try:
+        return _Loader(text).get_single_data()
+    except Exception as error:  # PyYAML's constructors raise whatever a malformed value leads them to
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f" on line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise HvxError(f"{where}: {reason}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with the rules of this module."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        """One value, no deeper than ``MAX_DEPTH``."""
+        if self._depth > MAX_DEPTH:
+            raise _problem(f"nested more than {MAX_DEPTH} deep", self.get_mark())
+        self._depth += 1
+        try:
+            node: Node | None = super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+        return node
+
+    def get_single_node(self) -> Node | None:
+        """The document, if its aliases do not make it too large."""
+        node: Node | None = super().get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        """Apply merge keys (``<<``): own keys win; a key of two merged mappings is an error."""
+        _reject_twice(node.value)
+        merged: list[tuple[Node, Node]] = []
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                sources = value.value if isinstance(value, SequenceNode) else [value]
+                for source in sources:
+                    if not isinstance(source, MappingNode):
+                        raise _problem("'<<' merges a mapping, or a list of them", value.start_mark)
+                    self.flatten_mapping(source)
+                    merged += source.value
+        _reject_twice(merged)
+        own = [(key, value) for key, value in node.value if key.tag != _MERGE]
+        names = {key.value for key, _ in own}
+        node.value = [pair for pair in merged if pair[0].value not in names] + own
+
+
+def _reject_twice(pairs: list[tuple[Node, Node]]) -> None:
+    """Reject a key that is no text, and one that is there twice."""
+    lines: dict[str, int] = {}
+    for key, _ in pairs:
+        if not isinstance(key, ScalarNode):
+            raise _problem("a key must be text, not a list or a mapping", key.start_mark)
+        if key.value in lines:
+            raise _problem(
+                f"duplicate key '{shown(key.value)[1:-1]}', first on line {lines[key.value]}", key.start_mark
+            )
+        if key.tag not in {_MERGE, "tag:yaml.org,2002:str"}:
+            raise _problem(f"the key {key.value} is not text; put it in quotes", key.start_mark)
+        lines[key.value] = key.start_mark.line + 1
+
+
+def _count(node: Node, known: dict[Node, int | None]) -> int:
+    """Values below and including ``node``, each alias counted as what it stands for."""
+    if node in known:
+        count = known[node]
+        if count is None:
+            raise _problem("an alias stands for something that holds the alias itself", node.start_mark)
+        return count
+    known[node] = None
+    children: list[Node] = []
+    if isinstance(node, SequenceNode):
+        children = node.value
+    elif isinstance(node, MappingNode):
+        children = [part for pair in node.value for part in pair]
+    count = 1 + sum(_count(child, known) for child in children)
+    if count > MAX_VALUES:
+        raise _problem(f"aliases make more than {MAX_VALUES:,} values of it", node.start_mark)
+    known[node] = count
+    return count
+
+
+def _number(loader: _Loader, node: ScalarNode) -> int | float:
+    """A number of YAML 1.2's core schema."""
+    text = loader.construct_scalar(node)
+    if len(text) > _MAX_DIGITS:
+        raise _problem(f"a number of {len(text):,} characters", node.start_mark)
+    if _INT.fullmatch(text):
+        return int(text, 0)
+    if _FLOAT.fullmatch(text):
+        return float(text.replace(".", "") if text[-1:].isalpha() else text)
+    raise _problem(f"{shown(text)} is not a number", node.start_mark)
+
+
+def _problem(reason: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=reason, problem_mark=mark)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] not in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in (("int", _INT), ("float", _FLOAT)):
+    _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+.0123456789"))
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
