@@ -13,17 +13,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+import torch
+from conftest import REPOSITORY, Tiny
 from made_runs import DIGEST, ITEMS, items, written
 
 from hvx.errors import HvxError
+from hvx.run.explain import explain_split
+from hvx.run.local import here
 from hvx.run.verify import verify
 from hvx.store import shards
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, TEXT, run_digest
 from hvx.store.seal import BLOCK, seal, sealed_digest
 from hvx.store.shards import OPEN_FILES, ShardEntry, ShardFiles, shard_mismatch
-from hvx.store.writer import write_shard, write_view
+from hvx.store.writer import write_shard, write_solid, write_view
 
 
 @pytest.fixture
@@ -167,8 +170,12 @@ def test_a_shard_replaced_while_the_run_is_open_is_reported(run: Path) -> None:
     assert [reader[n].question_id for n in range(ITEMS)] == ids[:ITEMS].tolist()  # still open: the old one
     reader._shards.close()  # type: ignore[union-attr]
     for read in (lambda: reader[0], lambda: reader.column("question_id")):
-        with pytest.raises(HvxError, match=r"00000\.h5: replaced since the run was opened, or was finished"):
+        with pytest.raises(HvxError) as raised:
             read()
+        assert str(raised.value) == (
+            f"{run / 'shards' / '00000.h5'}: replaced since explanations.h5 listed it; read the run again "
+            "once `hvx explain` has finished"
+        )
     with pytest.raises(HvxError, match="replaced since"):
         RunReader(run)[0]
     assert reader[ITEMS].question_id == ids[ITEMS]
@@ -266,7 +273,11 @@ def test_datasets_that_lie_elsewhere_are_refused(
         _list_shard(run, path)
     name = "probability" if change is _external_storage else "answer"
     with pytest.raises(HvxError, match=rf"{path.name}: {name}: .*; a run holds its own data"):
-        RunReader(run).column("question_id")
+        RunReader(run).column(name)
+    with pytest.raises(HvxError, match=rf"{path.name}: {name}: .*; a run holds its own data"):
+        RunReader(run)[0]
+    with pytest.raises(HvxError, match=rf"{path.name}: {name}: .*; a run holds its own data"):
+        write_solid(tmp_path / "copy.h5", [path], {})
 
 
 def _list_shard(run: Path, path: Path) -> None:
@@ -280,7 +291,17 @@ def _list_shard(run: Path, path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.h5", "/etc/passwd", "run.json", "shards/00000.h5", "0.h5", "00000.h5\n"]
+    "name",
+    [
+        "../secret.h5",
+        "/etc/passwd",
+        "run.json",
+        "shards/00000.h5",
+        "0.h5",
+        "000000.h5",
+        "0000٠.h5",
+        "00000.h5\n",
+    ],
 )
 def test_a_view_lists_shards_of_the_run_alone(run: Path, name: str) -> None:
     def change(file: h5py.File) -> None:
@@ -290,6 +311,139 @@ def test_a_view_lists_shards_of_the_run_alone(run: Path, name: str) -> None:
     with pytest.raises(HvxError, match="which is no shard of the run") as raised:
         RunReader(run)
     assert repr(name) in str(raised.value)
+
+
+@pytest.mark.parametrize(("first", "second"), [("00001.h5", "00001.h5"), ("00001.h5", "00000.h5")])
+def test_a_view_lists_each_shard_once_and_in_order(run: Path, first: str, second: str) -> None:
+    def change(file: h5py.File) -> None:
+        file["index/shard"][:] = [first, second]
+
+    resealed(run / "explanations.h5", change)
+    with pytest.raises(HvxError, match=rf"explanations\.h5: lists {second} after {first}$"):
+        RunReader(run)
+
+
+@pytest.mark.parametrize("name", ["index", "index/shard", "index/items", "index/digest"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_index_of_a_view_is_its_own(run: Path, tmp_path: Path, name: str, soft: bool) -> None:
+    other = written(tmp_path / "other", False) / "explanations.h5"
+
+    def change(file: h5py.File) -> None:
+        file.move(name, "aside")
+        file[name] = h5py.SoftLink("/aside") if soft else h5py.ExternalLink(str(other), name)
+
+    resealed(run / "explanations.h5", change)
+    last = name.split("/")[-1]
+    with pytest.raises(HvxError, match=rf"explanations\.h5: {last}: a link to elsewhere"):
+        RunReader(run)
+
+
+def _no_answers(file: h5py.Group) -> None:
+    del file["answer"]
+
+
+def _short(file: h5py.Group) -> None:
+    del file["answer"]
+    file.create_dataset("answer", data=["red"] * (ITEMS - 1), dtype=TEXT)
+
+
+def _flat(file: h5py.Group) -> None:
+    del file["heatmap"]
+    file.create_dataset("heatmap", data=np.zeros((ITEMS, 24), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [(_no_answers, "answer"), (_short, "answer"), (_flat, "heatmap")]
+)
+@pytest.mark.parametrize("solid", [False, True])
+def test_datasets_of_other_shapes_are_refused(
+    tmp_path: Path, solid: bool, change: Callable[[h5py.File], None], name: str
+) -> None:
+    """And no row is filled in their place."""
+    run = written(tmp_path / "run", solid)
+    if solid:
+        resealed(run / "explanations.h5", change)
+        with pytest.raises(HvxError, match=f"not the explanations of a run: {name}"):
+            RunReader(run)
+        return
+    resealed(run / "shards" / "00000.h5", change)
+    _list_shard(run, run / "shards" / "00000.h5")
+    with pytest.raises(HvxError, match="damaged"):
+        RunReader(run).column(name)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_shapes_that_a_view_lists_are_checked(run: Path, missing: bool) -> None:
+    def change(file: h5py.File) -> None:
+        if missing:
+            del file["index"].attrs["answer"]
+        else:
+            file["index"].attrs["heatmap"] = (2 * ITEMS, 24)
+
+    resealed(run / "explanations.h5", change)
+    reason = "answer is missing" if missing else r"heatmap has the shape \(6, 24\), for 6 items"
+    with pytest.raises(HvxError, match=reason):
+        RunReader(run)
+
+
+def test_the_view_is_not_read_beyond_its_index(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HDF5 visits every shard's mapping as it opens a virtual dataset."""
+    opened: set[str] = set()
+    get = h5py.Group.__getitem__
+
+    def noted(self: h5py.Group, name: str) -> object:
+        if Path(self.file.filename).name == "explanations.h5":
+            opened.add(name)
+        return get(self, name)
+
+    monkeypatch.setattr(h5py.Group, "__getitem__", noted)
+    with RunReader(run) as reader:
+        assert (reader.glimpses, reader.blocks, reader.attends_to_words) == (2, 3, True)
+        assert (reader.heatmap_size, reader[4].question_id) == ((24, 24), 101)
+        reader.column("answer")
+    assert {"index", "shard", "items", "digest"} <= opened
+    assert not opened & set(FIELDS)
+
+
+def test_a_view_of_other_shards_is_written_again(tiny: Tiny, finished_run: Path, tmp_path: Path) -> None:
+    """A shard that was computed elsewhere and copied into the folder is the run's, but not the view's."""
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    config = tiny.load(run, explain__gradient=True)
+    assert explain_split(config, here(torch.device("cpu"))).done_now == 0
+    path = run / "shards" / "00000.h5"
+
+    def change(file: h5py.File) -> None:
+        file["probability"][0] = 0.125
+
+    resealed(path, change)
+    with pytest.raises(HvxError, match="replaced since"):
+        RunReader(run)[0]
+    found = verify(run)
+    view = run / "explanations.h5"
+    assert (found.damaged, found.finished) == ({view: "00000.h5 was replaced after it was listed"}, False)
+    assert found.whole == len(list((run / "shards").glob("*.h5")))
+    assert explain_split(config, here(torch.device("cpu"))).done_now == 0
+    assert RunReader(run)[0].probability == 0.125
+    view.write_bytes((written(tmp_path / "other", False) / "explanations.h5").read_bytes())
+    assert verify(run).damaged == {view: "it belongs to another run"}
+
+
+def test_a_run_of_an_older_schema_is_refused_by_hvx_explain(
+    tiny: Tiny, finished_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    about = json.loads((run / "run.json").read_text())
+    assert about["identity"].pop("schema_version") == 2
+    (run / "run.json").write_text(json.dumps(about))
+    with pytest.raises(HvxError) as raised:
+        explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
+    assert str(raised.value) == (
+        f"{run}: holds a run with another schema_version (None, now 2); give explain.run a new folder, or "
+        "delete this one"
+    )
+    assert not list(run.rglob("*.damaged"))
 
 
 @pytest.mark.parametrize("name", ["explanations.h5", "shards/00000.h5", "shards"])
@@ -325,7 +479,9 @@ def test_a_view_that_lists_fewer_items_than_it_has_is_refused(run: Path) -> None
         file["index/items"][0] = ITEMS - 1
 
     resealed(run / "explanations.h5", change)
-    with pytest.raises(HvxError, match="lists other shards than it was made of"):
+    with pytest.raises(
+        HvxError, match=r"not the explanations of a run: question_id has the shape \(6,\), for 5"
+    ):
         RunReader(run)
 
 
@@ -337,5 +493,7 @@ def test_user_block_and_index_are_as_documented(run: Path) -> None:
         digests = [sealed_digest(run / "shards" / f"0000{n}.h5") for n in range(2)]
         assert view["index/digest"].asstr()[:].tolist() == digests
         assert view.attrs["run_digest"] == DIGEST
+        shapes = {name: tuple(view["index"].attrs[name]) for name in view["index"].attrs}
+        assert shapes == {name: view[name].shape for name in FIELDS}
     with h5py.File(run / "shards" / "00001.h5", "r") as shard:
         assert (shard.attrs["shard"], shard.attrs["run_digest"]) == (1, DIGEST)

@@ -21,6 +21,7 @@ from hvx.run.folder import RunFolder, Say, now, opened_run
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.plan import Shard, plan_shards
 from hvx.run.stop import Requests, heeded
+from hvx.store.schema import VERSION
 
 
 class Engine(Protocol):
@@ -187,6 +188,7 @@ def _identity(
 ) -> dict[str, Any]:
     """All that decides what the run's items are."""
     return {
+        "schema_version": VERSION,
         "checkpoint_sha256": sha256(config.path(config.checkpoint)),
         "questions_sha256": sha256(split.questions),
         "annotations_sha256": sha256(split.annotations) if split.annotations else None,

@@ -17,7 +17,7 @@ from hvx.run.plan import Shard
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT, run_digest
 from hvx.store.seal import damage, opened
-from hvx.store.shards import shard_mismatch
+from hvx.store.shards import shard_mismatch, view_mismatch
 from hvx.store.writer import write_solid, write_view
 
 _MAY_CHANGE = ("config", "images", "picked")
@@ -101,8 +101,11 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all that stands beside the shards is there, and the one file of them all can be read."""
-        return self._about().get("finished") is not None and damage(self.path / VIEW, "core") is None
+        """Whether all that stands beside the shards is there, and the one file of them all is theirs."""
+        view = self.path / VIEW
+        if self._about().get("finished") is None or damage(view, "core") is not None:
+            return False
+        return view_mismatch(view, self.path, self.digest) is None
 
     @property
     def is_packed(self) -> bool:

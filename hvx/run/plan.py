@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hvx.data.questions import Question
+from hvx.store.shards import shard_name
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Shard:
 
     @property
     def name(self) -> str:
-        return f"{self.number:05d}.h5"
+        return shard_name(self.number)
 
     def __len__(self) -> int:
         return sum(len(questions) for _, questions in self.images)

@@ -12,7 +12,7 @@ from hvx.run.folder import DESCRIPTION, VIEW
 from hvx.run.lock import only_writer
 from hvx.store.schema import run_digest
 from hvx.store.seal import damage
-from hvx.store.shards import shard_mismatch
+from hvx.store.shards import shard_mismatch, view_mismatch
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ def verify(run: Path) -> Verification:
         digest = run_digest(identity)
         damaged = {path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, digest))}
         reason = damage(view) if view.exists() else None
+        if view.exists() and not reason and not damaged:
+            reason = view_mismatch(view, run, digest)
         if reason:
             damaged[view] = reason
         alone = about.get("packed") is True and not paths and view.exists() and not reason

@@ -16,7 +16,7 @@ from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.store.schema import FIELDS, TEXT, VERSION, run_digest
 from hvx.store.seal import damage, damaged, open_hdf5
-from hvx.store.shards import INDEX, ShardFiles, check_contents, check_inside, read_index
+from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
 _DESCRIBED = {"identity": dict, "image": dict, "images": str}
 """What run.json must say for a run to be read."""
@@ -56,8 +56,9 @@ class RunReader:
     """A finished run folder.
 
     Items and columns come from the shards themselves, a few of which are open at a time, not from the view
-    over them: HDF5 fills what it cannot open with zeros and reports nothing. A shard is checked as it is
-    opened: its core is as it was sealed, it is the one that the view lists, and it is this run's.
+    over them: HDF5 fills what it cannot open with zeros and reports nothing. Of the view, only its attributes
+    and its index are read. A shard is checked as it is opened: its core is as it was sealed, it is the one
+    that the view lists, and it is this run's; a dataset of it must lie in the shard itself.
 
     Args:
         run: the folder.
@@ -76,7 +77,7 @@ class RunReader:
         self._view = run / "explanations.h5"
         self._file = self._opened(run_digest(about["identity"]))
         try:
-            self._shards = self._read_shards(run_digest(about["identity"]))
+            self._shards, self._shapes = self._read_contents(run_digest(about["identity"]))
         except BaseException:
             self._file.close()
             raise
@@ -106,22 +107,21 @@ class RunReader:
             raise HvxError(f"{self._view}: belongs to another run than {self.path / 'run.json'}")
         return file
 
-    def _read_shards(self, digest: str) -> ShardFiles | None:
-        """The shards of a view; None of a solid file, which holds all items itself."""
+    def _read_contents(self, digest: str) -> tuple[ShardFiles | None, dict[str, tuple[int, ...]]]:
+        """The shards of a view, None of a solid file, which holds all items itself; each dataset's shape."""
         try:
-            virtual = INDEX in self._file
-            check_contents(self._file, self._view, virtual)
-            if not virtual:
-                return None
-            entries = read_index(self._file, self.path)
-            total = len(self)
+            if INDEX not in self._file:
+                held = (name for name in FIELDS if name in self._file)
+                shapes = {name: own_dataset(self._file, name).shape for name in held}
+                _check_shapes(shapes, len(self._file["question_id"]))
+                return None, shapes
+            entries, shapes = read_index(self._file, self.path), read_shapes(self._file)
+            _check_shapes(shapes, sum(entry.items for entry in entries))
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise HvxError(f"{self._view}: not the explanations of a run: {error}") from None
         if not all(entry.path.is_file() for entry in entries):
             raise HvxError(f"{self.path}: shards are missing from the run; run `hvx explain` again")
-        if total != sum(entry.items for entry in entries):
-            raise HvxError(f"{self._view}: lists other shards than it was made of; run `hvx explain` again")
-        return ShardFiles(self.path, entries, digest)
+        return ShardFiles(self.path, entries, digest), shapes
 
     def __enter__(self) -> RunReader:
         return self
@@ -130,39 +130,40 @@ class RunReader:
         self.close()
 
     def __len__(self) -> int:
-        return int(self._file["question_id"].shape[0])
+        return self._shapes["question_id"][0]
 
     @property
     def glimpses(self) -> int:
         """G, the attention maps of each item; 0 of a model without attention."""
-        return int(self._file["attention"].shape[1]) if "attention" in self._file else 0
+        return self._shapes["attention"][1] if "attention" in self._shapes else 0
 
     @property
     def blocks(self) -> int:
         """L, the heat maps of each item by block; 0 of a model with one product."""
-        return int(self._file["block_heatmaps"].shape[1]) if "block_heatmaps" in self._file else 0
+        return self._shapes["block_heatmaps"][1] if "block_heatmaps" in self._shapes else 0
 
     @property
     def attends_to_words(self) -> bool:
         """Whether the model attends to words, so that items have ``textual_attention``."""
-        return "textual_attention" in self._file
+        return "textual_attention" in self._shapes
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
         """(H, W) of each heat map."""
-        height, width = self._file["heatmap"].shape[1:]
-        return int(height), int(width)
+        _, height, width = self._shapes["heatmap"]
+        return height, width
 
     def column(self, name: str) -> np.ndarray:
         """A whole dataset; strings as ``str``. Axes that differ between shards are filled to the longest."""
         field = FIELDS[name]
         with self._reading():
             if self._shards is None:
-                return _values(self._file[name], slice(None))
-            shape = self._file[name].shape
-            whole = np.full(shape, field.fill, object if field.dtype is TEXT else field.dtype)
+                return _values(own_dataset(self._file, name))
+            whole = np.full(self._shapes[name], field.fill, object if field.dtype is TEXT else field.dtype)
             for place, start in enumerate(self._shards.starts[:-1]):
-                values = _values(self._shards.file(place)[name], slice(None))
+                values = _values(own_dataset(self._shards.file(place), name))
+                if len(values) != self._shards.entries[place].items:
+                    raise ValueError(f"shard {place}: {name} has another number of items")
                 whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
             return whole
 
@@ -179,17 +180,23 @@ class RunReader:
             return self._item(self._shards.file(place), own)
 
     def _item(self, file: h5py.File, number: int) -> Item:
-        def text(name: str) -> str:
-            return str(file[name].asstr()[number])
+        def value(name: str) -> Any:
+            return own_dataset(file, name)[number]
 
-        length = int(file["length"][number])
-        top = [str(answer) for answer in file["top_answers"].asstr()[number]]
+        def texts(name: str) -> Any:
+            return own_dataset(file, name).asstr()[number]
+
+        def text(name: str) -> str:
+            return str(texts(name))
+
+        length = int(value("length"))
+        top = [str(answer) for answer in texts("top_answers")]
         photo = Path(text("image_path"))
         if photo.is_absolute() or ".." in photo.parts:
             raise HvxError(f"{self.path}: image_path: '{photo}' leads out of the images' folder")
         return Item(
-            question_id=int(file["question_id"][number]),
-            image_id=int(file["image_id"][number]),
+            question_id=int(value("question_id")),
+            image_id=int(value("image_id")),
             question=text("question"),
             image_path=text("image_path"),
             image_digest=text("image_digest"),
@@ -197,13 +204,13 @@ class RunReader:
             ground_truth=text("ground_truth"),
             question_type=text("question_type"),
             answer_type=text("answer_type"),
-            probability=float(file["probability"][number]),
-            top_answers=tuple(zip(top, file["top_probabilities"][number].tolist(), strict=True)),
-            tokens=[str(token) for token in file["tokens"].asstr()[number][:length]],
-            token_z=file["token_z"][number][:length].tolist(),
-            attention=file["attention"][number] if self.glimpses else np.zeros((0, 1, 1), np.float32),
-            heatmap=file["heatmap"][number].astype(np.float32),
-            zero_gradient=int(file["zero_gradient"][number]),
+            probability=float(value("probability")),
+            top_answers=tuple(zip(top, value("top_probabilities").tolist(), strict=True)),
+            tokens=[str(token) for token in texts("tokens")[:length]],
+            token_z=value("token_z")[:length].tolist(),
+            attention=value("attention") if self.glimpses else np.zeros((0, 1, 1), np.float32),
+            heatmap=value("heatmap").astype(np.float32),
+            zero_gradient=int(value("zero_gradient")),
             **self._optional(file, number, length),
         )
 
@@ -211,9 +218,9 @@ class RunReader:
         """What only some models have, of one item."""
         found: dict[str, Any] = {}
         if self.blocks:
-            found["block_heatmaps"] = file["block_heatmaps"][number].astype(np.float32)
+            found["block_heatmaps"] = own_dataset(file, "block_heatmaps")[number].astype(np.float32)
         if self.attends_to_words:
-            found["textual_attention"] = file["textual_attention"][number][:length].tolist()
+            found["textual_attention"] = own_dataset(file, "textual_attention")[number][:length].tolist()
         return found
 
     def close(self) -> None:
@@ -231,7 +238,21 @@ class RunReader:
             raise damaged(self.path, error) from None
 
 
-def _values(dataset: h5py.Dataset, part: slice) -> np.ndarray:
-    """Values of a dataset; strings as ``str``."""
-    values: np.ndarray = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[part]
+def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
+    """Compare the datasets of a run with the schema.
+
+    Raises:
+        ValueError: names one that is absent, or of another shape.
+    """
+    for name, one in FIELDS.items():
+        if name not in shapes:
+            if not one.optional:
+                raise ValueError(f"{name} is missing")
+        elif len(shapes[name]) != 1 + len(one.axes) or shapes[name][0] != items:
+            raise ValueError(f"{name} has the shape {shapes[name]}, for {items} items")
+
+
+def _values(dataset: h5py.Dataset) -> np.ndarray:
+    """All values of a dataset; strings as ``str``."""
+    values: np.ndarray = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[:]
     return values

@@ -18,8 +18,14 @@ from hvx.store.seal import damage, damaged, open_hdf5, sealed_digest
 OPEN_FILES = 16
 """Shards that a reader holds open; the usual limit of a process is 1,024 files."""
 INDEX = "index"
-"""Group of the view with the datasets ``shard`` (file name), ``items`` (count), ``digest`` (of the seal)."""
-_NAME = re.compile(r"\d{5,}\.h5")
+"""Group of the view: datasets ``shard`` (file name), ``items`` (count), ``digest`` (of the seal), in the
+order of the items; an attribute for each dataset of the run, its shape over all shards."""
+_NAME = re.compile(r"[0-9]{5,}\.h5")
+
+
+def shard_name(number: int) -> str:
+    """The file name of a run's shard."""
+    return f"{number:05d}.h5"
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,63 @@ def read_index(view: h5py.File, run: Path) -> list[ShardEntry]:
     """The shards that a view lists, in the order of their items.
 
     Raises:
-        HvxError: a name that is none of a shard, so that it could lead out of the run folder.
+        HvxError: a name that is none of a shard, so that it could lead out of the run folder, or a shard that
+            is out of order or listed twice.
     """
-    index = view[INDEX]
-    names = [str(name) for name in index["shard"].asstr()[:]]
+    index = _index_group(view)
+    names = [str(name) for name in own_dataset(index, "shard").asstr()[:]]
+    digests, counts = own_dataset(index, "digest").asstr()[:], own_dataset(index, "items")[:]
+    before = -1
     for name in names:
-        if not _NAME.fullmatch(name):
+        number = int(name[:-3]) if _NAME.fullmatch(name) else -1
+        if name != shard_name(number):
             raise HvxError(f"{run / 'explanations.h5'}: lists {name!r:.60}, which is no shard of the run")
-    digests = index["digest"].asstr()[:]
+        if number <= before:
+            raise HvxError(f"{run / 'explanations.h5'}: lists {name} after {shard_name(before)}")
+        before = number
     return [
         ShardEntry(run / "shards" / name, int(count), str(digest))
-        for name, count, digest in zip(names, index["items"][:], digests, strict=True)
+        for name, count, digest in zip(names, counts, digests, strict=True)
     ]
+
+
+def read_shapes(view: h5py.File) -> dict[str, tuple[int, ...]]:
+    """The shape of each dataset over all shards, without a look at the shards or at the virtual datasets."""
+    attributes = _index_group(view).attrs
+    return {name: tuple(map(int, attributes[name])) for name in FIELDS if name in attributes}
+
+
+def _index_group(view: h5py.File) -> h5py.Group:
+    link = view.get(INDEX, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise HvxError(f"{view.filename}: {INDEX}: a link to elsewhere; a run holds its own data")
+    return view[INDEX]
+
+
+def view_mismatch(path: Path, run: Path, digest: str) -> str | None:
+    """Why a whole ``explanations.h5`` does not belong to the run folder as it is; None if it does.
+
+    A view may list shards that are absent: whoever asks counts these.
+
+    Args:
+        path: the file, which ``damage(path, "core")`` found whole: a view, or a solid file.
+        run: the run folder.
+        digest: ``run_digest`` of the run's identity.
+
+    Raises:
+        HvxError: it cannot be read, or lists what is no shard.
+    """
+    try:
+        with open_hdf5(path) as file:
+            if file.attrs.get("run_digest") != digest:
+                return "it belongs to another run"
+            entries = read_index(file, run) if INDEX in file else []
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise damaged(path, error) from None
+    for entry in entries:
+        if entry.path.is_file() and sealed_digest(entry.path) != entry.digest:
+            return f"{entry.path.name} was replaced after it was listed"
+    return None
 
 
 def shard_mismatch(path: Path, number: int, digest: str) -> str | None:
@@ -62,34 +113,40 @@ def shard_mismatch(path: Path, number: int, digest: str) -> str | None:
     """
     try:
         with open_hdf5(path) as file:
-            found, of_run = file.attrs.get("shard"), file.attrs.get("run_digest")
+            return _mismatch(file, number, digest)
     except (OSError, RuntimeError) as error:
         raise damaged(path, error) from None
-    if of_run != digest:
+
+
+def _mismatch(file: h5py.File, number: int, digest: str) -> str | None:
+    if file.attrs.get("run_digest") != digest:
         return "it belongs to another run"
+    found = file.attrs.get("shard")
     return None if found == number else f"it is shard {found}"
 
 
-def check_contents(file: h5py.File, path: Path, virtual: bool = False) -> None:
-    """Reject a file whose datasets lie elsewhere: by a link, in external storage, or virtually.
+def own_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset whose values lie in the file itself: reached by no link to elsewhere, neither virtual nor in
+    external storage, which could show any other file of the machine.
 
     Args:
-        file: open.
-        path: its name for the error.
-        virtual: the file is a view, whose datasets are virtual; hvx reads their shape alone.
+        file: an HDF5 file, or a group of one.
+        name: of the dataset.
 
     Raises:
-        HvxError: names the dataset.
+        HvxError: its values lie elsewhere, or it is no dataset.
+        KeyError: there is none.
     """
-    for name in FIELDS:
-        link = file.get(name, getlink=True)
-        if link is None:
-            continue
-        if not isinstance(link, h5py.HardLink):
-            raise HvxError(f"{path}: {name}: a link to elsewhere; a run holds its own data")
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual is not virtual:
-            raise HvxError(f"{path}: {name}: its values lie in another file; a run holds its own data")
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink | None):
+        raise HvxError(f"{file.file.filename}: {name}: a link to elsewhere; a run holds its own data")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise HvxError(f"{file.file.filename}: {name}: not a dataset; a run holds its own data")
+    if dataset.external or dataset.is_virtual:
+        raise HvxError(
+            f"{file.file.filename}: {name}: its values lie in another file; a run holds its own data"
+        )
+    return dataset
 
 
 def check_inside(path: Path, run: Path) -> None:
@@ -146,18 +203,21 @@ class ShardFiles:
         reason = damage(path, "core")
         if reason:
             raise damaged(path, reason)
-        if sealed_digest(path) != entry.digest:
-            raise HvxError(f"{path}: replaced since the run was opened, or was finished; open the run again")
-        reason = shard_mismatch(path, int(path.stem), self._digest)
-        if reason:
-            raise HvxError(f"{path}: not this run's shard {path.stem}: {reason}; run `hvx explain` again")
         try:
             file = open_hdf5(path)
         except (OSError, RuntimeError) as error:
             raise damaged(path, error) from None
         try:
-            check_contents(file, path)
-            if file["question_id"].shape != (entry.items,):
+            # With the file open: a shard is replaced by renaming, so that what is open is what was sealed so.
+            if sealed_digest(path) != entry.digest:
+                raise HvxError(
+                    f"{path}: replaced since explanations.h5 listed it; read the run again once "
+                    "`hvx explain` has finished"
+                )
+            reason = _mismatch(file, int(path.stem), self._digest)
+            if reason:
+                raise HvxError(f"{path}: not this run's shard {path.stem}: {reason}; run `hvx explain` again")
+            if own_dataset(file, "question_id").shape != (entry.items,):
                 raise damaged(path, "another number of items than the view lists")
         except BaseException:
             file.close()

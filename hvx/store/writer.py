@@ -15,7 +15,7 @@ from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.schema import FIELDS, METHOD, TEXT, VERSION, Field
 from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
-from hvx.store.shards import INDEX
+from hvx.store.shards import INDEX, own_dataset
 from hvx.store.sink import Sink, new_hdf5
 
 _PLAIN = ("shard", "run_digest")
@@ -88,7 +88,7 @@ def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> N
             dataset = file.create_dataset(name, shape, field.dtype, **chunks, **fill)
             for shard, where, _ in whole.places(name):
                 with opened(shard) as source:
-                    values = source[name][:]
+                    values = own_dataset(source, name)[:]
                 dataset[where] = values
                 sink.check()
         _describe(file, attributes)
@@ -132,6 +132,8 @@ def _write_index(index: h5py.Group, whole: _Whole) -> None:
     index.create_dataset("shard", data=[path.name for path, _ in shards], dtype=TEXT)
     index.create_dataset("items", data=[count for _, count in shards], dtype=np.int64)
     index.create_dataset("digest", data=[sealed_digest(path) for path, _ in shards], dtype=TEXT)
+    for name, _, shape in whole.fields():
+        index.attrs[name] = shape
 
 
 def _chunks(item: tuple[int, ...]) -> dict[str, Any]:
@@ -169,4 +171,4 @@ def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:
 
 def _shapes(shard: Path) -> dict[str, tuple[int, ...]]:
     with opened(shard) as file:
-        return {name: file[name].shape for name in FIELDS if name in file}
+        return {name: own_dataset(file, name).shape for name in FIELDS if name in file}
