@@ -29,8 +29,9 @@ from hvx.importers.torch7 import Sizes, import_torch7
 from hvx.importers.vqa_pytorch import import_vqa_pytorch
 from hvx.info import describe
 from hvx.models import checkpoint
-from hvx.models.backbone import Backbone, build_backbone, read_state_dict
+from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.mlb import MLB
+from hvx.models.weights import read_state_dict
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, run_digest
 from hvx.store.seal import opened

@@ -70,6 +70,8 @@ def test_a_pickle_of_anything_but_strings_and_whole_numbers_is_refused(
         (b"}q\x01(K\x01U\x03catq\x02K\x02T\x05\x00\x00\x00caf\xc3\xa9q\x03u.", {1: "cat", 2: "café"}),
         (b"\x80\x02}q\x01(K\x01U\x04caf\xe9q\x02M\x00\x01X\x05\x00\x00\x00caf\xc3\xa9q\x03u.",
          {1: "café", 256: "café"}),
+        (b"}(K\x01S'caf\\xc3\\xa9'\nK\x02S\"caf\\xe9's\"\nu.", {1: "café", 2: "café's"}),
+        (b"(dp0\nI1\nS'na\xc3\xafve'\np1\ns.", {1: "naïve"}),
         (b"\x80\x02}q\x01.", {}),
         (b"\x80\x02]q\x01(U\x01aq\x02h\x02J\xff\xff\xff\xff\x8a\x01\x05e.", ["a", "a", -1, 5]),
     ],
@@ -88,7 +90,7 @@ def test_pickles_of_python_2_are_read(tmp_path: Path, data: bytes, held: Any) ->
         b"}X\xff\xff\xff\xff", b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f", b"T\xff\xff\xff\xff",
         b"\x8b\xff\xff\xff\x7f", b"}I01\nI2\ns.", b"}(K\x01Pnasty\nu.", b"}(ios\nsystem\nu.",
         b"}K\x01K\x020s.", b"}K\x012s.", b"c\n\n.", b"F1.5\n.", b"I" + b"9" * 5000 + b"\n.",
-        b"}(K\x01S'caf\\xc3\\xa9'\nu.", b"}K\x01.", b"K\x01}.",
+        b"}(K\x01S'cat\nu.", b"}(K\x01Scat\nu.", b"}(K\x01S'\nu.", b"}K\x01.", b"K\x01}.",
     ],
 )  # fmt: skip
 def test_broken_and_hostile_pickles_are_one_line(tmp_path: Path, data: bytes) -> None:

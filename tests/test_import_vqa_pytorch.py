@@ -379,9 +379,18 @@ def test_a_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:
             import_vqa_pytorch(write_folder(tmp_path / "f", noatt_options(), state), BACKBONE)
 
 
-def test_a_wrapped_state_dict_and_one_with_code_are_refused(tmp_path: Path) -> None:
+def test_a_state_dict_may_lie_under_a_key(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "f", noatt_options(), foreign_state(0))
-    for held in ({"epoch": 3, "state_dict": foreign_state(0)}, nn.Linear(2, 2), {"a": Harm(tmp_path)}):
+    plain = import_vqa_pytorch(folder, BACKBONE)
+    torch.save({"epoch": 3, "state_dict": foreign_state(0)}, folder / "best_model.pth.tar")
+    nested = import_vqa_pytorch(folder, BACKBONE)
+    for name, tensor in plain.head.state_dict().items():
+        assert torch.equal(tensor, nested.head.state_dict()[name]), name
+
+
+def test_a_checkpoint_with_code_or_without_tensors_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "f", noatt_options(), foreign_state(0))
+    for held in ({"epoch": 3}, {"model": {}}, nn.Linear(2, 2), {"a": Harm(tmp_path)}):
         torch.save(held, folder / "best_model.pth.tar")
         with pytest.raises(HvxError, match=r"best_model\.pth\.tar: "):
             import_vqa_pytorch(folder, BACKBONE)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hvx.explain.lean import convolution
 from hvx.explain.lean.convolution import Convolution
 
 SIZES = st.tuples(st.integers(7, 13), st.integers(7, 13))
@@ -73,6 +74,60 @@ def test_a_convolution_and_its_transpose_with_what_surrounds_them(
     assert back.shape == x.shape
     torch.testing.assert_close(back.double(), expected, rtol=tolerance, atol=30 * tolerance)
     assert torch.equal(given_g, before)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (8, 7), (7, 8), (13, 9)])
+@torch.no_grad()
+def test_a_padding_wider_than_the_kernel_reaches_back(size: tuple[int, int]) -> None:
+    """Its phases have no taps in front: the padding of the convolution that makes them is 0, not less."""
+    torch.manual_seed(0)
+    for channels in (1, 3):
+        module = nn.Conv2d(channels, 1, (2, 1), stride=2, padding=(2, 0))
+        x = torch.randn(2, channels, *size)
+        g = torch.randn_like(module(x))
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            expected = torch.autograd.grad(module(leaf), leaf, g)[0]
+        for packs in (True, False):
+            found = Convolution.of(module, None, packs).transposed(g, size)
+            torch.testing.assert_close(found, expected)
+
+
+@torch.no_grad()
+def test_a_convolution_that_onednn_has_no_kernel_for_is_computed_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch 2.11 with one channel and a sum: found out only when it is called."""
+
+    def refuses(*args: object) -> None:
+        raise RuntimeError("could not create a primitive descriptor for the convolution")
+
+    monkeypatch.setattr(convolution, "_in_one", refuses)
+    torch.manual_seed(0)
+    for module in (nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, stride=2), nn.Conv2d(8, 5, 3, stride=2)):
+        x = torch.randn(2, module.in_channels, 8, 8)
+        y = module(x)
+        lean = Convolution.of(module, None, packs=True)
+        torch.testing.assert_close(lean(x, torch.ones_like(y), True, True), (y + 1).clamp(min=0))
+        assert not lean.packs
+        lean = Convolution.of(module, None, packs=True)
+        g = torch.randn_like(y)
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            expected = torch.autograd.grad(module(leaf), leaf, g)[0]
+        torch.testing.assert_close(lean.transposed(g, (8, 8)), expected)
+
+
+@torch.no_grad()
+def test_other_errors_of_a_kernel_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(convolution, "_in_one", fails)
+    lean = Convolution.of(nn.Conv2d(3, 5, 3), None, packs=True)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        lean(torch.randn(1, 3, 8, 8))
+    assert lean.packs
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from hvx.errors import HvxError
 from hvx.files import whole_file
-from hvx.models.backbone import is_fbresnet152, new_network, read_state_dict
+from hvx.models.backbone import is_fbresnet152, new_network
+from hvx.models.weights import read_state_dict
 
 _COUNTER = ".num_batches_tracked"
 """Of BatchNorm, younger than the port: counts training steps, and matters to nothing here."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ _BYTE_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
 """Python 2's ``str``."""
 _REMEMBERED = {"GET", "BINGET", "LONG_BINGET"}
 _REMEMBER = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_BY_CODE = {operation.code: operation for operation in pickletools.opcodes}
 _FRAMING = {"PROTO", "FRAME"}
 _WIDEST = 2**63
 _EXPECTED = "expected one plain dict of strings and whole numbers, and nothing else"
@@ -96,6 +100,35 @@ class _Reader:
             raise _Refused(f"{name} on a container of another kind")
 
 
+def _operations(data: bytes) -> Iterator[tuple[str, Any, int]]:
+    """The operations of a pickle: name, argument and position.
+
+    As ``pickletools.genops``, which fails on a Python 2 string of protocol 0 that is not ASCII.
+    """
+    file = io.BytesIO(data)
+    name = ""
+    while name != "STOP":
+        position = file.tell()
+        operation = _BY_CODE.get(file.read(1).decode("latin-1"))
+        if operation is None:
+            raise ValueError(f"no operation of a pickle at byte {position:,}")
+        name = operation.name
+        argument: Any = None
+        if name == "STRING":
+            argument = _quoted(file.readline())
+        elif operation.arg is not None:
+            argument = operation.arg.reader(file)
+        yield name, argument, position
+
+
+def _quoted(line: bytes) -> str:
+    """A quoted and escaped byte string that ends its line, as Latin-1."""
+    text = line.removesuffix(b"\n").strip()
+    if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
+        raise ValueError("a string without its quotes")
+    return codecs.escape_decode(text[1:-1])[0].decode("latin-1")
+
+
 def _integer(value: Any) -> int:
     """A whole number that 64 bits hold; protocol 0 writes truth values as numbers too."""
     if isinstance(value, bool) or not -_WIDEST <= value < _WIDEST:
@@ -123,8 +156,7 @@ def read_plain_pickle(path: Path, or_list: bool = False) -> Plain:
     data = _bytes(path)
     reader, at, name = _Reader(), 0, ""
     try:
-        for operation, argument, position in pickletools.genops(data):
-            at, name = position or 0, operation.name
+        for name, argument, at in _operations(data):  # noqa: B007
             if name != "STOP" and name not in _FRAMING:
                 reader.step(name, argument)
     except _Refused as refused:

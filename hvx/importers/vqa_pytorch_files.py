@@ -13,7 +13,7 @@ from torch import Tensor
 from hvx.config import Positive, checked
 from hvx.errors import HvxError
 from hvx.importers.pickles import Plain, read_plain_pickle
-from hvx.models.backbone import read_state_dict
+from hvx.models.weights import read_state_dict
 from hvx.strict_yaml import read_yaml_file
 
 Torch = Literal["tanh", "relu", "sigmoid"]

@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError, did_you_mean
+from hvx.models.weights import fill_from, read_state_dict
 
 _OWN_SIZES = {"resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1])}
 """Sizes of torchvision's networks that torchvision has no name for."""
@@ -117,9 +118,10 @@ def build_backbone(config: BackboneConfig, root: Path = Path()) -> Backbone:
         HvxError: no such network, node, weights name or file, or weights of another network.
     """
     network = new_network(config.architecture, empty=config.weights is not None)
+    backbone = Backbone(cut_network(config, network))
     if config.weights is not None:
-        load_weights(network, config, root)
-    return Backbone(cut_network(config, network))
+        load_weights(backbone.network, network.state_dict(), config, root)
+    return backbone
 
 
 def empty_backbone(config: BackboneConfig) -> Backbone:
@@ -131,12 +133,23 @@ def empty_backbone(config: BackboneConfig) -> Backbone:
     return Backbone(cut_network(config, new_network(config.architecture, empty=True)))
 
 
-def load_weights(network: nn.Module, config: BackboneConfig, root: Path) -> None:
-    """Fill ``network`` from a torchvision weights name or from a local file with a state dict."""
+def load_weights(
+    network: GraphModule, whole: Mapping[str, Tensor], config: BackboneConfig, root: Path
+) -> None:
+    """Fill a cut network from a torchvision weights name or from a local file with a state dict.
+
+    Args:
+        network: cut from a network of the config's architecture.
+        whole: the state dict of that network.
+        config: names the weights.
+        root: the folder that a relative path starts from.
+
+    Raises:
+        HvxError: neither a name nor a file, or not the weights of the architecture, as ``fill_from``.
+    """
     assert config.weights is not None
     if is_weights_name(config):
-        state = _published_state(config)
-        source = config.weights
+        state, source = _published_state(config), config.weights
     else:
         path = root / config.weights
         if not path.is_file():
@@ -146,14 +159,16 @@ def load_weights(network: nn.Module, config: BackboneConfig, root: Path) -> None
                 f"weights for {config.architecture} ({names})"
             )
         state, source = read_state_dict(path), str(path)
+    if is_fbresnet152(state):
+        raise HvxError(
+            f"{source}: not the weights of {config.architecture}: these are those of fbresnet152; convert "
+            "them with `hvx import fbresnet152`"
+        )
     try:
-        fill(network, state)
-    except RuntimeError as error:
-        detail = str(error).splitlines()
-        reason = detail[1].strip() if len(detail) > 1 else detail[0]
-        if is_fbresnet152(state):
-            reason = "these are those of fbresnet152; convert them with `hvx import fbresnet152`"
-        raise HvxError(f"{source}: not the weights of {config.architecture}: {reason:.200}") from None
+        fill_from(network, whole, state, source)
+    except HvxError as error:
+        reason = str(error).removeprefix(f"{source}: ")
+        raise HvxError(f"{source}: not the weights of {config.architecture}: {reason}") from None
 
 
 def is_fbresnet152(state: Mapping[str, Tensor]) -> bool:
@@ -161,17 +176,6 @@ def is_fbresnet152(state: Mapping[str, Tensor]) -> bool:
     its classifier is ``last_linear``."""
     names = {name.removeprefix("module.") for name in state}
     return {"conv1.bias", "last_linear.weight"} <= names
-
-
-def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give an empty network the tensors of a state dict, in the kinds of number that it has itself.
-
-    Raises:
-        RuntimeError: from torch, where names or shapes do not agree.
-    """
-    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    cast = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in state.items()}
-    network.load_state_dict(cast, assign=True)
 
 
 def _published_state(config: BackboneConfig) -> dict[str, Tensor]:
@@ -184,21 +188,3 @@ def _published_state(config: BackboneConfig) -> dict[str, Tensor]:
             "fetch it elsewhere and give its file"
         ) from None
     return state
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, tensors only: nothing else is unpickled.
-
-    Raises:
-        HvxError: not a file of tensors by name.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler raises whatever a broken file leads it to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HvxError(
-            f"{path}: not a state dict of tensors that can be read safely: {reason:.120}"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise HvxError(f"{path}: expected a state dict, tensors by name")
-    return {str(name): tensor for name, tensor in state.items()}

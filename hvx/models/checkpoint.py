@@ -23,9 +23,10 @@ from hvx.config import Config, ModelConfig, checked
 from hvx.data.words import Vocabulary
 from hvx.errors import HvxError
 from hvx.files import whole_file
-from hvx.models.backbone import Backbone, build_backbone, empty_backbone, fill, is_weights_name
+from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
 from hvx.models.joint import HadamardHead
 from hvx.models.networks import NETWORKS, new_head
+from hvx.models.weights import check_finite, fill
 
 FORMAT = 1
 
@@ -174,12 +175,40 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file; what is wrong with it as one line."""
     if not path.is_file():
-        raise HvxError(f"{path}: no such checkpoint")
+        raise HvxError(f"{path}: no such checkpoint" + (" (a folder)" if path.is_dir() else ""))
+    other = _other_format(path)
+    if other:
+        raise HvxError(f"{path}: {other}, not a native checkpoint (safetensors)")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
+
+
+_FORMATS = {
+    b"PK\x03\x04": "a PyTorch file (zip); `hvx import` makes a checkpoint of published ones, "
+    "`hvx.explain_product` explains any model in Python",
+    b"\x80": "a PyTorch pickle; `hvx import` makes a checkpoint of published ones, `hvx.explain_product` "
+    "explains any model in Python",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a gzip file; unpack it",
+}
+"""Beginnings of files that are given as checkpoints, with what to do with them."""
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file is that is no safetensors file, where its beginning tells."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
+    if not start:
+        return "empty"
+    if start[8:] == b"{":  # the header of a safetensors file, after its length
+        return None
+    return next((text for magic, text in _FORMATS.items() if start.startswith(magic)), None)
 
 
 def _header(file: Any, path: Path) -> CheckpointHeader:
@@ -249,4 +278,5 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     extra = sorted(set(tensors) - set(own))
     if extra:
         raise HvxError(f"{source}: unexpected tensor '{extra[0]}'")
+    check_finite(tensors, source)
     fill(module, tensors)

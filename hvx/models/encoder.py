@@ -41,32 +41,55 @@ class SkipThoughtGRU(nn.Module):
         Returns:
             q (N, hidden); zeros for a question without tokens.
         """
-        states = self._run(embeddings, lengths)
-        return states[-1] if states else self._start(embeddings)
+        order, states = self._run(embeddings, lengths)
+        if not states:  # zeros, with a gradient that is zero
+            return self._start(embeddings) + 0 * embeddings.sum((1, 2)).unsqueeze(1)
+        # A question's last state stands in the last step that it takes part in.
+        ended = [len(state) for state in states] + [0]
+        last = [state[after:] for state, after in zip(states, ended[1:], strict=True)]
+        empty = self._start(embeddings)[ended[0] :]
+        return torch.cat([*reversed(last), empty])[order.argsort()]
 
     def states(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """The state after each token (N, T, hidden); beyond a question's tokens that after its last."""
-        states = self._run(embeddings, lengths)
-        return torch.stack(states, 1) if states else self._start(embeddings).unsqueeze(1)[:, :0]
+        order, states = self._run(embeddings, lengths)
+        h, whole = self._start(embeddings), []
+        for step in range(embeddings.shape[1]):
+            if step < len(states):
+                h = torch.cat([states[step], h[len(states[step]) :]])
+            whole.append(h)
+        if not states:  # as in ``forward``
+            return h.unsqueeze(1) + 0 * embeddings.sum(2, keepdim=True)
+        return torch.stack(whole, 1)[order.argsort()]
 
     def _start(self, embeddings: Tensor) -> Tensor:
         return embeddings.new_zeros(len(embeddings), self.state.in_features)
 
-    def _run(self, embeddings: Tensor, lengths: Tensor) -> list[Tensor]:
-        projected = self.input(embeddings)
+    def _run(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The questions in order of their lengths, the longest first, and the states after each step.
+
+        A step computes those questions alone that have a token there, the first n of that order, so that a
+        long question costs its batch no more than its own steps: states (n, hidden).
+        """
+        order = lengths.argsort(descending=True, stable=True)
+        alive = (lengths.unsqueeze(1) > torch.arange(embeddings.shape[1], device=lengths.device)).sum(0)
         hidden = self.state.in_features
+        # unbind: the gradient of a slice would fill all of (N, T, 3 · hidden) at each step.
+        projected = self.input(embeddings[order]).unbind(1)
         h, states = self._start(embeddings), []
-        for step in range(embeddings.shape[1]):
-            x_gates, x_candidate = projected[:, step].split((2 * hidden, hidden), dim=1)
+        for x, count in zip(projected, alive.tolist(), strict=True):
+            if not count:
+                break
+            h, x = h[:count], x[:count]
+            x_gates, x_candidate = x.split((2 * hidden, hidden), dim=1)
             r, z = torch.sigmoid(x_gates + self.gates(h)).chunk(2, dim=1)
             if self.candidate == "reset_before":
                 candidate = torch.tanh(x_candidate + self.state(r * h))
             else:
                 candidate = torch.tanh(x_candidate + r * self.state(h))
-            alive = (step < lengths).unsqueeze(1)
-            h = torch.where(alive, (1 - z) * candidate + z * h, h)
+            h = (1 - z) * candidate + z * h
             states.append(h)
-        return states
+        return order, states
 
 
 class QuestionEncoder(nn.Module):

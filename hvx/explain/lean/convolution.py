@@ -8,6 +8,8 @@ pass over memory of their own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,14 +76,15 @@ class Convolution:
             overwrite: the sum may take ``other``'s place in memory.
             relu: the negative values become zero.
         """
-        if not self.packs:
-            y = functional.conv2d(
-                x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-            )
-            return _finished(y, other, relu)
-        packed = self._laid_out("forward", self.weight, self.padding, self.stride, x)
-        options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
-        return _in_one(x, options, other, overwrite, relu)
+        if self.packs:
+            with self._or_plainly():
+                packed = self._laid_out("forward", self.weight, self.padding, self.stride, x)
+                options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
+                return _in_one(x, options, other, overwrite, relu)
+        y = functional.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+        return _finished(y, other, relu)
 
     def transposed(
         self, g: Tensor, size: Size, into: Tensor | None = None, overwrite: bool = False, relu: bool = False
@@ -94,14 +97,33 @@ class Convolution:
             into, overwrite, relu: as ``other``, ``overwrite`` and ``relu`` of the convolution itself.
         """
         if self._in_phases:
+            if self.packs:
+                with self._or_plainly():
+                    return _finished(self._by_phases(g, size), into, relu)
             return _finished(self._by_phases(g, size), into, relu)
-        if self._turned is None or not self.packs:
-            return _finished(self._plainly_transposed(g, size), into, relu)
-        packed = self._packed.get("turned")
-        if packed is None:
-            weight = self.weight.transpose(0, 1).flip(2, 3).contiguous()
-            packed = self._laid_out("turned", weight, self._turned, (1, 1), g)
-        return _in_one(g, (packed, None, self._turned, (1, 1), self.dilation, 1), into, overwrite, relu)
+        if self.packs and self._turned is not None:
+            with self._or_plainly():
+                packed = self._packed.get("turned")
+                if packed is None:
+                    weight = self.weight.transpose(0, 1).flip(2, 3).contiguous()
+                    packed = self._laid_out("turned", weight, self._turned, (1, 1), g)
+                options = packed, None, self._turned, (1, 1), self.dilation, 1
+                return _in_one(g, options, into, overwrite, relu)
+        return _finished(self._plainly_transposed(g, size), into, relu)
+
+    @contextmanager
+    def _or_plainly(self) -> Iterator[None]:
+        """Go on without oneDNN, here and later, where it has no kernel for such a convolution.
+
+        PyTorch finds that out as it asks for one: with some convolutions of a single channel.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if "could not create a" not in str(error):
+                raise
+            self.packs = False
+            self._packed.clear()
 
     def _turned_padding(self) -> Size | None:
         """Padding of the convolution that is this one's transpose, if one is."""
@@ -128,7 +150,8 @@ class Convolution:
         step = self.stride[0]
         first, last = zip(*(self._reach(axis) for axis in (0, 1)), strict=True)
         counts = [-(-length // step) for length in size]
-        padding = tuple(max(last[axis], counts[axis] - first[axis] - g.shape[2 + axis]) for axis in (0, 1))
+        # Not less than 0, also where the padding is so wide that some rows of y meet no row of x.
+        padding = tuple(max(0, last[axis], counts[axis] - first[axis] - g.shape[2 + axis]) for axis in (0, 1))
         weight = self._packed.get("phases")
         if weight is None:
             weight = self._phase_weights(first, last)

@@ -80,6 +80,7 @@ class _Reader:
         """Nodes that are a value under another name."""
         self._lazy: set[fx.Node] = set()
         """Nodes that are no lattice of features (sizes, tuples); who uses one computes it for himself."""
+        self._propagated = False
         self.steps: list[Step] = []
         (self.image,) = (node for node in network.graph.nodes if node.op == "placeholder")
         (output,) = (node for node in network.graph.nodes if node.op == "output")
@@ -198,12 +199,13 @@ class _Reader:
 
     def _shape(self, node: fx.Node) -> tuple[int, ...] | None:
         """(B, M, H, W) of what a node makes of an image; None if that is no such tensor."""
-        if "val" not in node.meta:
+        if not self._propagated:
+            self._propagated = True
             mode = FakeTensorMode(allow_non_fake_inputs=True)
             weight = next(self._network.parameters())
             image = torch.empty(1, 3, *_ANY_SIZE, dtype=weight.dtype, device=weight.device)
             FakeTensorProp(self._network, mode).propagate(image)
-        value = node.meta["val"]
+        value = node.meta.get("val")  # torch 2.11 notes none where a node makes a tuple
         return tuple(value.shape) if isinstance(value, Tensor) and value.ndim == 4 else None
 
 

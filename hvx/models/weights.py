@@ -1,0 +1,118 @@
+"""Weights for a CNN from the files that people have: nested, prefixed, with another classifier or none."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hvx.errors import HvxError
+
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+"""Keys under which training scripts save a state dict, the most usual first."""
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+"""Names in the DenseNets that torchvision publishes, as torchvision itself corrects them."""
+_COUNTER = "num_batches_tracked"
+"""Of a BatchNorm; files written by PyTorch 0.4.0 and before lack it, and evaluation does not need it."""
+
+_log = logging.getLogger(__name__)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, tensors only: nothing else is unpickled.
+
+    It may lie under a key such as ``state_dict``, beside an epoch or an optimizer's state.
+
+    Raises:
+        HvxError: not a file of tensors by name.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler raises whatever a broken file leads it to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HvxError(
+            f"{path}: not a state dict of tensors that can be read safely: {reason:.120}"
+        ) from None
+    if not _is_state_dict(loaded) and isinstance(loaded, dict):
+        loaded = next((loaded[key] for key in _NESTS if _is_state_dict(loaded.get(key))), loaded)
+    if not _is_state_dict(loaded):
+        raise HvxError(f"{path}: expected a state dict, tensors by name, or one under {' or '.join(_NESTS)}")
+    return {str(name): tensor for name, tensor in loaded.items()}
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
+
+
+def fill_from(
+    network: nn.Module, whole: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str
+) -> None:
+    """Fill a network that was cut from a larger one; what the cut leaves out need not be in the file.
+
+    The names in the file may have a prefix such as ``module.``, and DenseNets may have those of torchvision's
+    published files. Tensors that the larger network has no place for are named in a log message.
+
+    Args:
+        network: the part that is used, its tensors named as in ``whole``.
+        whole: the state dict of the larger network, for its names and shapes.
+        state: of the file.
+        source: names the file in errors.
+
+    Raises:
+        HvxError: a tensor that is needed is missing, has another shape, or holds NaN or infinity.
+    """
+    needed = {name: t for name, t in network.state_dict().items() if not name.endswith(_COUNTER)}
+    renamed = {_DENSENET.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+    prefix = _prefix(renamed, needed)
+    found = {n.removeprefix(prefix): tensor for n, tensor in renamed.items() if n.startswith(prefix)}
+    for name, tensor in needed.items():
+        if name not in found:
+            raise HvxError(f"{source}: no tensor '{prefix}{name}'")
+        if found[name].shape != tensor.shape:
+            shapes = f"{tuple(found[name].shape)}; the network has {tuple(tensor.shape)}"
+            raise HvxError(f"{source}: tensor '{prefix}{name}' has shape {shapes}")
+    taken = {name: found[name] for name in needed}
+    check_finite(taken, source)
+    unused = [
+        prefix + name for name, t in found.items() if name not in whole or whole[name].shape != t.shape
+    ] + [name for name in renamed if not name.startswith(prefix)]
+    if unused:
+        _log.warning("%s: %d tensors are not used: %s", source, len(unused), ", ".join(sorted(unused)))
+    counters = {name: torch.zeros(()) for name in network.state_dict() if name not in needed}
+    fill(network, counters | taken)
+
+
+def _prefix(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
+    """What stands before the network's names in a file: what fits most of them; of several the shortest."""
+    last = next(iter(needed))
+    candidates = {name.removesuffix(last) for name in state if name == last or name.endswith(f".{last}")}
+    fits = {prefix: sum(prefix + name in state for name in needed) for prefix in candidates | {""}}
+    return min(fits, key=lambda prefix: (-fits[prefix], len(prefix), prefix))
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Reject weights that hold NaN or infinity: every map would be NaN, and every answer the same.
+
+    Raises:
+        HvxError: names the first such tensor.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            reason = "the file is damaged, or its training diverged"
+            raise HvxError(f"{source}: tensor '{name}' holds NaN or infinity; {reason}")
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give an empty network the tensors of a state dict, in the kinds of number that it has itself.
+
+    Raises:
+        RuntimeError: from torch, where names or shapes do not agree.
+    """
+    kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    cast = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in state.items()}
+    network.load_state_dict(cast, assign=True)
