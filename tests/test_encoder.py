@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hvx.models.encoder import SkipThoughtGRU
+from hvx.config import EncoderConfig
+from hvx.models.encoder import QuestionEncoder, SkipThoughtGRU
 
 LENGTHS = [[3, 1, 4, 4, 0, 2], [0, 0], [2], [1, 1, 1], [5, 5], [0, 3]]
 
@@ -80,3 +81,52 @@ def test_a_step_computes_only_questions_that_have_a_token_there(monkeypatch: pyt
     gru(torch.randn(5, 12, 2), lengths)
     assert rows == [4, 3, 1, 1, 1, 1, 1, 1, 1]
     assert sum(rows) == int(lengths.sum())
+
+
+def test_padding_is_not_projected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch with one long question nearly all is padding."""
+    gru = SkipThoughtGRU(2, 3, "reset_before")
+    rows: list[tuple[int, ...]] = []
+    forward = gru.input.forward
+    monkeypatch.setattr(gru.input, "forward", lambda x: rows.append(tuple(x.shape)) or forward(x))
+    lengths = torch.tensor([2, 9, 2, 0, 1])
+    gru(torch.randn(5, 12, 2), lengths)
+    gru.states(torch.randn(5, 12, 2), lengths)
+    assert rows == [(14, 2), (14, 2)]
+
+
+def test_no_step_has_a_gradient_as_large_as_all_steps() -> None:
+    """The gradient of a slice of the inputs fills a tensor as large as all of them, at each step."""
+    embeddings = torch.randn(2, 30, 4, requires_grad=True)
+    q = SkipThoughtGRU(4, 5, "reset_before")(embeddings, torch.tensor([30, 30]))
+    todo, seen, names = [q.grad_fn], set(), set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            names.add(node.name())
+            todo += [ahead for ahead, _ in node.next_functions]
+    assert "SplitWithSizesBackward0" in names
+    assert not {"SliceBackward0", "SelectBackward0"} & names
+
+
+@pytest.mark.parametrize("blocks", [("gates", 2), ("state", 1)])
+def test_each_recurrent_matrix_starts_orthogonal(blocks: tuple[str, int]) -> None:
+    name, count = blocks
+    weight = getattr(SkipThoughtGRU(3, 4, "reset_before"), name).weight
+    assert weight.shape == (4 * count, 4)
+    for matrix in weight.split(4):
+        torch.testing.assert_close(matrix @ matrix.T, torch.eye(4), rtol=0, atol=1e-5)
+
+
+def test_the_word_table_has_a_zero_row_for_padding() -> None:
+    encoder = QuestionEncoder(EncoderConfig(embedding=4, hidden=5), 3)
+    assert encoder.table.weight.shape == (4, 4)
+    assert not encoder.embed(torch.tensor([[0]])).any()
+    assert encoder.embed(torch.tensor([[1, 3]])).any(2).all()
+    torch.autograd.backward(encoder.embed(torch.tensor([[0, 1]])).sum())
+    assert not encoder.table.weight.grad[0].any() and encoder.table.weight.grad[1].all()
+    assert encoder.gru.candidate == "reset_before"
+    assert QuestionEncoder(
+        EncoderConfig(candidate="reset_after", embedding=4, hidden=5), 3
+    ).gru.candidate == ("reset_after")

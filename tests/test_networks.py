@@ -25,6 +25,7 @@ from hvx.explain.hadamard import head_gradients
 from hvx.info import describe
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, check_config, load_checkpoint, save_checkpoint
+from hvx.models.dan import DAN
 from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.models.networks import NETWORKS, new_head
@@ -212,6 +213,19 @@ def test_a_question_is_what_it_is_alone_and_one_without_tokens_is_finite(name: s
     torch.testing.assert_close(together.embeddings[1, :2], alone.embeddings[0], rtol=0, atol=1e-9)
     empty = head_gradients(model, features, images, torch.zeros_like(rows), torch.zeros_like(lengths))
     assert all(x.isfinite().all() for x in (*empty.features, empty.embeddings, empty.joint.logits))
+
+
+def test_dan_attends_to_tokens_without_their_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a batch with one long question nearly all is padding."""
+    model = _model("dan")
+    features, images, rows, lengths = _inputs()
+    seen: list[tuple[int, ...]] = []
+    assert isinstance(model, DAN)
+    for linear in model.attention_textual:
+        forward = linear.forward
+        monkeypatch.setattr(linear, "forward", lambda x, f=forward: seen.append(tuple(x.shape)) or f(x))
+    head_gradients(model, features, images, rows, lengths)
+    assert seen == [(6, 4), (6, 4)]
 
 
 @pytest.mark.parametrize("name", OPTIONS)

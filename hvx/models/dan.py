@@ -103,11 +103,14 @@ class DAN(HadamardHead):
 
     def _attend_words(self, k: int, states: Tensor, memory: Tensor, alive: Tensor) -> Tensor:
         """β of step k + 1 (N, T): a softmax over each question's own tokens, zero beyond."""
-        by_memory = torch.tanh(self.memory_textual[k](memory)).unsqueeze(1)
-        hidden = torch.tanh(self.attention_textual[k](states)) * by_memory
-        logits = self.output_textual[k](self._drop(hidden)).squeeze(2)
-        lowest = torch.finfo(logits.dtype).min  # not −∞: a question without tokens has no softmax then
-        return logits.masked_fill(~alive, lowest).softmax(1) * alive
+        by_memory = torch.tanh(self.memory_textual[k](memory))
+        # The tokens alone, without the padding, which is most of a batch with one long question.
+        question = alive.nonzero()[:, 0]
+        hidden = torch.tanh(self.attention_textual[k](states[alive])) * by_memory[question]
+        scores = self.output_textual[k](self._drop(hidden)).squeeze(1)
+        lowest = torch.finfo(scores.dtype).min  # not −∞: a question without tokens has no softmax then
+        logits = scores.new_full(alive.shape, lowest).masked_scatter(alive, scores)
+        return logits.softmax(1) * alive
 
 
 def _taken(x: Tensor, places: Tensor) -> Tensor:

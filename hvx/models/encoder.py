@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -41,55 +43,59 @@ class SkipThoughtGRU(nn.Module):
         Returns:
             q (N, hidden); zeros for a question without tokens.
         """
-        order, states = self._run(embeddings, lengths)
-        if not states:  # zeros, with a gradient that is zero
-            return self._start(embeddings) + 0 * embeddings.sum((1, 2)).unsqueeze(1)
-        # A question's last state stands in the last step that it takes part in.
-        ended = [len(state) for state in states] + [0]
-        last = [state[after:] for state, after in zip(states, ended[1:], strict=True)]
-        empty = self._start(embeddings)[ended[0] :]
-        return torch.cat([*reversed(last), empty])[order.argsort()]
+        states, rows = self._run(embeddings, lengths)
+        return states.index_select(0, rows(lengths - 1))
 
     def states(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """The state after each token (N, T, hidden); beyond a question's tokens that after its last."""
-        order, states = self._run(embeddings, lengths)
-        h, whole = self._start(embeddings), []
-        for step in range(embeddings.shape[1]):
-            if step < len(states):
-                h = torch.cat([states[step], h[len(states[step]) :]])
-            whole.append(h)
-        if not states:  # as in ``forward``
-            return h.unsqueeze(1) + 0 * embeddings.sum(2, keepdim=True)
-        return torch.stack(whole, 1)[order.argsort()]
+        """The state after each token (N, T, hidden); after a question's last token, that of its last."""
+        states, rows = self._run(embeddings, lengths)
+        steps = torch.arange(embeddings.shape[1], device=embeddings.device)
+        return states[rows(torch.minimum(steps, lengths.unsqueeze(1) - 1))]
 
-    def _start(self, embeddings: Tensor) -> Tensor:
-        return embeddings.new_zeros(len(embeddings), self.state.in_features)
+    def _run(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The states after all tokens (1 + ΣT, hidden), and what gives their rows.
 
-    def _run(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The questions in order of their lengths, the longest first, and the states after each step.
+        The questions run sorted by length, and step t computes only those that have a token t: one long
+        question costs its own tokens, not those of the whole batch.
 
-        A step computes those questions alone that have a token there, the first n of that order, so that a
-        long question costs its batch no more than its own steps: states (n, hidden).
+        Returns:
+            The states, of which row 0 is the initial state, zero; and a function from steps (N, …), −1 being
+            ahead of the first token, to rows of the states.
         """
-        order = lengths.argsort(descending=True, stable=True)
-        alive = (lengths.unsqueeze(1) > torch.arange(embeddings.shape[1], device=lengths.device)).sum(0)
         hidden = self.state.in_features
-        # unbind: the gradient of a slice would fill all of (N, T, 3 · hidden) at each step.
-        projected = self.input(embeddings[order]).unbind(1)
-        h, states = self._start(embeddings), []
-        for x, count in zip(projected, alive.tolist(), strict=True):
-            if not count:
-                break
-            h, x = h[:count], x[:count]
-            x_gates, x_candidate = x.split((2 * hidden, hidden), dim=1)
-            r, z = torch.sigmoid(x_gates + self.gates(h)).chunk(2, dim=1)
-            if self.candidate == "reset_before":
-                candidate = torch.tanh(x_candidate + self.state(r * h))
-            else:
-                candidate = torch.tanh(x_candidate + r * self.state(h))
-            h = (1 - z) * candidate + z * h
+        order = lengths.argsort(descending=True, stable=True)
+        steps = torch.arange(embeddings.shape[1], device=embeddings.device).unsqueeze(1)
+        alive = steps < lengths[order]
+        counts = alive.sum(1)
+        # Without any token, one step of no questions: q stays connected to the embeddings.
+        sizes = [count for count in counts.tolist() if count] or [0]
+        h = embeddings.new_zeros(len(embeddings), hidden)
+        states = [embeddings.new_zeros(1, hidden)]
+        # split, not slices step by step: the gradient of a slice fills a tensor as large as all steps.
+        for size, projected in zip(
+            sizes, self.input(embeddings[order].transpose(0, 1)[alive]).split(sizes), strict=True
+        ):
+            h = self._step(projected, h if len(h) == size else h[:size])
             states.append(h)
-        return order, states
+        starts = 1 + counts.cumsum(0) - counts
+        rank = order.argsort()
+
+        def rows(steps: Tensor) -> Tensor:
+            own = rank.view(-1, *[1] * (steps.ndim - 1))
+            return torch.where(steps < 0, 0, starts[steps.clamp(min=0)] + own) if len(starts) else steps + 1
+
+        return torch.cat(states), rows
+
+    def _step(self, projected: Tensor, h: Tensor) -> Tensor:
+        """h' (n, hidden) of the projected inputs W x + b (n, 3 · hidden) and h."""
+        hidden = self.state.in_features
+        x_gates, x_candidate = projected.split((2 * hidden, hidden), dim=1)
+        r, z = torch.sigmoid(x_gates + self.gates(h)).chunk(2, dim=1)
+        if self.candidate == "reset_before":
+            candidate = torch.tanh(x_candidate + self.state(r * h))
+        else:
+            candidate = torch.tanh(x_candidate + r * self.state(h))
+        return (1 - z) * candidate + z * h
 
 
 class QuestionEncoder(nn.Module):
