@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import psutil
 import torch
+from torch import nn
 
 from hvx.errors import HvxError
 
@@ -26,6 +29,36 @@ def pick_device(name: str) -> torch.device:
     if cuda and int(cuda[2] or 0) >= count:
         raise HvxError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu or auto")
     return torch.device(name)
+
+
+@contextmanager
+def standard_mode() -> Iterator[None]:
+    """PyTorch as hvx expects it, whatever its caller has set: also a decorator.
+
+    Inference mode and autocast off, tensors made on the CPU and in float32 unless said otherwise.
+    """
+    dtype = torch.get_default_dtype()
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            modes.enter_context(torch.autocast(kind, enabled=False))
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+def leave_inference_mode(module: nn.Module) -> None:
+    """Replace a module's tensors that were made in inference mode, which gradients cannot pass."""
+    for part in module.modules():
+        for name, weight in part._parameters.items():
+            if weight is not None and weight.is_inference():
+                part._parameters[name] = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        for name, buffer in part._buffers.items():
+            if buffer is not None and buffer.is_inference():
+                part._buffers[name] = buffer.clone()
 
 
 def free_memory(device: torch.device) -> int:

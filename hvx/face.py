@@ -15,17 +15,18 @@ from torch import Tensor
 
 from hvx.capture.equations import ProductExplanation
 from hvx.config import ImageConfig
-from hvx.data.images import crop_photo, open_photo, to_input
-from hvx.device import pick_device
+from hvx.data.images import crop_photo, to_input
+from hvx.data.photos import Photo, as_photo
+from hvx.device import pick_device, standard_mode
 from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer as BatchExplainer
 from hvx.explain.explainer import Explanations
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.view.figure import Figure, FigureRow, Look, draw_figure
 
+_TOGETHER = 64
+"""Questions explained at a time; memory beyond the results themselves does not grow with their number."""
 WITH_ANSWERS = Look(top_answers=True)
-
-Photo = Image.Image | str | Path
 
 
 def load_model(checkpoint: str | Path, device: str = "auto") -> VQAModel:
@@ -144,7 +145,8 @@ class Explainer:
         """Answer a question on a photo and say why.
 
         Args:
-            photo: an image, or the file of one, which is turned as its EXIF data says.
+            photo: a file's path or bytes, a PIL image, an array or a tensor (``hvx.data.photos.as_photo``
+                says which); it is turned as its EXIF data says.
             question: any text with at least one word.
 
         Raises:
@@ -162,14 +164,19 @@ class Explainer:
             raise HvxError(f"questions: {questions!r:.60} is one; pass a list, or call explain")
         if not questions:
             return []
-        opened = photo.convert("RGB") if isinstance(photo, Image.Image) else open_photo(Path(photo), True)
+        opened = as_photo(photo)
         config = self.model.config.image
-        inputs = to_input(crop_photo(opened, config), config)[None]
-        explained = self._batched.explain(inputs, [0] * len(questions), list(questions))
-        for question, tokens in zip(questions, explained.tokens, strict=True):
-            if not tokens:
-                raise HvxError(f"question {question!r:.60}: holds no word; ask something")
-        return [self._one(explained, n, question, opened) for n, question in enumerate(questions)]
+        with standard_mode():
+            inputs = to_input(crop_photo(opened, config), config)[None]
+        found = []
+        for start in range(0, len(questions), _TOGETHER):
+            some = list(questions[start : start + _TOGETHER])
+            explained = self._batched.explain(inputs, [0] * len(some), some)
+            for question, tokens in zip(some, explained.tokens, strict=True):
+                if not tokens:
+                    raise HvxError(f"question {question!r:.60}: holds no word; ask something")
+            found += [self._one(explained, n, question, opened) for n, question in enumerate(some)]
+        return found
 
     def _one(self, explained: Explanations, n: int, question: str, photo: Image.Image) -> Explanation:
         tokens = explained.tokens[n]

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from hvx import config as configs
 from hvx.config import BackboneConfig, ModelConfig, SplitConfig
-from hvx.data.images import crop_photo, open_photo, to_input
+from hvx.data.images import crop_photo, to_input
 from hvx.data.objects import ObjectTable
+from hvx.data.photos import open_photo
 from hvx.data.questions import read_questions
 from hvx.data.scenes import write_scenes
 from hvx.data.words import Vocabulary

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Tiny
+from conftest import THREADS, Tiny
 from processes import (
+    PATIENCE,
     datasets,
     explain_command,
     finished,
@@ -266,3 +267,20 @@ def test_a_packed_run_without_its_shards_stays_as_it_is(
     (run / "failures.jsonl").write_text('{"question_id": 1}\n')
     with pytest.raises(HvxError, match="packed, its shards gone"):
         explain_split(tiny.load(run, explain__shard_questions=1), here(CPU), Options(retry_failed=True))
+
+
+def test_a_long_folder_for_temporary_files_stops_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    """Batch schedulers set such; the path of a socket has 107 characters at most."""
+    long = tmp_path / ("x" * 100) / ("y" * 100)
+    long.mkdir(parents=True)
+    for command in ("explain", "train"):
+        settings = tiny.settings(tmp_path / "run", explain__workers=1, train__workers=1)
+        if command == "train":
+            settings += [f"checkpoint={tmp_path / 'model.safetensors'}"]
+        options = [part for setting in settings for part in ("--set", setting)]
+        done = subprocess.run(
+            [sys.executable, "-m", "hvx", command, str(tiny.config), *options],
+            env={**os.environ, "TMPDIR": str(long), "OMP_NUM_THREADS": str(THREADS)},
+            capture_output=True, text=True, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hvx.config import ImageConfig, SplitConfig
-from hvx.data import images
-from hvx.data.images import crop_photo, image_path, input_batches, load_input, open_photo, to_input
+from hvx.data import images, photos
+from hvx.data.images import crop_photo, image_path, input_batches, load_input, to_input
+from hvx.data.photos import open_photo
 from hvx.errors import BadImage, HvxError
 
 PLAIN = ImageConfig(size=8, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
@@ -467,9 +468,9 @@ def test_a_photo_of_too_many_pixels_is_refused_and_one_of_just_as_many_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path / "photo.png", Image.new("RGB", (40, 30)))
-    monkeypatch.setattr(images, "MAX_PIXELS", 1200)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1200)
     assert open_photo(path).size == (40, 30)
-    monkeypatch.setattr(images, "MAX_PIXELS", 1199)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1199)
     assert refused(path) == f"{path}: 40×30 pixels; at most 1,199"
 
 
@@ -486,7 +487,7 @@ def test_a_fault_without_words_is_named_by_its_kind(tmp_path: Path, monkeypatch:
     def exhausted(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(images, "_as_rgb", exhausted)
+    monkeypatch.setattr(photos, "_as_rgb", exhausted)
     assert refused(path) == f"{path}: damaged image: MemoryError"
 
 
@@ -600,8 +601,8 @@ def test_files_that_are_no_photographs_are_refused_before_they_are_read(
             open_photo(path)
     path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
     size = path.stat().st_size
-    monkeypatch.setattr(images, "MAX_BYTES", size)
+    monkeypatch.setattr(photos, "MAX_BYTES", size)
     assert open_photo(path).size == (9, 7)
-    monkeypatch.setattr(images, "MAX_BYTES", size - 1)
+    monkeypatch.setattr(photos, "MAX_BYTES", size - 1)
     with pytest.raises(BadImage, match=f"{size} bytes; at most {size - 1}"):
         open_photo(path)

@@ -16,8 +16,8 @@ from PIL import Image
 
 from hvx.config import SplitConfig, load
 from hvx.data import scenes
-from hvx.data.images import open_photo
 from hvx.data.objects import ObjectTable
+from hvx.data.photos import open_photo
 from hvx.data.questions import read_questions
 from hvx.data.scenes import (
     COLORS,

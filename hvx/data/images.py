@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hvx.config import ImageConfig, SplitConfig
-from hvx.errors import BadImage, HvxError, ReplacedImage
-
-MAX_PIXELS = 100_000_000
-"""Larger photographs are refused rather than decoded."""
-MAX_BYTES = 2**30
-"""Of an image file; larger ones are refused rather than read."""
+from hvx.data.photos import decode_photo, read_photo
+from hvx.errors import BadImage, HvxError
 
 
 @dataclass(frozen=True)
@@ -43,21 +36,11 @@ class Decoded:
     failures: dict[int, str]
 
 
-_FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
-"""What photographs are stored as. Others that Pillow knows run programs (EPS) or unpack without bounds."""
 _NAMED = 5
 """Files that are named where many are missing; the others are counted."""
-_MAX_16_BIT = 2**16 - 1
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF's orientation → what sets the photograph upright."""
+_PATIENCE = 600
+"""Seconds in which a batch must be decoded; a decoding process that hangs is not waited for longer."""
+
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -96,94 +79,6 @@ def some_names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
 
 
-def open_photo(path: Path, exif_orientation: bool = False, digest: str | None = None) -> Image.Image:
-    """The photograph in a file, decoded, as RGB.
-
-    Args:
-        path: the file.
-        digest: SHA-256 that the file's bytes must have, as ``image_digest`` of a run has it.
-        exif_orientation: turn the photograph as its EXIF data says. Without, its pixels come as they are
-            stored; TIFF alone is always upright, since Pillow turns it as it decodes.
-
-    Raises:
-        BadImage: no such file, no image, a truncated one, or one of more than ``MAX_PIXELS``.
-        ReplacedImage: another image than the one with that digest.
-    """
-    data, found = _read(path)
-    if digest is not None and found != digest:
-        raise ReplacedImage(f"{path}: another image than the one explained (its bytes changed since)")
-    return _decoded(data, path, exif_orientation)
-
-
-def _read(path: Path) -> tuple[bytes, str]:
-    """An image file's bytes and their SHA-256."""
-    try:
-        if not path.is_file():
-            raise BadImage(f"{path}: no such image")
-        if path.stat().st_size > MAX_BYTES:
-            raise BadImage(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_BYTES:,}")
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        raise BadImage(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return data, hashlib.sha256(data).hexdigest()
-
-
-def _decoded(data: bytes, path: Path, exif_orientation: bool) -> Image.Image:
-    """The photograph in a file's bytes, as RGB; ``path`` names it in errors."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS decides here
-            with Image.open(io.BytesIO(data)) as opened:
-                if opened.format not in _FORMATS:
-                    raise BadImage(f"{path}: an image of format {opened.format}; save it as JPEG or PNG")
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise BadImage(f"{path}: {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,}")
-                photo = _as_rgb(opened, path)
-                turn = _turn(opened) if exif_orientation else None
-                return photo if turn is None else photo.transpose(turn)
-    except UnidentifiedImageError:
-        raise BadImage(f"{path}: not an image that Pillow can read") from None
-    except BadImage:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadImage(f"{path}: damaged image: {reason}") from None
-
-
-def _as_rgb(opened: Image.Image, path: Path) -> Image.Image:
-    """An image as RGB of 8 bits a channel.
-
-    Of 16-bit greys this takes the high byte, where Pillow would clip. What is transparent is shown on white,
-    as on a page; Pillow would drop the transparency and bring up whatever colour lies beneath it.
-    """
-    if opened.mode[0] in "IF":
-        return _deep_grey_as_rgb(opened, path)
-    if not opened.has_transparency_data:
-        return opened.convert("RGB")
-    layer = opened.convert("RGBA")
-    photo = Image.new("RGB", layer.size, "white")
-    photo.paste(layer, mask=layer)
-    return photo
-
-
-def _deep_grey_as_rgb(opened: Image.Image, path: Path) -> Image.Image:
-    grey = np.asarray(opened)
-    if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > _MAX_16_BIT:
-        raise BadImage(f"{path}: greys of 32 bits (mode {opened.mode}); save it with 8 or 16 bits")
-    transparent = opened.info.get("transparency")
-    if transparent is not None:
-        grey = np.where(grey == transparent, _MAX_16_BIT, grey)
-    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
-
-
-def _turn(opened: Image.Image) -> Image.Transpose | None:
-    """What sets a decoded photograph upright; nothing where its EXIF data cannot be read or is absurd."""
-    try:
-        return _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the pixels are whole whatever is wrong with what is said of them
-        return None
-
-
 def crop_photo(photo: Image.Image, image: ImageConfig) -> Image.Image:
     """The centre square of a photograph at the network's size: shorter side to ``size``, then crop."""
     side = min(photo.size)
@@ -219,8 +114,8 @@ def load_input_and_digest(
     path: Path, image: ImageConfig, exif_orientation: bool = False
 ) -> tuple[Tensor, str]:
     """As ``load_input``, and the SHA-256 of the file's bytes, which are read once for both."""
-    data, digest = _read(path)
-    return to_input(crop_photo(_decoded(data, path, exif_orientation), image), image), digest
+    data, digest = read_photo(path)
+    return to_input(crop_photo(decode_photo(data, path, exif_orientation), image), image), digest
 
 
 _Loaded = tuple[int, tuple[Tensor, str] | str]
@@ -272,10 +167,12 @@ def input_batches(
         batch_sampler=list(map(list, batches)),
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=pinned,
+        timeout=_PATIENCE if workers else 0,
     )
     try:
-        yield from loader
+        for places, arrays, digests, failures in loader:
+            inputs = torch.from_numpy(arrays)
+            yield Decoded(places, inputs.pin_memory() if pinned else inputs, digests, failures)
     except RuntimeError as error:
         if not workers:
             raise
@@ -285,8 +182,17 @@ def input_batches(
         ) from error
 
 
-def _collate(items: list[_Loaded]) -> Decoded:
+_Batch = tuple[list[int], np.ndarray, list[str], dict[int, str]]
+"""``Decoded`` as it comes from a decoding process."""
+
+
+def _collate(items: list[_Loaded]) -> _Batch:
+    """A batch as arrays: they travel through a pipe.
+
+    Tensors would travel through a socket in the folder for temporary files, whose path may be too long for
+    one; PyTorch would then wait for ever.
+    """
     good = [(place, *value) for place, value in items if not isinstance(value, str)]
     failures = {place: value for place, value in items if isinstance(value, str)}
-    inputs = torch.stack([pixels for _, pixels, _ in good]) if good else torch.empty(0)
-    return Decoded([place for place, _, _ in good], inputs, [digest for _, _, digest in good], failures)
+    inputs = np.stack([pixels.numpy() for _, pixels, _ in good]) if good else np.empty(0, np.float32)
+    return [place for place, _, _ in good], inputs, [digest for _, _, digest in good], failures

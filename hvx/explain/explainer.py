@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hvx.data.words import TOKENIZERS, padded
+from hvx.device import leave_inference_mode, standard_mode
 from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.hadamard import HeadPullback
 from hvx.explain.lean import LeanNetwork
@@ -78,6 +79,7 @@ class Explainer:
         HvxError: the backbone is not a ReLU network.
     """
 
+    @standard_mode()
     def __init__(
         self,
         model: VQAModel,
@@ -87,15 +89,19 @@ class Explainer:
         free: bool = False,
     ) -> None:
         self.model, self.gradient, self._free = model, gradient, free
+        leave_inference_mode(model.backbone)
+        leave_inference_mode(model.head)
         self._tokenize = TOKENIZERS[model.config.encoder.tokenizer]
         self._network = LeanNetwork(model.backbone.network, dtype, compiled)
         self.device = next(model.head.parameters()).device
 
+    @standard_mode()
     def memory(self) -> int:
         """Bytes that the backbone's passes over one image take, about."""
         size = self.model.config.image.size
         return self._network.memory(torch.zeros(1, 3, size, size, device=self.device))
 
+    @standard_mode()
     def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
         """Explain questions on a batch of images.
 

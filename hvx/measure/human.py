@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from hvx.config import ImageConfig
-from hvx.data.images import crop_photo, open_photo
+from hvx.data.images import crop_photo
+from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 
 _NAME = re.compile(r"(\d+)_\d+\.png")

@@ -16,6 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from hvx.config import BackboneConfig
+from hvx.device import standard_mode
 from hvx.errors import HvxError, did_you_mean
 from hvx.models.weights import fill_from, read_state_dict
 
@@ -111,6 +112,7 @@ def _published(config: BackboneConfig) -> Mapping[str, Any]:
     return members
 
 
+@standard_mode()
 def build_backbone(config: BackboneConfig, root: Path = Path()) -> Backbone:
     """The backbone a config asks for, its weights loaded.
 

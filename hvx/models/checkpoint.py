@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from hvx.config import Config, ModelConfig, checked
 from hvx.data.words import Vocabulary
+from hvx.device import standard_mode
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
@@ -111,6 +112,7 @@ def read_header(path: Path) -> CheckpointHeader:
         return _header(file, path)
 
 
+@standard_mode()
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
     """Read a native checkpoint.
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from hvx.config import ImageConfig, PickConfig, checked
-from hvx.data.images import crop_photo, open_photo
+from hvx.data.images import crop_photo
+from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
 from hvx.store.reader import RunReader

@@ -1,0 +1,212 @@
+"""Photographs as RGB: from files, bytes, PIL images, arrays and tensors, all converted in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from hvx.errors import BadImage, ReplacedImage
+
+MAX_PIXELS = 100_000_000
+"""Larger photographs are refused rather than decoded."""
+MAX_BYTES = 2**30
+"""Of an image file; larger ones are refused rather than read."""
+_FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+"""What photographs are stored as. Others that Pillow knows run programs (EPS) or unpack without bounds."""
+_MAX_8_BIT, _MAX_16_BIT = 2**8 - 1, 2**16 - 1
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+"""Of PNG: texts, and a color profile, which is not applied."""
+Photo = Image.Image | np.ndarray | Tensor | bytes | BinaryIO | str | Path
+"""What a caller may have of a photograph."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation → what sets the photograph upright."""
+
+
+def open_photo(path: Path, exif_orientation: bool = False, digest: str | None = None) -> Image.Image:
+    """The photograph in a file, decoded, as RGB.
+
+    Args:
+        path: the file.
+        digest: SHA-256 that the file's bytes must have, as ``image_digest`` of a run has it.
+        exif_orientation: turn the photograph as its EXIF data says. Without, its pixels come as they are
+            stored; TIFF alone is always upright, since Pillow turns it as it decodes.
+
+    Raises:
+        BadImage: no such file, no image, a truncated one, or one of more than ``MAX_PIXELS``.
+        ReplacedImage: another image than the one with that digest.
+    """
+    data, found = read_photo(path)
+    if digest is not None and found != digest:
+        raise ReplacedImage(f"{path}: another image than the one explained (its bytes changed since)")
+    return decode_photo(data, path, exif_orientation)
+
+
+def read_photo(path: Path) -> tuple[bytes, str]:
+    """An image file's bytes and their SHA-256."""
+    try:
+        if not path.is_file():
+            raise BadImage(f"{path}: no such image")
+        if path.stat().st_size > MAX_BYTES:
+            raise BadImage(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_BYTES:,}")
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise BadImage(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
+    """What a caller has of a photograph, as RGB, converted in the same way whatever it is.
+
+    Args:
+        source: a file's path; its bytes, or an open file; a PIL image of any mode; an array (H, W),
+            (H, W, 1), (H, W, 3) or (H, W, 4); a tensor (H, W), (1, H, W), (3, H, W) or (4, H, W). Arrays and
+            tensors hold uint8, uint16, bool, or floats from 0 to 1.
+        exif_orientation: turn the photograph as its EXIF data says, where it has any.
+
+    Raises:
+        BadImage: it cannot be read, or is none of these.
+    """
+    name = "the image"
+    if isinstance(source, (str, Path)):
+        return open_photo(Path(source), exif_orientation)
+    if isinstance(source, Tensor):
+        source = source.detach().cpu()
+        source = (source.permute(1, 2, 0) if source.ndim == 3 else source).numpy()
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    if isinstance(source, Image.Image):
+        with _decoding(name):
+            return _upright_rgb(source, name, exif_orientation)
+    if not isinstance(source, (bytes, bytearray, memoryview)):
+        if not hasattr(source, "read"):
+            raise BadImage(
+                f"{name}: a {type(source).__name__}; give a path, bytes, a PIL image, an array or a tensor"
+            )
+        source = source.read()
+    return decode_photo(bytes(source), name, exif_orientation)
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    """Pixels as an image, in one of the modes that files have."""
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    shape = "×".join(map(str, pixels.shape))
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or 0 in pixels.shape:
+        raise BadImage(f"the image: an array of shape {shape}; give H×W, H×W×3 or H×W×4 (of a tensor 3×H×W)")
+    if pixels.dtype.kind == "f":
+        if not ((pixels >= 0) & (pixels <= 1)).all():
+            raise BadImage("the image: numbers outside of 0 to 1; give pixels before they are normalized")
+        pixels = (pixels * 255).round().astype(np.uint8)
+    elif pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype == np.uint16 and pixels.ndim == 3:
+        pixels = (pixels >> 8).astype(np.uint8)
+    elif pixels.dtype not in (np.uint8, np.uint16):
+        raise BadImage(f"the image: {pixels.dtype} numbers; give uint8, uint16, or floats from 0 to 1")
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def decode_photo(data: bytes, name: object, exif_orientation: bool) -> Image.Image:
+    """The photograph in a file's bytes, as RGB; ``name`` names it in errors."""
+    with _decoding(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own size warning: MAX_PIXELS decides here
+        try:
+            return _opened_rgb(data, name, exif_orientation)
+        except ValueError as error:
+            if "MAX_TEXT" not in str(error):
+                raise
+            return _opened_rgb(_without_texts(data), name, exif_orientation)
+
+
+def _opened_rgb(data: bytes, name: object, exif_orientation: bool) -> Image.Image:
+    with Image.open(io.BytesIO(data)) as opened:
+        if opened.format not in _FORMATS:
+            raise BadImage(f"{name}: an image of format {opened.format}; save it as JPEG or PNG")
+        return _upright_rgb(opened, name, exif_orientation)
+
+
+def _upright_rgb(opened: Image.Image, name: object, exif_orientation: bool) -> Image.Image:
+    if opened.width * opened.height > MAX_PIXELS:
+        raise BadImage(f"{name}: {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,}")
+    photo = _as_rgb(opened, name)
+    turn = _turn(opened) if exif_orientation else None
+    return photo if turn is None else photo.transpose(turn)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG file without its texts and color profile, which may unpack to more than Pillow takes."""
+    kept, start = [data[:8]], 8
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in _TEXT_CHUNKS:
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
+@contextmanager
+def _decoding(name: object) -> Iterator[None]:
+    """What goes wrong in Pillow as one line."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise BadImage(f"{name}: not an image that Pillow can read") from None
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(f"{name}: damaged image: {reason}") from None
+
+
+def _as_rgb(opened: Image.Image, name: object) -> Image.Image:
+    """An image as RGB of 8 bits a channel.
+
+    Of 16-bit greys this takes the high byte, where Pillow would clip. What is transparent is shown on white,
+    as on a page; Pillow would drop the transparency and bring up whatever colour lies beneath it.
+    """
+    if opened.mode[0] in "IF":
+        return _deep_grey_as_rgb(opened, name)
+    if not opened.has_transparency_data:
+        return opened.convert("RGB")
+    layer = opened.convert("RGBA")
+    photo = Image.new("RGB", layer.size, "white")
+    photo.paste(layer, mask=layer)
+    return photo
+
+
+def _deep_grey_as_rgb(opened: Image.Image, name: object) -> Image.Image:
+    grey = np.asarray(opened)
+    if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > _MAX_16_BIT:
+        raise BadImage(f"{name}: grays of 32 bits (mode {opened.mode}); save it with 8 or 16 bits")
+    if 0 < grey.max() <= _MAX_8_BIT:
+        # The high byte of each is 0: a nearly black image, or 8-bit values, and nobody can tell which.
+        kind = f"grays of 16 bits or more (mode {opened.mode})"
+        raise BadImage(f"{name}: {kind} that end at {grey.max()}; save it with 8 bits")
+    transparent = opened.info.get("transparency")
+    if transparent is not None:
+        grey = np.where(grey == transparent, _MAX_16_BIT, grey)
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _turn(opened: Image.Image) -> Image.Transpose | None:
+    """What sets a decoded photograph upright; nothing where its EXIF data cannot be read or is absurd."""
+    try:
+        return _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the pixels are whole whatever is wrong with what is said of them
+        return None
