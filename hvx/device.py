@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,6 +10,7 @@ import psutil
 import torch
 from torch import nn
 
+from hvx.device_name import check_device_name
 from hvx.errors import HvxError
 
 
@@ -20,13 +20,11 @@ def pick_device(name: str) -> torch.device:
     Raises:
         HvxError: another name, or a CUDA device that this machine does not have.
     """
+    number = check_device_name(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return torch.device("cuda" if count else "cpu")
-    cuda = re.fullmatch("cuda(:(0|[1-9][0-9]*))?", name)
-    if name != "cpu" and not cuda:
-        raise HvxError(f"--device {name}: expected auto, cpu, cuda or cuda:i")
-    if cuda and int(cuda[2] or 0) >= count:
+    if number is not None and number >= count:
         raise HvxError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu or auto")
     return torch.device(name)
 

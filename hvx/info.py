@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvx.errors import HvxError
-from hvx.models.checkpoint import CheckpointHeader, read_header
-from hvx.models.networks import NETWORKS
 from hvx.store.reader import RunReader
+
+if TYPE_CHECKING:
+    from hvx.models.checkpoint import CheckpointHeader
 
 _SHOWN = 12
 
@@ -42,6 +43,9 @@ def _describe_run(path: Path) -> dict[str, str]:
 
 
 def _describe_checkpoint(path: Path) -> dict[str, str]:
+    from hvx.models.checkpoint import read_header  # imports PyTorch, which takes seconds
+    from hvx.models.networks import NETWORKS
+
     header = read_header(path)
     config, encoder = header.config, header.config.encoder
     size = f"{config.image.size}×{config.image.size}"

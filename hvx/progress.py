@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from hvx.terminal import safe
+
 Item = TypeVar("Item")
 _quiet = False
 
@@ -20,4 +22,4 @@ def set_quiet(quiet: bool) -> None:
 def bar(items: Iterable[Item], label: str, unit: str = "it", total: int | None = None) -> Iterator[Item]:
     """``items``, with a bar called ``label`` that shows after two seconds."""
     # disable=None: tqdm stays silent where stderr is no terminal.
-    yield from tqdm(items, desc=label, unit=unit, total=total, delay=2, disable=_quiet or None)
+    yield from tqdm(items, desc=safe(label), unit=unit, total=total, delay=2, disable=_quiet or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from hypothesis import settings
 
+from hvx.cli import main
 from hvx.config import Config, load
 from hvx.data.scenes import write_scenes
 from hvx.run.explain import explain_split
@@ -46,8 +49,26 @@ def shared() -> Path:
     return SHARED
 
 
-def hvx(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does, in a process of its own."""
+@dataclass(frozen=True)
+class Done:
+    """What a command of hvx did."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def hvx(*arguments: object, cwd: Path | None = None) -> Done:
+    """Run a command in this process, which has imported PyTorch already; what it raises is raised."""
+    with contextlib.chdir(cwd or Path.cwd()):
+        done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(done.exit_code, done.stdout, done.stderr)
+
+
+def hvx_process(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does, in a process of its own."""
     command = [sys.executable, "-m", "hvx", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: in a process of their own, on a small built-in split."""
+"""The commands as a user runs them, on a small synthetic split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Tiny, hvx
+from conftest import Tiny, hvx, hvx_process
 from PIL import Image
 
 COMMANDS = ["ask", "explain", "figure", "gallery", "import", "info", "reproduce", "scenes", "train"]
@@ -42,13 +42,13 @@ def test_the_whole_road_by_hand(tmp_path: Path) -> None:
         "model.joint": 8, "train.epochs": 1, "train.backbone_epochs": 1,
     }  # fmt: skip
     options = _set([f"{key}={value}" for key, value in small.items()])
-    done = hvx("scenes", tmp_path / "scenes", "--train", 8, "--val", 4, "--size", 64)
+    done = hvx_process("scenes", tmp_path / "scenes", "--train", 8, "--val", 4, "--size", 64)
     assert done.returncode == 0, done.stderr
     assert "8 train and 4 val scenes" in done.stdout
-    done = hvx("train", config, *options)
+    done = hvx_process("train", config, *options)
     assert done.returncode == 0, done.stderr
     assert "val_accuracy" in done.stdout
-    done = hvx("explain", config, *options)
+    done = hvx_process("explain", config, *options)
     assert done.returncode == 0, done.stderr
     assert re.search(r"run: \d+ questions explained in", done.stdout)
     assert done.stderr == ""
@@ -147,10 +147,13 @@ def test_an_unknown_device_is_one_line(tiny: Tiny, tmp_path: Path) -> None:
     _is_one_clear_line(done.stderr, "--device gpu", "cuda:i")
 
 
-def test_debug_shows_the_traceback() -> None:
-    done = hvx("explain", "absent.yaml", "--debug")
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("sed: 1")
+    done = hvx("explain", "c.yaml", "--debug", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("hvx.errors.HvxError: c.yaml: unknown key 'sed' (did you mean 'seed'?)")
 
 
 def test_scenes_refuse_a_folder_in_use(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_a_figure_that_cannot_be_drawn_is_one_line(
 def test_a_figure_of_no_run_is_one_line(tmp_path: Path) -> None:
     done = hvx("figure", tmp_path / "absent", "-o", tmp_path / "figure.png")
     assert done.returncode == 2
-    _is_one_clear_line(done.stderr, "run.json: no such file")
+    _is_one_clear_line(done.stderr, "absent: no such run folder")
 
 
 def test_a_figure_draws_the_questions_asked_for_in_their_order(finished_run: Path, tmp_path: Path) -> None:

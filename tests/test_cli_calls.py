@@ -38,6 +38,16 @@ class Calls:
         self.patch.setattr(importlib.import_module(module), name, stand_in)
 
 
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command lines of this file name is there: commands check it first."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run", "somewhere/run", "maps"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("run/run.json", "somewhere/run/run.json", "c.yaml", "m.safetensors", "photo.jpg"):
+        (tmp_path / name).touch()
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(monkeypatch)

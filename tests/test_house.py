@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hvx"
-GROUND = {"errors", "files", "progress", "device", "strict_yaml"}
+GROUND = {"errors", "files", "progress", "device", "device_name", "strict_yaml", "terminal"}
 """What every stage may use; these import nothing of hvx but one another."""
 ORDER = [
     "config",
@@ -62,3 +62,17 @@ def test_a_stage_imports_only_itself_and_earlier_ones(path: Path) -> None:
 def test_every_stage_has_a_place_in_the_order() -> None:
     stages = {_stage(path) for path in FILES} - GROUND
     assert stages == set(ORDER)
+
+
+PRINTING = {"hvx/terminal.py"}
+"""The one place that prints: it makes each line safe for a terminal."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_terminal_module_prints(path: Path) -> None:
+    """Texts of files and checkpoints must not reach the terminal as they are."""
+    if path.relative_to(PACKAGE.parent).as_posix() in PRINTING:
+        return
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    names = {ast.unparse(call) for call in calls}
+    assert not names & {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"}

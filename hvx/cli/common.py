@@ -1,38 +1,126 @@
-"""What the commands share: options, and how an error reaches the user."""
+"""What the commands share: kinds of argument, options, and how an error reaches the user."""
 
 from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
+from hvx.device_name import check_device_name
 from hvx.errors import HvxError, Interrupted
 from hvx.progress import set_quiet
+from hvx.terminal import OutputClosed, echo_error, echo_traceback, printing, safe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+FAULT = 1
+"""Exit status of a fault in hvx itself."""
+
 PATH = click.Path(path_type=Path)
 
-config_argument = click.argument("config", type=PATH)
+
+class Existing(click.Path):
+    """A path that must be there; checked before a command imports PyTorch, which takes seconds.
+
+    Args:
+        kind: what it is, for the error: "checkpoint".
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(path_type=Path)
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            HvxError: it is not there, or not to be reached.
+        """
+        path = cast("Path", super().convert(value, param, ctx))
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise HvxError(f"{path}: no such {self.kind}") from None
+        except (OSError, ValueError) as error:
+            raise HvxError(f"{path}: cannot be read ({self.kind}): {error}") from None
+        return path
+
+
+class RunPath(Existing):
+    """A run folder, or the folder around one: ``runs/daquar`` stands for ``runs/daquar/run``.
+
+    Args:
+        kind: as of ``Existing``.
+        or_file: whether a file is accepted too, as it is.
+    """
+
+    def __init__(self, kind: str = "run folder", or_file: bool = False) -> None:
+        super().__init__(kind)
+        self.or_file = or_file
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The run folder.
+
+        Raises:
+            HvxError: there is none, or more than one.
+        """
+        path: Path = super().convert(value, param, ctx)
+        return path if self.or_file and not path.is_dir() else run_folder(path)
+
+
+def run_folder(path: Path) -> Path:
+    """``path`` if it is a run, or the one run that lies in it.
+
+    Raises:
+        HvxError: it holds none, or more than one.
+    """
+    if not path.is_dir():
+        raise HvxError(f"{path}: expected a run folder, not a file")
+    if (path / "run.json").exists():
+        return path
+    try:
+        inside = sorted(child for child in path.iterdir() if (child / "run.json").is_file())
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be read (run folder): {error}") from None
+    if len(inside) > 1:
+        raise HvxError(f"{path}: holds {len(inside):,} runs; name one of them, such as {inside[0]}")
+    if not inside:
+        raise HvxError(f"{path}: not a run folder; there is no run.json in it")
+    return inside[0]
+
+
+config_argument = click.argument("config", type=Existing("config file"))
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Override one key of the config, such as --set explain.batch_images=4. Repeatable.",
 )  # fmt: skip
+
+
+def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    del ctx, param
+    check_device_name(value)
+    return value
+
+
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", help="Where the network runs."
-)
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:i]", callback=_check_device,
+    help="Where the network runs.",
+)  # fmt: skip
 seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of chance."
-)
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, metavar="INTEGER",
+    help="Seed of chance, 0 or more.",
+)  # fmt: skip
 
 
-def _give_up(error: HvxError) -> NoReturn:
+def give_up(error: HvxError) -> NoReturn:
     """An error as one line on stderr, with its exit status."""
-    click.echo(f"Error: {' '.join(str(error).split())}", err=True)
+    echo_error(error)
     raise SystemExit(error.exit_status)
 
 
@@ -44,27 +132,88 @@ def _stop(number: int, frame: Any) -> None:
 
 
 def common(command: Command) -> Command:
-    """Add --quiet and --debug; turn hvx's errors, and a request to stop, into one line and an exit status."""
+    """Add --quiet and --debug; turn errors, and a request to stop, into one line and an exit status."""
 
     @click.option("--quiet", is_flag=True, help="No progress bars.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
         set_quiet(quiet)
-        signal.signal(signal.SIGTERM, _stop)
-        try:
+        with _stoppable(), _errors_told(debug):
             return command(*args, **kwargs)
-        except HvxError as error:
-            if debug:
-                raise
-            _give_up(error)
-        except (ImportError, MemoryError) as error:
-            if debug:
-                raise
-            # A process whose memory is limited cannot map PyTorch's libraries.
-            reason = str(error) or "out of memory"
-            _give_up(HvxError(f"too little memory, or a broken installation: {reason}"))
-        except KeyboardInterrupt:
-            _give_up(Interrupted("interrupted"))
 
     return wrapped  # type: ignore[return-value]
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """While this is open, SIGTERM raises KeyboardInterrupt."""
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _errors_told(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, OutputClosed):
+        raise
+    except KeyboardInterrupt:
+        give_up(Interrupted("interrupted"))
+    except Exception as error:
+        if debug:
+            echo_traceback(error)
+            raise SystemExit(getattr(error, "exit_status", FAULT)) from None
+        if isinstance(error, HvxError):
+            give_up(error)
+        if isinstance(error, (ImportError, MemoryError)):
+            # A process whose memory is limited cannot map PyTorch's libraries.
+            reason = str(error) or "out of memory"
+            give_up(HvxError(f"too little memory, or a broken installation: {reason}"))
+        if isinstance(error, OSError) and error.strerror:
+            name = f"{error.filename}: " if error.filename is not None else ""
+            give_up(HvxError(f"{name}{error.strerror}"))
+        echo_error(
+            RuntimeError(
+                f"unexpected {type(error).__name__}: {error}; this is a fault of hvx: please report it "
+                "with the traceback that --debug shows"
+            )
+        )
+        raise SystemExit(FAULT) from None
+
+
+class Main(click.Group):
+    """The group of commands; checks the system and the output, and makes what click prints safe."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        try:
+            if sys.platform == "win32":
+                raise HvxError("hvx runs on Linux and macOS; on Windows, use the Windows Subsystem for Linux")
+            with printing():
+                return super().main(*args, **kwargs)
+        except HvxError as error:
+            give_up(error)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click does; what its errors quote is made safe."""
+        with _quotes_safe():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does; what its errors quote is made safe."""
+        with _quotes_safe():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _quotes_safe() -> Iterator[None]:
+    """Errors of click that leave this quote nothing that acts on a terminal."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = safe(error.message)  # type: ignore[misc]  # "final" only since click 8.2
+        raise

@@ -12,6 +12,7 @@ import click
 from hvx.cli.common import common, config_argument, device_option, set_option
 from hvx.errors import HvxError
 from hvx.run.placement import Workers
+from hvx.terminal import echo
 
 if TYPE_CHECKING:
     from hvx.run.explain import StartEngine
@@ -79,16 +80,16 @@ def explain(
     from hvx.run.explain import Options, explain_split
 
     def say(line: str) -> None:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
     with _started(engine, device, asked, say) as start:
         summary = explain_split(loaded, start, Options(retry_failed, pack), say)
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
-    click.echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
+    echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
     _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat map", summary.explained)
     _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
-        click.echo(
+        echo(
             f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}; "
             "results.json holds them with the answer ''"
         )
@@ -98,7 +99,7 @@ def explain(
 def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:
     """Warn of explanations that say nothing, since their gradient is zero everywhere."""
     if count:
-        click.echo(
+        echo(
             f"{equation} is zero everywhere for {count:,} of {total:,} questions: their {shown} say nothing "
             "(dead ReLUs, or a saturated tanh or sigmoid)",
             err=True,

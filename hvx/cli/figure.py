@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hvx.cli.common import PATH, common, seed_option
+from hvx.cli.common import PATH, RunPath, common, seed_option
 from hvx.cli.explain import SOME_FAILED
 from hvx.cli.look import Asked, look_options, say_undrawn
+from hvx.errors import HvxError
+from hvx.terminal import echo
 
 if TYPE_CHECKING:
     from hvx.choose import Order
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@click.argument("run", type=RunPath())
 @click.option(
     "-o", "--output", required=True, type=PATH, metavar="FILE.png|FILE.pdf|FOLDER",
     help="Where the figure goes; a folder gets all figures that the config's picks name.",
@@ -55,6 +57,8 @@ def figure(
 ) -> None:
     """Draw explanations of RUN as in the paper's Figures 2-5.
 
+    RUN may also be the folder around a run: runs/daquar for runs/daquar/run.
+
     Under each row stand the question's tokens, from blue (low) to red (high z), and the answer as
     "predicted (ground truth)", marked where it is wrong. Under a token's z stands, in brackets, the one
     that a paper prints, where the config's picks (explain.pick) give it.
@@ -65,15 +69,12 @@ def figure(
 
     \b
     Example:
-      hvx figure runs/daquar -o figure.png --rows 4 --seed 1
-      hvx figure runs/daquar -o wrong.pdf --only wrong --by disagreement --style colour --outline
-      hvx figure runs/daquar -o print.png --id 17 --inches 7 --dpi 300
+      hvx figure runs/daquar/run -o figure.png --rows 4 --seed 1
+      hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style colour --outline
+      hvx figure runs/daquar/run -o print.png --id 17 --inches 7 --dpi 300
       hvx figure runs/paper_figures -o figures/
     """
-    from hvx.choose import Choice, choose
-    from hvx.errors import HvxError
     from hvx.store.reader import RunReader
-    from hvx.view.run import write_figure, write_picked_figures
     from hvx.view.sheet import check_suffix
 
     by_rule = bool(rows or answer_types or question_types or only or order)
@@ -87,21 +88,26 @@ def figure(
         )
     if not to_folder:
         check_suffix(output)
-    width, look, paper = asked.pixels, asked.look(top_answers), asked.paper
-    reader = RunReader(run)
+    width = asked.pixels
+    reader = RunReader(run)  # up to here, a wrong argument is told before PyTorch is imported
+
+    from hvx.choose import Choice, choose
+    from hvx.view.run import write_figure, write_picked_figures
+
+    look, paper = asked.look(top_answers), asked.paper
     if not to_folder:
         right = None if only is None else only == "right"
         by = cast("Order", order or "random")
         wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
         chosen = choose(reader, wanted)
         say_undrawn(write_figure(reader, chosen, output, width, look, paper))
-        click.echo(f"{output}: {len(chosen)} explanations")
+        echo(f"{output}: {len(chosen)} explanations")
         return
     drawn = write_picked_figures(reader, output, width, look, paper)
     say_undrawn(drawn.undrawn)
     for path, count in drawn.files.items():
-        click.echo(f"{path}: {count} explanations")
+        echo(f"{path}: {count} explanations")
     for line in drawn.missing:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if drawn.missing:
         raise SystemExit(SOME_FAILED)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from hvx.cli.common import PATH, common
+from hvx.cli.common import PATH, RunPath, common
 from hvx.cli.explain import SOME_FAILED
+from hvx.terminal import echo
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@click.argument("run", type=RunPath())
 @click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER", help="Where the gallery goes.")
 @click.option(
     "--size", default=320, show_default=True, type=click.IntRange(64, 2048), help="Photos' side in pixels."
@@ -37,8 +38,8 @@ def gallery(run: Path, output: Path, size: int, workers: int | None) -> None:
     from hvx.gallery.build import build_gallery
 
     built = build_gallery(run, output, workers, size)
-    click.echo(f"{output / 'index.html'}: {built.items:,} explanations")
+    echo(f"{output / 'index.html'}: {built.items:,} explanations")
     for line in built.missing:
-        click.echo(line, err=True)
+        echo(line, err=True)
     if built.missing:
         raise SystemExit(SOME_FAILED)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hvx.cli.common import PATH, common
+from hvx.cli.common import PATH, Existing, common
+from hvx.terminal import echo
 
 if TYPE_CHECKING:
     from hvx.config import BackboneConfig
@@ -55,8 +56,8 @@ _output = click.option(
 
 
 @import_.command()
-@click.argument("parameters", metavar="FILE.t7", type=PATH)
-@click.argument("prepro", metavar="DATA_PREPRO.json", type=PATH)
+@click.argument("parameters", metavar="FILE.t7", type=Existing("file"))
+@click.argument("prepro", metavar="DATA_PREPRO.json", type=Existing("file"))
 @click.option(
     "--glimpses", type=click.IntRange(min=1), default=None, show_default="the one that fits", help="G."
 )
@@ -80,13 +81,19 @@ def torch7(
 
 
 @import_.command("vqa-pytorch")
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=Existing("folder"))
 @click.option(
     "--checkpoint", "which", type=click.Choice(["best", "ckpt"]), default="best", show_default=True,
     help="best_model.pth.tar or ckpt_model.pth.tar.",
 )  # fmt: skip
-@click.option("--options", type=PATH, help="The options' YAML file, where it is not in FOLDER.")
-@click.option("--vocabulary", type=PATH, help="Folder of the pickled vocabularies, where it is not FOLDER.")
+@click.option(
+    "--options", type=Existing("options file"), help="The options' YAML file, where it is not in FOLDER."
+)
+@click.option(
+    "--vocabulary",
+    type=Existing("folder of vocabularies"),
+    help="Folder of the pickled vocabularies, where it is not FOLDER.",
+)
 @_backbone_options
 @_output
 @common
@@ -107,7 +114,7 @@ def vqa_pytorch(
 
 
 @import_.command()
-@click.argument("file", type=PATH)
+@click.argument("file", type=Existing("file"))
 @_output
 @common
 def fbresnet152(file: Path, output: Path) -> None:
@@ -120,11 +127,11 @@ def fbresnet152(file: Path, output: Path) -> None:
     from hvx.importers.fbresnet152 import import_fbresnet152
 
     import_fbresnet152(file, output)
-    click.echo(f"{output}: a torchvision resnet152; the convolutions' biases are folded away")
+    echo(f"{output}: a torchvision resnet152; the convolutions' biases are folded away")
 
 
 @import_.command()
-@click.argument("folder", type=PATH)
+@click.argument("folder", type=Existing("folder"))
 @_output
 @common
 def skipthoughts(folder: Path, output: Path) -> None:
@@ -138,7 +145,7 @@ def skipthoughts(folder: Path, output: Path) -> None:
 
     start = import_skipthoughts(folder)
     save_start(output, start)
-    click.echo(f"{output}: {len(start.words):,} words; give it as train.start")
+    echo(f"{output}: {len(start.words):,} words; give it as train.start")
 
 
 def _backbone(weights: str, architecture: str, node: str | None) -> BackboneConfig:
@@ -163,4 +170,4 @@ def _save(model: VQAModel, output: Path) -> None:
 
     save_checkpoint(output, model)
     for name, value in describe(output).items():
-        click.echo(f"{name + ':':<14}{value}")
+        echo(f"{name + ':':<14}{value}")

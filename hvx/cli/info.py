@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from hvx.cli.common import PATH, common
+from hvx.cli.common import RunPath, common
+from hvx.terminal import echo
 
 SOME_DAMAGED = 3
 
 
 @click.command()
-@click.argument("path", type=PATH)
+@click.argument("path", type=RunPath("run folder or checkpoint", or_file=True))
 @click.option("--verify", is_flag=True, help="Check every byte of a run; set damaged files aside.")
 @common
 def info(path: Path, verify: bool) -> None:
@@ -22,7 +23,7 @@ def info(path: Path, verify: bool) -> None:
 
     \b
     Example:
-      hvx info runs/daquar
+      hvx info runs/daquar/run
     """
     if verify:
         _verify(path)
@@ -31,7 +32,7 @@ def info(path: Path, verify: bool) -> None:
     from hvx.info import describe
 
     for name, value in describe(path).items():
-        click.echo(f"{name + ':':<14}{value}")
+        echo(f"{name + ':':<14}{value}")
 
 
 def _verify(path: Path) -> None:
@@ -39,9 +40,9 @@ def _verify(path: Path) -> None:
 
     found = verify(path)
     for damaged, reason in found.damaged.items():
-        click.echo(f"{damaged}: damaged ({reason}); set aside as {damaged.name}.damaged")
+        echo(f"{damaged}: damaged ({reason}); set aside as {damaged.name}.damaged")
     absent = f", {found.absent:,} absent" if found.absent else ""
-    click.echo(f"{path}: {found.whole:,} shards whole, {len(found.damaged):,} files damaged{absent}")
+    echo(f"{path}: {found.whole:,} shards whole, {len(found.damaged):,} files damaged{absent}")
     if not found.finished:
-        click.echo("The run is not finished; `hvx explain` with its config makes what is missing")
+        echo("The run is not finished; `hvx explain` with its config makes what is missing")
         raise SystemExit(SOME_DAMAGED)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from hvx.terminal import echo
+
 if TYPE_CHECKING:
     from hvx.view.figure import Look
     from hvx.view.heat import Style
@@ -110,7 +112,7 @@ def say_undrawn(characters: str) -> None:
     """Tell, on stderr, of characters that no font has."""
     if characters:
         codes = " ".join(f"U+{ord(character):04X}" for character in characters[:12])
-        click.echo(
+        echo(
             f"no font here has {codes}{' …' if len(characters) > 12 else ''}; a box stands in the place. "
             "Install a font that has them, or hvx[fonts] (docs/figures.md)",
             err=True,

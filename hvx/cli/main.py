@@ -6,6 +6,7 @@ import click
 
 from hvx import __version__
 from hvx.cli.ask import ask
+from hvx.cli.common import Main
 from hvx.cli.explain import explain
 from hvx.cli.figure import figure
 from hvx.cli.gallery import gallery
@@ -17,19 +18,19 @@ from hvx.cli.scenes import scenes
 from hvx.cli.train import train
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hvx")
 def main() -> None:
     """Explain why a network that joins image and question answered as it did.
 
     \b
-    hvx reproduce                       the whole road on the built-in split, checked
-    hvx train configs/daquar.yaml       train a model
-    hvx explain configs/daquar.yaml     explain a split
-    hvx figure runs/daquar -o fig.png   draw explanations as in the paper
-    hvx gallery runs/daquar -o pages    browse explanations in a web browser
-    hvx measure runs/daquar             measure what explanations show
-    hvx import torch7 -h                bring a checkpoint from elsewhere
+    hvx reproduce                           the whole method on synthetic images, checked
+    hvx train configs/daquar.yaml           train a model
+    hvx explain configs/daquar.yaml         explain a split
+    hvx figure runs/daquar/run -o fig.png   draw explanations as in the paper
+    hvx gallery runs/daquar/run -o pages    browse explanations in a web browser
+    hvx measure runs/daquar/run             measure what explanations show
+    hvx import torch7 -h                    convert a checkpoint of other software
     """
 
 

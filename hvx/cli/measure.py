@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from hvx.cli.common import PATH, common, device_option, seed_option, set_option
+from hvx.cli.common import PATH, Existing, RunPath, common, device_option, seed_option, set_option
+from hvx.terminal import echo, echo_lines
 
 
 @click.command()
-@click.argument("run", type=PATH)
+@click.argument("run", type=RunPath())
 @click.option(
     "--methods", default="", metavar="NAME,…",
     help="Measure just these beside the proposed one; a wrong name lists all.",
@@ -28,7 +29,7 @@ from hvx.cli.common import PATH, common, device_option, seed_option, set_option
     help="Of these, explanations for randomised weights; 0: none.",
 )  # fmt: skip
 @click.option(
-    "--human", type=PATH, metavar="FOLDER",
+    "--human", type=Existing("folder of human attention maps"), metavar="FOLDER",
     help="People's attention maps, {question_id}_1.png, … as in VQA-HAT.",
 )  # fmt: skip
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="For the report; else RUN/measure.")
@@ -68,7 +69,7 @@ def measure(
     options = Options(named, sample, curves, sanity, human, seed)
     target = output or run / FOLDER
     found = measure_run(
-        run, options, pick_device(device), list(overrides), target, lambda line: click.echo(line, err=True)
+        run, options, pick_device(device), list(overrides), target, lambda line: echo(line, err=True)
     )
-    click.echo(overview(found) + "\n\n" + claims_table(found) + "\n")
-    click.echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")
+    echo_lines(overview(found) + "\n\n" + claims_table(found) + "\n")
+    echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hvx.cli.common import PATH, common, device_option, seed_option, set_option
+from hvx.terminal import echo, echo_lines
 
 SOME_MISSED = 3
 
@@ -45,12 +46,12 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
         seed,
         pick_device(device),
         list(overrides),
-        lambda line: click.echo(line, err=True),
+        lambda line: echo(line, err=True),
     )
-    click.echo("\n" + as_table(done.checks) + "\n")
+    echo_lines("\n" + as_table(done.checks) + "\n")
     for path, caption in done.figures.items():
-        click.echo(f"{path}: {caption}")
-    click.echo("\n" + overview(done.measures) + "\n\n" + claims_table(done.measures) + "\n")
-    click.echo(f"{done.report}: {done.measures.about['explanations']:,} explanations measured")
+        echo(f"{path}: {caption}")
+    echo_lines("\n" + overview(done.measures) + "\n\n" + claims_table(done.measures) + "\n")
+    echo(f"{done.report}: {done.measures.about['explanations']:,} explanations measured")
     if not all(check.ok for check in done.checks):
         raise SystemExit(SOME_MISSED)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hvx.cli.common import PATH, common, seed_option
+from hvx.terminal import echo
 
 
 @click.command()
@@ -30,4 +31,4 @@ def scenes(folder: Path, train: int, val: int, size: int, seed: int) -> None:
     from hvx.data.scenes import write_scenes
 
     write_scenes(folder, train, val, size, seed)
-    click.echo(f"{folder}: {train} train and {val} val scenes of {size}×{size} pixels")
+    echo(f"{folder}: {train} train and {val} val scenes of {size}×{size} pixels")

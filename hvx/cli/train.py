@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hvx.cli.common import common, config_argument, device_option, set_option
+from hvx.terminal import echo
 
 
 @click.command()
@@ -35,15 +36,15 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
     from hvx.train.state import TrainingFiles
 
     try:
-        metrics = train_model(loaded, pick_device(device), lambda line: click.echo(line, err=True), restart)
+        metrics = train_model(loaded, pick_device(device), lambda line: echo(line, err=True), restart)
     except KeyboardInterrupt:
         raise Interrupted(
             f"{config}: interrupted; the same command, without --restart, goes on from the last save"
         ) from None
     files = TrainingFiles(loaded.path(loaded.checkpoint))
-    click.echo(f"{files.checkpoint}: trained, the checkpoint of the best epoch")
-    click.echo(f"{files.last}: of the last epoch")
-    click.echo(f"{files.metrics}: each epoch's metrics")
-    click.echo(f"{files.plot}: loss and accuracy")
+    echo(f"{files.checkpoint}: trained, the checkpoint of the best epoch")
+    echo(f"{files.last}: of the last epoch")
+    echo(f"{files.metrics}: each epoch's metrics")
+    echo(f"{files.plot}: loss and accuracy")
     for name, value in metrics.items():
-        click.echo(f"  {name}: {value}")
+        echo(f"  {name}: {value}")
