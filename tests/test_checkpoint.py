@@ -151,6 +151,49 @@ def test_a_checkpoint_of_another_shape_is_refused_by_what_is_wrong(
     assert "\n" not in str(caught.value)
 
 
+HUGE = {"embedding": 65536, "hidden": 65536}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ({"glimpses": 10**9}, "glimpses: expected a number less than or equal to 64, not 1000000000"),
+        ({"glimpses": 64}, r"'attention_visual.weight' has shape \(6, 128\); the checkpoint's .* \(6, 4\)"),
+        ({"joint": 1e30}, r"joint: expected a whole number, not 1e\+30"),
+        ({"joint": 65536}, r"'attention_textual.weight' has shape \(6, 5\); .* \(65536, 5\)"),
+        ({"encoder": HUGE}, r"'encoder.table.weight' has shape \(4, 4\); .* implies \(4, 65536\)"),
+        (
+            {"network": "dan", "dan": {"steps": 10**9}},
+            "dan.steps: expected a number less than or equal to 64",
+        ),
+        (
+            {"network": "dan", "dan": {"steps": 64}, "joint": 65536, "encoder": HUGE},
+            r"'encoder.table.weight' has shape \(4, 4\)",
+        ),
+        ({"image": {"size": 10**5}}, "image.size: expected a number less than or equal to 4096, not 100000"),
+        (
+            {"backbone": {"architecture": "regnet_y_128gf", "node": "stem"}},
+            "backbone: tensor 'network.stem.0.weight' is missing",
+        ),
+    ],
+)
+def test_sizes_that_the_file_does_not_hold_are_refused_without_memory_for_them(
+    tmp_path: Path, sizes: dict[str, Any], named: str
+) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", _model())
+    changed = _rewritten(
+        tmp_path / "m.safetensors", tmp_path / "n.safetensors", lambda t, a: a["model"].update(sizes)
+    )
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, before[1]))  # 1 GB more than it has now
+    try:
+        with pytest.raises(HvxError, match=named):
+            load_checkpoint(changed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HvxError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "absent.safetensors")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.fx import GraphModule, symbolic_trace
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -87,16 +89,34 @@ def new_network(architecture: str, empty: bool = False) -> nn.Module:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices about the initialisation of GoogLeNet and Inception
-        network: nn.Module
+        make: Callable[[], nn.Module]
         # GoogLeNet and Inception expect images normalised otherwise than by ImageNet's mean and deviation, as
         # those that reach a backbone are; with this option they see to it.
         options = {"transform_input": True} if architecture in _TRANSFORMING else {}
-        with suppress(NotImplementedError), torch.device("meta" if empty else "cpu"):
-            network = torchvision.models.get_model(architecture, weights=None, **options)
-            return network
-        # RegNet computes its sizes with tensors, which must have values.
-        network = torchvision.models.get_model(architecture, weights=None, **options)
-    return network
+        make = partial(torchvision.models.get_model, architecture, weights=None, **options)
+        if not empty:
+            with torch.device("cpu"):
+                return make()
+        with suppress(NotImplementedError), torch.device("meta"):
+            return make()
+        # RegNet computes its sizes with tensors, which must have values; its parameters need none.
+        with torch.device("cpu"), _parameters_without_memory():
+            return make()
+
+
+@contextmanager
+def _parameters_without_memory() -> Iterator[None]:
+    """Parameters of modules that are made here lie on the meta device, before they are initialized."""
+
+    def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
+        del module, name
+        return None if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(without_memory)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def is_weights_name(config: BackboneConfig) -> bool:
