@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvx.data.questions import Question
 from hvx.explain.explainer import rounds
+from hvx.run import plan
 from hvx.run.plan import Shard, batches_of_images, plan_shards
 
 IMAGES = st.lists(st.integers(0, 12), max_size=60)
@@ -65,6 +67,19 @@ def test_shards_are_numbered_from_0_and_named_by_number(images: list[int], size:
 @given(IMAGES, SIZES)
 def test_the_same_split_gives_the_same_plan(images: list[int], size: int) -> None:
     assert plan_shards(asked_on(images), size) == plan_shards(iter(asked_on(images)), size)
+
+
+def test_an_image_with_very_many_questions_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MOST_QUESTIONS", 3)
+    questions = asked_on([5, 1, 1, 1, 1, 1, 1, 1, 2, 1])
+    shards = plan_shards(questions, 4)
+    assert [[(image, len(own)) for image, own in shard.images] for shard in shards] == [
+        [(5, 1), (1, 3)], [(1, 3), (1, 2)], [(2, 1)]
+    ]  # fmt: skip
+    assert sorted(q.question_id for q in in_shards(shards)) == [q.question_id for q in questions]
+    assert [[image for image, _ in shard.images] for shard in plan_shards(questions, 100)] == [
+        [5, 1, 1, 1, 2]
+    ]
 
 
 def test_a_split_without_questions_has_no_shards() -> None:

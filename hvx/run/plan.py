@@ -24,10 +24,15 @@ class Shard:
         return sum(len(questions) for _, questions in self.images)
 
 
+MOST_QUESTIONS = 512
+"""On one image, in one shard: memory is bounded whatever a split asks."""
+
+
 def plan_shards(questions: Iterable[Question], size: int) -> list[Shard]:
     """Shards of whole images, in the order in which the split first asks about them.
 
-    A shard is closed once it holds ``size`` questions or more.
+    A shard is closed once it holds ``size`` questions or more. Only an image with more than
+    ``MOST_QUESTIONS`` is split: it takes part in several shards, or several times in one.
     """
     by_image: dict[int, list[Question]] = {}
     for question in questions:
@@ -35,9 +40,14 @@ def plan_shards(questions: Iterable[Question], size: int) -> list[Shard]:
     shards: list[Shard] = []
     images: list[tuple[int, tuple[Question, ...]]] = []
     count = 0
-    for image_id, own in by_image.items():
-        images.append((image_id, tuple(own)))
-        count += len(own)
+    parts = (
+        (image_id, tuple(own[start : start + MOST_QUESTIONS]))
+        for image_id, own in by_image.items()
+        for start in range(0, len(own), MOST_QUESTIONS)
+    )
+    for part in parts:
+        images.append(part)
+        count += len(part[1])
         if count >= size:
             shards.append(Shard(len(shards), tuple(images)))
             images, count = [], 0
