@@ -14,14 +14,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from hvx.cli import main
 from hvx.config import BackboneConfig, Config, ModelConfig
 from hvx.data.images import Decoded, load_input
 from hvx.data.questions import Question, read_questions
 from hvx.data.words import Vocabulary
 from hvx.errors import BadImage, HvxError, OutOfMemory
-from hvx.explain.explainer import Explanations
+from hvx.explain.explainer import Explainer, Explanations
 from hvx.explain.hadamard import head_gradients
 from hvx.files import sha256
 from hvx.models.backbone import build_backbone
@@ -31,6 +33,7 @@ from hvx.run import worker as module
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.plan import Shard, batches_of_images, plan_shards
 from hvx.run.worker import ShardWorker, _batch_images, _item, _not_finite, _stacked
+from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS
 
 CPU = torch.device("cpu")
@@ -329,6 +332,63 @@ def test_no_item_stacks_to_empty_columns_of_the_same_rank() -> None:
     assert set(stacked) == {name for name, field in FIELDS.items() if not field.optional}
     for name, values in stacked.items():
         assert values.shape == (0,) * (1 + len(FIELDS[name].axes)), name
+
+
+# Gradients that are zero everywhere
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_gradients_that_are_zero_everywhere_are_marked_question_by_question(
+    config: Config, words: bool
+) -> None:
+    """A photograph on which every ReLU is dead, and a text branch that ignores its words."""
+    model = load_checkpoint(config.path(config.checkpoint))
+    bias = next(part.bias for part in model.backbone.modules() if isinstance(part, torch.nn.Conv2d))
+    torch.nn.init.constant_(bias, -0.01)
+    if words:
+        for layer in model.head.textual:  # type: ignore[union-attr]
+            torch.nn.init.zeros_(layer.weight)
+    torch.manual_seed(0)
+    inputs = torch.stack([torch.zeros(3, 64, 64), torch.randn(3, 64, 64)])
+    images, questions = [1, 0, 1, 1, 0], ["red dog?", "red dog?", "red", "dog red?", "dog"]
+    found = Explainer(model, gradient=True).explain(inputs, images, questions)
+    assert found.zero_image_gradient.tolist() == [False, True, False, False, True]
+    assert found.zero_word_gradient.tolist() == [words] * 5  # one token: z is 0, its gradient is not
+    assert found.gradient is not None
+    assert found.gradient.flatten(1).any(1).tolist() == [True, False, True, True, False]
+    assert found.z[2, 0] == found.z[4, 0] == 0
+    assert found.saliency.any(1).tolist() == [not words] * 5
+    items = [_item(Question(n, 1, text), found, n) for n, text in enumerate(questions)]
+    bits = 2 if words else 0
+    assert [item["zero_gradient"] for item in items] == [bits, 1 + bits, bits, bits, 1 + bits]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("dead", "ignored"), [(False, True), (True, False)])
+def test_hvx_explain_counts_the_explanations_that_say_nothing(
+    config: Config, tmp_path: Path, dead: bool, ignored: bool
+) -> None:
+    model = load_checkpoint(config.path(config.checkpoint))
+    if dead:
+        bias = next(part.bias for part in model.backbone.modules() if isinstance(part, torch.nn.Conv2d))
+        torch.nn.init.constant_(bias, -1000)
+    if ignored:
+        for layer in model.head.textual:  # type: ignore[union-attr]
+            torch.nn.init.zeros_(layer.weight)
+    save_checkpoint(tmp_path / "m.safetensors", model)
+    tree = changed(config, run=tmp_path / "run").model_dump(mode="json", exclude_none=True)
+    tree["model"]["backbone"].pop("weights", None)
+    (tmp_path / "config.yaml").write_text(json.dumps(tree | {"checkpoint": str(tmp_path / "m.safetensors")}))
+    done = CliRunner().invoke(main, ["explain", str(tmp_path / "config.yaml"), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    image = (
+        "Eq. 2 (image) is zero everywhere for 7 of 7 questions: their heat maps say nothing "
+        "(dead ReLUs, or a saturated tanh or sigmoid)"
+    )
+    words = image.replace("Eq. 2 (image)", "Eq. 3 (words)").replace("heat maps", "token z-scores")
+    assert done.stderr.splitlines() == [image] * dead + [words] * ignored
+    with RunReader(tmp_path / "run") as reader:
+        assert reader.column("zero_gradient").tolist() == [dead + 2 * ignored] * 7
+        assert reader[6].zero_gradient == dead + 2 * ignored
 
 
 # Which images together

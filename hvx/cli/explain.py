@@ -86,7 +86,7 @@ def explain(
         summary = explain_split(loaded, start, Options(retry_failed, pack), say)
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
-    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat map", summary.explained)
+    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
     _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
         echo(
