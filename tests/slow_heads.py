@@ -31,7 +31,14 @@ class SlowHead:
         return product if bias is None else product + bias
 
     def activate(self, kind: str, x: np.ndarray) -> np.ndarray:
-        return {"none": lambda v: v, "tanh": np.tanh, "sigmoid": lambda v: 1 / (1 + np.exp(-v))}[kind](x)
+        functions: dict[str, Any] = {
+            "none": lambda v: v,
+            "tanh": np.tanh,
+            "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+            "relu": lambda v: np.where(v.real > 0, v, 0),
+        }
+        found: np.ndarray = functions[kind](x)
+        return found
 
     def question(self, embeddings: np.ndarray) -> np.ndarray:
         """The GRU's last state."""

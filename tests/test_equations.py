@@ -11,10 +11,10 @@ from slow_heads import TOLERANCE, SlowHead, agree, derivative
 
 from hvx.config import ModelConfig
 from hvx.explain.hadamard import head_gradients
-from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import NEGLIGIBLE, heat_map, standardised, token_saliency, token_z
 from hvx.models.mlb import MLB
 
-CHANNELS, LATTICE, WORDS, ANSWERS = 3, 2, 6, 4
+CHANNELS, LATTICE, WORDS, ANSWERS = 3, (2, 3), 6, 4
 LENGTHS = [4, 2]
 ROWS = [[1, 3, 2, 6], [5, 4, 0, 0]]
 IMAGES = [1, 0]
@@ -25,6 +25,14 @@ FORMS: dict[str, dict[str, Any]] = {
     "vqa-pytorch": {"form": "vqa-pytorch", "glimpses": 3},
     "one glimpse, sigmoid": {"form": "torch7", "glimpses": 1, "attention_product_activation": "sigmoid"},
     "no attention": {"form": "vqa-pytorch", "glimpses": 0},
+    **{
+        f"{kind} in each place": {
+            "form": form,
+            **{f"{place}_activation": kind for place in ("visual", "textual", "product")},
+            **{f"attention_{place}_activation": kind for place in ("visual", "textual", "product")},
+        }
+        for form, kind in (("paper", "relu"), ("torch7", "sigmoid"), ("paper", "tanh"), ("torch7", "none"))
+    },
 }
 
 
@@ -41,7 +49,7 @@ def _model(form: str) -> MLB:
 
 def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(4)
-    features = torch.randn(2, CHANNELS, LATTICE, LATTICE, dtype=torch.float64)
+    features = torch.randn(2, CHANNELS, *LATTICE, dtype=torch.float64)
     return features, torch.tensor(IMAGES), torch.tensor(ROWS), torch.tensor(LENGTHS)
 
 
@@ -123,17 +131,6 @@ def test_f_held_constant_is_not_the_gradient_of_the_squared_difference() -> None
     assert (free - found.features[0]).abs().max() > 1e-3
 
 
-def test_answer_is_the_likeliest_of_the_softmax() -> None:
-    """Eqs 7 and 8."""
-    model = _model("torch7")
-    features, images, rows, lengths = _inputs()
-    logits = head_gradients(model, features, images, rows, lengths).joint.logits.numpy()
-    exponentials = np.exp(logits)
-    probabilities = exponentials / exponentials.sum(1, keepdims=True)
-    np.testing.assert_allclose(torch.from_numpy(logits).softmax(1).numpy(), probabilities, atol=TOLERANCE)
-    assert (probabilities.argmax(1) == logits.argmax(1)).all()
-
-
 def _gradients() -> torch.Tensor:
     return torch.randn(3, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
@@ -147,6 +144,61 @@ def test_equation_9_standardises_each_channel_of_each_question() -> None:
         deviation = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
         expected = np.array([(v - mean) / deviation for v in values]).reshape(4, 5)
         np.testing.assert_allclose(found[n, c], expected, atol=TOLERANCE, rtol=0)
+
+
+def test_equation_9_lets_a_weak_channel_count_as_much_as_a_strong_one() -> None:
+    """One mean and deviation for all channels would leave the weak ones near zero."""
+    gradient = _gradients()
+    scales = torch.tensor([1.0, 1e6, 1e-6], dtype=torch.float64).view(1, 3, 1, 1)
+    shifts = torch.tensor([0.0, 3e6, -2e-6], dtype=torch.float64).view(1, 3, 1, 1)
+    found = standardised(gradient * scales + shifts)
+    torch.testing.assert_close(found, standardised(gradient), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(found.mean((2, 3)), torch.zeros(3, 3).double(), rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(found.std((2, 3)), torch.ones(3, 3).double(), rtol=0, atol=TOLERANCE)
+    # A channel of equal values beside others is 0, and they stay what they are.
+    gradient[1, 2] = 5
+    other = standardised(gradient)
+    assert (other[1, 2] == 0).all()
+    torch.testing.assert_close(other[1, :2], found[1, :2], rtol=0, atol=TOLERANCE)
+
+
+def test_equation_9_of_each_question_is_what_it_is_alone() -> None:
+    gradient = _gradients() * torch.tensor([1.0, 1e9, 1e-9], dtype=torch.float64).view(3, 1, 1, 1)
+    alone = torch.cat([standardised(one) for one in gradient.split(1)])
+    torch.testing.assert_close(standardised(gradient), alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nearly_equal_saliencies_are_told_apart_down_to_rounding(dtype: torch.dtype) -> None:
+    """Saliencies 1, 1 and 1 + δ have a deviation of δ / √3: above 16 units of rounding they score."""
+    eps = torch.finfo(dtype).eps
+    assert NEGLIGIBLE == 16
+    lengths = torch.tensor([3])
+    above = torch.tensor([[1.0, 1.0, 1.0 + 64 * eps]], dtype=dtype)
+    score = 3**-0.5
+    torch.testing.assert_close(
+        token_z(above, lengths), torch.tensor([[-score, -score, 2 * score]], dtype=dtype), rtol=0, atol=0.02
+    )
+    below = torch.tensor([[1.0, 1.0, 1.0 + 16 * eps]], dtype=dtype)
+    assert (token_z(below, lengths) == 0).all()
+
+
+def test_the_bound_of_what_is_rounding_is_in_it() -> None:
+    """The deviation of 1 − δ and 1 is δ / √2."""
+    eps = torch.finfo(torch.float64).eps
+    for units, flat in ((22, True), (23, False)):  # 22 / √2 = 15.6, 23 / √2 = 16.3
+        z = token_z(torch.tensor([[1 - units * eps, 1.0]], dtype=torch.float64), torch.tensor([2]))
+        assert bool((z == 0).all()) == flat
+
+
+def test_the_zero_gradient_scores_zero_beside_others() -> None:
+    gradient = _gradients()
+    gradient[1] = 0
+    found = standardised(gradient)
+    assert (found[1] == 0).all() and found[0].any() and found[2].any()
+    z = token_z(torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), torch.tensor([3, 3]))
+    assert (z[0] == 0).all()
+    torch.testing.assert_close(z[1], torch.tensor([-1.0, 0.0, 1.0]))
 
 
 def test_heat_map_sums_magnitudes_over_channels() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -198,19 +200,101 @@ def test_a_network_with_another_activation_is_refused_by_name(
         guided(backbone.network)
 
 
-def test_another_activation_as_a_function_or_method_is_refused() -> None:
-    class Net(nn.Module):
-        def __init__(self, how: str) -> None:
+MODULES: dict[str, nn.Module] = {
+    "ReLU6": nn.ReLU6(), "LeakyReLU": nn.LeakyReLU(), "PReLU": nn.PReLU(), "RReLU": nn.RReLU(),
+    "ELU": nn.ELU(), "SELU": nn.SELU(), "CELU": nn.CELU(), "GELU": nn.GELU(), "SiLU": nn.SiLU(),
+    "Mish": nn.Mish(), "Hardswish": nn.Hardswish(), "Hardsigmoid": nn.Hardsigmoid(),
+    "Hardtanh": nn.Hardtanh(), "Hardshrink": nn.Hardshrink(), "Softplus": nn.Softplus(),
+    "Softshrink": nn.Softshrink(), "Softsign": nn.Softsign(), "Sigmoid": nn.Sigmoid(),
+    "LogSigmoid": nn.LogSigmoid(), "Tanh": nn.Tanh(), "Tanhshrink": nn.Tanhshrink(),
+    "Threshold": nn.Threshold(0, 0), "GLU": nn.GLU(1), "MultiheadAttention": nn.MultiheadAttention(4, 1),
+}  # fmt: skip
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu6": functional.relu6, "leaky_relu": functional.leaky_relu, "leaky_relu_": functional.leaky_relu_,
+    "prelu": lambda x: functional.prelu(x, torch.ones(1)), "rrelu": functional.rrelu,
+    "elu": functional.elu, "elu_": functional.elu_, "selu": torch.selu, "celu": torch.celu,
+    "gelu": functional.gelu, "silu": functional.silu, "mish": functional.mish,
+    "hardswish": functional.hardswish, "hardsigmoid": functional.hardsigmoid,
+    "hardtanh": functional.hardtanh, "hardshrink": functional.hardshrink, "softplus": functional.softplus,
+    "softshrink": functional.softshrink, "softsign": functional.softsign, "sigmoid": torch.sigmoid,
+    "log_sigmoid": functional.logsigmoid, "tanh": torch.tanh, "tanhshrink": functional.tanhshrink,
+    "threshold": lambda x: functional.threshold(x, 0, 0), "glu": lambda x: functional.glu(x, 1),
+    "clamp": lambda x: torch.clamp(x, min=0), "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "clamp_max": lambda x: torch.clamp_max(x, 1), "clip": lambda x: torch.clip(x, 0),
+}  # fmt: skip
+METHODS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": lambda x: x.sigmoid(), "sigmoid_": lambda x: x.sigmoid_(), "tanh": lambda x: x.tanh(),
+    "clamp": lambda x: x.clamp(0), "clamp_": lambda x: x.clamp_(0), "clip": lambda x: x.clip(0),
+    "clamp_min": lambda x: x.clamp_min(0), "hardshrink": lambda x: x.hardshrink(),
+    "prelu": lambda x: x.prelu(torch.ones(1)),
+}  # fmt: skip
+
+
+def _refusal(name: str, network: nn.Module) -> None:
+    graph = fx.symbolic_trace(network)
+    *_, node, _ = graph.graph.nodes
+    with pytest.raises(HvxError) as caught:
+        guided(graph)
+    assert str(caught.value) == (
+        f"backbone: guided backpropagation is defined for ReLU; node '{node.name}' is {name}; "
+        "use a network with ReLU throughout"
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_other_activation_is_refused_as_a_module(name: str) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
             super().__init__()
-            self.how = how
+            self.attention = MODULES[name]
 
         def forward(self, x: Tensor) -> Tensor:
-            x = torch.relu(x)
-            return functional.silu(x) if self.how == "function" else x.sigmoid()
+            y = torch.relu(x)
+            found: Tensor = self.attention(y, y, y)
+            return found
 
-    for how, name in (("function", "silu"), ("method", "sigmoid")):
-        with pytest.raises(HvxError, match=name):
-            guided(_traced(Net(how)))
+    network = Attending() if name == "MultiheadAttention" else nn.Sequential(nn.ReLU(), MODULES[name])
+    _refusal(name, network)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_other_activation_is_refused_as_a_function(name: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return FUNCTIONS[name](torch.relu(x))
+
+    _refusal(name, Net())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_other_activation_is_refused_as_a_method(name: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return METHODS[name](torch.relu(x))
+
+    _refusal(name, Net())
+
+
+@pytest.mark.parametrize("inside", [nn.ReLU(), nn.Sigmoid()])
+def test_a_block_that_hides_an_activation_is_refused(inside: nn.Module) -> None:
+    """A tracer may keep a module whole; what is in it would not be guided."""
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, nn.Sequential) or super().is_leaf_module(m, module_qualified_name)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.Sequential(nn.Conv2d(2, 2, 1), inside)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.block(torch.relu(x))
+            return found
+
+    network = Net()
+    with pytest.raises(HvxError, match="node 'block' is a Sequential that was not traced into; use"):
+        guided(fx.GraphModule(network, Tracer().trace(network)))
 
 
 def test_a_network_without_relu_is_refused() -> None:

@@ -30,7 +30,7 @@ from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.models.networks import NETWORKS, new_head
 
-CHANNELS, LATTICE, WORDS, ANSWERS = 3, 2, 6, 4
+CHANNELS, LATTICE, WORDS, ANSWERS = 3, (2, 3), 6, 4
 LENGTHS = [4, 2]
 ROWS = [[1, 3, 2, 6], [5, 4, 0, 0]]
 IMAGES = [1, 0]
@@ -56,7 +56,7 @@ def _model(name: str) -> HadamardHead:
 
 def _inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     torch.manual_seed(4)
-    features = torch.randn(2, CHANNELS, LATTICE, LATTICE, dtype=torch.float64)
+    features = torch.randn(2, CHANNELS, *LATTICE, dtype=torch.float64)
     return features, torch.tensor(IMAGES), torch.tensor(ROWS), torch.tensor(LENGTHS)
 
 

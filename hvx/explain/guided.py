@@ -48,12 +48,13 @@ _RELU_FUNCTIONS = (torch.relu, torch.relu_, functional.relu, functional.relu_)
 _RELU_METHODS = ("relu", "relu_")
 _OTHER_MODULES = (
     nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.Sigmoid, nn.Tanh, nn.Threshold,
-    nn.MultiheadAttention,
+    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Hardshrink, nn.Softplus, nn.Softshrink, nn.Softsign,
+    nn.Sigmoid, nn.LogSigmoid, nn.Tanh, nn.Tanhshrink, nn.Threshold, nn.GLU, nn.MultiheadAttention,
 )  # fmt: skip
 _OTHER_FUNCTIONS = {
     "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish",
-    "hardsigmoid", "hardtanh", "softplus", "sigmoid", "tanh", "threshold", "clamp",
+    "hardsigmoid", "hardtanh", "hardshrink", "softplus", "softshrink", "softsign", "sigmoid", "logsigmoid",
+    "log_sigmoid", "tanh", "tanhshrink", "threshold", "glu", "clamp", "clamp_min", "clamp_max", "clip",
 }  # fmt: skip
 
 
@@ -102,8 +103,8 @@ def _other_activation(node: fx.Node, modules: dict[str, nn.Module]) -> str | Non
             return f"a {type(module).__name__} that was not traced into"
         return type(module).__name__ if isinstance(module, _OTHER_MODULES) else None
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    if node.op in ("call_function", "call_method") and str(name).removesuffix("_") in _OTHER_FUNCTIONS:
-        return str(name)
+    if node.op in ("call_function", "call_method") and str(name).strip("_") in _OTHER_FUNCTIONS:
+        return str(name).lstrip("_")  # of functional.threshold, PyTorch's own name is _threshold
     return None
 
 
