@@ -134,13 +134,13 @@ def _unwritable(path: Path, part: Path, error: OSError) -> HvxError:
     return HvxError(f"{path}: cannot be written: {error.strerror or error}{where}")
 
 
-def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Write ``value`` as JSON, whole or not at all.
+def write_json(path: Path, value: Any, indent: int | None = None, parents: bool = True) -> None:
+    """Write ``value`` as JSON, whole or not at all; ``parents`` as of ``whole_file``.
 
     Raises:
         HvxError: the file cannot be written.
     """
-    with whole_file(path) as part:
+    with whole_file(path, parents) as part:
         part.write_bytes(json_bytes(value, indent))
 
 

@@ -39,7 +39,16 @@ def _describe_run(path: Path) -> dict[str, str]:
         "images": str(about["images"]),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
         "checkpoint": f"sha256 {about['identity'].get('checkpoint_sha256', 'not said')}",
+        "computed by": _computed_by(reader.about),
     }
+
+
+def _computed_by(about: dict[str, Any]) -> str:
+    """The versions of hvx and PyTorch that computed a run's shards; of a resumed run, all of them."""
+    later = about.get("later_versions", [])
+    all_of_them = [about.get("versions"), *(later if isinstance(later, list) else [])]
+    known = [versions for versions in all_of_them if isinstance(versions, dict)]
+    return "; then ".join(f"hvx {v.get('hvx')}, torch {v.get('torch')}" for v in known) or "not said"
 
 
 def _describe_checkpoint(path: Path) -> dict[str, str]:

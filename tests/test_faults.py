@@ -31,7 +31,6 @@ from processes import (
 from torch.utils.data import DataLoader
 
 from hvx.data.questions import read_questions
-from hvx.errors import HvxError
 from hvx.run.explain import Options, explain_split
 from hvx.run.local import here
 from hvx.run.stop import heeded
@@ -264,9 +263,6 @@ def test_a_packed_run_without_its_shards_stays_as_it_is(
     summary = explain_split(tiny.load(run, explain__shard_questions=1), here(CPU))
     assert (summary.done_now, summary.failed) == (0, 0)
     assert datasets(run) == datasets(undisturbed)
-    (run / "failures.jsonl").write_text('{"question_id": 1}\n')
-    with pytest.raises(HvxError, match="packed, its shards gone"):
-        explain_split(tiny.load(run, explain__shard_questions=1), here(CPU), Options(retry_failed=True))
 
 
 def test_a_long_folder_for_temporary_files_stops_nothing(tiny: Tiny, tmp_path: Path) -> None:

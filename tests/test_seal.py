@@ -213,8 +213,11 @@ def test_a_packed_run_goes_without_its_shards(tmp_path: Path) -> None:
     assert verify(run).finished
     flipped(run / "shards" / "00001.h5", 5000, 1)
     found = verify(run)
-    assert list(found.damaged) == [run / "shards" / "00001.h5"] and not found.finished
+    assert list(found.damaged) == [run / "shards" / "00001.h5"]
+    assert (found.whole, found.absent, found.finished, found.read_only) == (1, 0, True, False)
     assert everything(run) == whole
+    found = verify(run)
+    assert (found.whole, found.absent, found.finished, found.damaged) == (1, 0, True, {})
     shutil.rmtree(run / "shards")
     found = verify(run)
     assert (found.finished, found.absent, found.damaged) == (True, 0, {})

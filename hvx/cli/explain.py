@@ -86,6 +86,9 @@ def explain(
         summary = explain_split(loaded, start, Options(retry_failed, pack), say)
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
+    if summary.selected:
+        total = summary.explained + summary.failed
+        echo(f"results.json holds the {total:,} questions that limit or explain.pick selects, not all")
     _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
     _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:

@@ -38,9 +38,10 @@ def info(path: Path, verify: bool) -> None:
 def _verify(path: Path) -> None:
     from hvx.run.verify import verify
 
-    found = verify(path)
+    found = verify(path, lambda line: echo(line, err=True))
     for damaged, reason in found.damaged.items():
-        echo(f"{damaged}: damaged ({reason}); set aside as {damaged.name}.damaged")
+        aside = "left in place (read-only)" if found.read_only else f"set aside as {damaged.name}.damaged"
+        echo(f"{damaged}: damaged ({reason}); {aside}")
     absent = f", {found.absent:,} absent" if found.absent else ""
     echo(f"{path}: {found.whole:,} shards whole, {len(found.damaged):,} files damaged{absent}")
     if not found.finished:

@@ -17,8 +17,9 @@ from hvx.errors import HvxError, Interrupted
 from hvx.files import sha256
 from hvx.models.checkpoint import CheckpointHeader, check_config, read_header
 from hvx.progress import bar
-from hvx.run.folder import RunFolder, Say, now, opened_run
+from hvx.run.folder import SHARDS, RunFolder, now, opened_run
 from hvx.run.identity import RunIdentity, versions
+from hvx.run.lock import Say, no_log
 from hvx.run.plan import Shard, plan_shards
 from hvx.run.stop import Requests, heeded
 from hvx.store.schema import VERSION
@@ -52,6 +53,7 @@ class Summary:
     """What a run holds: questions explained and failed, shards done now and before, seconds taken.
 
     ``zero_image_gradients``, ``zero_word_gradients``: explanations whose Eq. 2, or Eq. 3, is zero everywhere.
+    ``selected``: these are the questions that ``limit`` or ``explain.pick`` selects, not the whole split.
     """
 
     run: Path
@@ -62,15 +64,11 @@ class Summary:
     seconds: float
     zero_image_gradients: int = 0
     zero_word_gradients: int = 0
-
-
-def _unsaid(line: str) -> None:
-    """For callers whom no one listens to."""
-    del line
+    selected: bool = False
 
 
 def explain_split(
-    config: Config, start: StartEngine, options: Options = Options(), say: Say = _unsaid
+    config: Config, start: StartEngine, options: Options = Options(), say: Say = no_log
 ) -> Summary:
     """Explain the split that the config names, continuing its run folder where one exists.
 
@@ -90,30 +88,44 @@ def explain_split(
     if config.explain is None:
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
     split = config.split(config.explain.split)
+    data = _data_digests(split)
     questions, picked = _questions(split, config.explain, say)
+    if _data_digests(split) != data:
+        raise HvxError(f"{split.questions}: changed while it, or its annotations, was read; run this again")
     shards = plan_shards(questions, config.explain.shard_questions)
     _check_images(split, shards, config.explain, say)
     checkpoint = config.path(config.checkpoint)
+    # The header is read after the digest is taken, and workers take the digest again after they have loaded
+    # the model: a file that was replaced meanwhile is rejected.
+    identity = RunIdentity(_identity(config, config.explain, split, data, picked), versions())
     header = read_header(checkpoint)
     check_config(header.config, config, checkpoint)
-    identity = RunIdentity(_identity(config, config.explain, split, picked), versions())
     engine = start(config, identity)
     about = _describe(config, split, header, picked, len(shards), identity) | {"device": engine.about}
     with (
-        opened_run(config.path(config.explain.run), about, shards) as folder,
+        opened_run(config.path(config.explain.run), about, shards, say) as folder,
         _interruptible(folder) as requests,
     ):
         wanted = _wanted(folder, options, say)
-        _compute(engine, folder, wanted, requests)
-        if wanted or not folder.is_finished or (options.pack and not folder.is_packed):
-            pack = options.pack or folder.is_packed
-            attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
-            folder.finish(attributes, time.time() - started, pack)
+        if wanted:
+            folder.record_versions(identity.versions, say)
+            _compute(engine, folder, wanted, requests)
+        attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
+        folder.finish(attributes, time.time() - started, options.pack or folder.is_packed, say)
         failed = len(folder.failures())
         zero_image, zero_words = folder.zero_gradients()
     explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
-    seconds = time.time() - started
-    return Summary(folder.path, explained, failed, len(wanted), before, seconds, zero_image, zero_words)
+    return Summary(
+        run=folder.path,
+        explained=explained,
+        failed=failed,
+        done_now=len(wanted),
+        done_before=before,
+        seconds=time.time() - started,
+        zero_image_gradients=zero_image,
+        zero_word_gradients=zero_words,
+        selected=picked is not None or split.limit is not None,
+    )
 
 
 def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
@@ -121,7 +133,8 @@ def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
     if folder.stands_alone:
         if options.retry_failed and folder.failures():
             raise HvxError(
-                f"{folder.path}: packed, its shards gone; give explain.run a new folder to try again"
+                f"{folder.path}: packed, and some of its shards are gone; give explain.run a new folder to "
+                "try again"
             )
         return []
     wanted = folder.missing(say)
@@ -133,12 +146,11 @@ def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
 
 
 def _compute(engine: Engine, folder: RunFolder, wanted: list[Shard], requests: Requests) -> None:
-    if not wanted:
-        return
     folder.reopen()
-    # However this ends, nothing writes on behind it.
-    with closing(engine.compute(wanted, folder.path / "shards")) as done:
+    # However this ends, nothing is written after it.
+    with closing(engine.compute(wanted, folder.path / SHARDS)) as done:
         for _ in bar(done, "explaining", "shard", total=len(wanted)):
+            folder.check_held()
             requests.check()
 
 
@@ -183,15 +195,20 @@ def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfi
     say(f"{split.images}: {count}: {some_names(missing)}; their questions will be listed in failures.jsonl")
 
 
+def _data_digests(split: SplitConfig) -> dict[str, Any]:
+    """Digests of the files with the split's questions and answers; reading an absent one is an error."""
+    files = {"questions_sha256": split.questions, "annotations_sha256": split.annotations}
+    return {key: sha256(path) if path and path.is_file() else None for key, path in files.items()}
+
+
 def _identity(
-    config: Config, explain: ExplainConfig, split: SplitConfig, picked: Picked | None
+    config: Config, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
 ) -> dict[str, Any]:
     """All that decides what the run's items are."""
     return {
         "schema_version": VERSION,
         "checkpoint_sha256": sha256(config.path(config.checkpoint)),
-        "questions_sha256": sha256(split.questions),
-        "annotations_sha256": sha256(split.annotations) if split.annotations else None,
+        **data,
         "image_name": split.image_name,
         "exif_orientation": split.exif_orientation,
         "limit": split.limit,

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvx.errors import HvxError
-from hvx.files import read_json, whole_file, write_json
-from hvx.run.lock import LOCK, only_writer
+from hvx.files import json_bytes, read_json, whole_file, write_json
+from hvx.run.lock import LOCK, Held, Say, no_log, only_writer
 from hvx.run.plan import Shard
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT, run_digest
-from hvx.store.seal import damage, opened
-from hvx.store.shards import shard_mismatch, view_mismatch
+from hvx.store.seal import Depth, damage, opened
+from hvx.store.shards import check_inside, shard_mismatch, view_mismatch
 from hvx.store.writer import write_solid, write_view
 
 _MAY_CHANGE = ("config", "images", "picked")
 """Keys of run.json that may change while the run's items stay what they are: the images may have moved."""
 
-Say = Callable[[str], None]
-
 DESCRIPTION, VIEW, FAILURES, RESULTS = "run.json", "explanations.h5", "failures.jsonl", "results.json"
+SHARDS = "shards"
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,20 @@ class RunFolder:
 
     path: Path
     shards: list[Shard]
+    held: Held | None = None
+    """The lock on it; None in a script that needs none."""
 
     def shard_path(self, shard: Shard) -> Path:
-        return self.path / "shards" / shard.name
+        return self.path / SHARDS / shard.name
+
+    def check_held(self) -> None:
+        """See that the folder is still there, and this process's.
+
+        Raises:
+            HvxError: it was renamed, deleted or taken over.
+        """
+        if self.held:
+            self.held.check()
 
     def is_done(self, shard: Shard) -> bool:
         """Whether a shard is there and as long as it was written; ``missing`` sets others' aside."""
@@ -50,8 +61,9 @@ class RunFolder:
 
     @property
     def stands_alone(self) -> bool:
-        """Whether the run is one solid file that goes without its shards."""
-        return self.is_packed and self.is_finished and not any((self.path / "shards").glob("*.h5"))
+        """Whether the run is one solid file, and lacks shards, which it does not need."""
+        lacks = not all(self.is_done(shard) for shard in self.shards)
+        return lacks and self.is_packed and self.is_finished
 
     def missing(self, say: Say) -> list[Shard]:
         """The shards to compute: those absent, and those set aside here with a line that says why.
@@ -61,14 +73,13 @@ class RunFolder:
         absent, digest = [], self.digest
         for shard in self.shards:
             path = self.shard_path(shard)
-            reason = damage(path, "core") if path.exists() else None
-            if path.exists() and not reason:
-                reason = shard_mismatch(path, shard.number, digest)
+            if not os.path.lexists(path):
+                absent.append(shard)
+                continue
+            reason = shard_fault(path, shard.number, digest, "core")
             if reason:
-                aside = path.with_name(f"{path.name}.damaged")
-                path.replace(aside)
+                aside = set_aside(path)
                 say(f"{path}: not a whole shard of this run ({reason}); set aside as {aside.name}")
-            if not path.exists():
                 absent.append(shard)
         return absent
 
@@ -81,17 +92,30 @@ class RunFolder:
     def failures(self) -> list[dict[str, Any]]:
         """All of the run's."""
         if self.stands_alone:
-            return _lines(self.path / FAILURES)
+            with opened(self.path / VIEW) as file:
+                kept: list[dict[str, Any]] = json.loads(file.attrs["failures"])
+                return kept
         return [failure for shard in self.shards for failure in self.failures_of(shard)]
 
-    def results(self) -> list[dict[str, Any]]:
-        """Every question with its answer, as the official evaluator wants them; "" for those that failed."""
+    def results(self, failures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Every question with its answer, as the official evaluator wants them; "" for those that failed.
+
+        Raises:
+            HvxError: a question is neither explained nor among the failures.
+        """
         with RunReader(self.path) as reader:
             ids, answers = reader.column("question_id").tolist(), reader.column("answer").tolist()
-        answer_of = dict(zip(ids, answers, strict=True))
+        answer_of = dict.fromkeys((failure["question_id"] for failure in failures), "")
+        answer_of |= dict(zip(ids, answers, strict=True))
         images = (image for shard in self.shards for image in shard.images)
-        asked = (question.question_id for _, own in images for question in own)
-        return [{"question_id": number, "answer": answer_of.get(number, "")} for number in asked]
+        asked = [question.question_id for _, own in images for question in own]
+        lost = next((number for number in asked if number not in answer_of), None)
+        if lost is not None or len(answer_of) != len(asked):
+            raise HvxError(
+                f"{self.path / VIEW}: holds other questions than the split (such as {lost}); delete it and "
+                "run `hvx explain` again"
+            )
+        return [{"question_id": number, "answer": answer_of[number]} for number in asked]
 
     def zero_gradients(self) -> tuple[int, int]:
         """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere."""
@@ -101,43 +125,69 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all that stands beside the shards is there, and the one file of them all is theirs."""
+        """Whether the one file of all shards is there and whole, and is of these shards."""
         view = self.path / VIEW
         if self._about().get("finished") is None or damage(view, "core") is not None:
             return False
-        return view_mismatch(view, self.path, self.digest) is None
+        try:
+            return view_mismatch(view, self.path, self.digest) is None
+        except HvxError:  # it is none, though nothing damaged it
+            return False
 
     @property
     def is_packed(self) -> bool:
         return bool(self._about().get("packed"))
 
     def reopen(self) -> None:
-        """Take back what stands beside the shards, ahead of changing one of them."""
-        self.note({"finished": None})
-        (self.path / VIEW).unlink(missing_ok=True)
+        """Mark the run as unfinished, before a shard is changed.
 
-    def finish(self, attributes: dict[str, Any], seconds: float, pack: bool) -> None:
-        """Write what stands beside the shards: failures, the one file of them all, results.
+        A view goes, for it would show other shards than it was made of. A solid file stays until there is
+        another: it may hold what no shard does.
+        """
+        self.note({"finished": None})
+        if not self.is_packed:
+            with suppress(FileNotFoundError):
+                (self.path / VIEW).unlink()
+
+    def finish(self, attributes: dict[str, Any], seconds: float, pack: bool, say: Say) -> None:
+        """Write what is not there, or not right, of: failures, the one file of all shards, results.
 
         Args:
             attributes: what is true of the whole run, for the file's attributes.
             seconds: that this run took.
             pack: one solid file in place of a view of the shards.
+            say: told which files of a finished run are written again.
         """
-        with whole_file(self.path / FAILURES) as part:
-            lines = (json.dumps(failure, ensure_ascii=False) + "\n" for failure in self.failures())
-            part.write_text("".join(lines), encoding="utf-8")
-        write = write_solid if pack else write_view
-        attributes = attributes | {"run_digest": self.digest}
-        write(self.path / VIEW, [self.shard_path(shard) for shard in self.shards], attributes)
-        write_json(self.path / RESULTS, self.results())
-        self.note({"finished": now(), "seconds": round(seconds, 2), "packed": pack})
+        self.check_held()
+        failures, finished = self.failures(), self.is_finished
+        repaired = say if finished else no_log
+        _write(self.path / FAILURES, b"".join(map(json_bytes, failures)), repaired)
+        if not finished or pack != self.is_packed:
+            own = attributes | {"run_digest": self.digest} | ({"failures": failures} if pack else {})
+            write = write_solid if pack else write_view
+            write(self.path / VIEW, [self.shard_path(shard) for shard in self.shards], own)
+        _write(self.path / RESULTS, json_bytes(self.results(failures)), repaired)
+        if not finished or pack != self.is_packed:
+            self.note({"finished": now(), "seconds": round(seconds, 2), "packed": pack})
+
+    def record_versions(self, versions: dict[str, str], say: Say) -> None:
+        """Keep in run.json which versions compute shards from now on; say which are new to the run."""
+        about = self._about()
+        later = about.get("later_versions", [])
+        known = [about.get("versions"), *(later if isinstance(later, list) else [])]
+        if versions in known:
+            return
+        last = known[-1] if isinstance(known[-1], dict) else {}
+        changed = [f"{name} {new} (was {last.get(name)})" for name, new in versions.items()
+                   if new != last.get(name)]  # fmt: skip
+        say(f"{self.path}: resumed with other versions, which run.json records: {', '.join(changed)}")
+        self.note({"later_versions": [*known[1:], versions]})
 
     def note(self, news: dict[str, Any]) -> None:
         """Put what is new into run.json."""
         before = self._about()
         if before | news != before:
-            write_json(self.path / DESCRIPTION, before | news, indent=1)
+            write_json(self.path / DESCRIPTION, before | news, indent=1, parents=False)
 
     def _about(self) -> dict[str, Any]:
         about = read_json(self.path / DESCRIPTION, "a run folder's description")
@@ -147,13 +197,16 @@ class RunFolder:
 
 
 @contextmanager
-def opened_run(path: Path, about: dict[str, Any], shards: list[Shard]) -> Iterator[RunFolder]:
+def opened_run(
+    path: Path, about: dict[str, Any], shards: list[Shard], say: Say = no_log
+) -> Iterator[RunFolder]:
     """A run folder, new or of the same run, held against other writers.
 
     Args:
         path: the folder.
         about: what run.json says; under ``identity`` all that decides what the run's items are.
         shards: the plan.
+        say: told what a user should know, a line at a time.
 
     Raises:
         HvxError: the folder holds something else, another run, or is being written.
@@ -161,53 +214,95 @@ def opened_run(path: Path, about: dict[str, Any], shards: list[Shard]) -> Iterat
     description = path / DESCRIPTION
     if not description.exists() and path.exists() and not _is_free(path):
         raise HvxError(f"{path}: not empty and not a run; give explain.run a new folder")
+    check_links(path)
     try:
-        (path / "shards").mkdir(parents=True, exist_ok=True)
+        (path / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HvxError(f"{path}: cannot be written: {error.strerror or error}") from None
-    with only_writer(path):
+    with only_writer(path, say) as held:
         if not description.exists():
-            write_json(description, about, indent=1)
-        folder = RunFolder(path, shards)
+            write_json(description, about, indent=1, parents=False)
+        folder = RunFolder(path, shards, held)
         _same_run(folder, about)
         folder.note({key: about[key] for key in _MAY_CHANGE})
         _sweep(path)
         yield folder
 
 
+def check_links(run: Path) -> None:
+    """Reject a run folder of which a part is a symbolic link that leads out of it.
+
+    A run that was received would else have other files of its reader's overwritten.
+
+    Raises:
+        HvxError: names the link.
+    """
+    for name in (DESCRIPTION, VIEW, FAILURES, RESULTS, SHARDS):
+        check_inside(run / name, run)
+
+
+def shard_fault(path: Path, number: int, digest: str, depth: Depth) -> str | None:
+    """Why a file is not a whole shard of a run; None if it is.
+
+    Args:
+        path: the file.
+        number: the shard's.
+        digest: ``run_digest`` of the run's identity.
+        depth: as of ``damage``.
+    """
+    if path.is_symlink():
+        return "a symbolic link"
+    return damage(path, depth) or shard_mismatch(path, number, digest)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file of a run, so that `hvx explain` makes it again; the new path.
+
+    Raises:
+        HvxError: it cannot be renamed.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        return path.replace(aside)
+    except OSError as error:
+        raise HvxError(f"{path}: damaged, and cannot be renamed: {error.strerror or error}") from None
+
+
 def _is_free(path: Path) -> bool:
     """Whether a folder holds nothing but what a run that began and died at once may leave."""
-    left = {LOCK, "shards"}
+    left = {LOCK, SHARDS}
     return path.is_dir() and all(
         entry.name in left or entry.name.endswith(".part") for entry in path.iterdir()
     )
 
 
 def _same_run(folder: RunFolder, about: dict[str, Any]) -> None:
-    before = folder._about().get("identity")
-    for key, value in about["identity"].items():
-        found = before.get(key) if isinstance(before, dict) else None
-        if found != value:
+    before = folder._about()
+    found = before.get("identity")
+    identity = found if isinstance(found, dict) else {}
+    for key in about["identity"] | identity:
+        old, new = identity.get(key), about["identity"].get(key)
+        if old != new:
             raise HvxError(
-                f"{folder.path}: holds a run with another {key} ({found!r:.20}, now {value!r:.20}); "
+                f"{folder.path}: holds a run with another {key} ({old!r:.20}, now {new!r:.20}); "
                 "give explain.run a new folder, or delete this one"
             )
 
 
 def _sweep(path: Path) -> None:
     """Remove what a killed process left half-written; nobody else writes here now."""
-    for part in [*path.glob(".*.part"), *(path / "shards").glob(".*.part")]:
+    for part in [*path.glob(".*.part"), *(path / SHARDS).glob(".*.part")]:
         part.unlink(missing_ok=True)
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON Lines."""
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise HvxError(f"{path}: not JSON Lines: {error}") from None
+def _write(path: Path, content: bytes, repaired: Say) -> None:
+    """Write a file that is absent or holds something else."""
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return
+    repaired(f"{path}: missing or changed; written again")
+    with whole_file(path, parents=False) as part:
+        part.write_bytes(content)
 
 
 def now() -> str:

@@ -16,8 +16,8 @@ from typing import Any
 from hvx.config import Config
 from hvx.errors import HvxError
 from hvx.run.connection import connected, import_ray
-from hvx.run.folder import Say
 from hvx.run.identity import RunIdentity
+from hvx.run.lock import Say
 from hvx.run.placement import Placement, Workers, place
 from hvx.run.plan import Shard
 from hvx.run.remote import RemoteWorker, absolute

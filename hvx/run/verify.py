@@ -1,18 +1,19 @@
-"""Every byte of a run checked against what was written; what is damaged is set aside, to be done again."""
+"""Every byte of a run checked against what was written; what is damaged is set aside."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.progress import bar
-from hvx.run.folder import DESCRIPTION, VIEW
-from hvx.run.lock import only_writer
+from hvx.run.folder import DESCRIPTION, SHARDS, VIEW, check_links, set_aside, shard_fault
+from hvx.run.lock import ReadOnly, Say, no_log, only_writer
 from hvx.store.schema import run_digest
 from hvx.store.seal import damage
-from hvx.store.shards import shard_mismatch, view_mismatch
+from hvx.store.shards import view_mismatch
 
 
 @dataclass(frozen=True)
@@ -22,57 +23,76 @@ class Verification:
     Attributes:
         whole: shards as they were written.
         damaged: each file that is damaged or not this run's, with what is wrong with it.
-        absent: shards of the plan that are not there; none of a packed run that goes without them.
-        finished: whether explanations.h5 is there and whole, and so are all shards.
+        absent: shards of the plan that are not there; none of a packed run, which does not need them.
+        finished: whether explanations.h5 is there and whole, and so is each shard that it needs.
+        read_only: the run may not be written, so that what is damaged is still where it was.
     """
 
     whole: int
     damaged: dict[Path, str]
     absent: int
     finished: bool
+    read_only: bool
 
 
-def verify(run: Path) -> Verification:
+def verify(run: Path, say: Say = no_log) -> Verification:
     """Check every shard of a run, and the one file of them all.
 
     A damaged file gets ``.damaged`` after its name, so that the next ``hvx explain`` makes it again. A view
-    goes too where it lacks a shard, for HDF5 would fill its place in silence; a solid file stays.
+    goes too where it lacks a shard; a solid file stays. A run that may only be read stays as it is.
+
+    Args:
+        run: the folder.
+        say: told what a user should know, a line at a time.
 
     Raises:
-        HvxError: no run, one that is being written, or a folder in which nothing can be renamed.
+        HvxError: no run, one that is being written, or one of which a part cannot be renamed.
     """
+    check_links(run)
     about = read_json(run / DESCRIPTION, "a run folder's description")
     planned = about.get("shards") if isinstance(about, dict) else None
     identity = about.get("identity") if isinstance(about, dict) else None
     if not isinstance(planned, int) or not isinstance(identity, dict):
         raise HvxError(f"{run / DESCRIPTION}: not the description of a run")
-    paths, view = sorted((run / "shards").glob("*.h5")), run / VIEW
-    with only_writer(run):
-        digest = run_digest(identity)
-        damaged = {path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, digest))}
-        reason = damage(view) if view.exists() else None
-        if view.exists() and not reason and not damaged:
-            reason = view_mismatch(view, run, digest)
-        if reason:
-            damaged[view] = reason
-        alone = about.get("packed") is True and not paths and view.exists() and not reason
-        absent = 0 if alone else max(0, planned - len(paths))
-        shards_damaged = sum(path != view for path in damaged)
-        complete = not shards_damaged and not absent
+    packed, read_only = about.get("packed") is True, False
+    with ExitStack() as held:
         try:
-            for path in damaged:
-                path.replace(path.with_name(f"{path.name}.damaged"))
-            if not complete and about.get("packed") is not True:
-                view.unlink(missing_ok=True)
-        except OSError as error:
-            names = ", ".join(f"{path} ({why})" for path, why in damaged.items())
-            raise HvxError(f"damaged: {names}; cannot be set aside: {error.strerror}") from None
-        return Verification(len(paths) - shards_damaged, damaged, absent, complete and view.exists())
+            held.enter_context(only_writer(run, say))
+        except ReadOnly:
+            read_only = True
+        found = _check(run, planned, run_digest(identity), packed, read_only)
+        if not read_only:
+            for path in found.damaged:
+                set_aside(path)
+            if not found.finished and not packed:
+                _remove(run / VIEW)
+        return found
+
+
+def _check(run: Path, planned: int, digest: str, packed: bool, read_only: bool) -> Verification:
+    paths, view = sorted((run / SHARDS).glob("*.h5")), run / VIEW
+    damaged = {path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, digest))}
+    whole = len(paths) - len(damaged)
+    reason = damage(view) if view.exists() else None
+    if view.exists() and not reason and not damaged:
+        reason = view_mismatch(view, run, digest)
+    if reason:
+        damaged[view] = reason
+    view_whole = view.exists() and not reason
+    absent = 0 if packed and view_whole else max(0, planned - len(paths))
+    finished = view_whole and (packed or whole == planned)
+    return Verification(whole, damaged, absent, finished, read_only)
 
 
 def _fault(path: Path, digest: str) -> str | None:
     """Why a file in ``shards`` is not the run's shard that its name says."""
-    reason = damage(path)
-    if reason:
-        return reason
-    return shard_mismatch(path, int(path.stem), digest) if path.stem.isdecimal() else "no shard's name"
+    if not path.stem.isdecimal():
+        return "no shard's name"
+    return shard_fault(path, int(path.stem), digest, "all")
+
+
+def _remove(view: Path) -> None:
+    try:
+        view.unlink(missing_ok=True)
+    except OSError as error:
+        raise HvxError(f"{view}: lacks a shard, and cannot be deleted: {error.strerror or error}") from None

@@ -181,6 +181,8 @@ class ShardWorker:
         return self._items(asked[:half], inputs[:half]) | self._items(asked[half:], inputs[half:])
 
     def _write(self, explained: _Explained, path: Path) -> None:
+        if not path.parent.is_dir():  # or it would be made again, with one shard in it
+            raise HvxError(f"{path.parent}: the folder is gone; it was renamed or deleted during the run")
         own = {"crop": crop_rule(self._image), "product": self._explain.product}
         attributes = own | {"shard": explained.shard.number, "run_digest": self._identity.digest}
         write_shard(path, explained.items, attributes, explained.failures)

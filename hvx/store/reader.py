@@ -70,6 +70,7 @@ class RunReader:
 
     def __init__(self, run: Path) -> None:
         self.path = run
+        check_inside(run / "run.json", run)
         about = read_json(run / "run.json", "a run folder's description")
         if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _DESCRIBED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")

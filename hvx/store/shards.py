@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
 from collections import OrderedDict
@@ -155,7 +156,8 @@ def check_inside(path: Path, run: Path) -> None:
     Raises:
         HvxError: names the file.
     """
-    if not path.resolve().is_relative_to(run.resolve()):
+    # Not Path.resolve, which fails on links in a circle.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run)):
         raise HvxError(f"{path}: leads out of the run folder; copy the file into it")
 
 
