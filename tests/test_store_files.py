@@ -51,6 +51,7 @@ def test_the_seal_is_written_out_as_documented(tmp_path: Path) -> None:
     assert path.read_bytes()[BLOCK:] == body
     # Spans that touch are one.
     assert sealed(path, body, [(1040, 1044), (1124, 1134), (1034, 1040)]) == text
+    assert sealed(path, body, [(1034, 1044), (1130, 1134), (1124, 1126), (1126, 1130)]) == text
     assert damage(path, "all") is damage(path, "core") is damage(path, "length") is None
 
 
@@ -315,6 +316,30 @@ def test_an_image_outside_of_the_folder_of_images_is_refused(tmp_path: Path, pat
             reader[0]
         assert str(raised.value) == f"{run}: image_path: '{path}' leads out of the images' folder"
         assert [reader[place].image_path for place in (1, 2)] == ["deep/a..png", "a.png"]
+
+
+@pytest.mark.parametrize("name", ["top_probabilities", "top_answers"])
+def test_answers_and_probabilities_that_differ_in_number_are_refused(tmp_path: Path, name: str) -> None:
+    run, made = tmp_path / "run", items(0)
+    made[name] = made[name][:, :4]
+    shard = run / "shards" / "00000.h5"
+    write_shard(shard, made, {"shard": 0, "run_digest": DIGEST}, [])
+    write_view(run / "explanations.h5", [shard], {"run_digest": DIGEST})
+    (run / "run.json").write_text(json.dumps({"identity": {}, "image": {}, "images": ""}))
+    with RunReader(run) as reader, pytest.raises(HvxError, match=r"damaged \(zip\(\) argument 2 is"):
+        reader[0]
+
+
+@pytest.mark.parametrize("name", ["items", "digest"])
+def test_an_index_whose_columns_differ_in_length_is_refused(tmp_path: Path, name: str) -> None:
+    run = written(tmp_path / "run", False)
+    with h5py.File(run / "explanations.h5", "r+") as file:
+        values = file["index"][name][:]
+        del file["index"][name]
+        file["index"][name] = [*values, values[0]]
+    seal(run / "explanations.h5")
+    with pytest.raises(HvxError, match="not the explanations of a run: zip"):
+        RunReader(run)
 
 
 # The sink

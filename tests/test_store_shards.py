@@ -68,6 +68,7 @@ def test_columns_and_items_are_those_of_the_shards(run: Path) -> None:
         assert len(reader) == 2 * ITEMS
         for name, field in FIELDS.items():
             column = reader.column(name)
+            assert column.dtype == field.dtype, name
             start = 0
             for part in parts:
                 own = part[name]
