@@ -182,6 +182,21 @@ def test_a_shard_replaced_while_the_run_is_open_is_reported(run: Path) -> None:
     assert reader[ITEMS].question_id == ids[ITEMS]
 
 
+def test_a_shard_replaced_between_its_check_and_its_opening_is_reported(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, path = RunReader(run), run / "shards" / "00000.h5"
+    open_file = shards.open_hdf5
+
+    def late(opened: Path) -> h5py.File:
+        write_shard(path, items(5), {"shard": 0, "run_digest": DIGEST}, [])
+        return open_file(opened)
+
+    monkeypatch.setattr(shards, "open_hdf5", late)
+    with pytest.raises(HvxError, match=r"00000\.h5: replaced since explanations\.h5 listed it"):
+        reader[0]
+
+
 @pytest.mark.parametrize("fault", ["copied", "another run", "no label"])
 def test_a_shard_that_is_not_the_runs_is_found(run: Path, tmp_path: Path, fault: str) -> None:
     first, second = (run / "shards" / f"0000{n}.h5" for n in range(2))

@@ -161,7 +161,7 @@ def _forward(run: _Forward, inputs: list[Tensor]) -> tuple[Tensor, Kept]:
 
 def _guide(g: Tensor, mask: Tensor, turn: _Turn) -> Tensor:
     """The guided rule: g where the ReLU's input and g are positive."""
-    # PyTorch multiplies by bytes several times as fast as by booleans; its compiler (2.11) knows no such view.
+    # PyTorch multiplies by bytes several times as fast as by booleans; its compiler (2.11) has no such view.
     mask = mask if torch.compiler.is_compiling() else mask.view(torch.uint8)
     g = g.mul_(mask) if turn.owned else g * mask
     return g if turn.clamped else g.clamp_(min=0)
