@@ -59,7 +59,7 @@ def test_what_is_attended_overlaps_as_the_known_maps_do() -> None:
 
 def test_attended_is_above_the_mean_by_two_standard_deviations() -> None:
     map = np.random.default_rng(0).normal(size=(30, 30))
-    wanted = np.array([[value > map.mean() + 2 * map.std() for value in row] for row in map])
+    wanted = np.array([[value > map.mean() + 2 * map.std(ddof=1) for value in row] for row in map])
     assert (attended(map) == wanted).all()
     assert wanted.any()
     assert (attended(7 * map + 3) == wanted).all()
@@ -84,7 +84,8 @@ def pointing_by_hand(map: np.ndarray, inside: np.ndarray) -> bool:
 )
 def test_the_pointing_game_is_that_of_a_second_implementation(map: np.ndarray, seed: int) -> None:
     inside = np.random.default_rng(seed).random((24, 24)) < 0.3
-    assert points_inside(map, inside) == pointing_by_hand(map, inside)
+    wanted = map.min() < map.max() and pointing_by_hand(map, inside)
+    assert points_inside(map, inside) == wanted
 
 
 def test_enlarging_keeps_a_map_of_that_size_and_interpolates_a_lattice() -> None:

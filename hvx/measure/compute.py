@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.measure.faithfulness import blurred, curves, ranks
+from hvx.measure.faithfulness import SHARES, blurred, curves, ranks
 from hvx.measure.localisation import enlarged
 from hvx.measure.mapper import Mapper
 from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
@@ -41,7 +42,9 @@ class Maps:
 
 def make_maps(subject: Subject, shelf: Shelf, names: list[str], seed: int) -> None:
     """Compute the maps that are not on the shelf, family by family: what shares a pass is made in one."""
-    absent = [name for name in names if METHODS[name].family != "run" and not shelf.has_maps(name)]
+    absent = [
+        name for name in names if METHODS[name].family != "run" and not shelf.has_maps(name, len(subject))
+    ]
     mapper = Mapper(subject.model, seed)
     for family in dict.fromkeys(METHODS[name].family for name in absent):
         own = [name for name in absent if METHODS[name].family == family]
@@ -54,7 +57,7 @@ def make_maps(subject: Subject, shelf: Shelf, names: list[str], seed: int) -> No
 def make_ends(subject: Subject, shelf: Shelf, count: int) -> list[Ends]:
     """Where the curves of the sample's first ``count`` explanations begin and end."""
     kept = shelf.result(f"curves-{count}/ends")
-    if kept is None:
+    if not is_table(kept, (count, 2)):
         shelf.keep(f"curves-{count}/ends", kept := _ends(subject, count))
     return [(sharp, blurry) for sharp, blurry in kept]
 
@@ -66,11 +69,20 @@ def make_curves(
     found: dict[str, list[Curves]] = {}
     for name in names:
         kept = shelf.result(f"curves-{len(ends)}/{name}")
-        if kept is None:
+        if not is_table(kept, (len(ends), 2, len(SHARES))):
             kept = _curves(subject, Maps(shelf, [name]), name, ends, seed)
             shelf.keep(f"curves-{len(ends)}/{name}", kept)
         found[name] = [(deletion, insertion) for deletion, insertion in kept]
     return found
+
+
+def is_table(value: Any, shape: tuple[int, ...]) -> bool:
+    """Whether a value that was read from a file holds finite numbers, nested in lists to this shape."""
+    try:
+        found = np.array(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return found.shape == shape and bool(np.isfinite(found).all())
 
 
 def _ends(subject: Subject, count: int) -> list[Ends]:

@@ -6,18 +6,21 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-DEVIATIONS = 2.0
-"""A pixel is attended where its value exceeds the map's mean by so many of its standard deviations."""
+from hvx.explain.scores import attention_threshold
 
 
 def points_inside(saliency: np.ndarray, inside: np.ndarray) -> bool:
     """Whether a map's maximum lies in a region: the pointing game (Zhang et al. 2016), without a margin.
+
+    A constant map has no maximum and points nowhere.
 
     Args:
         saliency: (h, w), a heat map or an attention map; where it is coarser than the region, the
             centre of its largest cell counts.
         inside: (H, W) bool, the region.
     """
+    if saliency.min() == saliency.max():
+        return False
     row, column = np.unravel_index(int(np.argmax(saliency)), saliency.shape)
     height, width = inside.shape
     y = int((row + 0.5) * height / saliency.shape[0])
@@ -40,9 +43,9 @@ def energy_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
 
 
 def attended(saliency: np.ndarray) -> np.ndarray:
-    """Where a map is attended (H, W) bool: H > mean + 2·std, the paper's threshold; nowhere on a flat map."""
+    """Where a map is attended (H, W) bool: above ``attention_threshold``; nowhere on a constant map."""
     values = np.asarray(saliency, np.float64)
-    return values > values.mean() + DEVIATIONS * values.std()
+    return values > attention_threshold(values)
 
 
 def overlap(saliency: np.ndarray, inside: np.ndarray) -> float:

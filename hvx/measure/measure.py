@@ -19,7 +19,7 @@ from hvx.data.objects import ObjectTable
 from hvx.errors import HvxError, Interrupted
 from hvx.files import whole_file, write_json
 from hvx.measure import methods, sanity, speech
-from hvx.measure.compute import Maps, make_curves, make_ends, make_maps
+from hvx.measure.compute import Maps, is_table, make_curves, make_ends, make_maps
 from hvx.measure.faithfulness import BLUR, SHARES
 from hvx.measure.human import HumanMaps
 from hvx.measure.measures import Measures
@@ -27,10 +27,11 @@ from hvx.measure.plots import write_plots
 from hvx.measure.scores import score_curves, score_maps
 from hvx.measure.shelf import Shelf, opened_shelf
 from hvx.measure.subject import Subject
-from hvx.measure.tables import report
+from hvx.measure.tables import report, zero_gradients
 from hvx.measure.words_report import paper_tokens, run_tokens, run_word_agreement, word_means
 from hvx.run.stop import heeded
 from hvx.store.reader import RunReader
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
 FOLDER = "measure"
 """Of a run, where what is measured goes."""
@@ -76,7 +77,8 @@ def measure_run(
 ) -> Measures:
     """Measure a run and write ``measure.json``, ``measure.md`` and the plots.
 
-    What takes time is kept under ``RUN/measure`` as it is done, by method; the same call goes on from there.
+    What takes time is kept under ``RUN/measure`` as it is done, by method; the same call resumes from there.
+    If that folder is read-only, it is kept in ``output``.
 
     Args:
         run: a finished run's folder.
@@ -89,7 +91,7 @@ def measure_run(
     Raises:
         HvxError: the run, its checkpoint or a named file is not there or another one, a method is not
             known, or a library is not installed.
-        BadImage: an image of the sample cannot be read.
+        BadImage: an image of the sample cannot be read, or is not the one that was explained.
     """
     with closing(RunReader(run)) as reader:
         names = methods.chosen(options.methods, reader.glimpses)
@@ -98,11 +100,15 @@ def measure_run(
         truth = _Truth(subject, options)
         found = Measures(_about(reader, subject, options), names)
         _leave_out(found, subject, options, say)
-        with opened_shelf(run / FOLDER, _key(reader, subject, options)) as shelf, _interruptible(subject):
+        _count_zero_gradients(found, reader, subject, say)
+        key = _key(reader, subject, options)
+        with opened_shelf(run / FOLDER, key, output) as shelf, _interruptible(subject):
+            subject.check_images()
             _measure(found, subject, shelf, options, truth)
-        found.words = word_means(run_tokens(reader), options.seed)
-        found.paper_words = word_means(paper_tokens(), options.seed)
-        found.word_agreement = run_word_agreement(reader, options.seed)
+        if reader.column("length").any():
+            found.words = word_means(run_tokens(reader), options.seed)
+            found.paper_words = word_means(paper_tokens(), options.seed)
+            found.word_agreement = run_word_agreement(reader, options.seed)
     _write(found, output)
     return found
 
@@ -160,12 +166,22 @@ def _similarities(subject: Subject, shelf: Shelf, names: list[str], count: int, 
     """How alike maps stay under randomisation, from the shelf where it is there."""
     checked = [name for name in names if name in sanity.CHECKED]
     found = {name: shelf.result(f"sanity-{count}/{name}") for name in checked}
-    absent = [name for name in checked if found[name] is None]
+    absent = [name for name in checked if not _is_sanity(found[name], subject, count)]
     if absent:
         for name, own in sanity.make_similarities(subject, absent, count, seed).items():
             shelf.keep(f"sanity-{count}/{name}", own)
             found[name] = own
     return found
+
+
+def _is_sanity(found: Any, subject: Subject, count: int) -> bool:
+    """Whether a value that was read from a file is what ``make_similarities`` returns for a method."""
+    stages = [sanity.OTHER_IMAGE, *sanity.stages(subject.model)]
+    return (
+        isinstance(found, dict)
+        and list(found) == stages
+        and all(is_table(pairs, (count, 2)) for pairs in found.values())
+    )
 
 
 def _key(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:
@@ -213,6 +229,8 @@ def _leave_out(found: Measures, subject: Subject, options: Options, say: Say) ->
         )
     if not subject.glimpses:
         found.left_out.append("agreement with the attention: the model has none")
+    if not subject.reader.column("length").any():
+        found.left_out.append("words: no question of the run has a token")
     if not options.human:
         found.left_out.append("agreement with people: no folder of their attention maps was given (--human)")
     for name, count in (("deletion and insertion", options.curves), ("sanity", options.sanity)):
@@ -220,6 +238,15 @@ def _leave_out(found: Measures, subject: Subject, options: Options, say: Say) ->
             found.left_out.append(f"{name}: not asked for")
     for line in found.left_out:
         say(f"left out: {line}")
+
+
+def _count_zero_gradients(found: Measures, reader: RunReader, subject: Subject, say: Say) -> None:
+    """Count the explanations that say nothing: maps of the sample, words of the run."""
+    zero = reader.column("zero_gradient")
+    found.zero_maps = int((zero[subject.numbers] & ZERO_IMAGE_GRADIENT > 0).sum())
+    found.zero_words = int((zero & ZERO_WORD_GRADIENT > 0).sum())
+    for line in zero_gradients(found):
+        say(line)
 
 
 def _write(found: Measures, output: Path) -> None:

@@ -30,6 +30,8 @@ class Measures:
         about: the run, the sample, settings, versions.
         methods: names, in the tables' order.
         left_out: a line for each thing that could not be measured, with the reason.
+        zero_maps: explanations of the sample whose Eq. 2 is zero everywhere, so that their map is blank.
+        zero_words: explanations of the run whose Eq. 3 is zero everywhere, so that all of their z are 0.
         means: of each measure and method.
         versus: the paired difference of each method from the proposed one.
         by_kind: kind of question → means of localisation; ``all`` is in ``means``.
@@ -49,6 +51,8 @@ class Measures:
     about: dict[str, Any]
     methods: list[str]
     left_out: list[str] = field(default_factory=list)
+    zero_maps: int = 0
+    zero_words: int = 0
     means: Means = field(default_factory=dict)
     versus: Means = field(default_factory=dict)
     by_kind: dict[str, Means] = field(default_factory=dict)

@@ -63,6 +63,11 @@ def _blocks(model: VQAModel) -> list[tuple[str, list[Tensor]]]:
     return [(name, tensors) for name, tensors in found if tensors] + _backbone_blocks(model.backbone.network)
 
 
+def stages(model: VQAModel) -> list[str]:
+    """The blocks that ``randomised`` yields, in its order."""
+    return [name for name, _ in _blocks(model)]
+
+
 def _part(child: str) -> str:
     """Which block of a head one of its modules belongs to, by its name."""
     if child in ("classifier", "output"):
@@ -125,8 +130,8 @@ def make_similarities(subject: Subject, names: list[str], count: int, seed: int)
         found[name][OTHER_IMAGE] = [
             similarity(before[name][place], before[name][other]) for place, other in enumerate(others)
         ]
-    stages = len(_blocks(subject.model))
-    for stage, model in bar(randomised(subject.model, seed), "randomising", "block", total=stages):
+    total = len(stages(subject.model))
+    for stage, model in bar(randomised(subject.model, seed), "randomising", "block", total=total):
         after = _maps(subject, model, checked, count)
         for name in checked:
             pairs = zip(before[name], after[name], strict=True)

@@ -7,18 +7,19 @@ mixed; each file is whole or absent.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
-from hvx.run.lock import only_writer
+from hvx.run.lock import ReadOnly, only_writer
 
 VERSION = 1
 """Of what the methods and measures compute; another one starts anew."""
@@ -27,24 +28,49 @@ _DIGITS = 12
 
 
 @contextmanager
-def opened_shelf(folder: Path, key: dict[str, Any]) -> Iterator[Shelf]:
-    """The shelf of a key, which this process alone writes.
+def opened_shelf(folder: Path, key: dict[str, Any], other: Path | None = None) -> Iterator[Shelf]:
+    """The cache of a key, which only this process writes.
 
     Args:
         folder: ``RUN/measure``.
         key: all that decides what is kept; plain values.
+        other: the folder to use if ``folder`` is read-only, such as that of a run of someone else.
 
     Raises:
-        HvxError: the folder cannot be written, or another process writes it.
+        HvxError: neither folder can be written, or another process writes it.
     """
     whole = {"version": VERSION, **key}
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    shelf = Shelf(folder / digest[:_DIGITS])
-    write_json(shelf.path / "about.json", whole, indent=1)
-    with only_writer(folder):
-        for part in folder.rglob(".*.part"):  # of a process that was killed
+    with ExitStack() as stack:
+        used = _hold(folder, other, stack)
+        for part in used.rglob(".*.part"):  # of a process that was killed
             part.unlink(missing_ok=True)
+        shelf = Shelf(used / digest[:_DIGITS])
+        write_json(shelf.path / "about.json", whole, indent=1)
         yield shelf
+
+
+def _hold(folder: Path, other: Path | None, stack: ExitStack) -> Path:
+    """Lock the folder, or the other one if it is read-only; returns the one that is locked."""
+    try:
+        _make(folder)
+        stack.enter_context(only_writer(folder))
+    except ReadOnly as error:
+        if other is None or other.resolve() == folder.resolve():
+            raise HvxError(f"{error}; -o FOLDER writes elsewhere") from None
+        _make(other)
+        stack.enter_context(only_writer(other))
+        return other
+    return folder
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        read_only = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+        kind = ReadOnly if read_only else HvxError
+        raise kind(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 class Shelf:
@@ -53,13 +79,13 @@ class Shelf:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def has_maps(self, name: str) -> bool:
-        """Whether a method's maps are there and can be read."""
+    def has_maps(self, name: str, count: int) -> bool:
+        """Whether a method's maps of ``count`` explanations are there and can be read."""
         try:
-            self.maps(name)
+            found = self.maps(name)
         except HvxError:
             return False
-        return True
+        return found.ndim == 3 and len(found) == count and found.dtype == np.float16
 
     def maps(self, name: str) -> np.ndarray:
         """A method's maps (n, h, w) float16, left on the disk until they are looked at.
@@ -78,10 +104,14 @@ class Shelf:
     def new_maps(self, names: list[str], count: int) -> Iterator[dict[str, _Growing]]:
         """Files for the maps of several methods, filled side by side; they stay if all goes well."""
         with ExitStack() as stack:
-            yield {name: _Growing(stack.enter_context(whole_file(self._maps(name))), count) for name in names}
+            files = {}
+            for name in names:
+                part = stack.enter_context(whole_file(self._maps(name)))
+                files[name] = _Growing(stack.enter_context(part.open("wb")), name, count)
+            yield files
 
     def result(self, name: str) -> Any:
-        """What was kept under a name; None if nothing, or nothing that can be read, is there."""
+        """The values that were kept under a name; None if there are none, or none that can be read."""
         path = self._result(name)
         if not path.is_file():
             return None
@@ -102,17 +132,42 @@ class Shelf:
 
 
 class _Growing:
-    """A file of maps that is filled by and by. Its maps' size is that of the first ones."""
+    """A file of maps (n, h, w), written as they are computed, in any order.
 
-    def __init__(self, path: Path, count: int) -> None:
-        self._path, self._count = path, count
-        self._file: np.ndarray | None = None
+    It is written, not mapped into memory: on a full disk a write fails with an error, but a mapped page that
+    has no room ends the process (SIGBUS).
+
+    Args:
+        file: an empty file.
+        name: of the method, for errors.
+        count: n.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, count: int) -> None:
+        self._file, self._name, self._count = file, name, count
+        self._start = 0
+        """Where the first map begins: after the header, which the first maps decide."""
 
     def put(self, places: list[int], maps: np.ndarray) -> None:
-        """Keep maps (N, h, w), each divided by its largest magnitude: half precision then loses no order
-        that matters, and every measure is free of a map's unit."""
-        if self._file is None:
-            shape = (self._count, *maps.shape[1:])
-            self._file = np.lib.format.open_memmap(self._path, "w+", np.float16, shape)
+        """Write maps (N, h, w), each divided by its largest magnitude.
+
+        Half precision then loses no order that matters, and no measure depends on a map's unit.
+
+        Raises:
+            HvxError: a map has a value that is not finite.
+            OSError: the disk is full.
+        """
+        if not np.isfinite(maps).all():
+            raise HvxError(f"{self._name}: a map of the network has values that are not finite")
+        if not self._start:
+            self._write_header((self._count, *maps.shape[1:]))
         largest = np.abs(maps).max((1, 2), keepdims=True)
-        self._file[places] = maps / np.where(largest > 0, largest, 1)
+        scaled = (maps / np.where(largest > 0, largest, 1)).astype("<f2")
+        for place, map in zip(places, scaled, strict=True):
+            self._file.seek(self._start + place * map.nbytes)
+            self._file.write(map.tobytes())
+
+    def _write_header(self, shape: tuple[int, ...]) -> None:
+        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        self._start = self._file.tell()

@@ -14,9 +14,10 @@ from torch import Tensor
 from hvx.config import Config, SplitConfig, parse
 from hvx.data.images import input_batches
 from hvx.data.words import padded
-from hvx.errors import BadImage, HvxError
+from hvx.errors import BadImage, HvxError, ReplacedImage
 from hvx.files import sha256
 from hvx.models.checkpoint import VQAModel, load_checkpoint
+from hvx.progress import bar
 from hvx.store.reader import Item, RunReader
 
 _BATCH_IMAGES = 8
@@ -78,6 +79,7 @@ class Subject:
         self.explain = self.config.explain
         self._batch_images = self.explain.batch_images or _BATCH_IMAGES
         self.split: SplitConfig = self.config.split(self.explain.split)
+        self._images = self._image_folder()
         path = self.config.path(self.config.checkpoint)
         self.model = _model(reader, path, device)
         self.image_ids: np.ndarray = reader.column("image_id")
@@ -94,6 +96,28 @@ class Subject:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def check_images(self) -> None:
+        """Compare the sample's image files with those that the run explains.
+
+        Whatever is measured is compared with the photograph at some point, also where all maps are in the
+        cache. Files that are missing are reported where they are needed, by ``batches``.
+
+        Raises:
+            ReplacedImage: a file holds another image now.
+        """
+        first = {self._path(place): place for place in range(len(self))}
+        for path, place in bar(first.items(), "checking images", "image", total=len(first)):
+            self.check()
+            if path.is_file():
+                self._check_digest(path, place, sha256(path))
+
+    def _check_digest(self, path: Path, place: int, digest: str) -> None:
+        if digest != self._digests[self.numbers[place]]:
+            raise ReplacedImage(
+                f"{path}: another image than the one explained (its bytes changed since); restore it, or "
+                "run `hvx explain` into a new folder"
+            )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,23 +149,28 @@ class Subject:
         for decoded in input_batches(paths, image, batches, workers, turned):
             for reason in decoded.failures.values():
                 raise BadImage(
-                    f"{reason} (the run explains it; `hvx explain` again says where images moved to)"
+                    f"{reason} (the run explains it; if images moved: "
+                    f"--set splits.{self.explain.split}.images=FOLDER)"
                 )
             self.check()
             for number, digest in zip(decoded.places, decoded.digests, strict=True):
-                if digest != self._digests[self.numbers[groups[number][0]]]:
-                    raise BadImage(f"{paths[number]}: another image than the one explained; restore it")
+                self._check_digest(paths[number], groups[number][0], digest)
             yield self._batch(decoded.inputs, [groups[number] for number in decoded.places])
 
     def batch_count(self, places: Sequence[int]) -> int:
         """How many ``batches`` these explanations make."""
         return -(-len({int(self.images[place]) for place in places}) // self._batch_images)
 
+    def _image_folder(self) -> Path:
+        """The run's folder of images, unless an override names another one."""
+        before = _config(self.reader, []).split(self.explain.split).images
+        return Path(self.reader.about["images"]) if self.split.images == before else self.split.images
+
     def _path(self, place: int) -> Path:
         given = Path(str(self._paths[self.numbers[place]]))
         if given.is_absolute() or ".." in given.parts:
             raise HvxError(f"{self.reader.path}: image_path: '{given}' leads out of the images' folder")
-        return Path(self.reader.about["images"]) / given
+        return self._images / given
 
     def _batch(self, inputs: Tensor, groups: list[list[int]]) -> Batch:
         places = [place for own in groups for place in own]

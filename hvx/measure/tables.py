@@ -26,6 +26,7 @@ PLOTS = {
 def report(found: Measures, plots: Sequence[str]) -> str:
     """The whole report; ``plots`` names those that were drawn, as ``NAME.png`` beside it."""
     parts = [f"# What the explanations of {found.about['run']} show", _about(found)]
+    parts += zero_gradients(found)
     parts += ["## In plain words", *in_words(found)]
     parts += ["## The paper's claims", claims_table(found), RULE]
     parts += ["## Methods side by side", overview(found), _legend(found), *_plot("methods", plots)]
@@ -50,6 +51,23 @@ def report(found: Measures, plots: Sequence[str]) -> str:
     if found.left_out:
         parts += ["## Left out", _bullets(found.left_out)]
     return "\n\n".join(parts) + "\n"
+
+
+def zero_gradients(found: Measures) -> list[str]:
+    """A line for each equation that is zero everywhere for some explanations; none if there are none."""
+    lines = []
+    if found.zero_maps:
+        lines.append(
+            f"Eq. 2 is zero everywhere for {found.zero_maps:,} of the {found.about['explanations']:,} "
+            "explanations: their maps are blank. A blank map points nowhere, has no energy inside, overlaps "
+            "nothing and correlates by 0; pixels are taken in random order."
+        )
+    if found.zero_words:
+        lines.append(
+            f"Eq. 3 is zero everywhere for {found.zero_words:,} of the run's {found.about['of']:,} "
+            "explanations: all of their z are 0."
+        )
+    return lines
 
 
 def claims_table(found: Measures) -> str:

@@ -140,4 +140,5 @@ def _side_by_side(
         sides: tuple[Iterable[object], ...] = words, tags, z, places, ends, [group] * len(words)
         for column, values in zip(columns, sides, strict=True):
             column.extend(values)
-    return Tokens(*(np.array(column) for column in columns))
+    dtypes = (str, str, np.float64, np.int64, bool, np.int64)  # also of columns without values
+    return Tokens(*(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))

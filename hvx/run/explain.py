@@ -236,7 +236,8 @@ def _describe(
         "exif_orientation": split.exif_orientation,
         "picked": picked.choices if picked else None,
         "shards": shards,
-        "config": config.model_dump(mode="json"),
+        # With an absolute root, so that the paths are those of this run in whatever folder it is read.
+        "config": config.model_copy(update={"root": config.path(Path()).absolute()}).model_dump(mode="json"),
         "versions": identity.versions,
         "seed": config.seed,
         "started": now(),

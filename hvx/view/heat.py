@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hvx.explain.scores import attention_threshold
+
 SMOOTHING = 0.01
 """The Gaussian's sigma, as a share of the map's side. Pixel gradients are speckled; on a lattice of a
 few cells so narrow a Gaussian changes nothing, so that every map goes the same way."""
@@ -34,9 +36,6 @@ COLOURS = "inferno"
 
 FLOOR_TINT, TINT = 0.3, 0.75
 """Opacity of the colours where nothing is attended, and at a peak."""
-
-DEVIATIONS = 2
-"""The paper's "two standard deviation threshold"."""
 
 LEAST_ISLAND = 0.0025
 """The share of the picture's area that an outline encloses at least: a square of a twentieth of its side.
@@ -104,7 +103,7 @@ def outline(map: NDArray[np.floating], size: int) -> list[NDArray[np.float64]]:
     import contourpy  # here, as Matplotlib below: most figures go without
 
     drawn = enlarge(map, size)
-    threshold = drawn.mean() + DEVIATIONS * drawn.std(ddof=1)
+    threshold = attention_threshold(drawn)
     if not threshold < drawn.max():
         return []
     # With a rim below the threshold, regions at the edge are closed along it.

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hvx.explain.scores import DEVIATIONS
 from hvx.view import fonts
 from hvx.view.canvas import RGB, Canvas
-from hvx.view.heat import DEVIATIONS, Style, colour_scale
+from hvx.view.heat import Style, colour_scale
 from hvx.view.tokens import (
     BLACK,
     LOW,
