@@ -276,7 +276,7 @@ def test_images_that_are_gone_are_named_and_no_half_of_a_file_stays(
     about = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(about | {"images": str(tmp_path / "gone")}))
     line = refused(run, tmp_path / "out")
-    assert "no such image" in line and "`hvx explain`" in line
+    assert "no such image" in line and "--set splits.val.images=FOLDER" in line
     assert not list((run / "measure").rglob("*.npy"))
     assert not list((run / "measure").rglob("*.part"))
 
