@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -143,12 +144,40 @@ def test_bfloat16_is_near() -> None:
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] >= 0.97
 
 
-def test_compiled_it_is_the_same() -> None:
+def test_compiled_it_is_the_same_or_refused() -> None:
     traced = _traced("two convolutions added").float()
     images = torch.randn(2, 3, 32, 32)
-    eager, compiled = (LeanNetwork(traced, compiled=c)(images) for c in (False, True))
+    eager = LeanNetwork(traced)(images)
     cotangent = torch.randn_like(eager.features)
+    if torch.__version__ < "2.12":  # compiles it to other numbers
+        with pytest.raises(HvxError, match="compiles this network to other numbers"):
+            LeanNetwork(traced, compiled=True)(images)
+        return
+    compiled = LeanNetwork(traced, compiled=True)(images)
     assert _apart(compiled.pull(cotangent), eager.pull(cotangent)) <= 1e-2
+
+
+@pytest.mark.parametrize("wrong", ["features", "gradient", None])
+def test_a_network_compiled_to_other_numbers_is_refused(
+    monkeypatch: pytest.MonkeyPatch, wrong: str | None
+) -> None:
+    def compiled(function: Callable[..., Any], dynamic: bool) -> Callable[..., Any]:
+        def changed(*args: Any) -> Any:
+            result = function(*args)
+            if isinstance(result, tuple):
+                return (result[0] * (1.02 if wrong == "features" else 1), result[1])
+            return result * (1.02 if wrong == "gradient" else 1)
+
+        return changed
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    network = LeanNetwork(_traced("two convolutions added").float(), compiled=True)
+    images = torch.randn(2, 3, 32, 32)
+    if wrong is None:
+        assert network(images).features.shape[0] == 2
+        return
+    with pytest.raises(HvxError, match=r"explain\.compile: PyTorch .* \(relative difference 0\.02\); set"):
+        network(images)
 
 
 class _Net(nn.Module):

@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from hvx.errors import HvxError
 from hvx.explain.guided import guided
 from hvx.explain.lean.convolution import Convolution
 from hvx.explain.lean.rules import Kept, Other
 from hvx.explain.lean.steps import Step, Value, read_steps
 
+_APART = {False: 1e-2, True: 1e-1}
+"""Relative difference that rounding explains, of a ReLU's sign here and there; True: in bfloat16."""
 _AT_WORK = 5
 """Tensors as large as the largest that a pass holds at once."""
 
@@ -76,13 +79,39 @@ class LeanNetwork:
         self.steps = [step for step in steps if step.output in _needed(steps, self._features)]
         self._forwards = _plan_forward(self.steps, self._image, self._features)
         self._turns = _plan_pull(self.steps, self._features)
+        self._eager = (self.forward, self.pull) if compiled else None
         if compiled:
             self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
             self.pull = torch.compile(self.pull, dynamic=False)  # type: ignore[method-assign]
 
     def __call__(self, images: Tensor) -> LeanPullback:
-        """The features of normalised images (B, C, H, W), from which cotangents can be pulled back."""
+        """The features of normalised images (B, C, H, W), from which cotangents can be pulled back.
+
+        Raises:
+            HvxError: compiled, the network computes something else than it does uncompiled.
+        """
+        if self._eager is not None:
+            self._check_compiled(images, *self._eager)
+            self._eager = None
         return LeanPullback(self, images)
+
+    @torch.no_grad()
+    def _check_compiled(self, images: Tensor, forward: Any, pull: Any) -> None:
+        """Compare both compiled passes with the uncompiled ones, on the first images.
+
+        PyTorch 2.11 compiles some networks to other numbers without an error.
+        """
+        features, kept = forward(images)
+        cotangent = torch.ones_like(features)
+        expected = features, pull(cotangent, kept)
+        features, kept = self.forward(images)
+        for found, wanted in zip((features, self.pull(cotangent, kept)), expected, strict=True):
+            apart = (found.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-30)
+            if not apart <= _APART[wanted.dtype == torch.bfloat16]:
+                raise HvxError(
+                    f"explain.compile: PyTorch {torch.__version__} compiles this network to other numbers "
+                    f"(relative difference {float(apart):.2g}); set explain.compile to false"
+                )
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor | None, Kept]]]:
         """Features (B, M, S, S), and of each step the mask of its ReLU with what else it keeps."""
