@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import FrozenInstanceError
 from io import FileIO
 from pathlib import Path
 
@@ -252,6 +253,8 @@ def test_a_reader_says_what_the_run_has(tmp_path: Path, solid: bool) -> None:
         assert reader.about["shards"] == 2
         item = reader[-6]
         assert item.question_id == reader[0].question_id == 0
+        with pytest.raises(FrozenInstanceError):
+            item.answer = "another"  # type: ignore[misc]
         assert len(item.tokens) == len(item.token_z) == len(item.textual_attention) == 2
         top = items(0)
         pairs = zip(top["top_answers"][0], top["top_probabilities"][0].tolist(), strict=True)
