@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hvx.config import ModelConfig
 from hvx.errors import HvxError
+from hvx.models.header import CheckpointHeader, read_header
 from hvx.store.reader import RunReader
-
-if TYPE_CHECKING:
-    from hvx.models.checkpoint import CheckpointHeader
 
 _SHOWN = 12
 
@@ -52,15 +52,12 @@ def _computed_by(about: dict[str, Any]) -> str:
 
 
 def _describe_checkpoint(path: Path) -> dict[str, str]:
-    from hvx.models.checkpoint import read_header  # imports PyTorch, which takes seconds
-    from hvx.models.networks import NETWORKS
-
     header = read_header(path)
     config, encoder = header.config, header.config.encoder
     size = f"{config.image.size}×{config.image.size}"
     return {
         "checkpoint": str(path),
-        **NETWORKS[config.network].describe(config),
+        **_NETWORKS[config.network](config),
         "question": f"{encoder.tokenizer} tokens, embeddings {encoder.embedding}, GRU {encoder.hidden} "
         f"({encoder.candidate})",
         "backbone": f"{config.backbone.architecture} at {config.backbone.node}, {_source(header)}",
@@ -70,6 +67,43 @@ def _describe_checkpoint(path: Path) -> dict[str, str]:
         "parameters": f"{_count(header, 'head.'):,} in the head",
         "training": ", ".join(f"{name} {value}" for name, value in header.training.items()) or "not noted",
     }
+
+
+def _mlb(config: ModelConfig) -> dict[str, str]:
+    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+    own = f"V {config.visual_activation}, Q {config.textual_activation}, F {config.product_activation}"
+    attention = (
+        config.attention_visual_activation,
+        config.attention_textual_activation,
+        config.attention_product_activation,
+    )
+    return {
+        "model": f"MLB, form {config.form}, {glimpses}, joint {config.width} wide",
+        "activations": own + (f"; in the attention {', '.join(attention)}" if config.glimpses else ""),
+    }
+
+
+def _mrn(config: ModelConfig) -> dict[str, str]:
+    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mrn.pool]
+    return {"model": f"MRN, {config.mrn.blocks} blocks, joint {config.joint} wide, {pool} over the lattice"}
+
+
+def _gated(config: ModelConfig) -> dict[str, str]:
+    return {"model": f"gated tanh (Teney et al. 2017), 1 glimpse, joint {config.joint} wide"}
+
+
+def _dan(config: ModelConfig) -> dict[str, str]:
+    wide = f"attentions {config.joint} wide, joint {config.encoder.hidden} wide"
+    return {"model": f"r-DAN, {config.dan.steps} steps, {wide}"}
+
+
+_NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
+    "mlb": _mlb,
+    "mrn": _mrn,
+    "gated": _gated,
+    "dan": _dan,
+}
+"""What is worth knowing of a head, by its network. The networks themselves need PyTorch, this does not."""
 
 
 def _source(header: CheckpointHeader) -> str:

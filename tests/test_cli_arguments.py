@@ -194,6 +194,24 @@ def test_no_wrong_argument_and_no_help_imports_pytorch(files: Path) -> None:
         assert said[tuple(line)][0] == 0
 
 
+DESCRIBED = """
+import sys
+from click.testing import CliRunner
+from hvx.cli import main
+for path in sys.argv[1:]:
+    print(CliRunner().invoke(main, ["info", path]).output)
+print(sorted({"torch", "torchvision"} & set(sys.modules)))
+"""
+
+
+def test_info_of_a_run_and_of_a_checkpoint_needs_no_pytorch(tiny: Tiny, finished_run: Path) -> None:
+    command = [sys.executable, "-c", DESCRIBED, str(finished_run), str(tiny.root / "model.safetensors")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"run:          {finished_run}\n" in done.stdout
+    assert "model:        MLB, form paper, 2 glimpses, joint 20 wide\n" in done.stdout
+    assert done.stdout.endswith("\n[]\n")
+
+
 # Examples
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError
 from hvx.models.backbone import build_backbone
-from hvx.models.checkpoint import load_checkpoint, read_header
+from hvx.models.checkpoint import load_checkpoint
+from hvx.models.header import read_header
 from hvx.models.weights import check_finite, fill_from, read_state_dict
 
 State = dict[str, Tensor]

@@ -8,28 +8,25 @@ answers as JSON. Nothing in it is code.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hvx.config import Config, ModelConfig, checked
+from hvx.config import Config, ModelConfig
 from hvx.data.words import Vocabulary
 from hvx.device import standard_mode
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 from hvx.files import whole_file
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
+from hvx.models.header import FORMAT, CheckpointHeader, header_of, open_tensors
 from hvx.models.joint import HadamardHead
 from hvx.models.networks import NETWORKS, new_head
 from hvx.models.weights import check_finite, fill
-
-FORMAT = 1
 
 
 @dataclass
@@ -83,35 +80,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         raise HvxError(f"{path}: cannot be written: {error}") from None
 
 
-@dataclass(frozen=True)
-class CheckpointHeader:
-    """What a native checkpoint says of itself, read without its tensors.
-
-    ``shapes`` are those of its tensors by name: ``head.*``, and ``backbone.*`` where it carries them.
-    """
-
-    config: ModelConfig
-    words: list[str]
-    answers: list[str]
-    training: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
-
-    @property
-    def carries_backbone(self) -> bool:
-        """Whether the backbone's weights are in the file."""
-        return any(name.startswith("backbone.") for name in self.shapes)
-
-
-def read_header(path: Path) -> CheckpointHeader:
-    """What a native checkpoint is, from its header alone.
-
-    Raises:
-        HvxError: no such file, or not a native checkpoint.
-    """
-    with _opened(path) as file:
-        return _header(file, path)
-
-
 @standard_mode()
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
     """Read a native checkpoint.
@@ -119,8 +87,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
     Raises:
         HvxError: no such file, not a native checkpoint, or tensors of another shape than its config says.
     """
-    with _opened(path) as file:
-        header = _header(file, path)
+    with open_tensors(path, "pt") as file:
+        header = header_of(file, path)
         tensors = {name: file.get_tensor(name) for name in header.shapes}
     backbone = _backbone(header, tensors, path)
     sizes = len(header.words), len(header.answers)
@@ -138,8 +106,8 @@ def _backbone(header: CheckpointHeader, tensors: dict[str, Tensor], path: Path) 
         if not is_weights_name(config):
             # Never a path: a checkpoint does not choose what else is read on its user's machine.
             raise HvxError(
-                f"{path}: holds no backbone, and its backbone.weights ({config.weights!r}) is not one of "
-                f"torchvision's weights for {config.architecture}"
+                f"{path}: holds no backbone, and its backbone.weights ({shown(config.weights)}) is not one "
+                f"of torchvision's weights for {config.architecture}"
             )
         return build_backbone(config)
     backbone = empty_backbone(config)
@@ -161,7 +129,7 @@ def check_config(found_model: ModelConfig, config: Config, path: Path) -> None:
     for key, value in wanted.items():
         if key != "backbone.weights" and key != "form" and found[key] != value:
             raise HvxError(
-                f"{path}: the checkpoint has model.{key} = {found[key]!r}, the config {value!r}; "
+                f"{path}: the checkpoint has model.{key} = {shown(found[key])}, the config {shown(value)}; "
                 "give the checkpoint's own config, or leave out 'model'"
             )
 
@@ -171,68 +139,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file; what is wrong with it as one line."""
-    if not path.is_file():
-        raise HvxError(f"{path}: no such checkpoint" + (" (a folder)" if path.is_dir() else ""))
-    other = _other_format(path)
-    if other:
-        raise HvxError(f"{path}: {other}, not a native checkpoint (safetensors)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
-
-
-_FORMATS = {
-    b"PK\x03\x04": "a PyTorch file (zip); `hvx import` makes a checkpoint of published ones, "
-    "`hvx.explain_product` explains any model in Python",
-    b"\x80": "a PyTorch pickle; `hvx import` makes a checkpoint of published ones, `hvx.explain_product` "
-    "explains any model in Python",
-    b"\x89HDF": "an HDF5 file",
-    b"\x1f\x8b": "a gzip file; unpack it",
-}
-"""Beginnings of files that are given as checkpoints, with what to do with them."""
-
-
-def _other_format(path: Path) -> str | None:
-    """What a file is that is no safetensors file, where its beginning tells."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
-    if not start:
-        return "empty"
-    if start[8:] == b"{":  # the header of a safetensors file, after its length
-        return None
-    return next((text for magic, text in _FORMATS.items() if start.startswith(magic)), None)
-
-
-def _header(file: Any, path: Path) -> CheckpointHeader:
-    about = json.loads((file.metadata() or {}).get("hvx", "null"))
-    if not isinstance(about, dict) or "format" not in about:
-        raise HvxError(f"{path}: a safetensors file, but not a native hvx checkpoint (no 'hvx' metadata)")
-    if about["format"] != FORMAT:
-        raise HvxError(f"{path}: checkpoint format {about['format']!r}; this hvx reads {FORMAT}")
-    source = f"{path} (metadata)"
-    config = checked(ModelConfig, about.get("model"), source)
-    words, answers, training = about.get("words"), about.get("answers"), about.get("training") or {}
-    if not (_strings(words) and _strings(answers)):
-        raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
-    if not isinstance(training, dict):
-        raise HvxError(f"{source}: 'training' must be an object")
-    names = file.keys()
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    return CheckpointHeader(config, words, answers, training, shapes)
-
-
-def _strings(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -46,11 +46,6 @@ class DAN(HadamardHead):
         self.output_textual = nn.ModuleList(nn.Linear(d, 1, bias=False) for _ in steps)
         self.classifier = nn.Linear(encoder.hidden, answers)
 
-    @classmethod
-    def describe(cls, config: ModelConfig) -> dict[str, str]:
-        wide = f"attentions {config.joint} wide, joint {config.encoder.hidden} wide"
-        return {"model": f"r-DAN, {config.dan.steps} steps, {wide}"}
-
     def readers(self) -> Sequence[nn.Module]:
         return [*self.visual, *self.attention_visual]
 

@@ -54,10 +54,6 @@ class Gated(HadamardHead):
         self.output = GatedTanh(d, d)
         self.classifier = nn.Linear(d, answers)
 
-    @classmethod
-    def describe(cls, config: ModelConfig) -> dict[str, str]:
-        return {"model": f"gated tanh (Teney et al. 2017), 1 glimpse, joint {config.joint} wide"}
-
     def readers(self) -> Sequence[nn.Module]:
         return self.attention_visual, self.visual.linear, self.visual.gate
 

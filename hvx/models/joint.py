@@ -106,11 +106,6 @@ class HadamardHead(nn.Module, ABC):
         del config
         return columns
 
-    @classmethod
-    @abstractmethod
-    def describe(cls, config: ModelConfig) -> dict[str, str]:
-        """Name → value of what is worth knowing of such a head; ``model`` is one of them."""
-
     @abstractmethod
     def readers(self) -> Sequence[nn.Module]:
         """The linear maps that read the features, directly or pooled, and nothing else."""

@@ -19,7 +19,6 @@ _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": lambda y: y * (1 - y),
 }
 """Derivative of each activation, by its output."""
-_PLACES = {"V": "visual", "Q": "textual", "F": "product"}
 
 
 class MLB(HadamardHead):
@@ -59,19 +58,6 @@ class MLB(HadamardHead):
     @classmethod
     def channels_of(cls, columns: int, config: ModelConfig) -> int:
         return columns // (max(1, config.glimpses) if config.visual_projection == "joint" else 1)
-
-    @classmethod
-    def describe(cls, config: ModelConfig) -> dict[str, str]:
-        glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
-        places = [f"{name} {getattr(config, f'{place}_activation')}" for name, place in _PLACES.items()]
-        activations = ", ".join(places)
-        if config.glimpses:
-            inner = (getattr(config, f"attention_{place}_activation") for place in _PLACES.values())
-            activations += f"; in the attention {', '.join(inner)}"
-        return {
-            "model": f"MLB, form {config.form}, {glimpses}, joint {config.width} wide",
-            "activations": activations,
-        }
 
     def readers(self) -> Sequence[nn.Module]:
         return [*([self.attention_visual] if self.config.glimpses else []), *self.visual]

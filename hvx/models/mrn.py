@@ -41,12 +41,6 @@ class MRN(HadamardHead):
         self.visual = nn.ModuleList(nn.Linear(d, d) for _ in widths)
         self.classifier = nn.Linear(d, answers)
 
-    @classmethod
-    def describe(cls, config: ModelConfig) -> dict[str, str]:
-        pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mrn.pool]
-        sizes = f"{config.mrn.blocks} blocks, joint {config.joint} wide"
-        return {"model": f"MRN, {sizes}, {pool} over the lattice"}
-
     def readers(self) -> Sequence[nn.Module]:
         return list(self.visual_inner)
 

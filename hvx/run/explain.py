@@ -15,7 +15,8 @@ from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, read_questions
 from hvx.errors import HvxError, Interrupted
 from hvx.files import sha256
-from hvx.models.checkpoint import CheckpointHeader, check_config, read_header
+from hvx.models.checkpoint import check_config
+from hvx.models.header import CheckpointHeader, read_header
 from hvx.progress import bar
 from hvx.run.folder import SHARDS, RunFolder, now, opened_run
 from hvx.run.identity import RunIdentity, versions

@@ -1,0 +1,117 @@
+"""The header of a native checkpoint: what it says of itself, read without its tensors and without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from safetensors import SafetensorError, safe_open
+
+from hvx.config import ModelConfig, checked
+from hvx.errors import HvxError, shown
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CheckpointHeader:
+    """What a native checkpoint says of itself, read without its tensors.
+
+    ``shapes`` are those of its tensors by name: ``head.*``, and ``backbone.*`` where it carries them.
+    """
+
+    config: ModelConfig
+    words: list[str]
+    answers: list[str]
+    training: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def carries_backbone(self) -> bool:
+        """Whether the backbone's weights are in the file."""
+        return any(name.startswith("backbone.") for name in self.shapes)
+
+
+def read_header(path: Path) -> CheckpointHeader:
+    """What a native checkpoint is, from its header alone.
+
+    Raises:
+        HvxError: no such file, or not a native checkpoint.
+    """
+    with open_tensors(path, "numpy") as file:
+        return header_of(file, path)
+
+
+@contextmanager
+def open_tensors(path: Path, framework: str) -> Iterator[Any]:
+    """A safetensors file, read as tensors of ``framework``: "pt", or "numpy", which needs no PyTorch.
+
+    Raises:
+        HvxError: no such file, or one of another format.
+    """
+    if not path.is_file():
+        raise HvxError(f"{path}: no such checkpoint" + (" (a folder)" if path.is_dir() else ""))
+    other = _other_format(path)
+    if other:
+        raise HvxError(f"{path}: {other}, not a native checkpoint (safetensors)")
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
+
+
+_FORMATS = {
+    b"PK\x03\x04": "a PyTorch file (zip); `hvx import` makes a checkpoint of published ones, "
+    "`hvx.explain_product` explains any model in Python",
+    b"\x80": "a PyTorch pickle; `hvx import` makes a checkpoint of published ones, `hvx.explain_product` "
+    "explains any model in Python",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a gzip file; unpack it",
+}
+"""Beginnings of files that are given as checkpoints, with what to do with them."""
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file is that is no safetensors file, where its beginning tells."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
+    if not start:
+        return "empty"
+    if start[8:] == b"{":  # the header of a safetensors file, after its length
+        return None
+    return next((text for magic, text in _FORMATS.items() if start.startswith(magic)), None)
+
+
+def header_of(file: Any, path: Path) -> CheckpointHeader:
+    """The header of an open file.
+
+    Raises:
+        HvxError: it is not one of a native checkpoint.
+    """
+    about = json.loads((file.metadata() or {}).get("hvx", "null"))
+    if not isinstance(about, dict) or "format" not in about:
+        raise HvxError(f"{path}: a safetensors file, but not a native hvx checkpoint (no 'hvx' metadata)")
+    if about["format"] != FORMAT:
+        raise HvxError(f"{path}: checkpoint format {shown(about['format'])}; this hvx reads {FORMAT}")
+    source = f"{path} (metadata)"
+    config = checked(ModelConfig, about.get("model"), source)
+    words, answers, training = about.get("words"), about.get("answers"), about.get("training") or {}
+    if not (_strings(words) and _strings(answers)):
+        raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
+    if not isinstance(training, dict):
+        raise HvxError(f"{source}: 'training' must be an object")
+    names = file.keys()
+    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    return CheckpointHeader(config, words, answers, training, shapes)
+
+
+def _strings(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
