@@ -28,12 +28,10 @@ from processes import (
     torn,
     until,
 )
-from torch.utils.data import DataLoader
 
 from hvx.data.questions import read_questions
 from hvx.run.explain import Options, explain_split
 from hvx.run.local import here
-from hvx.run.stop import heeded
 from hvx.run.verify import verify
 
 CPU = torch.device("cpu")
@@ -103,16 +101,24 @@ def test_a_run_killed_as_it_is_finished_is_finished_by_the_same_command(
 
 
 @pytest.mark.parametrize(
-    ("number", "everyone", "workers"),
-    [(signal.SIGINT, True, 1), (signal.SIGTERM, False, 1), (signal.SIGTERM, True, 0)],
+    ("number", "everyone", "workers", "times"),
+    [(signal.SIGINT, True, 1, 2), (signal.SIGTERM, False, 1, 1), (signal.SIGTERM, True, 0, 2)],
 )
 def test_an_interrupted_run_says_how_to_go_on_and_does(
-    tiny: Tiny, undisturbed: Path, tmp_path: Path, number: signal.Signals, everyone: bool, workers: int
+    tiny: Tiny,
+    undisturbed: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    everyone: bool,
+    workers: int,
+    times: int,
 ) -> None:
     run = tmp_path / "run"
     process = started(explain_command(tiny, run, explain__workers=workers))
     until(shards_there(run, 2), process)
-    signalled(process, number, everyone)
+    for _ in range(times):
+        signalled(process, number, everyone)
+        time.sleep(0.05)
     status, out, err = finished(process)
     assert (status, out) == (130, "")
     line = err.strip()
@@ -121,33 +127,6 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     assert line.endswith("shards are done; the same command goes on from there")
     assert not list(run.rglob("*.part"))
     goes_on(tiny, run, undisturbed)
-
-
-def test_a_request_to_end_that_a_finaliser_would_swallow_is_kept() -> None:
-    class Closing:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    with heeded() as requests:
-        Closing()
-        assert requests.came
-        with pytest.raises(KeyboardInterrupt):
-            requests.check()
-        signal.raise_signal(signal.SIGTERM)  # a second one leaves time to tidy up
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_a_request_to_end_that_meets_decoding_processes_half_started_is_kept() -> None:
-    class Batches(list[list[int]]):
-        def __iter__(self) -> Iterator[list[int]]:  # called as the loader sets up
-            signal.raise_signal(signal.SIGTERM)
-            return super().__iter__()
-
-    with heeded() as requests:
-        assert len(list(DataLoader([1, 2], batch_sampler=Batches([[0], [1]]), num_workers=1))) == 2
-        with pytest.raises(KeyboardInterrupt):
-            requests.check()
 
 
 def refused_with(line: str, tiny: Tiny, run: Path, **limits: int) -> str:

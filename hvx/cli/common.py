@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import click
 from hvx.device_name import check_device_name
 from hvx.errors import HvxError, Interrupted
 from hvx.progress import set_quiet
+from hvx.run.stop import Requests, heeded
 from hvx.terminal import OutputClosed, echo_error, echo_traceback, printing, safe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -124,13 +124,6 @@ def give_up(error: HvxError) -> NoReturn:
     raise SystemExit(error.exit_status)
 
 
-def _stop(number: int, frame: Any) -> None:
-    """A request to end (SIGTERM) is met as Ctrl-C is: what is open is dropped, what is done is kept."""
-    del number, frame
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the first request is enough; leave time to tidy up
-    raise KeyboardInterrupt
-
-
 def common(command: Command) -> Command:
     """Add --quiet and --debug; turn errors, and a request to stop, into one line and an exit status."""
 
@@ -139,31 +132,26 @@ def common(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
         set_quiet(quiet)
-        with _stoppable(), _errors_told(debug):
+        with heeded(last=True) as requests, _errors_told(debug, requests):
             return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """While this is open, SIGTERM raises KeyboardInterrupt."""
-    before = signal.signal(signal.SIGTERM, _stop)
+def _errors_told(debug: bool, requests: Requests) -> Iterator[None]:
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _errors_told(debug: bool) -> Iterator[None]:
-    try:
-        yield
+        try:
+            yield
+        finally:
+            requests.end()
     except (click.ClickException, click.exceptions.Exit, click.Abort, OutputClosed):
         raise
     except KeyboardInterrupt:
         give_up(Interrupted("interrupted"))
     except Exception as error:
+        if requests.came and not isinstance(error, Interrupted) and not debug:
+            give_up(Interrupted("interrupted"))  # the signal led to the error, as in a decoding process
         if debug:
             echo_traceback(error)
             raise SystemExit(getattr(error, "exit_status", FAULT)) from None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
@@ -18,21 +19,36 @@ _DEAF_INSIDE = {"_MultiProcessingDataLoaderIter.__init__", "_MultiProcessingData
 finaliser fails with a traceback."""
 
 
+_SAME = 1.0
+"""Seconds within which further signals count as the same request, as where a shell passes Ctrl-C on, too."""
+_LATER = 0.05
+"""Seconds after which a signal is sent again that came where nothing can be raised."""
+
+
 class Requests:
-    """What came since they are heeded."""
+    """The requests to end that came since they are handled."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
+        self._raised: float | None = None
+        self._ended = False
+        self._again: threading.Timer | None = None
         self.came = False
 
     def check(self) -> None:
-        """Raise what was asked for where it could not be raised.
+        """Raise what was asked for, where it could not be raised.
 
         Raises:
             KeyboardInterrupt: the process is asked to end.
         """
         if self.came:
-            raise KeyboardInterrupt
+            self._raise()
+
+    def end(self) -> None:
+        """Raise nothing from here on: the user is told, and the process exits."""
+        self._ended = True
+        if self._again:
+            self._again.cancel()
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
@@ -40,27 +56,63 @@ class Requests:
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
-        first, self.came = not self.came, True
-        while frame:
-            if frame.f_code.co_name in _DEAF or frame.f_code.co_qualname in _DEAF_INSIDE:
-                return
-            frame = frame.f_back
-        if first or number == signal.SIGINT:  # a second SIGTERM leaves time to tidy up
-            raise KeyboardInterrupt
+        self.came = True
+        if self._ended:
+            return
+        if self._raised is not None and (number == signal.SIGTERM or time.monotonic() - self._raised < _SAME):
+            return  # leaves time to tidy up
+        if _is_deaf(frame):
+            self._send_again(number)
+            return
+        self._raise()
+
+    def _raise(self) -> None:
+        self._raised = time.monotonic()
+        raise KeyboardInterrupt
+
+    def _send_again(self, number: int) -> None:
+        with suppress(RuntimeError):  # no thread can be started: the interpreter ends
+            self._again = threading.Timer(_LATER, os.kill, (self._process, number))
+            self._again.daemon = True
+            self._again.start()
+
+
+def _is_deaf(frame: FrameType | None) -> bool:
+    """Whether what is raised here would be dropped."""
+    while frame:
+        if frame.f_code.co_name in _DEAF or frame.f_code.co_qualname in _DEAF_INSIDE:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_active: list[Requests] = []
 
 
 @contextmanager
-def heeded() -> Iterator[Requests]:
-    """Turn requests to end into KeyboardInterrupt, at once or at the next check; only in the main thread."""
-    requests = Requests()
+def heeded(last: bool = False) -> Iterator[Requests]:
+    """Turn requests to end into KeyboardInterrupt, at once or at the next check; only in the main thread.
+
+    Inside another of these, the other's requests are these. A second request within a second is the same.
+
+    Args:
+        last: the process exits after this; once a request came, later ones are ignored until it has.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield Requests()
         return
+    if _active:
+        yield _active[0]
+        return
+    requests = Requests()
     # What a shell starts in the background ignores Ctrl-C, and goes on ignoring it.
     heard = [number for number in _REQUESTS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, requests.take) for number in heard}
+    _active.append(requests)
     try:
         yield requests
     finally:
+        requests.end()
+        _active.clear()
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if last and requests.came else handler)
