@@ -26,6 +26,9 @@ _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _KEPT = set("\u200c\u200d\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
 """Format characters that Arabic, Syriac, Persian and Indic scripts, and emoji, are written with."""
 
+_LONGEST = 2000
+"""Characters of an error; texts from outside may be of any length."""
+
 
 class OutputClosed(BrokenPipeError):
     """The reader of the output is gone (``hvx info … | head -1``): end, and say nothing (exit status 1)."""
@@ -120,7 +123,8 @@ def _one_line(
 def echo_error(error: BaseException) -> None:
     """Print an error as one line on stderr."""
     lines = (line.strip() for line in str(error).split("\n"))
-    echo(f"Error: {' '.join(line for line in lines if line)}", err=True)
+    text = " ".join(line for line in lines if line)
+    echo(f"Error: {text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}", err=True)
 
 
 def echo_traceback(error: BaseException) -> None:

@@ -85,6 +85,14 @@ def test_an_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(lambda: echo_error(error), capsys) == ("", "Error: a  b: c\\x1b[2J\\td\n")
 
 
+def test_a_long_error_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    for length, shown in ((2000, "x" * 2000), (2001, "x" * 1999 + "…")):
+        assert printed(lambda text="x" * length: echo_error(HvxError(text)), capsys) == (
+            "",
+            f"Error: {shown}\n",
+        )
+
+
 def test_characters_that_the_output_cannot_hold_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))

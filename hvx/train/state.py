@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hvx.config import Config, NotNegative, Section, SplitConfig, checked
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 from hvx.files import sha256
 from hvx.models.backbone import is_weights_name
 from hvx.models.checkpoint import write_tensors
@@ -166,7 +166,9 @@ def read_state(path: Path, who: dict[str, Any]) -> tuple[dict[str, Tensor], Prog
     if not isinstance(about, dict) or not isinstance(about.get("identity"), dict):
         raise HvxError(f"{path}: not the state of a training; move it away, or {_ANEW}")
     if about.get("format") != FORMAT:
-        raise HvxError(f"{path}: state of format {about.get('format')!r}; this hvx reads {FORMAT}; {_ANEW}")
+        raise HvxError(
+            f"{path}: state of format {shown(about.get('format'))}; this hvx reads {FORMAT}; {_ANEW}"
+        )
     _same(path, about["identity"], who)
     return tensors, checked(Progress, about.get("progress"), f"{path} (damaged; {_ANEW})")
 
