@@ -17,12 +17,13 @@ from hvx.config import BackboneConfig
 from hvx.errors import HvxError
 from hvx.explain.guided import GuidedPullback, guided
 from hvx.explain.lean import LeanNetwork
+from hvx.explain.lean.convolution import Convolution
 from hvx.explain.lean.rules import Other
 from hvx.models.backbone import Backbone, build_backbone, cut_network
 
 FAMILIES = [
-    ("resnet10", "layer4"), ("resnet50", "layer4"), ("resnet50", "layer4.2.add"),
-    ("resnext50_32x4d", "layer3"),
+    ("resnet10", "layer4"), ("resnet50", "layer4"), ("resnet50", "layer2.3.add"),
+    ("resnext50_32x4d", "layer2"),
     ("vgg11", "features.20"), ("vgg11_bn", "features.28"), ("alexnet", "features.12"),
     ("squeezenet1_0", "features.12"), ("googlenet", "inception5b.cat"), ("densenet121", "relu"),
     ("inception_v3", "Mixed_7c.cat_2"), ("mnasnet0_5", "layers.16"), ("shufflenet_v2_x0_5", "conv5.2"),
@@ -51,7 +52,8 @@ def _apart(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize(("architecture", "node"), FAMILIES)
 def test_equals_the_plain_engine(architecture: str, node: str) -> None:
     backbone = _backbone(architecture, node)
-    images = torch.randn(2, 3, 97, 101, dtype=torch.float64)
+    size = (97, 101) if architecture == "inception_v3" else (65, 69)
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
     plain = GuidedPullback(guided(backbone.network), images)
     network = LeanNetwork(backbone.network)
     # ShuffleNet moves channels about in ways that no rule is for; these two normalise the image themselves.
@@ -94,15 +96,37 @@ def test_captum_overlooks_functional_relus(architecture: str, node: str) -> None
     assert _apart(theirs, lean.pull(cotangent)) > 0.1
 
 
-def test_in_single_precision_it_is_the_same_to_rounding() -> None:
-    backbone = _backbone("resnet10", "layer3")
-    images = torch.randn(2, 3, 97, 101, dtype=torch.float64)
+ROUNDED = [
+    ("resnet10", "layer4"), ("resnet50", "layer2.1.add"), ("vgg11", "features.15"),
+    ("vgg11_bn", "features.14"), ("squeezenet1_0", "features.12"),
+    ("densenet121", "features.denseblock1.cat"), ("inception_v3", "Mixed_5b.cat"),
+    ("mnasnet0_5", "layers.8"), ("shufflenet_v2_x0_5", "stage2"), ("regnet_x_400mf", "trunk_output.block1"),
+]  # fmt: skip
+PRECISIONS = {torch.float32: (1e-7, 1e-5, 1e-4), torch.bfloat16: (1e-3, 0.03, 0.15)}
+"""Of each precision, the least and the largest error of features, and the largest of gradients, relative to
+float64. A ReLU whose input lies within rounding of zero passes in one and not in the other: gradients err by
+more than features. Rounding to bfloat16's 8 bits errs by 1e-3: less would be another precision."""
+
+
+@pytest.mark.parametrize(("architecture", "node"), ROUNDED)
+def test_in_lower_precision_it_is_the_same_to_rounding(architecture: str, node: str) -> None:
+    backbone = _backbone(architecture, node)
+    images = torch.randn(2, 3, 64, 72, dtype=torch.float64)
     plain = GuidedPullback(guided(backbone.network), images)
-    lean = LeanNetwork(backbone.network, torch.float32)(images.float())
     cotangent = torch.randn_like(plain.features)
-    assert _apart(lean.features.double(), plain.features) <= 1e-5
-    # A ReLU whose input lies within rounding of zero may pass in one and not in the other.
-    assert _apart(lean.pull(cotangent.float()).double(), plain.pull(cotangent)) <= 1e-2
+    expected = plain.pull(cotangent)
+    for dtype, (least, features, gradient) in PRECISIONS.items():
+        network = LeanNetwork(backbone.network, dtype)
+        lean = network(images)
+        assert network.forward(images)[0].dtype == dtype
+        for step in network.steps:
+            if isinstance(step.rule, Convolution):
+                assert step.rule.weight.dtype == step.rule.bias.dtype == dtype
+        # What is given back has the numbers of what was given.
+        found = lean.pull(cotangent)
+        assert lean.features.dtype == found.dtype == torch.float64
+        assert least / 10 <= _apart(lean.features, plain.features) <= features
+        assert least / 10 <= _apart(found, expected) <= gradient
 
 
 def test_of_activations_it_keeps_masks_alone() -> None:
@@ -131,17 +155,6 @@ def test_the_estimate_of_memory_grows_with_the_images() -> None:
     network = LeanNetwork(_backbone("resnet10", "layer4").network)
     one, four = (network.memory(torch.zeros(n, 3, 64, 64, dtype=torch.float64)) for n in (1, 4))
     assert one > 64 * 32 * 32 and four == 4 * one
-
-
-def test_bfloat16_is_near() -> None:
-    backbone = _backbone("resnet10", "layer4").float()
-    images = torch.randn(2, 3, 96, 96)
-    one, other = (LeanNetwork(backbone.network, dtype)(images) for dtype in (None, torch.bfloat16))
-    cotangent = torch.randn_like(one.features)
-    assert other.features.dtype == torch.float32
-    found, expected = other.pull(cotangent), one.pull(cotangent)
-    assert found.dtype == torch.float32
-    assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] >= 0.97
 
 
 def test_compiled_it_is_the_same_or_refused() -> None:
