@@ -31,13 +31,13 @@ def run(tmp_path: Path) -> Path:
     return written(tmp_path / "run", solid=False)
 
 
-def flipped(path: Path, place: int, bit: int) -> bytes:
-    """Flip a bit of a file; returns what the file was."""
-    before = path.read_bytes()
-    changed = bytearray(before)
-    changed[place] ^= 1 << bit
-    path.write_bytes(changed)
-    return before
+def flipped(path: Path, place: int, bit: int) -> None:
+    """Flip a bit of a file; a second time, the file is what it was."""
+    with path.open("r+b", buffering=0) as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1 << bit]))
 
 
 def everything(run: Path) -> dict[str, bytes]:
@@ -67,9 +67,10 @@ def test_every_flipped_bit_is_found(run: Path, name: str) -> None:
     assert damage(path) is None
     places = [0, 12, 80, 200, BLOCK - 1, BLOCK, BLOCK + 8, size - 1]
     for place in [*places, *(chance.randrange(size) for _ in range(300))]:
-        before = flipped(path, place, chance.randrange(8))
+        bit = chance.randrange(8)
+        flipped(path, place, bit)
         assert damage(path), place
-        path.write_bytes(before)
+        flipped(path, place, bit)
     assert damage(path) is None
 
 
@@ -80,14 +81,15 @@ def test_a_run_with_a_flipped_bit_reads_the_same_or_is_refused(tmp_path: Path, s
     whole = everything(run)
     path = run / "explanations.h5" if solid else run / "shards" / "00000.h5"
     lines = []
-    for place in range(0, path.stat().st_size, 37):
-        before = flipped(path, place, chance.randrange(8))
+    for place in range(0, path.stat().st_size, 97):
+        bit = chance.randrange(8)
+        flipped(path, place, bit)
         try:
             assert everything(run) == whole, place
         except HvxError as error:
             lines.append(str(error))
-        path.write_bytes(before)
-    assert len(lines) > 300
+        flipped(path, place, bit)
+    assert len(lines) > 120
     assert all(line.startswith(str(run)) and ": damaged (" in line for line in lines)
     assert everything(run) == whole
 
@@ -100,20 +102,20 @@ def test_the_core_is_all_but_the_chunked_numbers(run: Path) -> None:
         ]
     for chunk in chunks:
         for place in (chunk.byte_offset, chunk.byte_offset + chunk.size - 1):
-            before = flipped(path, place, 3)
+            flipped(path, place, 3)
             assert damage(path, "core") is None and damage(path) == "its bytes changed"
-            path.write_bytes(before)
+            flipped(path, place, 3)
     numbers = sum(
         ITEMS * chunk.size for chunk in chunks
     )  # the chunks of a dataset differ little in what they pack to
-    found = sum(_found(path, place) for place in range(0, path.stat().st_size, 11)) * 11
+    found = sum(_found(path, place) for place in range(0, path.stat().st_size, 43)) * 43
     assert abs(path.stat().st_size - numbers - found) < path.stat().st_size / 20
 
 
 def _found(path: Path, place: int) -> bool:
-    before = flipped(path, place, 0)
+    flipped(path, place, 0)
     found = damage(path, "core") is not None
-    path.write_bytes(before)
+    flipped(path, place, 0)
     return found
 
 
@@ -171,10 +173,10 @@ def test_many_spans_of_numbers_leave_the_smallest_to_the_core(tmp_path: Path) ->
         for place, inside in ((start, n >= 40), (end - 1, n >= 40), (end, False), (start - 1, False)):
             if place < BLOCK:
                 continue
-            before = flipped(path, place, 1)
+            flipped(path, place, 1)
             assert damage(path)
             assert (damage(path, "core") is None) == inside, (n, place)
-            path.write_bytes(before)
+            flipped(path, place, 1)
 
 
 @pytest.mark.parametrize("fault", ["block", "tables", "text", "numbers", "truncated", "view", "view gone"])
