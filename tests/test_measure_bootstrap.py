@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from hvx.measure.bootstrap import DRAWS, difference, mean
+from hvx.measure import bootstrap
+from hvx.measure.bootstrap import DRAWS, NOTHING, difference, mean
 
 
 def test_the_mean_is_the_mean_and_the_interval_holds_it() -> None:
@@ -87,3 +88,75 @@ def test_many_groups_are_drawn_in_pieces_alike() -> None:
     half = 1.96 * values.std() / math.sqrt(5000)
     assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
     assert DRAWS >= 1000
+
+
+def by_hand(values: list[float], groups: list[int], apart: list[bool] | None, seed: int) -> list[float]:
+    """The statistic in each of 2,000 draws of groups, without draws that lack one of the means."""
+    names = sorted(set(groups))
+    rng = np.random.default_rng(seed)
+    found = []
+    for times in rng.multinomial(len(names), [1 / len(names)] * len(names), size=2000):
+        drawn = [
+            (value, apart is None or apart[k])
+            for name, count in zip(names, times, strict=True)
+            for k, value in enumerate(values)
+            if groups[k] == name
+            for _ in range(count)
+        ]
+        first, second = [v for v, mark in drawn if mark], [v for v, mark in drawn if not mark]
+        if apart is None:
+            found.append(sum(first) / len(first))
+        elif first and second:
+            found.append(sum(first) / len(first) - sum(second) / len(second))
+    return found
+
+
+VALUES = [1.0, 4.0, -2.0, 0.5, 7.0, 3.0, 2.5]
+GROUPS = [9, 4, 4, 7, 9, 2, 7]
+APART = [True, False, True, False, False, True, False]
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_both_ends_of_an_interval_are_quantiles_of_the_draws(seed: int) -> None:
+    found = mean(VALUES, GROUPS, seed)
+    draws = by_hand(VALUES, GROUPS, None, seed)
+    assert found.value == pytest.approx(16 / 7, abs=1e-12)
+    assert found.n == 7
+    assert found.low == pytest.approx(np.quantile(draws, 0.025), abs=1e-12)
+    assert found.high == pytest.approx(np.quantile(draws, 0.975), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_both_ends_of_a_differences_interval_are_quantiles_of_the_draws(seed: int) -> None:
+    found = difference(VALUES, GROUPS, APART, seed)
+    draws = by_hand(VALUES, GROUPS, APART, seed)
+    assert len(draws) < 2000  # in some draws, one of the means is of nothing
+    assert found.value == pytest.approx(2 / 3 - 14 / 4, abs=1e-12)
+    assert found.n == 3
+    assert found.low == pytest.approx(np.quantile(draws, 0.025), abs=1e-12)
+    assert found.high == pytest.approx(np.quantile(draws, 0.975), abs=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 12, 4 * 1999, 4 * 2000])
+def test_draws_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    whole = mean(VALUES, GROUPS, 3)
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", at_once)
+    assert mean(VALUES, GROUPS, 3) == whole
+
+
+def test_two_images_are_enough_for_an_interval() -> None:
+    found = mean([1.0, 3.0], [5, 6], 0)
+    assert (found.value, found.low, found.high, found.n) == (2.0, 1.0, 3.0, 2)
+    one = mean([1.0, 3.0], [5, 5], 0)
+    assert math.isnan(one.low) and math.isnan(one.high) and one.n == 2
+    assert mean([4.0], [5], 0).known and not NOTHING.known
+    assert (NOTHING.n, math.isnan(NOTHING.low), math.isnan(NOTHING.high)) == (0, True, True)
+
+
+def test_a_difference_on_one_image_has_a_value_and_no_interval() -> None:
+    found = difference([1.0, 5.0, 2.0], [3, 3, 3], [True, False, True], 0)
+    assert found.value == -3.5 and found.n == 2 and not found.bounded
+
+
+def test_settings_of_the_bootstrap() -> None:
+    assert (bootstrap.DRAWS, bootstrap.LEVEL) == (2000, 0.95)
