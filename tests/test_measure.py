@@ -23,7 +23,7 @@ from hvx.data.words import tokenize_nltk
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
 from hvx.measure.localisation import points_inside
-from hvx.measure.report import Check, as_json, as_table, check_run
+from hvx.measure.report import Check, _count, as_json, as_table, check_run
 from hvx.measure.words import content_and_function, is_standardised, mean_z
 from hvx.store.reader import Item, RunReader
 
@@ -381,3 +381,110 @@ def test_a_run_over_another_split_is_refused(split: SplitConfig) -> None:
     assert str(raised.value) == (
         f"{split.objects}: no question 123, which run explains; the run is of another split"
     )
+
+
+# Each check, by name, bound and note
+
+
+def checks_of(items: list[Item], split: SplitConfig) -> list[Check]:
+    return check_run(cast(RunReader, WrittenRun(items)), split)
+
+
+def test_the_checks_their_bounds_and_their_notes(split: SplitConfig) -> None:
+    items = perfect_run(split)
+    kinds = [item.question_type for item in items]
+    single = [kind in ("attribute", "shape", "existence") for kind in kinds]
+    table = ObjectTable(split)
+    asked = [table.asked[item.question_id] for item in items]
+    regions = [
+        float(np.isin(table.mask(item.image_id), own.labels).mean())
+        for item, own, mark in zip(items, asked, single, strict=True)
+        if mark and own.labels
+    ]
+    others = dict.fromkeys(kind for kind, mark in zip(kinds, single, strict=True) if not mark)
+    found = checks_of(items, split)
+    by_tag: dict[str, list[float]] = {}
+    for item in items:
+        for token, z in zip(item.tokens, item.token_z, strict=True):
+            by_tag.setdefault(PARTS_OF_SPEECH[token], []).append(z)
+    tags = sorted(by_tag, key=lambda tag: (-np.mean(by_tag[tag]), tag))
+    n = f"n = {len(items)}"
+    assert [(check.name, check.required, check.note) for check in found] == [
+        ("answers right: attribute, shape, existence", 0.97, f"n = {sum(single)}"),
+        *((f"answers right: {kind}", None, f"n = {kinds.count(kind)}") for kind in others),
+        (
+            "heat map's maximum in the object asked about", 0.90,
+            f"attention maps 1.000, chance {np.mean(regions):.3f}",
+        ),
+        ("rank correlation, heat map with summed attention", 0.40, n),
+        (
+            "mean z, content less function words", 1.0,
+            ", ".join(f"{tag} {np.mean(by_tag[tag]):+.2f}" for tag in tags),
+        ),
+        ("rows with Σz = 0, Σz² = n − 1, all finite", 1.0, n),
+    ]  # fmt: skip
+    assert len(others) >= 2
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_each_check_passes_at_its_bound_and_fails_just_below(split: SplitConfig, place: int) -> None:
+    check = [own for own in checks_of(perfect_run(split), split) if own.required is not None][place]
+    assert check.required is not None
+    assert replace(check, measured=check.required).ok
+    assert not replace(check, measured=float(np.nextafter(check.required, -1))).ok
+
+
+def test_heat_maps_and_attention_maps_are_counted_apart_and_only_where_one_object_is_asked_about(
+    split: SplitConfig,
+) -> None:
+    table = ObjectTable(split)
+    items = []
+    for item in perfect_run(split):
+        asked = table.asked[item.question_id]
+        if asked.kind not in ("attribute", "shape", "existence") or not asked.labels:
+            item = replace(item, heatmap=2 - item.heatmap, attention=1 - item.attention)
+        items.append(item)
+    located = [k for k, item in enumerate(items) if item.heatmap.max() < 1.5]
+    assert 2 < len(located) < len(items)
+    heat = {check.name: check for check in checks_of(items, split)}[
+        "heat map's maximum in the object asked about"
+    ]
+    assert heat.measured == 1 and heat.note.startswith("attention maps 1.000")
+    items[located[0]] = replace(items[located[0]], attention=1 - items[located[0]].attention)
+    for k in located[1:3]:
+        items[k] = replace(items[k], heatmap=2 - items[k].heatmap)
+    heat = {check.name: check for check in checks_of(items, split)}[
+        "heat map's maximum in the object asked about"
+    ]
+    assert heat.measured == pytest.approx(1 - 2 / len(located))
+    assert heat.note.startswith(f"attention maps {1 - 1 / len(located):.3f}, ")
+
+
+def test_wrong_answers_are_counted_among_those_of_single_objects(split: SplitConfig) -> None:
+    items = perfect_run(split)
+    single = [k for k, item in enumerate(items) if item.question_type in ("attribute", "shape", "existence")]
+    for k in single[::3]:
+        items[k] = replace(items[k], answer="wrong")
+    found = measured(items, split)
+    assert one(found, "attribute, shape, existence") == pytest.approx(1 - len(single[::3]) / len(single))
+    assert one(found, "answers right: count") == 1
+
+
+def test_the_table_has_thousands_and_a_row_for_each_check() -> None:
+    assert as_table([]) == "| check | measured | required | ok | |\n|---|---|---|---|---|"
+    assert _count([0] * 1234) == "n = 1,234"
+
+
+@pytest.mark.parametrize(("spread", "right"), [(0.5e-4, True), (2e-4, False)])
+def test_the_sum_of_z_may_be_off_by_rounding_only(spread: float, right: bool) -> None:
+    """Σz² is off by a second-order amount, Σz by ``spread``."""
+    z = standardised(np.arange(5.0), ddof=1)
+    assert is_standardised(z + spread / 5) is right
+    assert is_standardised(z - spread / 5) is right
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_sum_of_squares_may_be_off_by_rounding_only(sign: int) -> None:
+    z = standardised(np.arange(5.0), ddof=1)
+    assert is_standardised(z * np.sqrt(1 + sign * 4e-4 / 4))  # of at most 1e-4 for each token
+    assert not is_standardised(z * np.sqrt(1 + sign * 6e-4 / 4))

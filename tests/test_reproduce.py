@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
 from conftest import hvx
+from made_measures import made_measures
 from PIL import Image
+
+from hvx import reproduce
+from hvx.cli.main import main
+from hvx.errors import HvxError
+from hvx.measure.report import Check, as_table
+from hvx.measure.tables import claims_table, overview
+from hvx.store.reader import RunReader
 
 SMALL = {
     "model.image.size": 64,
@@ -51,3 +64,124 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "not of an earlier reproduction" in done.stderr
     assert (tmp_path / "mine").read_text() == "x"
+
+
+class MadeReader:
+    """Columns of a run of 40 explanations."""
+
+    def __init__(self, right: bool) -> None:
+        kinds = ["attribute", "shape", "existence", "count", "relation"]
+        self.kinds = np.array([kinds[k % 5] for k in range(40)])
+        self.answers = np.array([f"{k}" for k in range(40)])
+        self.truth = self.answers.copy()
+        if not right:
+            self.truth[::4] = "other"
+
+    def column(self, name: str) -> np.ndarray:
+        return {"question_type": self.kinds, "answer": self.answers, "ground_truth": self.truth}[name]
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_figure_has_rows_of_its_kind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: bool, seed: int
+) -> None:
+    made: dict[str, tuple[list[int], int]] = {}
+
+    def write(reader: object, numbers: list[int], path: Path, width: int) -> None:
+        made[path.name] = numbers, width
+
+    monkeypatch.setattr(reproduce, "write_figure", write)
+    reader = MadeReader(right)
+    captions = reproduce._figures(cast(RunReader, reader), tmp_path, seed)
+    assert captions == {
+        tmp_path / "figure2.png": "one question each: attribute, shape, existence",
+        tmp_path / "figure3.png": "attribute, shape and existence",
+        tmp_path / "figure4.png": "counts and relations",
+        tmp_path / "figure5.png": "wrong answers",
+    }
+    assert list(made) == ["figure2.png", "figure3.png", "figure4.png", "figure5.png"]
+    assert {width for _, width in made.values()} == {1200}
+    single = {"attribute", "shape", "existence"}
+    kinds = {name: [str(reader.kinds[n]) for n in numbers] for name, (numbers, _) in made.items()}
+    assert kinds["figure2.png"] == ["attribute", "shape", "existence"]
+    assert len(kinds["figure3.png"]) == len(kinds["figure4.png"]) == len(kinds["figure5.png"]) == 3
+    assert set(kinds["figure3.png"]) <= single and not set(kinds["figure4.png"]) & single
+    assert all((reader.answers[n] == reader.truth[n]) == right for n in made["figure5.png"][0])
+    before = dict(made)
+    reproduce._figures(cast(RunReader, reader), tmp_path, seed)
+    assert made == before
+    reproduce._figures(cast(RunReader, reader), tmp_path, seed + 7)
+    assert made != before
+
+
+def test_only_an_earlier_reproduction_is_replaced(tmp_path: Path) -> None:
+    reproduce._clear(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "empty").mkdir()
+    reproduce._clear(tmp_path / "empty")
+    assert (tmp_path / "empty").is_dir()
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "old").write_text("x")
+    wanted = f"{earlier}: not empty and not of an earlier reproduction; give a new folder with -o"
+    with pytest.raises(HvxError) as raised:
+        reproduce._clear(earlier)
+    assert str(raised.value) == wanted
+    (earlier / "reproduce.json").write_text("{}")
+    reproduce._clear(earlier)
+    assert not earlier.exists()
+    file = tmp_path / "file"
+    file.write_text("x")
+    with pytest.raises(HvxError, match="not empty and not of an earlier reproduction"):
+        reproduce._clear(file)
+
+
+def test_the_report_has_the_checks_the_figures_and_the_runs_versions(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text('{"versions": {"hvx": "1"}, "device": "cpu", "seed": 3}')
+    checks = [Check("one", 0.5, 0.5, "n = 2"), Check("two", 0.25, None)]
+    figures = {tmp_path / "figures" / "figure2.png": "a caption"}
+    reproduce._report(tmp_path, checks, figures, {"scenes": 1.5})
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == (
+        "| check | measured | required | ok | |\n|---|---|---|---|---|\n"
+        "| one | 0.500 | ≥ 0.50 | yes | n = 2 |\n| two | 0.250 | reported |  |  |\n"
+    )
+    assert json.loads((tmp_path / "reproduce.json").read_text()) == {
+        "finished": True,
+        "checks": [
+            {"name": "one", "measured": 0.5, "required": 0.5, "note": "n = 2", "ok": True},
+            {"name": "two", "measured": 0.25, "required": None, "note": "", "ok": True},
+        ],
+        "figures": {"figure2.png": "a caption"},
+        "seconds": {"scenes": 1.5},
+        "versions": {"hvx": "1"},
+        "device": "cpu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "status"), [((0.5, 0.7), 0), ((0.5, 0.6999), 3), ((0.4999, 0.7), 3), ((0.0, 0.0), 3)]
+)
+def test_the_exit_status_says_whether_a_check_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measured: tuple[float, float], status: int
+) -> None:
+    checks = [Check("one", measured[0], 0.5), Check("other", -1.0, None), Check("two", measured[1], 0.7)]
+    made = made_measures()
+    figures = {Path("figures/figure2.png"): "a caption"}
+    done = reproduce.Reproduction(checks, made, Path("run/measure/measure.md"), figures, {})
+    asked: list[tuple[object, ...]] = []
+
+    def work(*arguments: object) -> reproduce.Reproduction:
+        asked.append(arguments[:6])
+        return done
+
+    monkeypatch.setattr(reproduce, "reproduce", work)
+    command = ["reproduce", "-o", str(tmp_path), "--train", "5", "--val", "4", "--seed", "3", "--set", "a=1"]
+    result = CliRunner().invoke(main, [*command, "--device", "cpu"])
+    assert result.exit_code == status
+    assert asked == [(tmp_path, 5, 4, 3, torch.device("cpu"), ["a=1"])]
+    assert result.stdout == (
+        f"\n{as_table(checks)}\n\n{Path('figures/figure2.png')}: a caption\n\n{overview(made)}\n\n"
+        f"{claims_table(made)}\n\n{Path('run/measure/measure.md')}: 1,234 explanations measured\n"
+    )

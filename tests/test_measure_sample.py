@@ -1,0 +1,194 @@
+"""What is measured: the sample of a run, its batches, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny
+from PIL import Image
+
+from hvx.config import ImageConfig
+from hvx.data.images import load_input
+from hvx.errors import HvxError, ReplacedImage
+from hvx.measure.human import HumanMaps
+from hvx.measure.subject import Subject, draw
+from hvx.store.reader import RunReader
+
+IDS = np.array([30, 10, 20, 10, 40, 20, 10, 50, 40])
+SIZES = {30: 1, 10: 3, 20: 2, 40: 2, 50: 1}
+
+
+def by_hand(count: int, seed: int) -> list[int]:
+    """Whole images in the order of the draw while they fit, the first one anyhow; then in rounds."""
+    rng = np.random.default_rng(seed)
+    images = [sorted(SIZES)[k] for k in rng.permutation(len(SIZES))]
+    taken: list[int] = []
+    for image in images:
+        if taken and count and sum(SIZES[own] for own in taken) + SIZES[image] > count:
+            break
+        taken.append(image)
+    numbers = [number for number, image in enumerate(IDS) if image in taken]
+    order = [numbers[k] for k in rng.permutation(len(numbers))]
+    by_image = {image: [number for number in order if IDS[number] == image] for image in taken}
+    rounds = range(max(SIZES.values()))
+    return [own[k] for k in rounds for own in by_image.values() if k < len(own)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 50])
+def test_the_sample_is_that_of_a_loop(count: int, seed: int) -> None:
+    found = draw(IDS, count, seed)
+    assert found == by_hand(count, seed)
+    assert all(type(number) is int for number in found)
+
+
+def test_all_are_drawn_where_all_fit_and_another_seed_draws_others() -> None:
+    for count in (0, 9, 10):
+        assert sorted(draw(IDS, count, 0)) == list(range(9))
+    assert len({tuple(draw(IDS, 4, seed)) for seed in range(9)}) > 3
+
+
+@pytest.fixture
+def subject(finished_run: Path) -> Subject:
+    return Subject(RunReader(finished_run), [], torch.device("cpu"), 0, 1)
+
+
+def test_batches_hold_each_question_with_its_image_words_and_answer(subject: Subject) -> None:
+    places = list(range(0, len(subject), 2))
+    found = list(subject.batches(places))
+    assert sorted(place for batch in found for place in batch.places) == places
+    images = Path(subject.reader.about["images"])
+    counts = []
+    for batch in found:
+        assert len(batch) == len(batch.places) == len(batch.images) == len(batch.answers)
+        assert len(batch.inputs) <= 3  # explain.batch_images of the run
+        for row, place in enumerate(batch.places):
+            item = subject.item(place)
+            assert item.question_id == subject.reader[subject.numbers[place]].question_id
+            wanted = load_input(images / item.image_path, subject.model.config.image)
+            assert torch.equal(batch.inputs[batch.images[row]], wanted)
+            assert batch.own_inputs()[row].equal(wanted)
+            length = int(batch.lengths[row])
+            assert length == len(item.tokens)
+            rows = subject.model.vocabulary.rows(item.tokens)
+            assert batch.rows[row, :length].tolist() == list(rows)
+            assert subject.model.answers[int(batch.answers[row])] == item.answer
+        _, own = np.unique(batch.images.numpy(), return_counts=True)
+        counts += own.tolist()
+    assert counts == sorted(counts, reverse=True)  # images with others of as many questions
+    assert subject.batch_count(places) == len(found)
+    assert subject.batch_count([]) == 0
+    assert subject.batch_count([0]) == 1
+
+
+def test_a_subject_knows_the_size_of_its_maps_and_checks_at_each_batch(subject: Subject) -> None:
+    assert subject.size == (64, 64) and subject.glimpses == 2
+    calls: list[int] = []
+    subject.check = lambda: calls.append(1)
+    assert len(list(subject.batches(range(len(subject))))) == len(calls) > 1
+
+
+def changed(finished_run: Path, folder: Path, **about: object) -> RunReader:
+    run = Path(shutil.copytree(finished_run, folder / "run"))
+    tree = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(tree | about))
+    return RunReader(run)
+
+
+@pytest.mark.parametrize("config", [None, [], {}, {"explain": None}, {"explain": 3}])
+def test_a_run_without_its_config_is_refused(finished_run: Path, tmp_path: Path, config: object) -> None:
+    reader = changed(finished_run, tmp_path, config=config)
+    with pytest.raises(HvxError) as raised:
+        Subject(reader, [], torch.device("cpu"), 0, 0)
+    wanted = f"{tmp_path / 'run' / 'run.json'}: config: expected the config that the run was made with"
+    assert str(raised.value) == wanted
+
+
+def test_an_answer_that_the_model_lacks_is_named(subject: Subject) -> None:
+    item = subject.item(0)
+    del subject._answers[item.answer]
+    with pytest.raises(HvxError) as raised:
+        list(subject.batches([0]))
+    path = subject.reader.path
+    assert str(raised.value) == f"{path}: the model has no answer {item.answer!r}, which the run gives"
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png"])
+def test_an_image_outside_of_the_images_folder_is_refused(subject: Subject, name: str) -> None:
+    subject._paths[:] = name
+    with pytest.raises(HvxError) as raised:
+        list(subject.batches([0]))
+    path = subject.reader.path
+    assert str(raised.value) == f"{path}: image_path: '{name}' leads out of the images' folder"
+
+
+def test_an_image_replaced_between_the_check_and_the_batch_is_refused(subject: Subject) -> None:
+    subject.check_images()
+    subject._digests[subject.numbers[3]] = "another"
+    with pytest.raises(ReplacedImage, match="another image than the one explained"):
+        list(subject.batches([3]))
+
+
+def test_images_that_are_missing_are_left_to_what_needs_them(subject: Subject, tmp_path: Path) -> None:
+    subject._images = tmp_path
+    calls: list[int] = []
+    subject.check = lambda: calls.append(1)
+    subject.check_images()
+    assert len(calls) == len(set(subject.images.tolist()))
+
+
+def test_the_checkpoint_must_be_the_runs(finished_run: Path, tiny: Tiny, tmp_path: Path) -> None:
+    reader = RunReader(finished_run)
+    cpu = torch.device("cpu")
+    with pytest.raises(HvxError) as raised:
+        Subject(reader, [f"checkpoint={tmp_path / 'gone'}"], cpu, 0, 0)
+    assert str(raised.value) == (
+        f"{tmp_path / 'gone'}: no such checkpoint, which made the run; if it moved: --set checkpoint=FILE or "
+        "--set root=FOLDER"
+    )
+    other = tmp_path / "other"
+    other.write_bytes(b"x")
+    wanted = reader.about["identity"]["checkpoint_sha256"]
+    with pytest.raises(HvxError) as raised:
+        Subject(reader, [f"checkpoint={other}"], cpu, 0, 0)
+    assert str(raised.value) == (
+        f"{other}: not the checkpoint that the run was made with (sha256 2d711642b726…, the run's "
+        f"{wanted[:12]}…); --set checkpoint=FILE names another"
+    )
+
+
+# Maps of where people look
+
+
+def test_people_are_told_apart_by_question_and_cropped_as_photographs(tmp_path: Path) -> None:
+    wide = np.zeros((10, 30), np.uint8)
+    wide[:, 10:20] = 200  # the centre square
+    wide[:, 20:] = 90
+    Image.fromarray(wide).save(tmp_path / "12_2.png")
+    Image.fromarray(np.full((10, 10), 7, np.uint8)).save(tmp_path / "12_1.png")
+    Image.fromarray(np.full((10, 10), 9, np.uint8)).save(tmp_path / "2_1.png")
+    for name in ("x12_1.png", "12_1.png.bak", "12.png", "12_1.jpg", "12_a.png"):
+        (tmp_path / name).write_text("x")
+    people = HumanMaps(tmp_path, ImageConfig(size=10))
+    found = people.of(12)
+    assert [own.shape for own in found] == [(10, 10), (10, 10)]
+    assert (found[0] == 7).all() and (found[1] == 200).all()
+    assert found[0].dtype == np.float64
+    assert [own[0, 0] for own in people.of(2)] == [9]
+    assert people.of(1) == [] == people.of(3)
+
+
+def test_folders_without_such_maps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HvxError) as raised:
+        HumanMaps(tmp_path / "gone", ImageConfig(size=10))
+    assert str(raised.value) == f"{tmp_path / 'gone'}: no such folder of human attention maps"
+    with pytest.raises(HvxError) as raised:
+        HumanMaps(tmp_path, ImageConfig(size=10))
+    assert str(raised.value) == (
+        f"{tmp_path}: no human attention map; expected files named as {{question_id}}_1.png"
+    )
