@@ -26,7 +26,7 @@ from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_wei
 from hvx.models.header import FORMAT, CheckpointHeader, header_of, open_tensors
 from hvx.models.joint import HadamardHead
 from hvx.models.networks import NETWORKS, new_head
-from hvx.models.weights import check_finite, fill
+from hvx.models.weights import fill
 
 
 @dataclass
@@ -186,5 +186,4 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     extra = sorted(set(tensors) - set(own))
     if extra:
         raise HvxError(f"{source}: unexpected tensor '{extra[0]}'")
-    check_finite(tensors, source)
-    fill(module, tensors)
+    fill(module, tensors, source)

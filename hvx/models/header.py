@@ -65,19 +65,25 @@ def open_tensors(path: Path, framework: str) -> Iterator[Any]:
         raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
 
 
+_IMPORTED = (
+    "`hvx import` converts published models, `hvx.explain_product` explains any PyTorch model in Python"
+)
 _FORMATS = {
-    b"PK\x03\x04": "a PyTorch file (zip); `hvx import` makes a checkpoint of published ones, "
-    "`hvx.explain_product` explains any model in Python",
-    b"\x80": "a PyTorch pickle; `hvx import` makes a checkpoint of published ones, `hvx.explain_product` "
-    "explains any model in Python",
+    b"PK\x03\x04": f"a zip archive, as PyTorch writes; {_IMPORTED}",
+    b"\x80": f"a PyTorch pickle; {_IMPORTED}",
+    b"\x03\0\0\0\x01\0\0\0": "a Torch7 file; see `hvx import torch7`",
+    b"\x04\0\0\0\x01\0\0\0": "a Torch7 file; see `hvx import torch7`",
     b"\x89HDF": "an HDF5 file",
     b"\x1f\x8b": "a gzip file; unpack it",
+    b"\x93NUMPY": "a NumPy array",
+    b"version ": "a Git LFS pointer; fetch the file that it stands for (`git lfs pull`)",
+    b"<": "an HTML or XML page; the download failed",
 }
-"""Beginnings of files that are given as checkpoints, with what to do with them."""
+"""First bytes of files that are given as checkpoints, and what to do with them."""
 
 
 def _other_format(path: Path) -> str | None:
-    """What a file is that is no safetensors file, where its beginning tells."""
+    """What a file is that is not a safetensors file, if its first bytes tell."""
     try:
         with path.open("rb") as file:
             start = file.read(9)

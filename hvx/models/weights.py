@@ -77,14 +77,13 @@ def fill_from(
             shapes = f"{tuple(found[name].shape)}; the network has {tuple(tensor.shape)}"
             raise HvxError(f"{source}: tensor '{prefix}{name}' has shape {shapes}")
     taken = {name: found[name] for name in needed}
-    check_finite(taken, source)
     unused = [
         prefix + name for name, t in found.items() if name not in whole or whole[name].shape != t.shape
     ] + [name for name in renamed if not name.startswith(prefix)]
     if unused:
         _log.warning("%s: %d tensors are not used: %s", source, len(unused), ", ".join(sorted(unused)))
     counters = {name: torch.zeros(()) for name in network.state_dict() if name not in needed}
-    fill(network, counters | taken)
+    fill(network, counters | taken, source)
 
 
 def _prefix(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
@@ -95,24 +94,41 @@ def _prefix(state: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> str:
     return min(fits, key=lambda prefix: (-fits[prefix], len(prefix), prefix))
 
 
-def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Reject weights that hold NaN or infinity: every map would be NaN, and every answer the same.
-
-    Raises:
-        HvxError: names the first such tensor.
-    """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            reason = "the file is damaged, or its training diverged"
-            raise HvxError(f"{source}: tensor '{name}' holds NaN or infinity; {reason}")
-
-
-def fill(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+def fill(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Give an empty network the tensors of a state dict, in the kinds of number that it has itself.
 
+    Args:
+        network: has tensors of the same names and shapes.
+        state: of the file.
+        source: names the file in errors.
+
     Raises:
-        RuntimeError: from torch, where names or shapes do not agree.
+        HvxError: names the first tensor that does not hold finite real numbers in the network's precision.
     """
     kinds = {name: tensor.dtype for name, tensor in network.state_dict().items()}
-    cast = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in state.items()}
+    cast = {name: _cast(tensor, kinds[name], f"{source}: tensor '{name}'") for name, tensor in state.items()}
     network.load_state_dict(cast, assign=True)
+
+
+def _cast(tensor: Tensor, kind: torch.dtype, name: str) -> Tensor:
+    """A tensor as numbers of a kind. Weights with NaN or infinity would make every map NaN."""
+    if tensor.layout != torch.strided or (kind.is_floating_point and not tensor.is_floating_point()):
+        # Quantized weights, for one: without their scale they are other numbers.
+        raise HvxError(f"{name} holds {_kind(tensor)}; expected a plain tensor of {_short(kind)}")
+    cast = tensor.to(kind)
+    if kind.is_floating_point and not bool(cast.isfinite().all()):
+        if bool(tensor.double().isfinite().all()):
+            raise HvxError(f"{name} holds numbers too large for {_short(kind)}")
+        raise HvxError(f"{name} holds NaN or infinity; the file is damaged, or its training diverged")
+    if name.endswith("running_var'") and bool((cast < 0).any()):
+        raise HvxError(f"{name} holds negative variances; the file is damaged")
+    return cast
+
+
+def _kind(tensor: Tensor) -> str:
+    layout = "" if tensor.layout == torch.strided else f"{_short(tensor.layout)} "
+    return f"{layout}{_short(tensor.dtype)}"
+
+
+def _short(kind: torch.dtype | torch.layout) -> str:
+    return str(kind).removeprefix("torch.")
