@@ -22,6 +22,12 @@ from hvx.errors import HvxError
 _ANSWER = 10
 """Seconds for a cluster to answer."""
 _PORTS = 65535
+_FRAME_HEADER = 9
+"""Bytes: length (3), type, flags, stream (4); RFC 9113, section 4.1."""
+_SETTINGS = 4
+"""The type of frame that each side begins with, on stream 0."""
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
+"""How an HTTP/2 client begins: the preface, and settings that change nothing."""
 _STORE = 100_000_000
 """Bytes of shared memory for Ray's objects; shards travel as files, so that near the least will do."""
 _REMOVALS = 50
@@ -68,7 +74,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
             start = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
             start |= {"object_store_memory": _STORE, "_temp_dir": opened.enter_context(_session())}
         else:
-            _knock(address)
+            _check_reachable(address)
             start = {"address": address}
         opened.callback(ray.shutdown)
         try:
@@ -95,21 +101,47 @@ def _session() -> Iterator[str]:
             time.sleep(0.1)
 
 
-def _knock(address: str) -> None:
-    """See that something answers at ``host:port``, for Ray would try for an hour.
+def _check_reachable(address: str) -> None:
+    """See that a Ray cluster may be at ``host:port``, for Ray would try for an hour.
 
     Raises:
-        HvxError: nothing does, or the address is none.
+        HvxError: nothing answers, or something else does; or the address is none.
     """
-    if address == "auto" or "://" in address:
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if where == "auto" or "://" in where:
         return
-    given = re.fullmatch(r"\[?([^\[\]]+)\]?:([0-9]{1,5})", address)
+    given = re.fullmatch(r"\[?([^\[\]]+)\]?:([0-9]{1,5})", where)
     if not given or int(given[2]) > _PORTS:
-        raise HvxError(f"--address {address}: expected auto or HOST:PORT, such as 10.0.0.1:6379")
+        raise HvxError(f"--address {where}: expected auto or HOST:PORT, such as 10.0.0.1:6379")
     try:
-        socket.create_connection((given[1], int(given[2])), _ANSWER).close()
+        with socket.create_connection((given[1], int(given[2])), _ANSWER) as link:
+            spoken = _uses_tls() or _speaks_http2(link)
     except (OSError, UnicodeError) as error:
-        raise HvxError(f"--address {address}: no Ray cluster answers there: {error}") from None
+        raise HvxError(f"--address {where}: no Ray cluster answers there: {error}") from None
+    if not spoken:
+        raise HvxError(f"--address {where}: something answers there, but it is not a Ray cluster")
+
+
+def _uses_tls() -> bool:
+    """Whether Ray is to use TLS, so that its cluster answers nothing in the clear."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
+
+
+def _speaks_http2(link: socket.socket) -> bool:
+    """Whether a server answers as gRPC, by which Ray is spoken to, does: with HTTP/2's SETTINGS.
+
+    Raises:
+        OSError: it does not answer in time.
+    """
+    link.sendall(_GREETING)
+    end, frame = time.monotonic() + _ANSWER, b""
+    while len(frame) < _FRAME_HEADER:
+        link.settimeout(max(0.01, end - time.monotonic()))
+        piece = link.recv(_FRAME_HEADER - len(frame))
+        if not piece:
+            return False
+        frame += piece
+    return frame[3] == _SETTINGS and frame[5:] == bytes(4)
 
 
 @contextmanager
