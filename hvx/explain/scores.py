@@ -6,15 +6,11 @@ magnitude: the squares of a very small or very large one then neither vanish nor
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 NEGLIGIBLE = 16
 """Deviations below so many units of rounding are noise on equal values: such a row scores 0."""
-
-DEVIATIONS = 2
-"""Of the paper's "two standard deviation threshold"."""
 
 
 def standardised(gradient: Tensor) -> Tensor:
@@ -29,17 +25,6 @@ def standardised(gradient: Tensor) -> Tensor:
 def heat_map(standardised_gradient: Tensor) -> Tensor:
     """H = Σ_c |∇̂v_c|: (N, C, H, W) → (N, H, W)."""
     return standardised_gradient.abs().sum(1)
-
-
-def attention_threshold(saliency: np.ndarray) -> float:
-    """The paper's "two standard deviation threshold" of a map (H, W): what exceeds it is attended.
-
-    It is mean + 2·std with the sample standard deviation (n − 1), as in Eqs 9 and 11; of a map of one pixel,
-    that pixel's value.
-    """
-    values = np.asarray(saliency, np.float64)
-    deviation = values.std(ddof=1) if values.size > 1 else 0.0
-    return float(values.mean() + DEVIATIONS * deviation)
 
 
 def token_saliency(gradient: Tensor) -> Tensor:

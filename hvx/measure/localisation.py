@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from hvx.explain.scores import attention_threshold
+from hvx.explain.threshold import attention_threshold
 
 
 def points_inside(saliency: np.ndarray, inside: np.ndarray) -> bool:

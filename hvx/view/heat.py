@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvx.explain.scores import attention_threshold
+from hvx.explain.threshold import attention_threshold
 
 SMOOTHING = 0.01
 """The Gaussian's sigma, as a share of the map's side. Pixel gradients are speckled; on a lattice of a

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvx.explain.scores import DEVIATIONS
+from hvx.explain.threshold import DEVIATIONS
 from hvx.view import fonts
 from hvx.view.canvas import RGB, Canvas
 from hvx.view.heat import Style, colour_scale
