@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ from hvx.errors import HvxError
 from hvx.explain.guided import GuidedPullback, guided
 from hvx.explain.lean import LeanNetwork
 from hvx.explain.lean.convolution import Convolution
-from hvx.explain.lean.rules import Other
+from hvx.explain.lean.rules import Add, Affine, AveragePool, Concatenate, MaxPool, Other, ReLU
 from hvx.models.backbone import Backbone, build_backbone, cut_network
 
 FAMILIES = [
@@ -206,6 +207,11 @@ class _Net(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.drop = nn.Dropout(0.5)
         self.pool = nn.MaxPool2d(3, 2, 1)
+        self.mean = nn.AvgPool2d(2, 1, count_include_pad=False)
+        self.plain = nn.BatchNorm2d(4, affine=False)
+        self.own = nn.BatchNorm2d(4, track_running_stats=False)
+        self.groups = nn.Conv2d(4, 4, 3, groups=2, bias=False)
+        self.drop2, self.nothing = nn.Dropout2d(0.5), nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self, torch.relu(self.one(x))).relu()
@@ -214,6 +220,8 @@ class _Net(nn.Module):
 BODIES: dict[str, Callable[[_Net, Tensor], Tensor]] = {
     "a value added to itself": lambda net, x: net.two(x + x),
     "a convolution's input added to its output": lambda net, x: net.two(x) + x,
+    "a residual block": lambda net, x: net.two(torch.relu(net.two(x))) + x,
+    "a block whose end is its features": lambda net, x: torch.relu(net.two(x)),
     "two convolutions added": lambda net, x: net.two(x) + net.reflecting(x),
     "a sum of three": lambda net, x: net.two(x) + x + net.same(x),
     "one convolution twice": lambda net, x: net.two(torch.relu(net.two(x))),
@@ -233,6 +241,21 @@ BODIES: dict[str, Callable[[_Net, Tensor], Tensor]] = {
     "side by side": lambda net, x: net.same(torch.cat([x[:, :1], net.two(x)[:, 1:]], dim=1)),
     "pools": lambda net, x: functional.avg_pool2d(functional.max_pool2d(x, 3, stride=1, padding=1), 2),
     "a pool in ceiling mode": lambda net, x: functional.max_pool2d(net.pool(x), 2, ceil_mode=True),
+    "average pools": lambda net, x: (
+        functional.avg_pool2d(functional.avg_pool2d(net.mean(x), 3, 2, 1, True, False), 2, divisor_override=3)
+    ),
+    "an average pool that counts its padding": lambda net, x: functional.avg_pool2d(x, 3, 2, 1, False, True),
+    "a dilated pool": lambda net, x: functional.max_pool2d(x, 2, 1, 1, 2),
+    "a pool that says where": lambda net, x: functional.max_pool2d(x, 2, return_indices=True)[0],
+    "rows side by side": lambda net, x: torch.cat([x, net.two(x)], 2),
+    "side by side by keyword": lambda net, x: net.same(torch.cat([x[:, :2], x[:, 2:]], dim=1)),
+    "a weighted sum": lambda net, x: torch.add(net.two(x), x, alpha=2),
+    "a sum by torch": lambda net, x: torch.add(net.two(x), x),
+    "a difference in place": lambda net, x: (lambda y: operator.isub(y, x))(net.two(x)),
+    "a norm without its own scale": lambda net, x: net.plain(net.two(x)),
+    "a norm of a convolution without bias": lambda net, x: net.norm(net.groups(x)),
+    "a norm by the batch": lambda net, x: net.own(net.two(x)),
+    "nothing": lambda net, x: net.nothing(functional.dropout2d(net.drop2(net.two(x)), training=False)),
     "a branch that leads nowhere": lambda net, x: (lambda y, z: y)(net.two(x), net.same(x)),
     "the image's own relu": lambda net, x: x,
 }  # fmt: skip
@@ -241,8 +264,9 @@ BODIES: dict[str, Callable[[_Net, Tensor], Tensor]] = {
 def _traced(body: str) -> fx.GraphModule:
     torch.manual_seed(0)
     net = _Net(BODIES[body]).double().eval()
-    nn.init.normal_(net.norm.running_mean, std=0.1)
-    nn.init.uniform_(net.norm.running_var, 0.5, 2)
+    for norm in (net.norm, net.plain):
+        nn.init.normal_(norm.running_mean, std=0.1)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
     return cut_network(BackboneConfig(architecture="test", node=_last(net)), net)
 
 
@@ -256,6 +280,131 @@ def test_however_a_network_is_put_together_it_equals_the_plain_engine(body: str)
     for _ in range(2):
         cotangent = torch.randn_like(plain.features)
         assert _apart(lean.pull(cotangent), plain.pull(cotangent)) <= 1e-12
+
+
+STEPS: dict[str, str] = {
+    "two convolutions added": "C* O C*",
+    "norm of what others read too": "C* C A + R*",
+    "norm after norm": "C* C A R*",
+    "norm behind another padding": "C* O A R*",
+    "dropout": "C* C*",
+    "relu of relu": "C* C* R* R*",
+    "plus a number": "C* C O R* R*",
+    "a sum over a broadcast": "C* C O O R*",
+    "pools": "C* M P R*",
+    "average pools": "C* P P P R*",
+    "an average pool that counts its padding": "C* P R*",
+    "a dilated pool": "C* M R*",
+    "a pool that says where": "C* O R*",
+    "rows side by side": "C* C O R*",
+    "side by side": "C* O C O | O R*",
+    "side by side by keyword": "C* O O | O R*",
+    "a weighted sum": "C* C O R*",
+    "a sum by torch": "C* C*",
+    "a sum of three": "C* C O + R*",
+    "a norm without its own scale": "C* C*",
+    "a norm of a convolution without bias": "C* C*",
+    "a norm by the batch": "C* C O R*",
+    "nothing": "C* C*",
+    "a branch that leads nowhere": "C* C*",
+}
+"""Of networks, their steps: Convolution, Affine, + a sum, ReLU, Max pool, average Pool, | side by side, Other.
+A star marks a ReLU."""
+
+
+@pytest.mark.parametrize("body", STEPS)
+def test_what_has_a_rule_of_its_own_is_computed_by_it(body: str) -> None:
+    names = {
+        Convolution: "C", Affine: "A", Add: "+", ReLU: "R", MaxPool: "M", AveragePool: "P", Concatenate: "|",
+        Other: "O",
+    }  # fmt: skip
+    network = LeanNetwork(_traced(body))
+    assert " ".join(names[type(s.rule)] + "*" * s.guided for s in network.steps) == STEPS[body]
+
+
+def test_the_memory_of_a_pass_is_what_is_kept_and_what_is_at_work() -> None:
+    network = LeanNetwork(_traced("pools"))
+    images = torch.zeros(2, 3, 8, 10, dtype=torch.float64)
+    # Masks of 4 × 8 × 10 and 4 × 4 × 5 bytes, the maxima's places in 8 bytes each, for 2 images.
+    masks, places = 2 * 4 * (8 * 10 + 4 * 5), 2 * 4 * 8 * 10 * 8
+    largest, features = 2 * 4 * 8 * 10 * 8, 2 * 4 * 4 * 5 * 8
+    assert network.memory(images) == masks + places + 5 * largest + features + images.nbytes
+
+
+def test_the_first_images_can_be_pulled_back_alone() -> None:
+    traced = _traced("pools")
+    images = torch.randn(3, 3, 8, 10, dtype=torch.float64)
+    lean, two = LeanNetwork(traced)(images), LeanNetwork(traced)(images[:2])
+    cotangent = torch.randn_like(lean.features)
+    torch.testing.assert_close(lean.pull(cotangent[:2]), two.pull(cotangent[:2]), rtol=0, atol=1e-12)
+    assert lean.pull(cotangent[:1]).shape == (1, 3, 8, 10)
+
+
+PLANS = {
+    "a residual block": [
+        "Convolution x -> relu*; frees x | clamped, owned; new",
+        "Convolution relu -> relu_1*; frees nothing | clamped, owned; added in place and clamped",
+        "Convolution relu_1 relu -> relu_2*, in place; frees relu_1 relu | given; new and clamped, new",
+    ],
+    "a convolution's input added to its output": [
+        "Convolution x -> relu*; frees x | owned; new",
+        "Convolution relu relu -> relu_1*; frees relu | given; new, added in place",
+    ],
+    "a sum of three": [
+        "Convolution x -> relu*; frees x | owned; new",
+        "Convolution relu relu -> add; frees nothing | owned; added in place, added in place",
+        "Other relu -> same; frees relu | shared; new",
+        "Add add same -> add_1; frees add same | owned; new, new",
+        "ReLU add_1 -> relu_1*; frees add_1 | given; new",
+    ],
+    "a convolution read twice": [
+        "Convolution x -> relu*; frees x | clamped, owned; new",
+        "Convolution relu -> two; frees relu | owned; new and clamped",
+        "ReLU two -> relu_1*; frees nothing | owned; added in place",
+        "Other two -> same; frees two | shared; new",
+        "Add relu_1 same -> add; frees relu_1 same | owned; new, new",
+        "ReLU add -> relu_2*; frees add | given; new",
+    ],
+    "side by side": [
+        "Convolution x -> relu*; frees x | owned; new",
+        "Other relu -> getitem; frees nothing | owned; added in place",
+        "Convolution relu -> two; frees relu | owned; new",
+        "Other two -> getitem_1; frees two | owned; new",
+        "Concatenate getitem getitem_1 -> cat; frees getitem getitem_1 | owned; new, new",
+        "Other cat -> same; frees cat | owned; new",
+        "ReLU same -> relu_1*; frees same | given; new",
+    ],
+    "a branch that leads nowhere": [
+        "Convolution x -> relu*; frees x | clamped, owned; new",
+        "Convolution relu -> relu_1*; frees relu | given; new and clamped",
+    ],
+}
+"""Of networks, each step with what its passes do to memory. A star marks a ReLU. The cotangent of the last
+step is the caller's ("given"), so it may not be changed."""
+
+
+def _plan(network: LeanNetwork) -> list[str]:
+    lines = []
+    for forward, turn in zip(network._forwards, network._turns, strict=True):
+        step = forward.step
+        names = " ".join(value.name for value in step.inputs)
+        freed = " ".join(value.name for value in forward.last_read) or "nothing"
+        place = ", in place" if forward.overwrites else ""
+        made = f"{step.output.name}{'*' * step.guided}{place}; frees {freed}"
+        last = step.output is network._features
+        state = "owned" if turn.owned else "given" if last else "shared"
+        sums = []
+        for into, overwrites, clamps in zip(turn.into, turn.overwrites, turn.clamps, strict=True):
+            place = "in place" if overwrites else "to a copy"
+            sums.append((f"added {place}" if into else "new") + " and clamped" * clamps)
+        turns = f"{'clamped, ' * turn.clamped}{state}; {', '.join(sums)}"
+        lines.append(f"{type(step.rule).__name__} {names} -> {made} | {turns}")
+    return lines
+
+
+@pytest.mark.parametrize("body", PLANS)
+def test_memory_is_reused_where_nobody_else_reads_it(body: str) -> None:
+    assert _plan(LeanNetwork(_traced(body))) == PLANS[body]
 
 
 def test_what_guided_backpropagation_does_not_speak_of_is_refused() -> None:
