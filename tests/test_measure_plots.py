@@ -1,240 +1,219 @@
-"""What the plots of hvx measure draw: data, titles, axes and legends, read back from the figures."""
+"""The plots of ``hvx measure``: titles, labels, legends and the numbers that are drawn."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from made_measures import METHODS, METRICS, TITLES, made_measures
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
-from test_measure_report_content import METRICS, NAMES, TITLES, full
 
+from hvx.measure import plots
 from hvx.measure.bootstrap import Estimate
-from hvx.measure.faithfulness import SHARES
 from hvx.measure.measures import Measures
-from hvx.measure.plots import write_plots
+from hvx.measure.tables import PLOTS
 
-OWN, OTHER, PAPER = "#0b5cad", "#555b66", "#d1701f"
-
-
-def figures(found: Measures, folder: Path) -> dict[str, Figure]:
-    """The figures that ``write_plots`` saves, by the name of their file."""
-    saved: list[Figure] = []
-    save = Figure.savefig
-
-    def record(figure: Figure, *given: Any, **options: Any) -> None:
-        saved.append(figure)
-        save(figure, *given, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", record)
-        drawn = write_plots(found, folder)
-    return dict(zip(drawn, saved, strict=True))
+FOUND = made_measures()
+SHARES = ["0%", "1%", "2%", "4%", "8%", "16%", "32%", "64%", "100%"]
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
-    return figures(full(), tmp_path_factory.mktemp("plots"))
+def drawn(draw: object, found: Measures = FOUND) -> Figure:
+    figure = draw(found)  # type: ignore[operator]
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def panels(figure: Figure) -> list[Axes]:
+    return figure.get_axes()
 
 
 def lines(panel: Axes) -> list[tuple[list[float], list[float]]]:
-    return [(np.array(x).tolist(), np.array(y).tolist()) for x, y in (own.get_data() for own in panel.lines)]
+    return [
+        (np.asarray(line.get_xdata(), float).tolist(), np.asarray(line.get_ydata(), float).tolist())
+        for line in panel.get_lines()
+    ]
 
 
-def whiskers(panel: Axes) -> dict[float, tuple[float, float, float, str]]:
-    """Row → low, value, high and color: each a bar and then its dot, in one color."""
-    found = {}
-    for bar, dot in zip(panel.lines, panel.lines[1:], strict=False):
-        (x, y), (value, row) = bar.get_data(), dot.get_data()
-        if len(x) == 2 and len(value) == 1 and y[0] == y[1] == row[0] and bar.get_linestyle() == "-":
-            assert (bar.get_linewidth(), dot.get_marker(), dot.get_markersize()) == (1.6, "o", 4)
-            assert bar.get_color() == dot.get_color()
-            assert row[0] not in found
-            found[float(row[0])] = (x[0], value[0], x[1], to_hex(bar.get_color()))
-    return found
+def legend(figure: Figure) -> list[str]:
+    (own,) = figure.legends
+    return [text.get_text() for text in own.get_texts()]
 
 
-def whisker(own: Estimate, color: str) -> tuple[float, float, float, str]:
-    return own.low, own.value, own.high, color
+def whisker(own: Estimate, row: float) -> list[tuple[list[float], list[float]]]:
+    return [([own.low, own.high], [row, row]), ([own.value], [row])]
 
 
-def texts(labels: Any) -> list[str]:
-    return [label.get_text() for label in labels]
-
-
-def shown_spines(panel: Axes) -> list[str]:
-    return sorted(name for name, spine in panel.spines.items() if spine.get_visible())
-
-
-def test_each_plot_is_a_file_of_its_size_and_an_earlier_one_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "words.png").write_bytes(b"an earlier report's")
-    found = full()
-    found.words = None
-    made = figures(found, tmp_path)
-    assert list(made) == ["methods", "agreement", "curves", "sanity"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.png" for name in made)
-    sizes = {"methods": (2.2 + 1.9 * 7, 1.2 + 0.3 * 5), "agreement": (2.4 + 0.42 * 7 + 0.8, 2.4 + 0.42 * 7),
-             "curves": (10, 4.6), "sanity": (10, 4.2)}  # fmt: skip
-    for name, figure in made.items():
-        assert figure.get_size_inches() == pytest.approx(sizes[name])
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert picture.format == "PNG"
-            assert picture.size == pytest.approx([110 * side for side in sizes[name]], abs=1)
-
-
-def test_nothing_measured_is_nothing_drawn(tmp_path: Path) -> None:
-    assert write_plots(Measures({}, ["proposed"]), tmp_path) == []
-    found = full()
-    found.paper_words = None
-    assert "words" not in write_plots(found, tmp_path)
-
-
-def test_each_panel_of_the_methods_has_its_measures_means_from_the_first_method_down(
-    drawn: dict[str, Figure],
-) -> None:
-    found, panels = full(), drawn["methods"].axes
-    better, less = "(more is better)", "(less is better)"
-    assert [panel.get_title() for panel in panels] == [
-        f"Pointing game\n{better}", f"Energy inside\n{better}", f"IoU\n{better}", "ρ with attention\n",
-        f"ρ with people\n{better}", f"Deletion area\n{less}", f"Insertion area\n{better}",
+def test_methods_has_a_panel_for_each_measure_and_a_row_for_each_method() -> None:
+    found = panels(drawn(plots._methods))
+    more, less = "(more is better)", "(less is better)"
+    assert [panel.get_title() for panel in found] == [
+        f"Pointing game\n{more}", f"Energy inside\n{more}", f"IoU\n{more}", "ρ with attention\n",
+        f"ρ with people\n{more}", f"Deletion area\n{less}", f"Insertion area\n{more}",
     ]  # fmt: skip
-    assert panels[0].get_yticks().tolist() == [4, 3, 2, 1, 0]
-    assert texts(panels[0].get_yticklabels()) == TITLES
-    for metric, panel in zip(METRICS, panels, strict=True):
-        assert whiskers(panel) == {
-            4.0 - k: whisker(found.means[metric][name], OWN if name == "proposed" else OTHER)
-            for k, name in enumerate(NAMES)
-            if name in found.means[metric]
-        }
-        base = panel.lines[-1]
-        assert np.array(base.get_xdata()).tolist() == [found.means[metric]["proposed"].value] * 2
-        assert (base.get_linestyle(), base.get_linewidth(), base.get_color()) == (":", 0.8, OWN)
-        assert panel.title.get_fontsize() == 9
-        assert panel.xaxis.get_gridlines()[0].get_visible()
-        assert shown_spines(panel) == ["bottom", "left"]
+    first = found[0]
+    assert first.get_yticks().tolist() == [4, 3, 2, 1, 0]
+    assert [label.get_text() for label in first.get_yticklabels()] == TITLES
+    for panel, metric in zip(found, METRICS, strict=True):
+        wanted = []
+        for row, name in zip((4, 3, 2, 1, 0), METHODS, strict=True):
+            if name in FOUND.means[metric]:
+                wanted += whisker(FOUND.means[metric][name], row)
+        proposed = FOUND.means[metric]["proposed"].value
+        assert lines(panel) == [*wanted, ([proposed, proposed], [0, 1])]
+        colors = [to_hex(line.get_color()) for line in panel.get_lines()]
+        assert colors[:2] == ["#0b5cad"] * 2 and colors[-1] == "#0b5cad"
+        assert set(colors[2:-1]) == {"#555b66"}
 
 
-def test_a_measure_without_the_proposed_map_has_no_line_of_its_mean(tmp_path: Path) -> None:
-    found = full()
-    found.means = {"energy": {"random": Estimate(0.5, 0.4, 0.6, 9)}}
-    (panel,) = figures(found, tmp_path)["methods"].axes
-    assert len(panel.lines) == 2
-    assert whiskers(panel) == {0.0: (0.4, 0.5, 0.6, OTHER)}
+def test_methods_draws_only_what_was_measured() -> None:
+    few = {metric: FOUND.means[metric] for metric in ("deletion", "energy")}
+    titles = [
+        panel.get_title().splitlines()[0]
+        for panel in panels(drawn(plots._methods, replace(FOUND, means=few)))
+    ]
+    assert titles == ["Energy inside", "Deletion area"]
+    without = {"human": {"random": FOUND.means["human"]["random"]}}
+    (panel,) = panels(drawn(plots._methods, replace(FOUND, means=without)))
+    assert lines(panel) == whisker(FOUND.means["human"]["random"], 0)
+    assert plots._methods(replace(FOUND, means={})) is None
 
 
-def test_the_matrix_is_drawn_with_its_numbers_in_their_cells(drawn: dict[str, Figure]) -> None:
-    found, (panel, scale) = full(), drawn["agreement"].axes
-    assert found.matrix is not None
-    (image,) = panel.images
-    assert np.array(image.get_array()) == pytest.approx(found.matrix)
-    assert image.get_clim() == (-1, 1) and image.get_cmap().name == "RdBu_r"
+def test_agreement_draws_the_matrix_with_its_names_and_numbers() -> None:
+    panel, bar = panels(drawn(plots._agreement))
     names = [*TITLES, "glimpse 1", "glimpse 2"]
-    for axis in (panel.xaxis, panel.yaxis):
-        assert list(axis.get_ticklocs()) == list(range(7))
-        assert texts(axis.get_ticklabels()) == names
-    written = {own.get_position()[::-1]: own for own in panel.texts}
-    assert len(written) == 49
-    for (row, column), value in np.ndenumerate(found.matrix):
-        assert written[row, column].get_text() == f"{value:.2f}"
-        assert written[row, column].get_color() == ("white" if abs(value) > 0.6 else "black")
-    assert scale.get_ylabel() == "mean rank correlation on the lattice"
+    assert [label.get_text() for label in panel.get_xticklabels()] == names
+    assert [label.get_text() for label in panel.get_yticklabels()] == names
+    assert panel.get_xticks().tolist() == panel.get_yticks().tolist() == list(range(7))
+    (image,) = panel.get_images()
+    assert FOUND.matrix is not None
+    assert np.asarray(image.get_array()).tolist() == FOUND.matrix.tolist()
+    assert image.get_clim() == (-1, 1) and image.get_cmap().name == "RdBu_r"
+    found = {text.get_position(): (text.get_text(), text.get_color()) for text in panel.texts}
+    wanted = {
+        (column, row): (f"{value:.2f}", "white" if abs(value) > 0.6 else "black")
+        for (row, column), value in np.ndenumerate(FOUND.matrix)
+    }
+    assert found == wanted
+    assert bar.get_ylabel() == "mean rank correlation on the lattice"
+    assert plots._agreement(replace(FOUND, matrix=None)) is None
 
 
-def test_a_cells_ink_is_black_up_to_six_tenths(tmp_path: Path) -> None:
-    found = Measures({}, ["proposed"])
-    found.matrix_names, found.matrix = ["proposed", "glimpse 1"], np.array([[0.6, 0.61], [-0.6, -0.61]])
-    panel = figures(found, tmp_path)["agreement"].axes[0]
-    assert [own.get_color() for own in panel.texts] == ["black", "white", "black", "white"]
+STYLES = [
+    ("#0b5cad", 2.6, "-"), ("#8a8f98", 1.3, "-"), ("#d1701f", 1.3, "-"), ("#3f8f5b", 1.3, "-"),
+    ("#000000", 1.2, ":"),
+]  # fmt: skip
+"""Of each method's line: color, width, dashes."""
 
 
-STYLES = {
-    "Proposed (Eq. 2)": (OWN, 2.6, "-", 3),
-    "Summed attention": ("#8a8f98", 1.3, "-", 2),
-    "Eq. 2 unguided": ("#d1701f", 1.3, "-", 2),
-    "Centre": ("#000000", 1.2, "--", 2),
-    "Random": ("#000000", 1.2, ":", 2),
-}
-"""Color, width, style and layer of each method's line."""
+def styles(panel: Axes, count: int) -> list[tuple[str, float, str]]:
+    return [
+        (to_hex(line.get_color()), line.get_linewidth(), line.get_linestyle())
+        for line in panel.get_lines()[:count]
+    ]
 
 
-def styles(panel: Axes) -> dict[str, tuple[str, float, str, float]]:
-    return {
-        str(own.get_label()): (
-            to_hex(own.get_color()), own.get_linewidth(), str(own.get_linestyle()), own.get_zorder(),
-        )
-        for own in panel.lines
-        if not str(own.get_label()).startswith("_")
-    }  # fmt: skip
-
-
-def test_deletion_is_drawn_left_and_insertion_right_each_method_by_its_own_curve(
-    drawn: dict[str, Figure],
-) -> None:
-    found, figure = full(), drawn["curves"]
-    panels = figure.axes
-    assert [panel.get_title() for panel in panels] == [
-        "Deletion (less is better)", "Insertion (more is better)",
-    ]  # fmt: skip
-    for part, panel in enumerate(panels):
-        assert lines(panel) == [(list(range(len(SHARES))), found.curves[name][part]) for name in NAMES]
-        assert styles(panel) == STYLES
-        assert panel.get_xlabel() == "share of the pixels, the most salient first"
-        assert texts(panel.get_xticklabels()) == ["0%", "1%", "2%", "4%", "8%", "16%", "32%", "64%", "100%"]
+def test_curves_draws_deletion_and_insertion_of_each_method() -> None:
+    figure = drawn(plots._curves)
+    for part, (panel, title) in enumerate(
+        zip(panels(figure), ("Deletion (less is better)", "Insertion (more is better)"), strict=True)
+    ):
+        assert panel.get_title() == title
+        assert lines(panel) == [(list(range(9)), FOUND.curves[name][part]) for name in METHODS]
+        assert [label.get_text() for label in panel.get_xticklabels()] == SHARES
         assert panel.get_xticks().tolist() == list(range(9))
-        assert panel.get_ylim() == (0, 1)
-        assert shown_spines(panel) == ["bottom", "left"]
-    assert panels[0].get_ylabel() == "mean probability of the answer"
-    assert panels[0].yaxis.get_major_formatter()(0.2) == "20%"
-    (legend,) = figure.legends
-    assert texts(legend.get_texts()) == TITLES
-    assert not legend.get_frame_on()
+        assert panel.get_xlabel() == "share of the pixels, the most salient first"
+        assert styles(panel, 5) == STYLES
+    assert legend(figure) == TITLES
+    first = panels(figure)[0]
+    assert first.get_ylabel() == "mean probability of the answer" and first.get_ylim() == (0, 1)
+    assert first.yaxis.get_major_formatter()(0.25) == "25%"
+    assert plots._curves(replace(FOUND, curves={})) is None
 
 
-def test_sanity_starts_at_1_and_leaves_other_images_out(drawn: dict[str, Figure]) -> None:
-    found, figure = full(), drawn["sanity"]
-    panels = figure.axes
-    assert [panel.get_title() for panel in panels] == [
-        "Rank correlation with the trained network's map", "SSIM with the trained network's map",
-    ]  # fmt: skip
-    for part, panel in enumerate(panels):
-        wanted = [
-            ([0, 1, 2], [1.0, *(found.sanity[name][stage][part].value for stage in ("classifier", "layer1"))])
-            for name in ("proposed", "unguided")
-        ]
-        assert lines(panel)[:2] == wanted
-        assert all((own.get_marker(), own.get_markersize()) == ("o", 3) for own in panel.lines[:2])
-        assert lines(panel)[2][1] == [0, 0] and len(panel.lines) == 3
-        assert styles(panel) == {name: STYLES[name] for name in ("Proposed (Eq. 2)", "Eq. 2 unguided")}
-        assert texts(panel.get_xticklabels()) == ["trained", "classifier", "layer1"]
+def test_sanity_draws_both_similarities_from_the_trained_network_down() -> None:
+    figure = drawn(plots._sanity)
+    for part, (panel, title) in enumerate(zip(panels(figure), ("Rank correlation", "SSIM"), strict=True)):
+        assert panel.get_title() == f"{title} with the trained network's map"
+        wanted = []
+        for name in METHODS[:4]:
+            own = FOUND.sanity[name]
+            values = [1.0, own["classifier"][part].value, own["layer1"][part].value]
+            wanted.append(([0, 1, 2], values))
+        assert lines(panel) == [*wanted, ([0, 1], [0, 0])]
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["trained", "classifier", "layer1"]
         assert panel.get_xticks().tolist() == [0, 1, 2]
-        assert shown_spines(panel) == ["bottom", "left"]
-    assert panels[0].get_xlabel() == "randomised down to"
-    (legend,) = figure.legends
-    assert texts(legend.get_texts()) == ["Proposed (Eq. 2)", "Eq. 2 unguided"]
-    assert not legend.get_frame_on()
+        assert styles(panel, 4) == STYLES[:4]
+    assert panels(figure)[0].get_xlabel() == "randomised down to"
+    assert legend(figure) == TITLES[:4]
+    assert plots._sanity(replace(FOUND, sanity={})) is None
 
 
-def test_the_runs_words_stand_above_the_papers_in_each_row(drawn: dict[str, Figure]) -> None:
-    found, figure = full(), drawn["words"]
-    assert found.words and found.paper_words
-    (panel,) = figure.axes
-    assert panel.get_yticks().tolist() == [2, 1, 0]
-    assert texts(panel.get_yticklabels()) == ["NOUN", "DET", "VERB"]
-    ours, theirs = found.words.part_of_speech, found.paper_words.part_of_speech
-    assert whiskers(panel) == {
-        2.12: whisker(ours["NOUN"], OWN), 1.88: whisker(theirs["NOUN"], PAPER),
-        1.12: whisker(ours["DET"], OWN), -0.12: whisker(theirs["VERB"], PAPER),
-    }  # fmt: skip
-    zero = panel.lines[-1]
-    assert np.array(zero.get_xdata()).tolist() == [0, 0] and zero.get_color() == "#444444"
+def test_words_draws_the_run_above_the_paper() -> None:
+    figure = drawn(plots._words)
+    (panel,) = panels(figure)
+    assert FOUND.words is not None and FOUND.paper_words is not None
+    ours, theirs = FOUND.words.part_of_speech, FOUND.paper_words.part_of_speech
+    wanted = []
+    for row, tag in zip((3, 2, 1, 0), ("NOUN", "WH", "DET", "VERB"), strict=True):
+        if tag in ours:
+            wanted += whisker(ours[tag], row + 0.12)
+        if tag in theirs:
+            wanted += whisker(theirs[tag], row - 0.12)
+    assert lines(panel) == [*wanted, ([], []), ([], []), ([0, 0], [0, 1])]
+    colors = [to_hex(line.get_color()) for line in panel.get_lines()]
+    run, paper = ["#0b5cad"] * 2, ["#d1701f"] * 2
+    assert colors[:12] == [*run, *paper, *run, *run, *paper, *paper]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["NOUN", "WH", "DET", "VERB"]
+    assert panel.get_yticks().tolist() == [3, 2, 1, 0]
     assert panel.get_xlabel() == "mean z (Eq. 11), with 95 % interval"
-    assert figure.get_size_inches() == pytest.approx((7.5, 1.1 + 0.34 * 3))
-    (legend,) = figure.legends
-    assert texts(legend.get_texts()) == ["this run", "the paper's figures"]
-    assert [to_hex(own.get_color()) for own in legend.get_lines()] == [OWN, PAPER]
-    assert not legend.get_frame_on()
-    assert shown_spines(panel) == ["bottom", "left"]
+    assert legend(figure) == ["this run", "the paper's figures"]
+    handles = figure.legends[0].get_lines()
+    assert [to_hex(line.get_color()) for line in handles] == ["#0b5cad", "#d1701f"]
+    assert plots._words(replace(FOUND, words=None)) is None
+    assert plots._words(replace(FOUND, paper_words=None)) is None
+
+
+def test_the_palette_starts_again_and_floors_are_black() -> None:
+    others = [f"method {number}" for number in range(12)]
+    found = replace(FOUND, methods=["proposed", *others, "centre", "random"])
+    colors = [plots._line(found, name)["color"] for name in others]
+    assert len(set(colors[:10])) == 10 and colors[10:] == colors[:2]
+    assert plots._line(found, "centre") == {"color": "black", "linewidth": 1.2, "linestyle": "--"}
+    assert plots._line(found, "random") == {"color": "black", "linewidth": 1.2, "linestyle": ":"}
+    assert plots._line(found, "proposed") == {"color": "#0b5cad", "linewidth": 2.6, "zorder": 3}
+
+
+def test_each_plot_is_written_under_its_name_and_an_earlier_one_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def painted(color: str) -> object:
+        def draw(found: Measures) -> Figure | None:
+            del found
+            return Figure(figsize=(2, 1), facecolor=color) if color else None
+
+        return draw
+
+    colors = {"methods": "#ff0000", "agreement": "#00ff00", "curves": "", "sanity": "#0000ff", "words": ""}
+    assert list(plots._DRAWN) == list(colors) == list(PLOTS)
+    drawing = {
+        "methods": plots._methods, "agreement": plots._agreement, "curves": plots._curves,
+        "sanity": plots._sanity, "words": plots._words,
+    }  # fmt: skip
+    assert drawing == plots._DRAWN
+    monkeypatch.setattr(plots, "_DRAWN", {name: painted(color) for name, color in colors.items()})
+    for name in ("curves", "sanity", "other"):
+        (tmp_path / f"{name}.png").write_text("earlier")
+    assert plots.write_plots(FOUND, tmp_path) == ["methods", "agreement", "sanity"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "agreement.png", "methods.png", "other.png", "sanity.png"
+    ]  # fmt: skip
+    for name, color in colors.items():
+        if color:
+            with Image.open(tmp_path / f"{name}.png") as picture:
+                assert (picture.format, picture.size) == ("PNG", (220, 110))
+                assert picture.convert("RGB").getpixel((5, 5)) == tuple(bytes.fromhex(color[1:]))
