@@ -308,7 +308,7 @@ STEPS: dict[str, str] = {
     "nothing": "C* C*",
     "a branch that leads nowhere": "C* C*",
 }
-"""Of networks, their steps: Convolution, Affine, + a sum, ReLU, Max pool, average Pool, | side by side, Other.
+"""Of networks, their steps: Convolution, Affine, + a sum, ReLU, Max pool, average Pool, | a join, Other.
 A star marks a ReLU."""
 
 
