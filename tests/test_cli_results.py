@@ -14,6 +14,7 @@ import torch
 from conftest import Done, hvx
 from test_cli_arguments import commands
 
+from hvx.cli.look import say_undrawn
 from hvx.run.explain import Options, Summary
 from hvx.run.placement import Workers
 
@@ -302,3 +303,23 @@ def test_a_seed_is_whole_and_has_bounds() -> None:
         for wrong in ("-1", str(2**63), "1.5", "x"):
             with pytest.raises(click.BadParameter):
                 seed.type.convert(wrong, seed, None)
+
+
+@pytest.mark.parametrize(
+    ("characters", "codes"),
+    [
+        ("a这", "U+0061 U+8FD9"),
+        ("b" * 12, " ".join(["U+0062"] * 12)),
+        ("b" * 13, " ".join(["U+0062"] * 12) + " …"),
+    ],
+)
+def test_characters_without_a_font_are_told_on_stderr(
+    capsys: pytest.CaptureFixture[str], characters: str, codes: str
+) -> None:
+    say_undrawn(characters)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"no font here has {codes}; ")
+    assert err.count("\n") == 1
+    say_undrawn("")
+    assert capsys.readouterr() == ("", "")
