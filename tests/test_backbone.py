@@ -12,7 +12,7 @@ from torch import nn
 
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError
-from hvx.models.backbone import build_backbone, is_weights_name, new_network, read_state_dict
+from hvx.models.backbone import build_backbone, empty_backbone, is_weights_name, new_network, read_state_dict
 
 
 def test_features_are_the_networks_own_up_to_the_node() -> None:
@@ -142,3 +142,21 @@ def test_an_empty_network_is_filled_from_a_file(architecture: str, tmp_path: Pat
     torch.manual_seed(0)
     same = build_backbone(config.model_copy(update={"weights": None}))
     assert torch.equal(build_backbone(config)(images), same(images))
+
+
+def test_an_empty_backbone_is_frozen_and_has_no_values() -> None:
+    backbone = empty_backbone(BackboneConfig(architecture="resnet10", node="layer2"))
+    assert {(p.device.type, p.requires_grad) for p in backbone.parameters()} == {("meta", False)}
+    assert not any(module.training for module in backbone.modules())
+    with_values = build_backbone(BackboneConfig(architecture="resnet10", node="layer2"))
+    assert {p.device.type for p in with_values.parameters()} == {"cpu"}
+    assert backbone.state_dict().keys() == with_values.state_dict().keys()
+
+
+def test_an_unknown_node_is_answered_with_the_last_ones() -> None:
+    with pytest.raises(HvxError) as caught:
+        build_backbone(BackboneConfig(architecture="resnet10", node="nothing"))
+    assert str(caught.value) == (
+        "model.backbone.node: resnet10 has no node 'nothing'; its last ones are: layer4.0.downsample.1, "
+        "layer4.0.add, layer4.0.relu_1, avgpool, flatten, fc"
+    )
