@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, PngImagePlugin
 
+from hvx.data import photos
 from hvx.data.photos import as_photo, open_photo
 from hvx.errors import BadImage
 
@@ -82,6 +84,7 @@ def test_16_bits_are_scaled_not_clipped_and_what_is_transparent_is_white() -> No
         (RGB / 255, RGB), ((RGB / 255).astype(np.float32), RGB), ((RGB / 255).astype(np.float16), RGB),
         (GRAY > 128, np.dstack([np.where(GRAY > 128, 255, 0)] * 3)), (RGB[:, ::-1], RGB[:, ::-1]),
         (np.dstack([RGB, np.full((6, 8), 255, np.uint8)]), RGB),
+        (RGB.astype(np.uint16) << 8, RGB), (RGB.astype(np.uint16) * 0, RGB * 0),
         (np.dstack([RGB, np.zeros((6, 8), np.uint8)]), np.full((6, 8, 3), 255)),
     ],
 )  # fmt: skip
@@ -92,6 +95,89 @@ def test_arrays_and_tensors(array: np.ndarray, expected: np.ndarray) -> None:
         (tensor.permute(2, 0, 1) if tensor.ndim == 3 else tensor).requires_grad_(tensor.is_floating_point())
     )
     assert np.array_equal(np.asarray(found), expected)
+
+
+def test_tensors_of_every_float_type() -> None:
+    steps = torch.arange(0, 256, 17, dtype=torch.uint8).reshape(4, 4)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        found = np.asarray(as_photo(steps.to(dtype) / 255))[..., 0]
+        error = 1 if dtype == torch.bfloat16 else 0  # it has 8 bits in all for the mantissa
+        assert np.abs(found - steps.numpy().astype(int)).max() <= error, dtype
+
+
+@pytest.mark.parametrize(
+    "mode", ["CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "La", "PA", "LAB", "I;16B", "I;16L"]
+)
+def test_every_mode_of_pillow_is_converted(mode: str) -> None:
+    """Of a gray image, every mode yields its gray."""
+    if mode.startswith("I"):
+        pixels = np.asarray(as_photo(Image.new(mode, (8, 6), 200 << 8)))
+    else:
+        gray = Image.new("RGB", (8, 6), (200, 200, 200))
+        made = {
+            "La": lambda: gray.convert("LA").convert("La"),
+            "RGBa": lambda: gray.convert("RGBA").convert("RGBa"),
+            "PA": lambda: gray.quantize(4).convert("PA"),
+            "LAB": lambda: Image.new("LAB", (8, 6), (206, 128, 128)),
+        }
+        pixels = np.asarray(as_photo(made.get(mode, lambda: gray.convert(mode))()))
+    assert pixels.shape == (6, 8, 3)
+    assert np.abs(pixels.astype(int) - 200).max() <= 2
+
+
+class _Odd:
+    """What a caller may take for a file."""
+
+    def __init__(self, data: object) -> None:
+        self.read = (lambda *_: data) if data is not None else None
+        self.seekable = lambda: False
+
+
+def _closed() -> io.BytesIO:
+    file = io.BytesIO(b"")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (io.StringIO("text"), "a file that yields str; open it in binary mode"),
+        (_Odd([1]), "a file that yields list; open it in binary mode"),
+        (_Odd(None), "a _Odd; give a path, bytes, a PIL image, an array or a tensor"),
+        (_closed(), "cannot be read: I/O operation on closed file"),
+        (torch.empty(3, 6, 8, device="meta"),
+         "a tensor (strided float32, meta) that is no array; give a plain one"),
+        (torch.eye(6).to_sparse(), "a tensor (sparse_coo float64, cpu) that is no array; give a plain one"),
+        (torch.ones(6, 8, dtype=torch.cfloat).conj(),
+         "a tensor (strided complex64, cpu) that is no array; give a plain one"),
+        (RGB.astype(np.uint16), f"uint16 that ends at {RGB.max()}; give uint8"),
+        (np.dstack([RGB, RGB[..., :1]]).astype(np.uint16), f"uint16 that ends at {RGB.max()}; give uint8"),
+        (np.dstack([RGB // 2, RGB[..., :1] * 0 + 255]).astype(np.uint16) << np.array([0, 0, 0, 8], np.uint16),
+         f"uint16 that ends at {RGB.max() // 2}; give uint8"),
+    ],
+)  # fmt: skip
+def test_files_and_arrays_that_cannot_be_read_are_refused_with_the_reason(source: Any, reason: str) -> None:
+    with pytest.raises(BadImage) as raised:
+        as_photo(source)
+    assert str(raised.value) == f"the image: {reason}"
+
+
+def test_an_open_file_is_read_from_its_start_and_may_be_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(RGB).save(path)
+    with path.open("rb") as file:
+        for _ in range(2):
+            assert np.array_equal(np.asarray(as_photo(file)), RGB)
+    data = path.read_bytes()
+    assert np.array_equal(np.asarray(as_photo(_Odd(data))), RGB)  # type: ignore[arg-type]
+    monkeypatch.setattr(photos, "MAX_BYTES", len(data))
+    assert as_photo(io.BytesIO(data)).size == (8, 6)
+    monkeypatch.setattr(photos, "MAX_BYTES", len(data) - 1)
+    with pytest.raises(BadImage, match=f"^the image: more than {len(data) - 1} bytes$"):
+        as_photo(io.BytesIO(data))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +219,43 @@ def test_deep_grays_that_end_at_255_are_not_shown_black(tmp_path: Path, dtype: t
                 assert np.asarray(as_photo(source)).max() == largest >> 8
 
 
+def _png(pixels: np.ndarray) -> bytes:
+    """A PNG with 16 bits a channel of (H, W, 2 to 4), which Pillow reads but does not write."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(x)) + name + x + struct.pack(">I", zlib.crc32(name + x)) for name, x in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_deep_colors_that_end_at_255_are_not_shown_black(channels: int) -> None:
+    pixels = np.zeros((4, 4, channels), np.uint16)
+    if channels != 3:
+        pixels[..., -1] = 2**16 - 1
+    pixels[0, 0, 0] = 256
+    data = _png(pixels)
+    assert np.asarray(as_photo(data)).max() == 1
+    pixels[0, 0, 0] = 255
+    data = _png(pixels)
+    for source in (data, Image.open(io.BytesIO(data))):
+        with pytest.raises(BadImage) as raised:
+            as_photo(source)
+        assert (
+            str(raised.value) == "the image: colors of 16 bits that end at 255 or less; save it with 8 bits"
+        )
+
+
+def test_black_images_of_8_bits_are_read(tmp_path: Path) -> None:
+    for mode in ("1", "L", "RGB", "RGBA"):
+        path = tmp_path / f"{mode}.png"
+        Image.new(mode, (4, 4), (0, 0, 0, 255)[: len(mode)] if len(mode) > 1 else 0).save(path)
+        assert not np.asarray(as_photo(path)).any()
+
+
 def test_exif_turns_every_kind_of_source_alike(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -161,6 +284,20 @@ def test_a_png_with_large_texts_or_a_large_profile_is_no_damaged_image(tmp_path:
     path.write_bytes(damaged)
     with pytest.raises(BadImage, match=r"text\.png: damaged image"):
         open_photo(path)
+
+
+@pytest.mark.parametrize(("large", "turned"), [(False, True), (True, False)])
+def test_a_png_with_a_large_text_is_still_turned(tmp_path: Path, large: bool, turned: bool) -> None:
+    """Only where what says how to turn it is itself too large is it left as it is stored."""
+    xmp = '<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"></x:xmpmeta>'
+    texts = PngImagePlugin.PngInfo()
+    long = "x" * (PngImagePlugin.MAX_TEXT_CHUNK + 1)
+    texts.add_text("comment", long, zip=True)
+    texts.add_itxt("XML:com.adobe.xmp", xmp + (long if large else ""), zip=True)
+    path = tmp_path / "text.png"
+    Image.fromarray(RGB).save(path, pnginfo=texts)
+    assert open_photo(path, True).size == ((6, 8) if turned else (8, 6))
+    assert open_photo(path, False).size == (8, 6)
 
 
 def test_a_decompression_bomb_is_still_refused(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from hvx.config import ImageConfig, SplitConfig
 from hvx.data.photos import decode_photo, read_photo
@@ -97,8 +101,11 @@ def crop_rule(image: ImageConfig) -> dict[str, Any]:
 def to_input(crop: Image.Image, image: ImageConfig) -> Tensor:
     """A crop as the network's normalised input: (C, H, W) float32."""
     pixels = torch.from_numpy(np.array(crop, np.float32)).permute(2, 0, 1) / 255
-    mean = torch.tensor(image.mean).view(3, 1, 1)
-    return (pixels - mean) / torch.tensor(image.std).view(3, 1, 1)
+    # The type and the device are given, so that a caller's defaults do not change the numbers.
+    mean, std = (
+        torch.tensor(own, dtype=torch.float32, device="cpu").view(3, 1, 1) for own in (image.mean, image.std)
+    )
+    return (pixels - mean) / std
 
 
 def load_input(path: Path, image: ImageConfig, exif_orientation: bool = False) -> Tensor:
@@ -160,7 +167,9 @@ def input_batches(
         Each batch.
 
     Raises:
-        HvxError: a decoding process was killed, as one is that takes more memory than there is.
+        HvxError: a decoding process cannot be started, was killed, as one is that takes more memory than
+            there is, or does not answer. A death is raised wherever the main thread then is, so in what is
+            done with the batches, too.
     """
     loader = DataLoader(
         _Inputs(paths, image, exif_orientation),
@@ -170,16 +179,65 @@ def input_batches(
         timeout=_PATIENCE if workers else 0,
     )
     try:
-        for places, arrays, digests, failures in loader:
+        stream = iter(loader)
+    except OSError as error:
+        _end_half_made(error)
+        raise HvxError(f"an image-decoding process cannot be started ({error.strerror}); {_FEWER}") from None
+    if workers:
+        _catch_deaths()
+    try:
+        for places, arrays, digests, failures in stream:
             inputs = torch.from_numpy(arrays)
             yield Decoded(places, inputs.pin_memory() if pinned else inputs, digests, failures)
     except RuntimeError as error:
         if not workers:
             raise
-        reason = str(error).partition("\n")[0]
-        raise HvxError(
-            f"explain.workers: an image-decoding process died ({reason}); 0 decodes in the main one"
-        ) from error
+        raise _dead(error) from error
+
+
+_FEWER = "set explain.workers, or train.workers in a training, to a smaller number; 0 decodes without them"
+
+
+def _dead(error: RuntimeError) -> HvxError:
+    """PyTorch's error about a decoding process as one line."""
+    reason = str(error).partition("\n")[0].strip().rstrip(".")
+    return HvxError(f"an image-decoding process died or does not answer ({reason}); {_FEWER}")
+
+
+def _end_half_made(error: OSError) -> None:
+    """End the decoding processes that were started before one could not be; PyTorch leaves them."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        loading = frame.f_locals.get("self")
+        if isinstance(loading, _MultiProcessingDataLoaderIter):
+            loading._shutdown = True  # or it prints a traceback when it is deleted
+            for process in loading._workers:
+                process.terminate()
+                process.join()
+
+
+class _DeathHandler:
+    """PyTorch's handler of the signal that a child process ended, with an error of hvx.
+
+    PyTorch raises its error wherever the main thread is, most often while a batch is explained: there it
+    would pass for a fault of the network.
+    """
+
+    def __init__(self, inner: Callable[[int, Any], Any]) -> None:
+        self._inner = inner
+
+    def __call__(self, number: int, frame: Any) -> None:
+        try:
+            self._inner(number, frame)
+        except RuntimeError as error:
+            raise _dead(error) from error
+
+
+def _catch_deaths() -> None:
+    """Install ``_DeathHandler``; once a process, as PyTorch does with its own."""
+    if threading.current_thread() is threading.main_thread():
+        inner = signal.getsignal(signal.SIGCHLD)
+        if callable(inner) and not isinstance(inner, _DeathHandler):
+            signal.signal(signal.SIGCHLD, _DeathHandler(inner))
 
 
 _Batch = tuple[list[int], np.ndarray, list[str], dict[int, str]]

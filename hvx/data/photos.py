@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from hvx.errors import BadImage, ReplacedImage
+from hvx.errors import BadImage, HvxError, ReplacedImage
 
+_NAME = "the image"
+"""Of a photograph without a file, in errors."""
 MAX_PIXELS = 100_000_000
 """Larger photographs are refused rather than decoded."""
 MAX_BYTES = 2**30
@@ -25,7 +28,9 @@ _FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF
 _MAX_8_BIT, _MAX_16_BIT = 2**8 - 1, 2**16 - 1
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Of PNG: texts, and a color profile, which is not applied."""
-Photo = Image.Image | np.ndarray | Tensor | bytes | BinaryIO | str | Path
+_ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Keywords of the texts of PNG that may say how a photograph is turned."""
+Photo = Image.Image | np.ndarray | Tensor | bytes | BinaryIO | str | os.PathLike[str]
 """What a caller may have of a photograph."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,30 +82,63 @@ def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
     Args:
         source: a file's path; its bytes, or an open file; a PIL image of any mode; an array (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4); a tensor (H, W), (1, H, W), (3, H, W) or (4, H, W). Arrays and
-            tensors hold uint8, uint16, bool, or floats from 0 to 1.
+            tensors hold uint8, uint16, bool, or floats from 0 to 1. Of 16 bits the high byte is taken;
+            where no value reaches 256, nobody can tell 8-bit values from a black image: it is refused.
         exif_orientation: turn the photograph as its EXIF data says, where it has any.
 
     Raises:
         BadImage: it cannot be read, or is none of these.
     """
-    name = "the image"
-    if isinstance(source, (str, Path)):
+    if isinstance(source, (str, os.PathLike)):
         return open_photo(Path(source), exif_orientation)
     if isinstance(source, Tensor):
-        source = source.detach().cpu()
-        source = (source.permute(1, 2, 0) if source.ndim == 3 else source).numpy()
+        source = _as_array(source)
     if isinstance(source, np.ndarray):
         source = _from_array(source)
     if isinstance(source, Image.Image):
-        with _decoding(name):
-            return _upright_rgb(source, name, exif_orientation)
+        with _decoding(_NAME):
+            return _upright_rgb(source, _NAME, exif_orientation)
     if not isinstance(source, (bytes, bytearray, memoryview)):
-        if not hasattr(source, "read"):
-            raise BadImage(
-                f"{name}: a {type(source).__name__}; give a path, bytes, a PIL image, an array or a tensor"
-            )
-        source = source.read()
-    return decode_photo(bytes(source), name, exif_orientation)
+        source = _read(source)
+    return decode_photo(bytes(source), _NAME, exif_orientation)
+
+
+def _read(file: BinaryIO) -> bytes:
+    """An open file's bytes, from its start where it can be rewound, as Pillow reads it.
+
+    Raises:
+        BadImage: it cannot be read, is no binary file, or has more than ``MAX_BYTES``.
+    """
+    if not callable(getattr(file, "read", None)):
+        raise BadImage(
+            f"{_NAME}: a {type(file).__name__}; give a path, bytes, a PIL image, an array or a tensor"
+        )
+    try:
+        if file.seekable():
+            file.seek(0)
+        data = file.read(MAX_BYTES + 1)
+    except Exception as error:  # whatever the caller's object raises
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise BadImage(f"{_NAME}: cannot be read: {reason}") from None
+    if not isinstance(data, bytes):
+        raise BadImage(f"{_NAME}: a file that yields {type(data).__name__}; open it in binary mode")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"{_NAME}: more than {MAX_BYTES:,} bytes")
+    return data
+
+
+def _as_array(pixels: Tensor) -> np.ndarray:
+    """A tensor (C, H, W) or (H, W) as an array (H, W, C) or (H, W)."""
+    try:
+        pixels = pixels.detach().cpu()
+        if pixels.is_floating_point():
+            pixels = pixels.double()  # NumPy has no bfloat16
+        return (pixels.permute(1, 2, 0) if pixels.ndim == 3 else pixels).numpy()
+    except (RuntimeError, TypeError):  # sparse, quantized, nested, without data
+        kind = f"{str(pixels.layout).removeprefix('torch.')} {str(pixels.dtype).removeprefix('torch.')}"
+        raise BadImage(
+            f"{_NAME}: a tensor ({kind}, {pixels.device}) that is no array; give a plain one"
+        ) from None
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
@@ -108,17 +146,19 @@ def _from_array(pixels: np.ndarray) -> Image.Image:
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     shape = "×".join(map(str, pixels.shape))
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or 0 in pixels.shape:
-        raise BadImage(f"the image: an array of shape {shape}; give H×W, H×W×3 or H×W×4 (of a tensor 3×H×W)")
+        raise BadImage(f"{_NAME}: an array of shape {shape}; give H×W, H×W×3 or H×W×4 (of a tensor 3×H×W)")
     if pixels.dtype.kind == "f":
         if not ((pixels >= 0) & (pixels <= 1)).all():
-            raise BadImage("the image: numbers outside of 0 to 1; give pixels before they are normalized")
+            raise BadImage(f"{_NAME}: numbers outside of 0 to 1; give pixels before they are normalized")
         pixels = (pixels * 255).round().astype(np.uint8)
     elif pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * 255
     elif pixels.dtype == np.uint16 and pixels.ndim == 3:
+        if 0 < pixels[..., :3].max() <= _MAX_8_BIT:
+            raise BadImage(f"{_NAME}: uint16 that ends at {pixels[..., :3].max()}; give uint8")
         pixels = (pixels >> 8).astype(np.uint8)
     elif pixels.dtype not in (np.uint8, np.uint16):
-        raise BadImage(f"the image: {pixels.dtype} numbers; give uint8, uint16, or floats from 0 to 1")
+        raise BadImage(f"{_NAME}: {pixels.dtype} numbers; give uint8, uint16, or floats from 0 to 1")
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -129,9 +169,20 @@ def decode_photo(data: bytes, name: object, exif_orientation: bool) -> Image.Ima
         try:
             return _opened_rgb(data, name, exif_orientation)
         except ValueError as error:
-            if "MAX_TEXT" not in str(error):
+            if not _is_large_text(error):
                 raise
-            return _opened_rgb(_without_texts(data), name, exif_orientation)
+        try:
+            return _opened_rgb(_without_texts(data, _ORIENTATION), name, exif_orientation)
+        except ValueError as error:
+            if not _is_large_text(error):
+                raise
+        # What says how it is turned is too large itself: it comes as it is stored.
+        return _opened_rgb(_without_texts(data), name, exif_orientation)
+
+
+def _is_large_text(error: ValueError) -> bool:
+    """Whether Pillow refuses a PNG for its texts or profile, of which it unpacks 1 MB each."""
+    return "MAX_TEXT" in str(error)
 
 
 def _opened_rgb(data: bytes, name: object, exif_orientation: bool) -> Image.Image:
@@ -144,17 +195,28 @@ def _opened_rgb(data: bytes, name: object, exif_orientation: bool) -> Image.Imag
 def _upright_rgb(opened: Image.Image, name: object, exif_orientation: bool) -> Image.Image:
     if opened.width * opened.height > MAX_PIXELS:
         raise BadImage(f"{name}: {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,}")
+    has_16_bits = any(";16" in str(tile) for tile in getattr(opened, "tile", ()))  # gone once it is decoded
     photo = _as_rgb(opened, name)
+    if has_16_bits and opened.mode[0] not in "IF":
+        _check_not_black(opened, name)
     turn = _turn(opened) if exif_orientation else None
     return photo if turn is None else photo.transpose(turn)
 
 
-def _without_texts(data: bytes) -> bytes:
-    """A PNG file without its texts and color profile, which may unpack to more than Pillow takes."""
+def _check_not_black(opened: Image.Image, name: object) -> None:
+    """Refuse colors of 16 bits whose high bytes, which Pillow takes, are all 0."""
+    colors = [band for band in opened.getbands() if band != "A"]
+    if not any(opened.getchannel(band).getbbox() for band in colors):
+        raise BadImage(f"{name}: colors of 16 bits that end at 255 or less; save it with 8 bits")
+
+
+def _without_texts(data: bytes, kept_keywords: tuple[bytes, ...] = ()) -> bytes:
+    """A PNG file without its color profile, and without its texts but those with some keywords."""
     kept, start = [data[:8]], 8
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if data[start + 4 : start + 8] not in _TEXT_CHUNKS:
+        is_text = data[start + 4 : start + 8] in _TEXT_CHUNKS
+        if not is_text or (kept_keywords and data.startswith(kept_keywords, start + 8)):
             kept.append(data[start:end])
         start = end
     return b"".join(kept)
@@ -167,8 +229,10 @@ def _decoding(name: object) -> Iterator[None]:
         yield
     except UnidentifiedImageError:
         raise BadImage(f"{name}: not an image that Pillow can read") from None
-    except BadImage:
+    except HvxError:
         raise
+    except MemoryError:
+        raise BadImage(f"{name}: too little memory to decode it") from None
     except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"{name}: damaged image: {reason}") from None
@@ -184,7 +248,8 @@ def _as_rgb(opened: Image.Image, name: object) -> Image.Image:
         return _deep_grey_as_rgb(opened, name)
     if not opened.has_transparency_data:
         return opened.convert("RGB")
-    layer = opened.convert("RGBA")
+    # Pillow has no direct way from grays that are multiplied by their alpha.
+    layer = (opened.convert("LA") if opened.mode == "La" else opened).convert("RGBA")
     photo = Image.new("RGB", layer.size, "white")
     photo.paste(layer, mask=layer)
     return photo
