@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable, Iterator
@@ -163,7 +164,10 @@ def _errors_told(debug: bool, requests: Requests) -> Iterator[None]:
             give_up(HvxError(f"too little memory, or a broken installation: {reason}"))
         if isinstance(error, OSError) and error.strerror:
             name = f"{error.filename}: " if error.filename is not None else ""
-            give_up(HvxError(f"{name}{error.strerror}"))
+            hint = "; raise the limit, as with `ulimit -n 1024`" if error.errno == errno.EMFILE else ""
+            give_up(HvxError(f"{name}{error.strerror}{hint}"))
+        if _memory_is_limited():  # libraries fail in ways of their own where no memory is left
+            give_up(HvxError(f"too little memory, or a fault of hvx: the limit is on (ulimit -v): {error}"))
         echo_error(
             RuntimeError(
                 f"unexpected {type(error).__name__}: {error}; this is a fault of hvx: please report it "
@@ -171,6 +175,15 @@ def _errors_told(debug: bool, requests: Requests) -> Iterator[None]:
             )
         )
         raise SystemExit(FAULT) from None
+
+
+def _memory_is_limited() -> bool:
+    """Whether the process may use a part of the address space only."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 class Main(click.Group):
