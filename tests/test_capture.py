@@ -267,7 +267,7 @@ def test_weight_normed_up_down_over_region_features() -> None:
     model = UpDown().double()
     features, ids = torch.randn(3, 6, 7, dtype=torch.float64), inputs()[1]
     batch = {"features": features, "question": ids}
-    found = explain_product(model, (batch,), image=features, words=ids)
+    found = explain_product(model, (batch,), image=features, words=ids, guided=True)
     x = leaf(features)
     embeddings = leaf(torch.cat([model.emb(ids), model.glove(ids)], 2))
     q = model.question(embeddings)

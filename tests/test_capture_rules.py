@@ -98,7 +98,7 @@ def test_a_gradient_stops_where_a_relus_input_is_exactly_zero() -> None:
     model = Net()
     with torch.no_grad():
         model.table.weight[1:3] = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]).double()
-    found = explain_product(model, (image, ids), image=image, words=ids)
+    found = explain_product(model, (image, ids), image=image, words=ids, guided=True)
     # V − F = V (1 − Q): 0, 2, 0 and 3 · (1 − 2), a negative gradient.
     assert found.image_gradient.tolist() == [[0.0, 2.0, 0.0, 0.0]]
 
@@ -139,11 +139,11 @@ class _Own(torch.autograd.Function):
 @pytest.mark.parametrize(
     ("activation", "named"),
     [
-        (functional.gelu, "Gelu"),
-        (functional.silu, "Silu"),
-        (functional.relu6, "Hardtanh"),
-        (lambda x: functional.leaky_relu(x, 0.1), "LeakyRelu"),
-        (functional.elu, "Elu"),
+        (functional.gelu, "GELU"),
+        (functional.silu, "SiLU"),
+        (functional.relu6, "ReLU6"),
+        (lambda x: functional.leaky_relu(x, 0.1), "LeakyReLU"),
+        (functional.elu, "ELU, SELU or CELU"),
         (torch.tanh, "Tanh"),
         (torch.sigmoid, "Sigmoid"),
         (lambda x: x.clamp(min=0), "clamp(min=0)"),
@@ -397,7 +397,7 @@ def test_a_joint_cut_behind_an_attention_is_named_rather_than_the_attention() ->
     ("join", "named"),
     [
         (torch.add, ["no element-wise product", "Small", "products seen", "Hadamard product"]),
-        (lambda v, q: (v + q) * (v - q), ["1 of factors that both depend on image and words"]),
+        (lambda v, q: (v + q) * torch.sigmoid(v - q), ["1 of factors that both depend on image and words"]),
         (lambda v, q: v @ q.t(), ["as matrices", "hvx.explain_joint"]),
         (
             lambda v, q: v[:, None] * q[:, :, None],
@@ -438,15 +438,21 @@ class Fusion(nn.Module):
         return v * q + v.sin() * q
 
 
-def test_a_choice_is_a_number_or_a_path_that_fits_one_product() -> None:
+def test_a_choice_is_a_number_a_name_or_a_place_where_one_joint_is_computed() -> None:
     model = Twice()
-    assert (
-        explained(model).chosen == explained(model, product="").chosen == explained(model, product=2).chosen
-    )
+    line = explained(model).products[0].line
+    last = explained(model).products[2].name
+    for product, joined in (
+        (None, [0, 1, 2]), (0, [0]), (-1, [2]), (2, [2]), ("", [2]), ("fusion", [0, 1]), (line, [0, 1]),
+        (f"fusion:{line}#1", [0]), (f"fusion:{line}#2", [1]), (last, [2]),
+    ):  # fmt: skip
+        found = explained(model, product=product)
+        assert [each.number for each in found.joined] == joined
+        assert found.chosen == found.joined[-1]
     for product, named in (
-        (5, "there are 3"),
-        ("fusion", "takes 2; choose by number"),
-        ("small", "takes none"),
+        (3, "product 3: there are 3: 0: mul"),
+        (-4, "product -4: there are 3: 0: mul"),
+        ("small", "product 'small': there is none: 0: mul"),
     ):
         refused(model, *(named, "'fusion'"), product=product)
 
@@ -468,15 +474,6 @@ def test_tensors_that_the_inputs_do_not_hold_are_refused() -> None:
         assert named in str(caught.value)
     with pytest.raises(HvxError, match="inputs: Tensor given"):
         explain_product(model, image, image=image, words=ids)  # type: ignore[arg-type]
-
-
-def test_one_image_for_several_questions_is_refused() -> None:
-    model, (image, ids) = Small(), inputs()
-    one = image[:1]
-    with pytest.raises(HvxError, match=r"choose among|repeat the image"):
-        explain_product(model, (one, ids), image=one, words=ids)
-    with pytest.raises(HvxError, match="repeat the image for each"):
-        explain_product(model, (one, ids), image=one, words=ids, product=0)
 
 
 class Busy(Small):

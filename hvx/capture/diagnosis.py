@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from hvx.capture.graph import IMAGE, WORDS
+from hvx.capture.joining import tensors_in
 from hvx.capture.watch import Watch
 from hvx.capture.words import LookedUp, MadeBy, Words
 
 
-def why_none(model: nn.Module, watch: Watch, words: Words, through_no_grad: bool) -> str:
+def why_none(model: nn.Module, watch: Watch, words: Words, through_no_grad: bool, output: Any) -> str:
     """What to tell a user whose model showed no product that Eqs 2 and 3 could start from."""
     name = type(model).__name__
     if isinstance(words, MadeBy) and not words.called:
@@ -29,6 +33,11 @@ def why_none(model: nn.Module, watch: Watch, words: Words, through_no_grad: bool
             "and takes no product element by element; for a dual encoder pass its two embeddings, a row "
             "each, to hvx.explain_joint"
         )
+    if _two_embeddings(watch, output):
+        return (
+            f"{name} takes no product of image and words, and returns an embedding of each; for a dual "
+            "encoder pass its two embeddings, a row each, to hvx.explain_joint"
+        )
     fused = f" ({watch.both} of factors that both depend on image and words)" if watch.both else ""
     return (
         f"no element-wise product of image and words in the forward of {name}: {watch.multiplied} products "
@@ -42,10 +51,21 @@ def _cut(watch: Watch, through_no_grad: bool) -> str:
         f"the product in {cut.module or 'the model'!r} ({cut.line}) joins image and words, but no gradient "
     )
     seen += f"leads from it to the {cut.lost.replace(' and ', ' or the ')}: "
+    if cut.inference is not None:
+        return seen + (
+            f"{cut.inference or 'the model'!r} ran under torch.inference_mode(); write torch.no_grad() "
+            "there, and pass through_no_grad=True"
+        )
     if cut.no_grad is not None and not through_no_grad:
         return seen + f"{cut.no_grad or 'the model'!r} ran under torch.no_grad(); pass through_no_grad=True"
     behind = "the features behind as image" if "image" in cut.lost else "the embeddings behind as words"
     return seen + (
-        "it is cut on the way (detach, inference_mode, a checkpoint with use_reentrant=True, a frozen table "
+        "it is cut on the way (detach, a checkpoint with use_reentrant=True, a frozen table "
         f"in a scripted module); pass {behind}"
     )
+
+
+def _two_embeddings(watch: Watch, output: Any) -> bool:
+    """Whether the output holds a vector of the image and one of the words, of the same size."""
+    found = [(watch.depends(tensor), tensor.shape) for tensor in tensors_in(output) if tensor.ndim == 2]
+    return any((WORDS, shape) in found for flags, shape in found if flags == IMAGE)

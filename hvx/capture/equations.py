@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from hvx.capture.factors import Form, vectors
 from hvx.capture.graph import IMAGE, WORDS, Guidance, Reach, guided_relus
-from hvx.capture.watch import Factor, Product
+from hvx.capture.watch import Factor, Product, Seen
 from hvx.capture.words import Given, Words
 from hvx.errors import HvxError
 from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
 
+_CHANNELS = 4
+"""Channels that pixels have at most."""
+
 
 @dataclass(frozen=True)
 class ProductExplanation:
-    """Both explanations of one Hadamard product; all tensors detached.
+    """Both explanations of one joint; all tensors detached.
 
     Attributes:
-        visual: V (N, d); over a lattice as the model has it.
+        visual: V (N, d), of products that form one joint side by side; over a lattice as the model has it.
         textual: Q (N, d).
         product: F = Q ∘ V (N, d).
         image_gradient: Eq. 2, at the image as the model took it: (N, C, H, W), or features of any shape.
@@ -33,8 +39,10 @@ class ProductExplanation:
         z: Eq. 11 (N, T), NaN where there is no token; None as ``saliency``.
         relus: ReLUs of the image's side that were guided.
         unguided: nonlinearities of the image's side that kept their true gradient, with their number.
-        chosen: the product explained; None of factors that were handed over.
+        chosen: the product explained, the last one of ``joined``; None of factors that were handed over.
         products: all that were found.
+        joined: the products that were explained together: several if they form one joint.
+        output: what the model returned, detached; None of factors that were handed over.
     """
 
     visual: Tensor
@@ -50,23 +58,35 @@ class ProductExplanation:
     unguided: dict[str, int]
     chosen: Product | None
     products: list[Product]
+    joined: list[Product]
+    output: Any
 
 
 @dataclass(frozen=True)
 class Rules:
     """How gradients pass the image's side; see ``guided_relus``."""
 
-    guided: bool = True
-    other_activations: bool = False
+    guided: bool
+    other_activations: bool
 
 
 @dataclass(frozen=True)
 class Ends:
-    """Where gradients go: the image, the word embeddings; and what each node between depends on."""
+    """Where gradients go: the image, the word embeddings; and what each node between depends on.
+
+    Attributes:
+        image: the image's edge.
+        words: the word embeddings.
+        reach: what a node depends on.
+        images: B, rows of the image.
+        questions: N; if it is not B, several questions are about one image.
+    """
 
     image: GradientEdge
     words: Words
     reach: Reach
+    images: int
+    questions: int
 
 
 def explain_joint(
@@ -76,7 +96,7 @@ def explain_joint(
     image: Tensor,
     embeddings: Tensor,
     mask: Tensor | None = None,
-    guided: bool = True,
+    guided: bool | None = None,
     other_activations: bool = False,
 ) -> ProductExplanation:
     """Eqs 2 and 3 of factors that are at hand: those of a dual encoder, say, whose score is Σ (v ∘ t).
@@ -89,7 +109,8 @@ def explain_joint(
         image: (N, C, H, W), or features of any shape (N, …).
         embeddings: the word embeddings (N, T, E) in Q's graph.
         mask: (N, T), true where there is a token; without, everywhere.
-        guided: guided backpropagation through the ReLUs of the image's side; else the plain gradient.
+        guided: guided backpropagation through the ReLUs of the image's side; False: the plain gradient.
+            Without, guided if ``image`` is pixels: (N, C, H, W), C at most 4.
         other_activations: let other activations of the image's side keep their true gradients.
 
     Raises:
@@ -113,56 +134,149 @@ def explain_joint(
             raise HvxError(
                 f"{name}: no gradient leads from it to {source}; compute it from that tensor, gradients on"
             )
-    factors = Factor.of(visual), Factor.of(textual)
-    ends = Ends(get_gradient_edge(image), words, reach)
-    return equations(*factors, ends, Rules(guided, other_activations), mask)
+    part = Part(Factor.of(visual), Factor.of(textual), tuple(visual.shape), 0)
+    ends = Ends(get_gradient_edge(image), words, reach, len(image), len(visual))
+    return equations([part], ends, Rules(guided_by_default(image, guided), other_activations), mask)
+
+
+def guided_by_default(image: Tensor, guided: bool | None) -> bool:
+    """What was asked for; else guided for pixels, plain for features: the ReLUs behind them are a head's."""
+    return image.ndim == 4 and image.shape[1] <= _CHANNELS if guided is None else guided
+
+
+@dataclass(frozen=True)
+class Part:
+    """The factors of one product of a joint.
+
+    Attributes:
+        visual: V.
+        textual: Q.
+        shape: of F.
+        rows: the axis of the questions in F; None if F is no vector for each.
+    """
+
+    visual: Factor
+    textual: Factor
+    shape: tuple[int, ...]
+    rows: int | None
+
+    @property
+    def values(self) -> tuple[Tensor, Tensor, Tensor]:
+        """V and Q in a shape that broadcasts to F's, and F; of a sum (N, 1, d) × (N, d, 1), all (N, d)."""
+        v, q = self.visual.values, self.textual.values
+        if v.ndim == 3 and len(self.shape) == 2:
+            v, q = v.flatten(1), q.flatten(1)
+        return v, q, v * q
 
 
 def equations(
-    visual: Factor,
-    textual: Factor,
+    parts: Sequence[Part],
     ends: Ends,
     rules: Rules,
     mask: Tensor | None,
-    chosen: Product | None = None,
+    joined: Sequence[Seen] = (),
     products: Sequence[Product] = (),
+    output: Any = None,
 ) -> ProductExplanation:
-    """Eqs 2, 3 and 9-11 for two factors, F = Q ∘ V held constant."""
-    shape = chosen.shape if chosen else visual.values.shape
-    v, q = (_in_product(factor.values, chosen) for factor in (visual, textual))
-    product = v * q
-    guidance = Guidance()
-    way = (
-        guided_relus(visual.edge.node, ends.reach, rules.other_activations)
-        if rules.guided
-        else nullcontext(guidance)
-    )
-    with way as guidance:
-        to_image = torch.autograd.grad(
-            [visual.edge], [ends.image], [_cotangent(visual.values, v, product)], retain_graph=True
-        )[0]
-    to_words = ends.words.gradient(textual.edge, _cotangent(textual.values, q, product))
-    if chosen and chosen.joint:
-        v, q, product = (t.expand(shape).flatten(1) for t in (v, q, product))
-    if to_words.ndim == 3 and len(to_words) != len(product) and to_words.shape[1] == len(product):
+    """Eqs 2, 3 and 9-11 for the products of one joint, F = Q ∘ V held constant."""
+    with _rule(parts, ends, rules) as guidance:
+        to_image = _to_image(parts, ends)
+    to_words = _to_words(parts, ends)
+    if to_words.ndim == 3 and len(to_words) != ends.questions == to_words.shape[1]:
         to_words = to_words.transpose(0, 1)  # a model that takes its tokens first, (T, N)
+    if to_words.ndim == 3 and len(to_words) != ends.questions:
+        raise HvxError(
+            f"words: embeddings of {len(to_words)} rows found for {ends.questions} questions; name a module "
+            "that makes them (N, T, E), or (N, E) for each token"
+        )
+    _warn_of_nothing("Eq. 2", "image", to_image)
+    _warn_of_nothing("Eq. 3", "words", to_words)
+    v, q, product = (
+        torch.cat(side, -1) if len(side) > 1 else side[0] for side in _sides(parts, ends, joined)
+    )
     gradient = standardised(to_image) if to_image.ndim == 4 else None
     heatmap = None if gradient is None else heat_map(gradient)
     saliency, z = (None, None) if to_words.ndim != 3 else _token_scores(to_words, mask)
     return ProductExplanation(
         v, q, product, to_image, to_words, gradient, heatmap, saliency, z,
-        guidance.relus, guidance.unguided, chosen, list(products),
+        guidance.relus, guidance.unguided, joined[-1].product if joined else None, list(products),
+        [each.product for each in joined], output,
     )  # fmt: skip
 
 
-def _in_product(values: Tensor, chosen: Product | None) -> Tensor:
-    """A factor in the product's shape: of a sum of products (N, 1, d) × (N, d, 1), that is (N, d)."""
-    return values.flatten(1) if chosen and chosen.operation == "bmm" else values
+def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:
+    """The rule by which gradients pass the image's side, as a context."""
+    if not rules.guided:
+        return nullcontext(Guidance())
+    return guided_relus([part.visual.edge.node for part in parts], ends.reach, rules.other_activations)
 
 
-def _cotangent(factor: Tensor, values: Tensor, product: Tensor) -> Tensor:
+def _to_image(parts: Sequence[Part], ends: Ends) -> Tensor:
+    """Eq. 2, a row for each question: of all parts together, since the image is the same."""
+    edges = [part.visual.edge for part in parts]
+    if ends.questions == ends.images:
+        return _pulled(edges, ends.image, [_cotangent(p.visual.values, *_pick(p, 0)) for p in parts])
+    rows = []
+    for question in range(ends.questions):
+        cotangents = [_cotangent(p.visual.values, *_pick(p, 0), _row(p, question)) for p in parts]
+        rows.append(_pulled(edges, ends.image, cotangents).sum(0))  # other images have no part in it
+    return torch.stack(rows)
+
+
+def _to_words(parts: Sequence[Part], ends: Ends) -> Tensor:
+    """Eq. 3."""
+    cotangents = [_cotangent(p.textual.values, *_pick(p, 1)) for p in parts]
+    return ends.words.gradient([part.textual.edge for part in parts], cotangents)
+
+
+def _pulled(edges: list[GradientEdge], image: GradientEdge, cotangents: list[Tensor]) -> Tensor:
+    return torch.autograd.grad(edges, [image], cotangents, retain_graph=True)[0]
+
+
+def _pick(part: Part, side: int) -> tuple[Tensor, Tensor]:
+    """A factor and F."""
+    values = part.values
+    return values[side], values[2]
+
+
+def _row(part: Part, question: int) -> Tensor:
+    """1 for the entries of F that belong to a question, else 0."""
+    assert part.rows is not None
+    sizes = [size if axis == part.rows else 1 for axis, size in enumerate(part.shape)]
+    chosen = torch.arange(sizes[part.rows], device=part.visual.values.device) == question
+    return chosen.view(sizes)
+
+
+def _cotangent(factor: Tensor, values: Tensor, product: Tensor, rows: Tensor | None = None) -> Tensor:
     """X − F in the shape of the factor X; what was broadcast over a lattice is added up over it."""
-    return (values - product).sum_to_size(values.shape).view(factor.shape)
+    difference = values - product
+    if rows is not None:
+        difference = difference * rows
+    return difference.sum_to_size(values.shape).view(factor.shape)
+
+
+def _sides(
+    parts: Sequence[Part], ends: Ends, joined: Sequence[Seen]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """V, Q and F of each part, (N, d) if the products are vectors."""
+    sides: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
+    vector = all(each.product.form is not Form.LATTICE for each in joined)
+    for part in parts:
+        for side, values in zip(sides, part.values, strict=True):
+            side.append(vectors(values, part.shape, ends.questions) if vector else values)
+    return sides
+
+
+def _warn_of_nothing(equation: str, name: str, gradient: Tensor) -> None:
+    """Warn of questions whose gradient is 0 everywhere or not finite."""
+    flat = gradient.detach().flatten(1)
+    for found, what in (
+        (~flat.isfinite().all(1), "NaN or infinite"),
+        ((flat == 0).all(1), f"0 everywhere: it says nothing about the {name}"),
+    ):
+        if found.any():
+            which = "all questions" if found.all() else f"questions {found.nonzero().flatten().tolist()[:10]}"
+            warnings.warn(f"{equation} of {which} is {what}", UserWarning, stacklevel=2)
 
 
 def _token_scores(gradient: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

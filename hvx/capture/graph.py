@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import GradientEdge, Node
@@ -76,8 +77,15 @@ _OTHER_ACTIVATIONS = {
     "Hardsigmoid", "Softplus", "Threshold", "Glu", "LogSigmoid", "Softshrink", "Hardshrink",
 }  # fmt: skip
 _SATURATING = {"Tanh", "Sigmoid"}
-_PERHAPS = {"Where", "Maximum"}
-"""What a ReLU may be written with, and much else: let through, and reported."""
+_PERHAPS = {"Where", "Maximum", "Minimum", "Abs", "Erf"}
+"""What an activation may be written with, and much else: let through, and reported."""
+_MASKED = "Mul by a mask"
+"""``x * (x > 0)``: let through, and reported."""
+_USER_NAMES = {
+    "LeakyRelu": "LeakyReLU", "PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Elu": "ELU, SELU or CELU",
+    "Gelu": "GELU", "Silu": "SiLU", "Glu": "GLU", "LogSigmoid": "LogSigmoid",
+}  # fmt: skip
+"""PyTorch's names in the graph → those of a user's code."""
 
 
 @dataclass
@@ -94,7 +102,7 @@ class Guidance:
 
 
 @contextmanager
-def guided_relus(visual: Node, reach: Reach, other_activations: bool) -> Iterator[Guidance]:
+def guided_relus(visual: list[Node], reach: Reach, other_activations: bool) -> Iterator[Guidance]:
     """Within, gradients from V to the image pass each ReLU of the image's side by the guided rule.
 
     The image's side is what depends on the image and not on the words, ahead of V. The rule is
@@ -105,7 +113,7 @@ def guided_relus(visual: Node, reach: Reach, other_activations: bool) -> Iterato
     convolution of the image's side reads what they make: then they are the CNN's.
 
     Args:
-        visual: the node that made V.
+        visual: the nodes that made V, or its parts.
         reach: what each node depends on.
         other_activations: let other activations keep their true gradients; else they are refused.
 
@@ -113,19 +121,18 @@ def guided_relus(visual: Node, reach: Reach, other_activations: bool) -> Iterato
         HvxError: an activation other than ReLU on the image's side, a function whose inside cannot be seen,
             or no ReLU.
     """
-    side = [node for node in nodes_behind([visual]) if reach.of_node(node) == IMAGE]
-    relus = [node for node in side if _name(node) == "Relu"]
+    side = [node for node in nodes_behind(visual) if reach.of_node(node) == IMAGE]
+    relus = [node for node in side if kind(node) == "Relu"]
     if not other_activations:
-        _refuse_others(side)
+        _refuse_others(side, bool(relus))
     if not relus:
         raise HvxError(
-            "no ReLU between the image and the product, ahead of the words: guided backpropagation is "
-            "defined for ReLU; pass guided=False for the plain gradient"
+            "no ReLU between the image and the product that the words do not reach: guided backpropagation "
+            "is defined for ReLU; pass guided=False for the plain gradient"
         )
-    names = Counter(_name(node) for node in side)
-    kept = {
-        name: count for name, count in names.items() if name in _OTHER_ACTIVATIONS | _SATURATING | _PERHAPS
-    }
+    names = Counter(_MASKED if _is_masked(node) else kind(node) for node in side)
+    reported = _OTHER_ACTIVATIONS | _SATURATING | _PERHAPS | {_MASKED}
+    kept = {name: count for name, count in names.items() if name in reported}
     kept |= Counter(_opaque(node) for node in side if _opaque(node))
     handles = [node.register_prehook(_positive) for node in relus]
     try:
@@ -139,7 +146,8 @@ def _positive(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (gradients[0].clamp(min=0),)
 
 
-def _refuse_others(side: list[Node]) -> None:
+def _refuse_others(side: list[Node], relus: bool) -> None:
+    keep = "other_activations=True to keep its true gradient, or " if relus else ""
     convolutions = [node for node in side if "Convolution" in node.name()]
     in_cnn = set(nodes_behind(convolutions))
     for node in side:
@@ -150,17 +158,35 @@ def _refuse_others(side: list[Node]) -> None:
                 "model, a checkpoint with use_reentrant=True or a function of one's own); run the model "
                 "without it, or pass other_activations=True to keep its own gradient"
             )
-        name = "clamp(min=0)" if _cuts_at_zero(node) else _name(node)
-        if name in _OTHER_ACTIVATIONS | {"clamp(min=0)"} or (name in _SATURATING and node in in_cnn):
+        cut = _cuts_at_zero(node)
+        if cut or kind(node) in _OTHER_ACTIVATIONS or (kind(node) in _SATURATING and node in in_cnn):
+            name = "clamp(min=0)" if cut else _user_name(node)
             raise HvxError(
-                f"guided backpropagation is defined for ReLU; the image's network has {name}: pass "
-                "other_activations=True to keep its true gradient, or guided=False"
+                f"guided backpropagation is defined for ReLU; the image's network has {name}: pass {keep}"
+                "guided=False for the plain gradient"
             )
 
 
-def _name(node: Node) -> str:
-    """``Relu`` of ``ReluBackward0``."""
+def kind(node: Node) -> str:
+    """What made a node's values: ``Relu`` of ``ReluBackward0``."""
     return node.name().partition("Backward")[0]
+
+
+def _user_name(node: Node) -> str:
+    """An activation by the name that a user's code has for it."""
+    name = kind(node)
+    if name == "Hardtanh":
+        bounds = getattr(node, "_saved_min_val", None), getattr(node, "_saved_max_val", None)
+        return "ReLU6" if bounds == (0, 6) else "Hardtanh"
+    return _USER_NAMES.get(name, name)
+
+
+def _is_masked(node: Node) -> bool:
+    """A product with a mask that was computed without a gradient, such as ``x > 0``."""
+    if kind(node) != "Mul" or len(inputs_of(node)) != 1:
+        return False
+    factors = getattr(node, "_saved_self", None), getattr(node, "_saved_other", None)
+    return any(isinstance(each, Tensor) and each.dtype == torch.bool for each in factors)
 
 
 def _opaque(node: Node) -> str:
@@ -173,4 +199,4 @@ def _opaque(node: Node) -> str:
 
 def _cuts_at_zero(node: Node) -> bool:
     """A clamp that is a ReLU by another name; one at a small positive number guards a division."""
-    return _name(node) in ("Clamp", "ClampMin") and getattr(node, "_saved_min", None) == 0
+    return kind(node) in ("Clamp", "ClampMin") and getattr(node, "_saved_min", None) == 0

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from hvx.capture.watch import Watch
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, watch: Watch) -> Iterator[None]:
     """Within, a model is in evaluation mode; afterwards it is as it was.
 
-    That holds for training flags, attributes that its forward sets, buffers that it replaces or writes into,
-    and the state of the random number generators. Parameters and their ``grad`` are not written to.
+    That holds for training flags, attributes that its forward sets, lists, dicts and sets that it fills,
+    parameters and buffers that it replaces or writes into, and the state of the random number generators.
+
+    Args:
+        model: what runs.
+        watch: tells of each tensor that is about to be written to.
     """
     with ExitStack() as stack:
+        stack.enter_context(_parameters_restored(model, watch))
         cuda = {t.device.index for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
         stack.enter_context(torch.random.fork_rng(sorted(cuda)))
         for module in dict.fromkeys(model.modules()):
@@ -34,9 +43,12 @@ def _as_it_was(module: nn.Module) -> Iterator[None]:
     buffers = {name: (b, b.detach().clone()) for name, b in module.named_buffers(recurse=False)}
     scripted = isinstance(module, torch.jit.ScriptModule)
     attributes = {} if scripted else dict(vars(module))
+    containers = _containers(attributes.values())
     try:
         yield
     finally:
+        for container, content in containers:
+            _refill(container, content)
         if not scripted:
             vars(module).clear()
             vars(module).update(attributes)
@@ -51,3 +63,47 @@ def _restore(module: nn.Module, name: str, buffer: Tensor, values: Tensor) -> No
         setattr(module, name, buffer)
     if not torch.equal(buffer, values):
         buffer.copy_(values)
+
+
+@contextmanager
+def _parameters_restored(model: nn.Module, watch: Watch) -> Iterator[None]:
+    """Within, parameters that are written to (``nn.Embedding(max_norm=…)``) are copied first."""
+    by_storage = {each.untyped_storage()._cdata: each for each in model.parameters() if _is_plain(each)}
+    copies: dict[int, Tensor] = {}
+
+    def before_write(tensor: Tensor) -> None:
+        key = tensor.untyped_storage()._cdata if _is_plain(tensor) else 0
+        if key in by_storage and key not in copies:
+            copies[key] = by_storage[key].detach().clone()
+
+    watch.before_write = before_write
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for key, values in copies.items():
+                by_storage[key].detach().copy_(values)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not is_lazy(tensor)
+
+
+def _containers(values: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Lists, dicts and sets among values, and inside them, each with a copy of its content."""
+    found: dict[int, tuple[Any, Any]] = {}
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | dict | set) and id(value) not in found:
+            found[id(value)] = value, value.copy()
+            waiting += value.values() if isinstance(value, dict) else value
+    return list(found.values())
+
+
+def _refill(container: Any, content: Any) -> None:
+    if isinstance(container, list):
+        container[:] = content
+    else:
+        container.clear()
+        container.update(content)

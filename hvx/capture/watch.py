@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hvx.capture.factors import Form, form, rows_axis
 from hvx.capture.graph import DEPENDS, IMAGE, WORDS, Reach
 from hvx.capture.positions import Positions
+from hvx.errors import HvxError
 
 _MATRICES = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
 _FACTORS = {"mul": (0, 1), "mul_": (0, 1), "addcmul": (1, 2), "addcmul_": (1, 2), **_MATRICES}
@@ -27,6 +29,10 @@ _FACTORS = {"mul": (0, 1), "mul_": (0, 1), "addcmul": (1, 2), "addcmul_": (1, 2)
 ``einsum``, ``cosine_similarity``) all come down to these. A product (N, 1, d) × (N, d, 1) of matrices is
 one of vectors, element by element, with its sum."""
 _NOT_THE_MODEL = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
+_RUNS_THE_MODEL = str(Path(__file__).with_name("forward.py"))
+_LAYERS = str(Path(nn.modules.__file__).parent)
+_TAKE_THEIR_INPUTS = {"module.py", "container.py", "distance.py", "loss.py"}
+"""Files of torch.nn's modules whose products are the model's: containers, ``nn.CosineSimilarity``."""
 
 
 @dataclass(frozen=True)
@@ -34,30 +40,37 @@ class Product:
     """An element-wise product of two tensors, one that depends on the image and one on the words.
 
     Attributes:
-        number: its place among the products, in the order of the forward pass.
+        number: its index among the products, in the order of the forward pass.
+        name: module path and ``file:line``, such as ``fusion:model.py:16``; ``model.py:16`` in the model's
+            own forward. Several of one line end in ``#1``, ``#2``. It does not depend on dtype or device.
         module: path of the module in whose forward it was taken, "" for the model itself.
         line: file and line that took it.
         operation: PyTorch's name of it, such as ``mul``; ``bmm``: a sum of products, as in Σ (v ∘ t).
         shape: of the product; ahead of the sum.
         visual: what the factor V depends on: "image", or "image and words" (behind an attention).
         textual: what the factor Q depends on: "words", or "image and words" (a later block of MRN).
-        joint: one vector for each question. Others lie over a lattice or a sequence: an attention.
+        form: what it is; see ``Form``.
     """
 
     number: int
+    name: str
     module: str
     line: str
     operation: str
     shape: tuple[int, ...]
     visual: str
     textual: str
-    joint: bool
+    form: Form
+
+    @property
+    def joint(self) -> bool:
+        """Whether it is one vector for each question, V and Q known."""
+        return self.form in (Form.JOINT, Form.GATE)
 
     def __str__(self) -> str:
-        form = "joint" if self.joint else "over a lattice"
         return (
             f"{self.number}: {self.operation} {self.shape} in {self.module or 'the model'!r} ({self.line}), "
-            f"V of {self.visual}, Q of {self.textual}, {form}"
+            f"V of {self.visual}, Q of {self.textual}, {self.form}"
         )
 
 
@@ -81,7 +94,10 @@ class Seen:
     product: Product
     visual: Factor
     textual: Factor
-    values: Tensor
+    rows: int | None
+    """The axis of the questions; None where the product has no row for each."""
+    site: tuple[str, int]
+    """Line and byte code instruction that took it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,8 @@ class Cut:
     lost: str
     no_grad: str | None
     """The module that ran without gradients, where one did."""
+    inference: str | None
+    """The module that ran in inference mode, where one did."""
 
 
 class Watch:
@@ -106,6 +124,8 @@ class Watch:
 
     def __init__(self, questions: int, reach: Reach, positions: Positions | None) -> None:
         self.seen: list[Seen] = []
+        self.inside = 0
+        """Calls of PyTorch's own recurrences and attentions that are in progress: no product there counts."""
         self.cut: list[Cut] = []
         self.both = 0
         """Products whose factors both depend on image and words."""
@@ -116,9 +136,18 @@ class Watch:
         self.lookups = 0
         """Look-ups of the ids in embedding tables."""
         self.without_gradients: str | None = None
+        self.inference: str | None = None
         self.modules: list[str] = []
         self.questions, self._reach, self._positions = questions, reach, positions
         self._touched: dict[StorageWeakRef, int] = {}
+        self.made: dict[str, list[Node]] = {}
+        """Module path or ``file:line`` → the nodes of what it made."""
+        self.before_write: Callable[[Tensor], None] = lambda tensor: None
+        """Called with each tensor that an operation is about to write to."""
+
+    def depends(self, tensor: Tensor) -> int:
+        """What a tensor depends on, with a gradient."""
+        return self._reach.of(tensor)
 
     def touch(self, tensor: Tensor, flags: int) -> None:
         """Note that a tensor's values come from image or words, with gradients or without."""
@@ -129,11 +158,10 @@ class Watch:
     def run(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operation of the forward pass."""
         factors = self._factors(func, args)
-        found = self._classified(*factors) if factors else None
-        if found:
-            self._keep(func, *found)
-        elif factors:
-            self._note_cut(*factors)
+        if factors:
+            self._multiply(func, *factors)
+        if func._schema.is_mutable:
+            self._tell_of_writes(func, args, kwargs)
         out = func(*args, **kwargs)
         self._follow(args, kwargs, out)
         if self._positions is not None:
@@ -142,42 +170,90 @@ class Watch:
                 self.lookups += 1
         return out
 
+    def _tell_of_writes(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.is_inference_mode_enabled():
+            raise HvxError(
+                f"{self._module() or 'the model'!r} writes to a tensor under torch.inference_mode(), so that "
+                "no graph can be kept; write torch.no_grad() there, and pass through_no_grad=True"
+            )
+        for number, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                value = args[number] if number < len(args) else kwargs.get(argument.name)
+                for tensor in _tensors((value,)):
+                    self.before_write(tensor)
+
+    def note_made(self, name: str, value: Any) -> None:
+        """Note what a module or a line made."""
+        for tensor in _tensors(value.values() if isinstance(value, dict) else (value,)):
+            if tensor.grad_fn is not None:
+                self.made.setdefault(name, []).append(tensor.grad_fn)
+
+    def note_line(self, value: Any) -> None:
+        """Note what the line of the model that runs made, and the lines that called it."""
+        if isinstance(value, Tensor) and value.grad_fn is not None:
+            for line in _lines():
+                self.note_made(line, value)
+
     def _factors(self, func: OpOverload, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
         name = func.overloadpacket.__name__
-        if name not in _FACTORS:
+        if name not in _FACTORS or self.inside:
             return None
         one, other = (args[place] for place in _FACTORS[name])
         if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
             return None
         if name in _MATRICES and not (one.ndim == 3 and one.shape[1] == other.shape[-1] == 1):
             if _sides(one, other, (self._reach.of(one), self._reach.of(other))):
-                self.matrix = f"{self._module() or 'the model'!r} ({_line()})"
+                self.matrix = f"{self._module() or 'the model'!r} ({_site()[0][0]})"
             return None
         self.multiplied += 1
         return one, other
 
-    def _classified(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor] | None:
-        """V and Q of a product, where one side is the image's or the words' alone."""
+    def _multiply(self, func: OpOverload, one: Tensor, other: Tensor) -> None:
+        """Note a product if it is one of image and words."""
         flags = self._reach.of(one), self._reach.of(other)
-        if flags == (IMAGE | WORDS, IMAGE | WORDS):
+        pair = _sides(one, other, flags)
+        if pair is None and flags != (IMAGE | WORDS, IMAGE | WORDS):
+            self._note_cut(one, other)
+            return
+        site, layer = _site()
+        if layer:
+            return
+        summed = func.overloadpacket.__name__ == "bmm"  # (N, 1, d) × (N, d, 1), either way round
+        factors = tuple(each.flatten(1) if summed else each for each in pair or (one, other))
+        shape = tuple(torch.broadcast_shapes(*(each.shape for each in factors)))
+        kind = form((factors[0], factors[1]), shape, self.questions)
+        if pair is None:
             self.both += 1
-        return _sides(one, other, flags)
+            if kind is not Form.JOINT or one.grad_fn is other.grad_fn:
+                return
+            kind = Form.MIXED
+        self._keep(func, pair or (one, other), shape, kind, site)
 
-    def _keep(self, func: OpOverload, visual: Tensor, textual: Tensor) -> None:
-        name = func.overloadpacket.__name__
-        reached = self._reach.of(visual), self._reach.of(textual)
-        factors = Factor.of(visual), Factor.of(textual)
-        values = factors[0].values, factors[1].values
-        if name == "bmm":  # (N, 1, d) × (N, d, 1), either way round
-            values = values[0].flatten(1), values[1].flatten(1)
-        product = values[0] * values[1]
-        long = [size for size in product.shape[1:] if size != 1]
-        about = Product(
-            len(self.seen), self._module(), _line(), name.rstrip("_"), tuple(product.shape),
-            DEPENDS[reached[0]], DEPENDS[reached[1]],
-            product.ndim > 1 and len(product) == self.questions and len(long) <= 1,
+    def _keep(
+        self,
+        func: OpOverload,
+        pair: tuple[Tensor, Tensor],
+        shape: tuple[int, ...],
+        kind: Form,
+        site: tuple[str, int],
+    ) -> None:
+        module, line = self._module(), site[0]
+        visual, textual = (DEPENDS[self._reach.of(each)] for each in pair)
+        product = Product(
+            len(self.seen), f"{module}:{line}" if module else line, module, line,
+            func.overloadpacket.__name__.rstrip("_"), shape, visual, textual, kind,
         )  # fmt: skip
-        self.seen.append(Seen(about, *factors, product))
+        rows = rows_axis(shape, self.questions)
+        self.seen.append(Seen(product, Factor.of(pair[0]), Factor.of(pair[1]), rows, site))
+
+    def name_products(self) -> None:
+        """Number the products of one line, once all are known: ``model.py:16#1``, ``model.py:16#2``."""
+        names = [each.product.name for each in self.seen]
+        for place, name in enumerate(names):
+            if names.count(name) > 1:
+                numbered = f"{name}#{names[: place + 1].count(name)}"
+                old = self.seen[place]
+                self.seen[place] = replace(old, product=replace(old.product, name=numbered))
 
     def _note_cut(self, one: Tensor, other: Tensor) -> None:
         touched = self._touched_flags(one), self._touched_flags(other)
@@ -185,7 +261,9 @@ class Watch:
             return
         lost = (touched[0] | touched[1]) & ~(self._reach.of(one) | self._reach.of(other))
         if lost:
-            self.cut.append(Cut(self._module(), _line(), DEPENDS[lost], self.without_gradients))
+            self.cut.append(
+                Cut(self._module(), _site()[0][0], DEPENDS[lost], self.without_gradients, self.inference)
+            )
 
     def _touched_flags(self, tensor: Tensor) -> int:
         if tensor.layout != torch.strided:
@@ -200,6 +278,8 @@ class Watch:
             return
         if self.without_gradients is None and not torch.is_grad_enabled():
             self.without_gradients = self._module()
+        if self.inference is None and torch.is_inference_mode_enabled():
+            self.inference = self._module()
         for tensor in _tensors((out,)):
             self.touch(tensor, flags)
 
@@ -222,12 +302,28 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _line() -> str:
-    """File and line of the innermost frame that is neither PyTorch's nor this package's."""
-    frame = sys._getframe(1)
+def _site() -> tuple[tuple[str, int], bool]:
+    """Where the model's own code is: line and instruction; and whether a layer of torch.nn computes.
+
+    It is the innermost frame that is neither PyTorch's nor this package's.
+    """
+    frame, layer = sys._getframe(1), False
     while frame.f_back and frame.f_code.co_filename.startswith((*_NOT_THE_MODEL, "<")):
+        path = Path(frame.f_code.co_filename)
+        layer = layer or (str(path.parent) == _LAYERS and path.name not in _TAKE_THEIR_INPUTS)
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return (f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", frame.f_lasti), layer
+
+
+def _lines() -> list[str]:
+    """The lines of the model's own code that are running."""
+    frame, found = sys._getframe(1), []
+    while frame.f_back and frame.f_code.co_filename != _RUNS_THE_MODEL:
+        name = frame.f_code.co_filename
+        if not name.startswith((*_NOT_THE_MODEL, "<")):
+            found.append(f"{Path(name).name}:{frame.f_lineno}")
+        frame = frame.f_back
+    return found
 
 
 class _Operations(TorchDispatchMode):
@@ -252,9 +348,9 @@ def watching(model: nn.Module, watch: Watch) -> Iterator[None]:
         if module in paths:
             watch.modules.append(paths[module])
 
-    def leave(module: nn.Module, *_: Any) -> None:
+    def leave(module: nn.Module, _: Any, output: Any) -> None:
         if module in paths:
-            watch.modules.pop()
+            watch.note_made(watch.modules.pop(), output)
 
     with ExitStack() as stack:
         # Hooks for all modules: those of one module would be written into it, and scripted ones take none.

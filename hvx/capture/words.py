@@ -23,8 +23,8 @@ class Words(Protocol):
         """Whether a node of the graph makes word embeddings."""
         ...
 
-    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
-        """A cotangent at Q pulled back to the embeddings, (N, T, E)."""
+    def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
+        """Cotangents at Q, or at the parts of Q, pulled back to the embeddings, (N, T, E)."""
         ...
 
 
@@ -44,10 +44,10 @@ class LookedUp:
     def _places(self, node: Node) -> Tensor | None:
         return self.positions.of(node._saved_indices)  # type: ignore[attr-defined]
 
-    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
-        lookups = [node for node in nodes_behind([textual.node]) if self.makes(node)]
+    def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
+        lookups = [node for node in nodes_behind([edge.node for edge in textual]) if self.makes(node)]
         edges = [GradientEdge(node, 0) for node in lookups]
-        gradients = torch.autograd.grad([textual], edges, [cotangent], retain_graph=True)
+        gradients = torch.autograd.grad(textual, edges, cotangents, retain_graph=True)
         tables: dict[Any, Tensor] = {}
         for node, gradient in zip(lookups, gradients, strict=True):
             places = self._places(node)
@@ -69,8 +69,8 @@ class Given:
     def makes(self, node: Node) -> bool:
         return node is self._edge.node
 
-    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
-        return torch.autograd.grad([textual], [self._edge], [cotangent], retain_graph=True)[0]
+    def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
+        return torch.autograd.grad(textual, [self._edge], cotangents, retain_graph=True)[0]
 
 
 class MadeBy:
@@ -123,9 +123,9 @@ class MadeBy:
     def makes(self, node: Node) -> bool:
         return any(node is edge.node for edge, _ in self._outputs)
 
-    def gradient(self, textual: GradientEdge, cotangent: Tensor) -> Tensor:
+    def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
         edges = [edge for edge, _ in self._outputs]
-        found = torch.autograd.grad([textual], edges, [cotangent], retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(textual, edges, cotangents, retain_graph=True, allow_unused=True)
         gradients = [
             zeros if gradient is None else gradient
             for gradient, (_, zeros) in zip(found, self._outputs, strict=True)
