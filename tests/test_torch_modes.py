@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import Tiny
+from safetensors.torch import load_file
 
 import hvx
 from hvx.device import leave_inference_mode, standard_mode
 from hvx.face import Explanation
+from hvx.train.model import train_model
 
 
 @contextmanager
@@ -146,3 +149,22 @@ def test_many_questions_on_one_photo_are_answered_in_groups(
         assert (one.question, one.answer) == (other.question, other.answer)
         torch.testing.assert_close(one.heatmap, other.heatmap, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(one.z, other.z, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["inference mode", "float64", "default device"])
+def test_a_training_is_the_same_in_every_mode(tiny: Tiny, tmp_path: Path, mode: str) -> None:
+    def trained(name: str) -> dict[str, torch.Tensor]:
+        checkpoint = tmp_path / f"{name}.safetensors"
+        config = tiny.load(
+            tmp_path / "run", checkpoint=checkpoint, train__backbone_epochs=0, train__workers=0
+        )
+        train_model(config, torch.device("cpu"))
+        return load_file(checkpoint)
+
+    outside = trained("outside")
+    with MODES[mode]():  # type: ignore[attr-defined]
+        inside = trained("inside")
+    assert outside.keys() == inside.keys()
+    for name, tensor in outside.items():
+        assert inside[name].dtype == tensor.dtype
+        torch.testing.assert_close(inside[name], tensor, rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ from torch import Tensor
 from hvx.config import Config, SplitConfig
 from hvx.data.questions import Question, read_questions
 from hvx.data.words import TOKENIZERS, Vocabulary
+from hvx.device import standard_mode
 from hvx.errors import HvxError
 from hvx.importers.skipthoughts import fill_encoder, load_start
 from hvx.models.backbone import Backbone, build_backbone
@@ -41,6 +42,7 @@ def _unsaid(line: str) -> None:
     del line
 
 
+@standard_mode()
 def train_model(config: Config, device: torch.device, say: Say = _unsaid, restart: bool = False) -> Metrics:
     """Train the model that a config describes; a training of it that was killed is continued.
 
