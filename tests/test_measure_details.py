@@ -19,7 +19,7 @@ from torch import nn
 
 from hvx import __version__
 from hvx.errors import HvxError, Interrupted
-from hvx.explain.scores import DEVIATIONS, attention_threshold
+from hvx.explain.threshold import DEVIATIONS, attention_threshold
 from hvx.measure import faithfulness, mapper, measure, methods, paper, sanity, speech
 from hvx.measure.faithfulness import SHARES, area, blurred, curves
 from hvx.measure.localisation import attended, energy_inside, enlarged, overlap, points_inside
