@@ -28,8 +28,10 @@ def write_results(run: Path) -> None:
     """Write docs/results.md from RUN/measure."""
     folder = run / "measure"
     about = read_json(folder / "measure.json", "what `hvx measure` writes")["about"]
-    name = Path(about["run"]).name
-    report = (folder / "measure.md").read_text(encoding="utf-8").replace(about["run"], name)
+    name = run.resolve().name
+    report = (folder / "measure.md").read_text(encoding="utf-8")
+    # In the title alone: a run that was given as "." would otherwise lose the points of all numbers.
+    report = report.replace(f"of {about['run']} show", f"of {name} show", 1)
     body = re.sub(r"\]\((\w+)\.png\)", rf"]({PLOTS.name}/\1.png)", report)
     body = re.sub("^#", "##", body, flags=re.MULTILINE)  # the page has a title of its own
     prose = PAGE.read_text(encoding="utf-8").partition(MARK)[0]

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from conftest import Tiny, hvx
 from PIL import Image
 
+from hvx.cli.main import main
 from hvx.config import parse
 from hvx.errors import HvxError, Interrupted
 from hvx.measure.faithfulness import ranks
@@ -221,6 +223,21 @@ def test_people_who_look_where_the_attention_does_agree_with_it(
     assert found.means["human"]["attention"].n == found.about["explanations"]
     assert abs(found.means["human"]["random"].value) < 0.3
     assert "ρ with people" in (tmp_path / "out" / "measure.md").read_text(encoding="utf-8")
+
+
+def test_the_command_reads_human_maps(finished_run: Path, tmp_path: Path) -> None:
+    run = copied(finished_run, tmp_path)
+    human_maps(run, tmp_path / "hat", people=1)
+    few = ["--methods", "attention", "--sample", "6", "--curves", "0", "--sanity", "0", "--device", "cpu"]
+    done = CliRunner().invoke(main, ["measure", str(run), *few, "--human", str(tmp_path / "hat")])
+    assert done.exit_code == 0, done.output
+    assert done.stderr.splitlines() == [
+        "left out: deletion and insertion: not asked for", "left out: sanity: not asked for"
+    ]  # fmt: skip
+    means = json.loads((run / "measure" / "measure.json").read_text())["means"]["human"]
+    assert list(means) == ["proposed", "attention"]
+    assert means["attention"]["value"] == pytest.approx(1, abs=0.02)
+    assert "| ρ with people (n = " in done.stdout
 
 
 # Bad requests

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import Tiny
+from conftest import REPOSITORY, Tiny
 from PIL import Image
 
 from hvx.cli.main import main
@@ -33,6 +35,9 @@ from hvx.run.local import here
 from hvx.run.lock import ReadOnly
 from hvx.store.seal import seal
 from hvx.store.writer import write_view
+
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+import write_results
 
 CPU = torch.device("cpu")
 FEW = ("--methods", "random", "--sample", "6", "--curves", "0", "--sanity", "0", "--device", "cpu")
@@ -212,6 +217,24 @@ def test_remains_of_a_killed_process_are_removed_and_other_files_stay(tmp_path: 
         (folder / name).write_text("x")
     with opened_shelf(tmp_path, {}):
         assert sorted(path.name for path in folder.iterdir()) == [".hidden", "cam.npy", "notes.part"]
+
+
+def test_a_file_system_without_locks_is_said_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lockf(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    for folder, other in ((tmp_path / "run", None), (tmp_path / "run", tmp_path / "out")):
+        said: list[str] = []
+        with opened_shelf(folder, {}, other, said.append) as cache:
+            cache.keep("a", [1])
+            assert cache.result("a") == [1]
+        assert said == [
+            f"{folder}: the file system has no locks (No locks available); "
+            "let no other process write this run"
+        ]
 
 
 # Read-only runs
@@ -409,3 +432,28 @@ def test_a_run_of_empty_questions_is_measured_without_words(tiny: Tiny, tmp_path
     assert "- words: no question of the run has a token" in text.splitlines()
     assert "## Words" not in text and not (run / "measure" / "words.png").exists()
     assert "Nouns are significantly attended" not in done.stdout
+
+
+# The page of results
+
+
+def test_the_page_of_results_has_the_report_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, run = tmp_path / "docs" / "results.md", tmp_path / "reproduce"
+    monkeypatch.setattr(write_results, "PAGE", page)
+    monkeypatch.setattr(write_results, "PLOTS", page.parent / "results")
+    page.parent.mkdir()
+    page.write_text(f"# Results\n\nProse.\n\n{write_results.MARK}\n\nold", encoding="utf-8")
+    (run / "measure").mkdir(parents=True)
+    report = "# What the explanations of . show\n\n## A\n\n0.123 of . show\n\n![b](methods.png)\n"
+    (run / "measure" / "measure.md").write_text(report, encoding="utf-8")
+    about = {"run": ".", "explanations": 1234}
+    (run / "measure" / "measure.json").write_text(json.dumps({"about": about}))
+    (run / "measure" / "methods.png").write_bytes(b"plot")
+    monkeypatch.chdir(run)
+    done = CliRunner().invoke(write_results.write_results, ["."])
+    assert done.stdout == f"{page}: reproduce, 1,234 explanations\n", done.output
+    assert page.read_text(encoding="utf-8") == (
+        f"# Results\n\nProse.\n\n{write_results.MARK}\n\n## What the explanations of reproduce show\n\n"
+        "### A\n\n0.123 of . show\n\n![b](results/methods.png)\n"
+    )
+    assert (page.parent / "results" / "methods.png").read_bytes() == b"plot"

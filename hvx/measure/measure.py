@@ -102,7 +102,7 @@ def measure_run(
         _leave_out(found, subject, options, say)
         _count_zero_gradients(found, reader, subject, say)
         key = _key(reader, subject, options)
-        with opened_shelf(run / FOLDER, key, output) as shelf, _interruptible(subject):
+        with opened_shelf(run / FOLDER, key, output, say) as shelf, _interruptible(subject):
             subject.check_images()
             _measure(found, subject, shelf, options, truth)
         if reader.column("length").any():

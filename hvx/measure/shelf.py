@@ -19,7 +19,7 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
-from hvx.run.lock import ReadOnly, only_writer
+from hvx.run.lock import ReadOnly, Say, no_log, only_writer
 
 VERSION = 1
 """Of what the methods and measures compute; another one starts anew."""
@@ -28,13 +28,16 @@ _DIGITS = 12
 
 
 @contextmanager
-def opened_shelf(folder: Path, key: dict[str, Any], other: Path | None = None) -> Iterator[Shelf]:
+def opened_shelf(
+    folder: Path, key: dict[str, Any], other: Path | None = None, say: Say = no_log
+) -> Iterator[Shelf]:
     """The cache of a key, which only this process writes.
 
     Args:
         folder: ``RUN/measure``.
         key: all that decides what is kept; plain values.
         other: the folder to use if ``folder`` is read-only, such as that of a run of someone else.
+        say: told where the file system has no locks, a line at a time.
 
     Raises:
         HvxError: neither folder can be written, or another process writes it.
@@ -42,7 +45,7 @@ def opened_shelf(folder: Path, key: dict[str, Any], other: Path | None = None) -
     whole = {"version": VERSION, **key}
     digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     with ExitStack() as stack:
-        used = _hold(folder, other, stack)
+        used = _hold(folder, other, stack, say)
         for part in used.rglob(".*.part"):  # of a process that was killed
             part.unlink(missing_ok=True)
         shelf = Shelf(used / digest[:_DIGITS])
@@ -50,16 +53,16 @@ def opened_shelf(folder: Path, key: dict[str, Any], other: Path | None = None) -
         yield shelf
 
 
-def _hold(folder: Path, other: Path | None, stack: ExitStack) -> Path:
+def _hold(folder: Path, other: Path | None, stack: ExitStack, say: Say) -> Path:
     """Lock the folder, or the other one if it is read-only; returns the one that is locked."""
     try:
         _make(folder)
-        stack.enter_context(only_writer(folder))
+        stack.enter_context(only_writer(folder, say))
     except ReadOnly as error:
         if other is None or other.resolve() == folder.resolve():
             raise HvxError(f"{error}; -o FOLDER writes elsewhere") from None
         _make(other)
-        stack.enter_context(only_writer(other))
+        stack.enter_context(only_writer(other, say))
         return other
     return folder
 
