@@ -27,7 +27,8 @@ from hvx.config import Config
 from hvx.data.questions import read_questions
 from hvx.errors import HvxError, Interrupted
 from hvx.info import describe
-from hvx.models.checkpoint import load_checkpoint, read_header, save_checkpoint
+from hvx.models.checkpoint import load_checkpoint, save_checkpoint
+from hvx.models.header import read_header
 from hvx.run import explain
 from hvx.run.explain import Options, StartEngine, Summary, explain_split
 from hvx.run.identity import RunIdentity, versions
