@@ -50,6 +50,20 @@ TABLE = [
     ("a view over 4,000 shards", "opens within 2 s", "view"),
     ("a second process on the same run folder; a lock whose holder was killed",
      "says who holds it, exit 2; recognised as stale", "lock"),
+    ("what stands beside the shards is missing or changed; shards of a packed run deleted; the run folder "
+     "renamed meanwhile; a part of it a link that leads out; a run that may only be read",
+     "written again; the solid file stays; not made again under the old name; refused; checked and left as "
+     "it is", "run_folder"),
+    ("a setting, a file, hvx or torch replaced between runs, workers, or while it is read",
+     "refused by the name of what differs; other versions recorded and said", "run_folder, ray_engine"),
+    ("several signals in a row; one that comes where Python drops exceptions",
+     "one line, exit 130; none is lost", "stop"),
+    ("a file system without locks, modes or flushes; little address space; few open files",
+     "all commands work, with a warning; or one line, exit 2", "poor_file_systems, lock"),
+    ("an output path that is a link, in a circle or to nowhere",
+     "what it leads to is written, the link stays; or one line, exit 2", "files"),
+    ("`--address` of an open port that is not Ray",
+     "one line within 20 s", "connection"),
 ]  # fmt: skip
 """Fault, what is required, and the rows or files of tests that show it."""
 
@@ -66,6 +80,11 @@ program.
 
 HDF5 writes by way of `hvx/store/sink.py`: where a write fails, its library (2.0) crashes the process as it
 closes the file; the sink takes the failure aside, and hvx raises it.
+
+The lock of a run folder is opened without following links, and its holder sees between shards that the
+folder is still there. Where the file system has no locks, a line says so; two processes that write one run
+there notice each other between shards. `--verify` and `hvx explain` refuse a run of which a part is a link
+that leads out of it.
 
 A SIGKILL loses the open shard. Ctrl-C and SIGTERM drop it too, unless it is being written. Power that fails
 may lose files that the operating system had not yet put on disk: contents are flushed ahead of the rename,

@@ -42,7 +42,10 @@ IMAGES, DAMAGED = 2_000, 200
 EXPLANATIONS, SETTLED = 5_000, 500
 QUESTIONS = 1_000_000
 SHARDS = 4_000
-TESTS = ["faults", "ray", "sink", "seal", "lock", "hostile_files"]
+TESTS = [
+    "faults", "ray", "ray_engine", "sink", "seal", "lock", "hostile_files", "run_folder", "stop", "files",
+    "connection", "poor_file_systems",
+]  # fmt: skip
 
 Row = Callable[[Path], str]
 """Works in a folder of its own; returns figures."""
