@@ -293,6 +293,7 @@ def test_maps_are_compared_with_the_next_explanation_of_another_image() -> None:
     assert other_images([5, 5, 7, 5, 9], 3) == [2, 2, 0]
     assert other_images([5, 5], 2) == [0, 1]
     assert other_images([5], 1) == [0]
+    assert other_images([70001, 70001, 70002], 3) == [2, 2, 0]  # equal, yet not the same objects
 
 
 class OneBatch:
@@ -357,6 +358,8 @@ def test_few_blocks_are_told_apart_by_two_parts_of_their_names() -> None:
         ("red", "NOUN", [], [], "", "ADJ"), ("tan", "VERB", ["DET"], ["the"], "", "ADJ"),
         ("cross", "VERB", ["DET"], ["the"], "", "NOUN"), ("cross", "VERB", ["ADJ"], ["many"], "", "NOUN"),
         ("cross", "VERB", ["ADP"], ["of"], "", "NOUN"), ("cross", "VERB", ["ADP"], ["to"], "", "VERB"),
+        ("cross", "VERB", ["AUX", "ADP"], ["is", "to"], "", "VERB"),
+        ("cross", "VERB", ["ADP", "ADP"], ["to", "of"], "", "NOUN"),
         ("cross", "VERB", ["NOUN"], ["dog"], "", "VERB"), ("cross", "VERB", [], [], "", "VERB"),
         ("running", "VERB", ["DET"], ["the"], "", "VERB"), ("used", "VERB", ["DET"], ["the"], "", "VERB"),
         ("taken", "VERB", ["DET"], ["the"], "", "VERB"),

@@ -147,6 +147,11 @@ def test_agreement_is_listed_from_the_highest() -> None:
     assert plot == "![Mean rank correlation of the maps of each pair of methods](agreement.png)"
 
 
+def test_a_difference_above_0_has_its_sign() -> None:
+    text = report(replace(FOUND, additive=Estimate(0.125, -0.25, 0.5, 9)), [])
+    assert "\n\nSum of the glimpses less the better single one: +0.125 [-0.250, +0.500].\n" in text
+
+
 def test_deletion_and_insertion_say_where_the_curves_end() -> None:
     text, plot = REPORT["## Deletion and insertion"]
     assert FOUND.ends is not None

@@ -39,7 +39,8 @@ def by_hand(count: int, seed: int) -> list[int]:
     return [own[k] for k in rounds for own in by_image.values() if k < len(own)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+# Seeds 11 and 13 draw an image of several questions first.
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 11, 13])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 50])
 def test_the_sample_is_that_of_a_loop(count: int, seed: int) -> None:
     found = draw(IDS, count, seed)
