@@ -155,7 +155,10 @@ def test_what_cannot_be_loaded_is_one_line_but_for_debug(
     assert (done.exit_code, done.stderr) == (
         2, f"Error: too little memory, or a broken installation: {reason}\n"
     )  # fmt: skip
-    assert CliRunner().invoke(main, [*arguments, "--debug"]).exception is error
+    debugged = CliRunner().invoke(main, [*arguments, "--debug"])
+    assert debugged.exit_code == 1
+    assert debugged.stderr.startswith("Traceback")
+    assert type(error).__name__ in debugged.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("count", [4, 6, 9])

@@ -55,13 +55,24 @@ BACKBONES: list[tuple[tuple[str, ...], BackboneConfig]] = [
     ),
     (
         ("--backbone", "w.pth", *SMALL),
-        BackboneConfig(architecture="resnet10", node="layer2", weights=str(Path("w.pth").absolute())),
+        BackboneConfig(architecture="resnet10", node="layer2", weights="w.pth"),
     ),
     (
         ("--backbone", "~/w.pth"),
         BackboneConfig(architecture="resnet152", weights=str(Path("~/w.pth").expanduser())),
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the commands are given is there: a missing file is told before anything else."""
+    for name in ("p", "q", "p.t7", "p.json", "data.json", "o.yaml", "port.pth"):
+        (tmp_path / name).touch()
+    for name in ("folder", "words", "skip"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(("options", "expected"), BACKBONES)
@@ -78,6 +89,8 @@ def test_the_backbone_is_the_one_asked_for(
     done = run(kind, *files, *options, "-o", "out.safetensors")
     assert done.exit_code == 0, done.output
     (((*_, backbone), _),) = [call for made in calls for call in made]
+    if expected.weights == "w.pth":  # a file's path is made absolute
+        expected = expected.model_copy(update={"weights": str(Path("w.pth").absolute())})
     assert backbone == expected
     # An importer takes its format's own node where none was given.
     assert ("node" in backbone.model_fields_set) == ("--node" in options)
@@ -149,13 +162,13 @@ def test_fbresnet152_and_skipthoughts_pass_on_their_files(monkeypatch: pytest.Mo
             "0 is not in the range x>=1",
         ),
         (
-            ("vqa-pytorch", "p", "--checkpoint", "last", "--backbone", "x", "-o", "out"),
+            ("vqa-pytorch", "folder", "--checkpoint", "last", "--backbone", "x", "-o", "out"),
             "'last' is not one of 'best', 'ckpt'",
         ),
         (("torch7", "p", "q", "-o", "out"), "Missing option '--backbone'"),
-        (("vqa-pytorch", "p", "-o", "out"), "Missing option '--backbone'"),
+        (("vqa-pytorch", "folder", "-o", "out"), "Missing option '--backbone'"),
         (("torch7", "p", "q", "--backbone", "x"), "Missing option '-o' / '--output'"),
-        (("skipthoughts", "p"), "Missing option '-o' / '--output'"),
+        (("skipthoughts", "folder"), "Missing option '-o' / '--output'"),
         (("fbresnet152", "p"), "Missing option '-o' / '--output'"),
     ],
 )
@@ -251,8 +264,6 @@ def test_a_backbone_that_cannot_be_is_one_line(
 
 
 def test_an_unknown_architecture_is_told_before_the_files_are_read() -> None:
-    done = run(
-        "torch7", "absent.t7", "absent.json", "--architecture", "resnet11", "--backbone", "x", "-o", "o"
-    )
+    done = run("torch7", "p.t7", "p.json", "--architecture", "resnet11", "--backbone", "x", "-o", "o")
     assert done.exit_code == 2
     assert "no network 'resnet11'" in done.output

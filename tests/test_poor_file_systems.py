@@ -113,7 +113,11 @@ def test_a_disk_that_fails_at_the_flush_is_said(tiny: Tiny, tmp_path: Path, shim
     ("limit", "value", "said"),
     [
         (resource.RLIMIT_AS, 1_500_000_000, "Error: too little memory, or a broken installation: "),
-        (resource.RLIMIT_NOFILE, 10, "Error: Too many open files; raise the limit, as with `ulimit -n 1024`"),
+        (
+            resource.RLIMIT_NOFILE,
+            10,
+            "Error: an image-decoding process cannot be started (Too many open files)",
+        ),
     ],
 )
 def test_a_tight_limit_is_one_line(tiny: Tiny, tmp_path: Path, limit: int, value: int, said: str) -> None:

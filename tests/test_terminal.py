@@ -175,7 +175,10 @@ def with_name(error: OSError, name: str) -> OSError:
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 2, "too little memory, or a broken installation: out of memory"),
         (ImportError("no libx.so"), 2, "too little memory, or a broken installation: no libx.so"),
-        (OSError(errno.EMFILE, "Too many open files"), 2, "Too many open files"),
+        (
+            OSError(errno.EMFILE, "Too many open files"), 2,
+            "Too many open files; raise the limit, as with `ulimit -n 1024`",
+        ),
         (with_name(OSError(errno.EIO, "Input/output error"), "f"), 2, "f: Input/output error"),
         (
             ValueError("odd"), 1,

@@ -96,6 +96,8 @@ def explain_split(
     shards = plan_shards(questions, config.explain.shard_questions)
     _check_images(split, shards, config.explain, say)
     checkpoint = config.path(config.checkpoint)
+    if not checkpoint.is_file():
+        raise HvxError(f"{checkpoint}: no such checkpoint")
     # The header is read after the digest is taken, and workers take the digest again after they have loaded
     # the model: a file that was replaced meanwhile is rejected.
     identity = RunIdentity(_identity(config, config.explain, split, data, picked), versions())
