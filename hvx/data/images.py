@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,7 @@ def input_batches(
         num_workers=workers,
         collate_fn=_collate,
         timeout=_PATIENCE if workers else 0,
+        worker_init_fn=_end_with_parent,
     )
     try:
         stream = iter(loader)
@@ -202,6 +204,22 @@ def _dead(error: RuntimeError) -> HvxError:
     """PyTorch's error about a decoding process as one line."""
     reason = str(error).partition("\n")[0].strip().rstrip(".")
     return HvxError(f"an image-decoding process died or does not answer ({reason}); {_FEWER}")
+
+
+def _end_with_parent(worker: int) -> None:
+    """Have a decoding process end soon after its parent, however that ended.
+
+    PyTorch's own watch is not enough: a process that still has a batch to send waits for a reader for ever.
+    """
+    del worker
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end_half_made(error: OSError) -> None:
