@@ -80,6 +80,7 @@ class LeanNetwork:
         self._forwards = _plan_forward(self.steps, self._image, self._features)
         self._turns = _plan_pull(self.steps, self._features)
         self._eager = (self.forward, self.pull) if compiled else None
+        self._checked: set[torch.Size] = set()
         if compiled:
             self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
             self.pull = torch.compile(self.pull, dynamic=False)  # type: ignore[method-assign]
@@ -90,14 +91,14 @@ class LeanNetwork:
         Raises:
             HvxError: compiled, the network computes something else than it does uncompiled.
         """
-        if self._eager is not None:
+        if self._eager is not None and images.shape not in self._checked:
             self._check_compiled(images, *self._eager)
-            self._eager = None
+            self._checked.add(images.shape)
         return LeanPullback(self, images)
 
     @torch.no_grad()
     def _check_compiled(self, images: Tensor, forward: Any, pull: Any) -> None:
-        """Compare both compiled passes with the uncompiled ones, on the first images.
+        """Compare both compiled passes with the uncompiled ones, on the first images of each shape.
 
         PyTorch 2.11 compiles some networks to other numbers without an error.
         """
