@@ -18,7 +18,7 @@ reproduce: $(VENV)/installed
 	$(BIN)/hvx reproduce -o runs/reproduce
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-versions: $(VENV)/installed-versions
 	$(BIN)/tox

@@ -107,7 +107,16 @@ def measure(copy: Path, folder: Path, tests: list[str]) -> None:
         old.unlink()
     settings, junit = folder / "settings.ini", folder / "junit.xml"
     settings.write_text(COVERAGE.replace("{folder}", str(folder)))
-    arguments = ["-n", "2", "--dist", "loadfile", f"--junit-xml={junit}", "-o", "junit_family=xunit1"]
+    arguments = [
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+        f"--junit-xml={junit}",
+        "-o",
+        "junit_family=xunit1",
+    ]
     coverage = [f"--cov-config={settings}", "--cov=hvx", "--cov-context=test", "--cov-report="]
     command = [sys.executable, "-m", "pytest", *arguments, *coverage, *tests]
     status = subprocess.run(command, cwd=copy, env=_environment(copy), check=False).returncode

@@ -31,6 +31,16 @@ SHARED = REPOSITORY.parent / "shared"
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+SLOWEST = ["test_ray.py", "test_reproduce.py", "test_cli.py", "test_lean.py", "test_ray_engine.py"]
+"""Files that start first, so that no process is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests: those of the slowest files first, all others as they were."""
+    ranks = {name: rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(SLOWEST)))
+
+
 THREADS = 1
 """Two processes of tests run side by side; and with other threads, sums differ in their last bits."""
 torch.set_num_threads(THREADS)  # for fixtures that are made ahead of the first test

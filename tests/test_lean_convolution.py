@@ -98,15 +98,28 @@ def test_a_padding_wider_than_the_kernel_reaches_back(size: tuple[int, int]) -> 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("owner", "function", "error"),
+    [
+        # torch 2.11 with one channel and a sum.
+        (convolution, "_in_one", "could not create a primitive descriptor for the convolution"),
+        # bfloat16 on a processor without AVX-512.
+        (
+            torch.ops.aten,
+            "mkldnn_reorder_conv2d_weight",
+            "mkldnn_reorder_conv2d_weight: bf16 path needs the cpu support avx_ne_convert or avx512bw",
+        ),
+    ],
+)
 def test_a_convolution_that_onednn_has_no_kernel_for_is_computed_without_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, owner: object, function: str, error: str
 ) -> None:
-    """torch 2.11 with one channel and a sum: found out only when it is called."""
+    """Found out only when it is called."""
 
     def refuses(*args: object) -> None:
-        raise RuntimeError("could not create a primitive descriptor for the convolution")
+        raise RuntimeError(error)
 
-    monkeypatch.setattr(convolution, "_in_one", refuses)
+    monkeypatch.setattr(owner, function, refuses)
     torch.manual_seed(0)
     for module in (nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, stride=2), nn.Conv2d(8, 5, 3, stride=2)):
         x = torch.randn(2, module.in_channels, 8, 8)

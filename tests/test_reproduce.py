@@ -17,6 +17,7 @@ from PIL import Image
 from hvx import reproduce
 from hvx.cli.main import main
 from hvx.errors import HvxError
+from hvx.measure.measure import Options
 from hvx.measure.report import Check, as_table
 from hvx.measure.tables import claims_table, overview
 from hvx.store.reader import RunReader
@@ -31,7 +32,10 @@ SMALL = {
 }
 
 
-def test_a_model_that_learnt_nothing_misses_its_checks_and_the_exit_status_says_so(tmp_path: Path) -> None:
+def test_a_model_that_learnt_nothing_misses_its_checks_and_the_exit_status_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "_MEASURED", Options(sample=12, curves=3, sanity=3))
     options = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
     command = ["reproduce", "-o", tmp_path / "out", "--train", 12, "--val", 6, *options]
     done = hvx(*command)

@@ -19,6 +19,9 @@ from torch.nn import functional
 
 _FEW_CHANNELS = 4
 """Input channels up to which a strided convolution is transposed phase by phase."""
+_NO_KERNEL = "could not create a", "needs the cpu support"
+"""In PyTorch's errors: no kernel for such a convolution, with some of a single channel; none for bfloat16 on
+this processor, where plain convolutions compute it all the same."""
 
 Size = tuple[int, int]
 
@@ -115,12 +118,12 @@ class Convolution:
     def _or_plainly(self) -> Iterator[None]:
         """Go on without oneDNN, here and later, where it has no kernel for such a convolution.
 
-        PyTorch finds that out as it asks for one: with some convolutions of a single channel.
+        PyTorch finds that out as it asks for one.
         """
         try:
             yield
         except RuntimeError as error:
-            if "could not create a" not in str(error):
+            if not any(reason in str(error) for reason in _NO_KERNEL):
                 raise
             self.packs = False
             self._packed.clear()
