@@ -84,12 +84,13 @@ def image_of(question: int) -> Tensor:
     return BATCH.inputs[IMAGES[question]].unsqueeze(0).clone().requires_grad_()
 
 
-@pytest.fixture(scope="module")
-def maps() -> dict[str, np.ndarray]:
-    return Mapper(MODEL, 0).maps(METHODS, BATCH)
+def mapped(*names: str) -> dict[str, np.ndarray]:
+    """Maps of all questions in one batch; each test makes its own, so that it reaches the code it checks."""
+    return Mapper(MODEL, 0).maps(names, BATCH)
 
 
-def test_every_method_makes_a_finite_map_of_every_question(maps: dict[str, np.ndarray]) -> None:
+def test_every_method_makes_a_finite_map_of_every_question() -> None:
+    maps = mapped(*METHODS)
     assert set(maps) == set(METHODS)
     lattice = {"attention", "grad-cam", "cam"}
     for name, own in maps.items():
@@ -98,14 +99,16 @@ def test_every_method_makes_a_finite_map_of_every_question(maps: dict[str, np.nd
         assert own.std() > 0, name
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_gradient_and_input_x_gradient_are_captums(maps: dict[str, np.ndarray], question: int) -> None:
-    forward = logits_of(MODEL, BATCH, question, MODEL.backbone.network)
-    target = int(BATCH.answers[question])
-    gradient = Saliency(forward).attribute(image_of(question), target=target, abs=True).sum(1)[0]
-    assert maps["gradient"][question] == pytest.approx(gradient.numpy(), rel=1e-5, abs=1e-12)
-    product = InputXGradient(forward).attribute(image_of(question), target=target).abs().sum(1)[0]
-    assert maps["input-x-gradient"][question] == pytest.approx(product.detach().numpy(), rel=1e-5, abs=1e-12)
+def test_gradient_and_input_x_gradient_are_captums() -> None:
+    maps = mapped("gradient", "input-x-gradient")
+    for question in QUESTIONS:
+        forward = logits_of(MODEL, BATCH, question, MODEL.backbone.network)
+        target = int(BATCH.answers[question])
+        gradient = Saliency(forward).attribute(image_of(question), target=target, abs=True).sum(1)[0]
+        assert maps["gradient"][question] == pytest.approx(gradient.numpy(), rel=1e-5, abs=1e-12)
+        product = InputXGradient(forward).attribute(image_of(question), target=target).abs().sum(1)[0]
+        wanted = product.detach().numpy()
+        assert maps["input-x-gradient"][question] == pytest.approx(wanted, rel=1e-5, abs=1e-12)
 
 
 class _Whole(nn.Module):
@@ -120,29 +123,42 @@ class _Whole(nn.Module):
         return logits_of(MODEL, BATCH, self._question, lambda _: {"features": features})(image)
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_grad_cam_is_captums(maps: dict[str, np.ndarray], question: int) -> None:
-    whole = _Whole(question, MODEL.backbone.network)
-    cam = LayerGradCam(whole, whole.features)
-    target = int(BATCH.answers[question])
-    wanted = cam.attribute(image_of(question), target=target, relu_attributions=True)[0, 0].detach()
-    assert maps["grad-cam"][question] == pytest.approx(wanted.numpy(), rel=1e-5, abs=1e-12)
+def test_grad_cam_is_captums() -> None:
+    found = mapped("grad-cam")["grad-cam"]
+    for question in QUESTIONS:
+        whole = _Whole(question, MODEL.backbone.network)
+        cam = LayerGradCam(whole, whole.features)
+        target = int(BATCH.answers[question])
+        wanted = cam.attribute(image_of(question), target=target, relu_attributions=True)[0, 0].detach()
+        assert found[question] == pytest.approx(wanted.numpy(), rel=1e-5, abs=1e-12)
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_guided_backpropagation_is_the_answers_gradient_through_guided_relus(
-    maps: dict[str, np.ndarray], question: int
-) -> None:
-    image = image_of(question)
-    forward = logits_of(MODEL, BATCH, question, guided(MODEL.backbone.network))
-    forward(image)[0, BATCH.answers[question]].backward()
-    assert image.grad is not None
-    wanted = image.grad.abs().sum(1)[0]
-    assert maps["guided-backpropagation"][question] == pytest.approx(wanted.numpy(), rel=1e-5, abs=1e-12)
-    cam = torch.from_numpy(maps["grad-cam"][question])[None, None].double()
-    enlarged = functional.interpolate(cam, (SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0]
-    product = (wanted * enlarged).numpy()
-    assert maps["guided-grad-cam"][question] == pytest.approx(product, rel=1e-5, abs=1e-9)
+def test_guided_backpropagation_is_the_answers_gradient_through_guided_relus() -> None:
+    maps = mapped("guided-backpropagation", "guided-grad-cam", "grad-cam")
+    for question in QUESTIONS:
+        image = image_of(question)
+        forward = logits_of(MODEL, BATCH, question, guided(MODEL.backbone.network))
+        forward(image)[0, BATCH.answers[question]].backward()
+        assert image.grad is not None
+        wanted = image.grad.abs().sum(1)[0]
+        assert maps["guided-backpropagation"][question] == pytest.approx(wanted.numpy(), rel=1e-5, abs=1e-12)
+        cam = torch.from_numpy(maps["grad-cam"][question])[None, None].double()
+        enlarged = functional.interpolate(cam, (SIZE, SIZE), mode="bilinear", align_corners=False)[0, 0]
+        product = (wanted * enlarged).numpy()
+        assert maps["guided-grad-cam"][question] == pytest.approx(product, rel=1e-5, abs=1e-12)
+
+
+def test_maps_of_a_batch_are_those_of_each_question_alone() -> None:
+    names = [name for name in METHODS if METHODS[name].family not in ("floor", "path")]
+    whole = mapped(*names)
+    for question in QUESTIONS:
+        own = torch.tensor([question])
+        alone = Batch(
+            [question], BATCH.own_inputs()[own], torch.tensor([0]), BATCH.rows[own], BATCH.lengths[own],
+            BATCH.answers[own],
+        )  # fmt: skip
+        for name, found in Mapper(MODEL, 0).maps(names, alone).items():
+            assert whole[name][question] == pytest.approx(found[0], rel=1e-4, abs=1e-12), (name, question)
 
 
 def eq2_by_hand(question: int, network: nn.Module, held: bool) -> np.ndarray:
@@ -159,18 +175,22 @@ def eq2_by_hand(question: int, network: nn.Module, held: bool) -> np.ndarray:
     return heat_map(standardised(image.grad))[0].numpy()
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize(
+    ("name", "relus", "held"),
+    [("proposed", "guided", True), ("unguided", "plain", True), ("free-product", "guided", False)],
+)
 def test_the_forms_of_eq_2_are_gradients_of_half_the_squared_deviation(
-    maps: dict[str, np.ndarray], question: int
+    name: str, relus: str, held: bool
 ) -> None:
-    plain, guided_network = MODEL.backbone.network, guided(MODEL.backbone.network)
-    for name, network, held in (
-        ("proposed", guided_network, True),
-        ("unguided", plain, True),
-        ("free-product", guided_network, False),
-    ):
+    network = guided(MODEL.backbone.network) if relus == "guided" else MODEL.backbone.network
+    found = mapped(name)[name]
+    for question in QUESTIONS:
         wanted = eq2_by_hand(question, network, held)
-        assert maps[name][question] == pytest.approx(wanted, rel=1e-4, abs=1e-6), name
+        assert found[question] == pytest.approx(wanted, rel=1e-4, abs=1e-6), question
+
+
+def test_holding_f_makes_another_map() -> None:
+    maps = mapped("proposed", "free-product")
     assert np.abs(maps["free-product"] - maps["proposed"]).max() > 0.01
 
 
@@ -259,7 +279,8 @@ def test_cam_of_a_linear_head_over_the_mean_is_zhous() -> None:
         assert found[question] == pytest.approx(wanted.numpy(), rel=1e-5, abs=1e-10)
 
 
-def test_floors_know_nothing_of_the_image(maps: dict[str, np.ndarray]) -> None:
+def test_floors_know_nothing_of_the_image() -> None:
+    maps = mapped("centre", "random")
     assert (maps["centre"] == maps["centre"][0]).all()
     middle = maps["centre"][0, SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1]
     assert middle.min() > 0.99 and maps["centre"][0, 0, 0] < 0.05
@@ -311,7 +332,8 @@ def test_blocks_are_randomised_from_the_top_each_keeping_its_values() -> None:
     assert all(torch.equal(a, b) for name in names for a, b in zip(after[name], before[name], strict=True))
 
 
-def test_a_random_classifier_changes_the_answers_gradient_and_not_eq_2(maps: dict[str, np.ndarray]) -> None:
+def test_a_random_classifier_changes_the_answers_gradient_and_not_eq_2() -> None:
+    maps = mapped("proposed", "gradient")
     _, model = next(randomised(MODEL, 0))
     found = Mapper(model, 0).maps(["proposed", "gradient"], BATCH)
     assert found["proposed"] == pytest.approx(maps["proposed"], rel=1e-6)
