@@ -144,6 +144,32 @@ def test_draws_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch, at_o
     assert mean(VALUES, GROUPS, 3) == whole
 
 
+@pytest.mark.parametrize(("at_once", "most"), [(1, 1), (12, 3), (4 * 1999, 1999), (1 << 22, 2000)])
+def test_no_more_counts_are_drawn_at_once_than_memory_is_meant_to_hold(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, most: int
+) -> None:
+    sizes: list[int] = []
+
+    class Recorder:
+        def multinomial(self, n: int, shares: np.ndarray, size: int) -> np.ndarray:
+            sizes.append(size)
+            return np.ones((size, n), np.int64)
+
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", at_once)
+    monkeypatch.setattr("numpy.random.default_rng", lambda seed: Recorder())
+    mean(VALUES, GROUPS, 3)  # of four images
+    assert sum(sizes) == 2000 and max(sizes) == most and len(sizes) == math.ceil(2000 / most)
+
+
+@pytest.mark.parametrize("apart", [[False, True, True, True], [True, False, False, False]])
+def test_a_difference_counts_images_that_only_one_of_its_means_has(apart: list[bool]) -> None:
+    """Also where the last image is one of them."""
+    values, groups = [1.0, 4.0, -2.0, 7.0], [0, 0, 1, 2]
+    found, draws = difference(values, groups, apart, 2), by_hand(values, groups, apart, 2)
+    assert found.low == pytest.approx(np.quantile(draws, 0.025), abs=1e-12)
+    assert found.high == pytest.approx(np.quantile(draws, 0.975), abs=1e-12)
+
+
 def test_two_images_are_enough_for_an_interval() -> None:
     found = mean([1.0, 3.0], [5, 6], 0)
     assert (found.value, found.low, found.high, found.n) == (2.0, 1.0, 3.0, 2)

@@ -335,7 +335,8 @@ def test_the_plain_words_of_a_method_that_none_beats() -> None:
 @pytest.mark.parametrize(
     ("place", "wanted"),
     [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (10, "10th"), (11, "11th"), (12, "12th"), (13, "13th"),
-     (14, "14th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (111, "111th"), (121, "121st")],
+     (14, "14th"), (21, "21st"), (22, "22nd"), (23, "23rd"), (101, "101st"), (111, "111th"), (112, "112th"),
+     (113, "113th"), (121, "121st")],
 )  # fmt: skip
 def test_places_are_counted_as_in_english(place: int, wanted: str) -> None:
     assert _ordinal(place) == wanted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +29,8 @@ from hvx.measure.mapper import Mapper
 from hvx.measure.measure import Options
 from hvx.measure.measures import Measures
 from hvx.measure.methods import METHODS
-from hvx.measure.scores import METRICS, cropped
+from hvx.measure.scores import LOCAL, METRICS, Agreement, Regions, Scores, cropped
+from hvx.measure.shelf import Shelf
 from hvx.measure.subject import Batch, Subject
 from hvx.measure.words import CONTENT, FAMILIES
 from hvx.store.reader import RunReader
@@ -336,6 +339,8 @@ def test_few_blocks_are_told_apart_by_two_parts_of_their_names() -> None:
     two = nn.ModuleDict({name: nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)) for name in "ab"})
     assert blocks(nn.Sequential(*three.values())) == ["2", "1", "0"]
     assert blocks(nn.Sequential(*two.values())) == ["1.2", "1.0", "0.2", "0.0"]
+    inner = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    assert blocks(nn.Sequential(inner)) == ["0.1", "0.0"]  # never by three
 
 
 # Words
@@ -361,6 +366,9 @@ def test_few_blocks_are_told_apart_by_two_parts_of_their_names() -> None:
         ("cross", "VERB", ["AUX", "ADP"], ["is", "to"], "", "VERB"),
         ("cross", "VERB", ["ADP", "ADP"], ["to", "of"], "", "NOUN"),
         ("cross", "VERB", ["NOUN"], ["dog"], "", "VERB"), ("cross", "VERB", [], [], "", "VERB"),
+        ("big", "ADJ", ["DET"], ["the"], "NOUN", "ADJ"), ("fast", "ADV", ["ADJ"], ["many"], "", "ADV"),
+        ("left", "X", ["AUX", "DET"], ["is", "the"], "NOUN", "ADJ"),
+        ("left", "X", ["DET", "NOUN"], ["the", "dog"], "NOUN", "ADV"),
         ("running", "VERB", ["DET"], ["the"], "", "VERB"), ("used", "VERB", ["DET"], ["the"], "", "VERB"),
         ("taken", "VERB", ["DET"], ["the"], "", "VERB"),
         ("close", "ADJ", [], [], "", "ADV"), ("not", "X", [], [], "", "PART"),
@@ -371,7 +379,12 @@ def test_few_blocks_are_told_apart_by_two_parts_of_their_names() -> None:
 def test_each_rule_of_the_tagger(
     word: str, guess: str, tags: list[str], before: list[str], following: str, wanted: str
 ) -> None:
-    assert speech._tag(word, guess, tags, before, following) == wanted
+    def own(text: str) -> str:
+        """Equal, yet not the same object as the text in hvx."""
+        return "".join([*text])
+
+    made = own(word), own(guess), [*map(own, tags)], [*map(own, before)], own(following)
+    assert speech._tag(*made) == wanted
 
 
 def test_signs_that_textblob_takes_apart_are_tagged_one_by_one() -> None:
@@ -488,5 +501,138 @@ def test_an_interrupt_is_told_from_an_error(subject: Subject) -> None:
     )
     with pytest.raises(HvxError, match="a reason"), measure._interruptible(subject):
         raise HvxError("a reason")
+
+
+def test_an_error_that_a_request_to_stop_led_to_is_an_interrupt(subject: Subject) -> None:
+    def killed() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise HvxError("a decoding process was killed")  # by the same Ctrl-C
+
+    with pytest.raises(Interrupted, match="what is done is kept"), measure._interruptible(subject):
+        killed()
+    with pytest.raises(HvxError, match="a reason"), measure._interruptible(subject):
+        raise HvxError("a reason")
     with measure._interruptible(subject):
         subject.check()
+
+
+class MadeShelf:
+    """What is kept, in memory."""
+
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self.kept = kept
+
+    def result(self, name: str) -> Any:
+        return self.kept.get(name)
+
+    def keep(self, name: str, value: Any) -> None:
+        self.kept[name] = value
+
+
+def test_only_similarities_that_are_not_kept_are_computed_and_then_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sanity, "stages", lambda model: ["top"])
+    whole = {"another image": [[0.5, 0.25]], "top": [[0.125, 1.0]]}
+    calls: list[object] = []
+
+    def similarities(subject: object, names: list[str], count: int, seed: int) -> dict[str, Any]:
+        del subject
+        calls.append((names, count, seed))
+        return {name: {**whole, "top": [[1.0, 1.0]]} for name in names}
+
+    monkeypatch.setattr(sanity, "make_similarities", similarities)
+    own = MadeShelf({"sanity-1/gradient": whole, "sanity-1/grad-cam": {"top": [[1, 1]]}})
+    subject, names = cast(Subject, SimpleNamespace(model=None)), ["proposed", "grad-cam", "cam", "gradient"]
+    found = measure._similarities(subject, cast(Shelf, own), names, 1, 7)
+    assert calls == [(["proposed", "grad-cam"], 1, 7)]
+    made = {**whole, "top": [[1.0, 1.0]]}
+    assert list(found) == ["proposed", "grad-cam", "gradient"]  # CAM is not put to the test
+    assert found == {"proposed": made, "grad-cam": made, "gradient": whole}
+    assert own.kept == {f"sanity-1/{name}": value for name, value in found.items()}
+    assert measure._similarities(subject, cast(Shelf, own), names, 1, 7) == found
+    assert len(calls) == 1
+
+
+NOTHING_THERE = "localisation: no question of the sample asks about an object that is there"
+NOBODY = "agreement with people: none of their maps is of a question of the sample"
+
+
+class Sample:
+    """Explanations, each of an image of its own."""
+
+    def __init__(self, count: int) -> None:
+        self.images = np.arange(count)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@pytest.mark.parametrize(
+    ("masks", "regions", "people", "seen", "left_out"),
+    [
+        (True, True, True, True, []), (False, False, False, False, []),
+        (True, False, True, True, [NOTHING_THERE]), (True, True, True, False, [NOBODY]),
+        (True, False, True, False, [NOBODY, NOTHING_THERE]), (False, False, True, True, []),
+    ],
+)  # fmt: skip
+def test_masks_and_people_that_tell_nothing_of_the_sample_are_said_to_be_left_out(
+    monkeypatch: pytest.MonkeyPatch, masks: bool, regions: bool, people: bool, seen: bool, left_out: list[str]
+) -> None:
+    places = np.arange(2)
+    scores = Scores(places, {"proposed": np.array([0.5, 1.0])})
+    local = dict.fromkeys(LOCAL, scores) if regions else {}
+    agreement = Agreement(["proposed"], np.ones((2, 1, 1)))
+    asked = Regions(places, np.array(["count", "shape"]), np.array([0.1, 0.2])) if regions else None
+    scored = local | ({"human": scores} if seen else {})
+    monkeypatch.setattr(measure, "make_maps", lambda *arguments: None)
+    monkeypatch.setattr(measure, "Maps", lambda *arguments: None)
+    monkeypatch.setattr(measure, "score_maps", lambda *arguments: (scored, agreement, asked))
+
+    found = Measures({}, ["proposed"])
+    truth = SimpleNamespace(table="masks" if masks else None, human="people" if people else None)
+    measure._measure(
+        found, cast(Subject, Sample(2)), cast(Any, None), Options(curves=0, sanity=0), cast(Any, truth)
+    )
+    assert found.left_out == left_out
+    assert list(found.means) == list(scored)
+    assert list(found.by_kind) == (["count", "shape"] if regions else [])
+    assert found.agreement == {} and found.ends is None and found.sanity == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "taken"), [(3, 5, 3), (5, 5, 5), (6, 5, 5), (1, 5, 1), (0, 5, None), (7, 1, 1)]
+)
+def test_curves_and_sanity_are_of_no_more_explanations_than_the_sample_has(
+    monkeypatch: pytest.MonkeyPatch, asked: int, there: int, taken: int | None
+) -> None:
+    counts: dict[str, int] = {}
+
+    def ends(subject: object, shelf: object, count: int) -> list[tuple[float, float]]:
+        counts["ends"] = count
+        return [(0.9, 0.1)] * count
+
+    def curves_of(
+        subject: object, shelf: object, names: object, ends: list[Any], seed: int
+    ) -> dict[str, Any]:
+        counts["curves"] = len(ends)
+        return {"proposed": [([0.5] * 9, [0.25] * 9)] * len(ends)}
+
+    def similarities(subject: object, shelf: object, names: object, count: int, seed: int) -> dict[str, Any]:
+        counts["sanity"] = count
+        return {"proposed": {"top": [[0.5, 0.25]] * count}}
+
+    agreement = Agreement(["proposed"], np.ones((there, 1, 1)))
+    monkeypatch.setattr(measure, "make_maps", lambda *arguments: None)
+    monkeypatch.setattr(measure, "make_ends", ends)
+    monkeypatch.setattr(measure, "make_curves", curves_of)
+    monkeypatch.setattr(measure, "_similarities", similarities)
+    monkeypatch.setattr(measure, "Maps", lambda *arguments: None)
+    monkeypatch.setattr(measure, "score_maps", lambda *arguments: ({}, agreement, None))
+    subject = cast(Subject, Sample(there))
+    found = Measures({}, ["proposed"])
+    truth = cast(Any, SimpleNamespace(table=None, human=None))
+    measure._measure(found, subject, cast(Any, None), Options(curves=asked, sanity=asked), truth)
+    assert counts == ({} if taken is None else {"ends": taken, "curves": taken, "sanity": taken})
+    assert ("deletion" in found.means) is bool(taken)

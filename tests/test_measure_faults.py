@@ -135,6 +135,16 @@ def test_maps_of_another_shape_or_type_are_computed_again(tmp_path: Path, array:
         assert cache.has_maps("cam", 3)
 
 
+@pytest.mark.parametrize("content", [b"", b"x", b"\x93NUMPY", b"\x93NUMPY\x01\x00"])
+def test_maps_cut_short_are_computed_again(tmp_path: Path, content: bytes) -> None:
+    with opened_shelf(tmp_path, {}) as cache:
+        (cache.path / "maps").mkdir()
+        (cache.path / "maps" / "cam.npy").write_bytes(content)
+        assert not cache.has_maps("cam", 3)
+        with pytest.raises(HvxError, match=r"maps/cam\.npy: no readable maps: "):
+            cache.maps("cam")
+
+
 @pytest.mark.parametrize(
     ("value", "right"),
     [
@@ -300,8 +310,9 @@ def test_another_error_is_no_reason_to_write_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_writable_run_keeps_its_cache_itself(tmp_path: Path) -> None:
-    with opened_shelf(tmp_path / "run", {}, tmp_path / "out") as cache:
-        assert cache.path.parent == tmp_path / "run"
+    for folder in (tmp_path / "run", tmp_path / "not" / "there" / "yet"):
+        with opened_shelf(folder, {}, tmp_path / "out") as cache:
+            assert cache.path.parent == folder
     assert not (tmp_path / "out").exists()
 
 

@@ -17,6 +17,7 @@ from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer
 from hvx.explain.guided import guided
 from hvx.explain.scores import heat_map, standardised
+from hvx.measure import mapper
 from hvx.measure.mapper import Mapper, integrated_gradients
 from hvx.measure.methods import METHODS, chosen
 from hvx.measure.sanity import _blocks, randomised, similarity
@@ -151,7 +152,7 @@ def test_guided_backpropagation_is_the_answers_gradient_through_guided_relus() -
 def test_maps_of_a_batch_are_those_of_each_question_alone() -> None:
     names = [name for name in METHODS if METHODS[name].family not in ("floor", "path")]
     whole = mapped(*names)
-    for question in QUESTIONS:
+    for question in (1, 3):  # neither is the first of the batch
         own = torch.tensor([question])
         alone = Batch(
             [question], BATCH.own_inputs()[own], torch.tensor([0]), BATCH.rows[own], BATCH.lengths[own],
@@ -159,6 +160,53 @@ def test_maps_of_a_batch_are_those_of_each_question_alone() -> None:
         )  # fmt: skip
         for name, found in Mapper(MODEL, 0).maps(names, alone).items():
             assert whole[name][question] == pytest.approx(found[0], rel=1e-4, abs=1e-12), (name, question)
+
+
+@pytest.mark.parametrize("questions", [[0], [0, 1], [1, 4], [0, 2, 3], [4, 3, 2, 1, 0], [0, 2, 3, 0]])
+def test_gradients_are_pulled_to_however_many_questions_an_image_has(questions: list[int]) -> None:
+    whole = mapped("gradient")["gradient"]
+    own = torch.tensor(questions)
+    part = Batch(
+        questions, BATCH.inputs, BATCH.images[own], BATCH.rows[own], BATCH.lengths[own], BATCH.answers[own]
+    )
+    found = Mapper(MODEL, 0).maps(["gradient"], part)["gradient"]
+    assert found == pytest.approx(whole[questions], rel=1e-4, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("names", "passes"),
+    [
+        (["unguided", "gradient", "input-x-gradient"], ["plain"]),
+        (["proposed", "free-product", "guided-backpropagation", "guided-grad-cam"], ["guided"]),
+        (["proposed"], ["guided"]), (["guided-grad-cam"], ["guided"]), (["gradient"], ["plain"]),
+        (["grad-cam", "cam", "attention"], ["head"]), (["attention"], ["head"]), (["cam"], ["head"]),
+        (["centre", "random"], []), ([], []), (["integrated-gradients"], []),
+        (["cam", "gradient", "proposed"], ["plain", "guided", "head"]),
+    ],
+)  # fmt: skip
+def test_methods_of_a_family_share_one_pass_and_no_other_is_made(
+    monkeypatch: pytest.MonkeyPatch, names: list[str], passes: list[str]
+) -> None:
+    own, made = Mapper(MODEL, 0), list[str]()
+    kinds = {network: kind for kind, network in own._networks.items()}
+    whole, head = mapper._Pass, mapper._Head
+
+    def counted_pass(model: VQAModel, network: nn.Module, batch: Batch) -> object:
+        monkeypatch.setattr(mapper, "_Head", head)  # the one within a pass
+        made.append(kinds[network])
+        found = whole(model, network, batch)
+        monkeypatch.setattr(mapper, "_Head", counted_head)
+        return found
+
+    def counted_head(model: VQAModel, features: Tensor, batch: Batch) -> object:
+        made.append("head")
+        return head(model, features, batch)
+
+    monkeypatch.setattr(mapper, "_Pass", counted_pass)
+    monkeypatch.setattr(mapper, "_Head", counted_head)
+    monkeypatch.setattr(mapper, "integrated_gradients", lambda model, batch, steps: batch.own_inputs())
+    assert set(own.maps(names, BATCH)) == set(names)
+    assert made == passes
 
 
 def eq2_by_hand(question: int, network: nn.Module, held: bool) -> np.ndarray:
@@ -241,7 +289,12 @@ def test_integrated_gradients_are_those_of_a_loop_and_add_up_to_the_logits_diffe
 def test_integrated_gradients_in_small_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = integrated_gradients(MODEL, BATCH, 4)
     monkeypatch.setattr("hvx.measure.mapper._PATH_PIXELS", 2 * SIZE * SIZE)
-    assert integrated_gradients(MODEL, BATCH, 4).numpy() == pytest.approx(whole.numpy(), rel=1e-9, abs=1e-15)
+    sizes: list[int] = []
+    counter = MODEL.backbone.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    found = integrated_gradients(MODEL, BATCH, 4)
+    counter.remove()
+    assert found.numpy() == pytest.approx(whole.numpy(), rel=1e-9, abs=1e-15)
+    assert max(sizes) == 2  # images at a time
 
 
 @pytest.mark.parametrize("glimpses", [0, 2])

@@ -15,6 +15,7 @@ from PIL import Image
 from hvx.config import ImageConfig
 from hvx.data.images import load_input
 from hvx.errors import HvxError, ReplacedImage
+from hvx.measure import subject as subject_module
 from hvx.measure.human import HumanMaps
 from hvx.measure.subject import Subject, draw
 from hvx.store.reader import RunReader
@@ -92,6 +93,48 @@ def test_a_subject_knows_the_size_of_its_maps_and_checks_at_each_batch(subject: 
     calls: list[int] = []
     subject.check = lambda: calls.append(1)
     assert len(list(subject.batches(range(len(subject))))) == len(calls) > 1
+
+
+@pytest.mark.parametrize(
+    ("explain", "about", "step", "workers", "turned"),
+    [
+        ({"batch_images": 3, "workers": 0}, {"exif_orientation": True}, 3, 0, True),
+        ({"batch_images": None, "workers": None}, {"exif_orientation": False}, 8, 1, False),
+        ({"batch_images": 1, "workers": 2}, {}, 1, 2, False),
+        ({"batch_images": 2, "workers": 1}, {"exif_orientation": "True"}, 2, 1, False),
+    ],
+)
+def test_images_are_decoded_as_the_run_decoded_them(
+    subject: Subject,
+    finished_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    explain: dict[str, object],
+    about: dict[str, object],
+    step: int,
+    workers: int,
+    turned: bool,
+) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    def decoded(paths: list[Path], image: object, batches: list[list[int]], *more: object) -> list[object]:
+        assert image == subject.model.config.image
+        assert [place for batch in batches for place in batch] == list(range(len(paths)))
+        calls.append(({*map(len, batches[:-1])}, 1 <= len(batches[-1]) <= step, len(batches), *more))
+        return []
+
+    reader = RunReader(finished_run)
+    reader.about["config"]["explain"].update(explain)
+    reader.about.pop("exif_orientation", None)
+    reader.about.update(about)
+    monkeypatch.setattr(subject_module, "input_batches", decoded)
+    own = Subject(reader, [], torch.device("cpu"), 0, 1)
+    places = range(len(own))
+    assert list(own.batches(places)) == []
+    images = len(set(own.images.tolist()))
+    assert images == 8
+    sizes = {step} if images > step else set()
+    assert calls == [(sizes, True, -(-images // step), workers, turned)]
+    assert own.batch_count(places) == -(-images // step)
 
 
 def changed(finished_run: Path, folder: Path, **about: object) -> RunReader:

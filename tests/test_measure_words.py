@@ -6,6 +6,8 @@ import json
 import socket
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +19,14 @@ from hvx.data.words import tokenize_nltk
 from hvx.measure.paper import printed_rows
 from hvx.measure.speech import parts_of_speech
 from hvx.measure.words import is_standardised
-from hvx.measure.words_report import Tokens, paper_tokens, run_word_agreement, word_agreement, word_means
+from hvx.measure.words_report import (
+    Tokens,
+    paper_tokens,
+    run_tokens,
+    run_word_agreement,
+    word_agreement,
+    word_means,
+)
 from hvx.store.reader import RunReader
 
 HALF_A_PRINTED_DIGIT = 0.5e-4
@@ -54,6 +63,9 @@ def test_the_tagger_tags_the_built_in_split_as_a_person_does() -> None:
         ("is this a photo?", "AUX PRON DET NOUN PUNCT"),
         ("is this photo old?", "AUX DET NOUN ADJ PUNCT"),
         ("how many chairs are close to the wall?", "WH ADJ NOUN AUX ADV ADP DET NOUN PUNCT"),
+        ("is this photo", "AUX DET NOUN"),
+        ("the left side", "DET ADJ NOUN"),
+        ("the left", "DET NOUN"),
         ("IS HE RUNNING?", "AUX PRON VERB PUNCT"),
         ("are there 2 dogs and a cat?", "AUX PRON NUM NOUN CONJ DET NOUN PUNCT"),
     ],
@@ -141,6 +153,39 @@ def test_means_by_part_of_speech_family_and_place() -> None:
     assert found.nouns.value == pytest.approx(1 - (-1 - 1 + 0.5 + 1 - 0.5 + 0 - 2 + 1 + 1) / 9)
 
 
+def test_the_first_eight_places_are_told_one_by_one_and_later_ones_together() -> None:
+    """The last token's place is its own, wherever it stands."""
+    words = ["what", "is", "the", "dog", "on", "the", "left", "of", "that", "old", "man"]
+    found = word_means(
+        tokens_of([(" ".join(words[:count]), list(range(1, count + 1))) for count in (2, 8, 9, 10, 11)]), 0
+    ).positions
+    assert {name: (own.value, own.n) for name, own in found.items()} == {
+        "1": (1, 5), **{str(place): (place, 4) for place in range(2, 8)}, "8": (8, 3), "9 …": (28 / 3, 3),
+        "last": (8, 5),
+    }  # fmt: skip
+    assert list(found) == ["1", "2", "3", "4", "5", "6", "7", "8", "9 …", "last"]
+
+
+def test_the_levelled_difference_is_that_of_a_loop_over_places() -> None:
+    rows = [
+        ("what is the dog ?", [-1.0, 0.5, 1.25, 2.0, -2.75]), ("is red dog that", [0.25, 1.0, -2.0, 0.75]),
+        ("dog", [3.0]), ("the dog runs", [0.5, -1.5, 2.5]),
+    ]  # fmt: skip
+    tokens = tokens_of(rows)
+    nouns, others, by_place = list[float](), list[float](), dict[int, list[tuple[bool, float]]]()
+    for question, z in rows:
+        words = question.split()
+        for place, (word, value) in enumerate(zip(words, z, strict=True)):
+            own = -1 if place == len(words) - 1 else place
+            by_place.setdefault(own, []).append((word == "dog", value))
+    for found in by_place.values():
+        level = np.mean([value for _, value in found])
+        for noun, value in found:
+            (nouns if noun else others).append(float(value - level))
+    assert set(tokens.tag[tokens.token == "dog"]) == {"NOUN"} and (tokens.tag == "NOUN").sum() == len(nouns)
+    assert word_means(tokens, 0).levelled.value == pytest.approx(np.mean(nouns) - np.mean(others))
+
+
 def test_nouns_are_held_against_words_of_the_same_places() -> None:
     """Where z tells of the place alone, nouns have nothing of their own, however late they stand."""
     rising = [("what is the dog ?", [-1, 0, 1, 2, -2]), ("is that dog red ?", [-1, 0, 1, 2, -2])]
@@ -165,6 +210,37 @@ def test_attention_to_words_is_held_against_z_over_each_questions_own_tokens() -
     second = spearmanr(attention[1], z[1]).statistic
     assert found.n == 2  # of one token there is no order
     assert found.value == pytest.approx((1 + second) / 2)
+    one_each = word_agreement(attention, z, np.array([1, 0, 1]), np.array([1, 2, 3]), 0)
+    assert not one_each.known and not one_each.bounded
+
+
+def test_every_token_of_a_run_is_read_with_its_place_its_z_and_its_image() -> None:
+    columns = {
+        "length": np.array([3, 0, 1, 2]),
+        "token_z": np.array([[0.5, 1.5, -2.0], [9.0, 9.0, 9.0], [4.0, 9.0, 9.0], [-1.0, 1.0, 9.0]]),
+        "tokens": np.array(
+            [["is", "it", "?"], ["no", "", ""], ["what", "", ""], ["a", "Dog", "not"]], object
+        ),
+        "image_id": np.array([70, 70, 30, 70]),
+    }  # fmt: skip
+    found = run_tokens(cast(RunReader, SimpleNamespace(column=columns.__getitem__)))
+    assert found.token.tolist() == ["is", "it", "?", "what", "a", "Dog"]
+    assert found.tag.tolist() == ["AUX", "PRON", "PUNCT", "WH", "DET", "NOUN"]
+    assert found.z.tolist() == [0.5, 1.5, -2.0, 4.0, -1.0, 1.0]
+    assert found.position.tolist() == [1, 2, 3, 1, 1, 2]
+    assert found.last.tolist() == [False, False, True, True, False, True]
+    assert found.group.tolist() == [70, 70, 70, 30, 70, 70]
+
+
+def test_the_papers_tokens_are_grouped_by_question_and_end_with_its_last() -> None:
+    found, rows = paper_tokens(), printed_rows()
+    lengths = [len(row.tokens) for row in rows]
+    assert found.token.tolist() == [token for row in rows for token in row.tokens]
+    assert found.tag.tolist() == [tag for row in rows for tag in row.part_of_speech]
+    assert found.z.tolist() == [z for row in rows for z in row.z]
+    assert found.group.tolist() == [number for number, count in enumerate(lengths) for _ in range(count)]
+    assert found.position.tolist() == [place for count in lengths for place in range(1, count + 1)]
+    assert np.flatnonzero(found.last).tolist() == (np.cumsum(lengths) - 1).tolist()
 
 
 def test_a_run_without_attention_to_words_has_none(finished_run: Path) -> None:

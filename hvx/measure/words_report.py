@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvx.measure.agreement import rank_correlation
-from hvx.measure.bootstrap import NOTHING, Estimate, difference, mean
+from hvx.measure.bootstrap import Estimate, difference, mean
 from hvx.measure.paper import printed_rows
 from hvx.measure.speech import parts_of_speech
 from hvx.measure.words import CONTENT, FAMILIES
@@ -86,7 +86,7 @@ def word_agreement(
     """
     told = np.flatnonzero(lengths > 1)
     values = [rank_correlation(attention[n, : lengths[n]], z[n, : lengths[n]]) for n in told]
-    return mean(values, groups[told], seed) if len(told) else NOTHING
+    return mean(values, groups[told], seed)
 
 
 def paper_tokens() -> Tokens:
@@ -100,7 +100,7 @@ def word_means(tokens: Tokens, seed: int) -> WordMeans:
     """What the report says of words."""
 
     def of(mark: np.ndarray) -> Estimate:
-        return mean(tokens.z[mark], tokens.group[mark], seed) if mark.any() else NOTHING
+        return mean(tokens.z[mark], tokens.group[mark], seed)
 
     def families(is_one: Callable[[str, str], bool]) -> np.ndarray:
         return np.array([is_one(t, g) for t, g in zip(tokens.token, tokens.tag, strict=True)], bool)
