@@ -362,6 +362,8 @@ def test_few_blocks_are_told_apart_by_two_parts_of_their_names() -> None:
         ("left", "X", ["DET"], ["the"], "NOUN", "ADJ"), ("right", "X", ["DET"], ["the"], "ADP", "NOUN"),
         ("red", "NOUN", [], [], "", "ADJ"), ("tan", "VERB", ["DET"], ["the"], "", "ADJ"),
         ("cross", "VERB", ["DET"], ["the"], "", "NOUN"), ("cross", "VERB", ["ADJ"], ["many"], "", "NOUN"),
+        ("cross", "VERB", ["AUX", "DET"], ["is", "the"], "", "NOUN"),
+        ("cross", "VERB", ["DET", "NOUN"], ["the", "dog"], "", "VERB"),
         ("cross", "VERB", ["ADP"], ["of"], "", "NOUN"), ("cross", "VERB", ["ADP"], ["to"], "", "VERB"),
         ("cross", "VERB", ["AUX", "ADP"], ["is", "to"], "", "VERB"),
         ("cross", "VERB", ["ADP", "ADP"], ["to", "of"], "", "NOUN"),

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,27 @@ def test_maps_cut_short_are_computed_again(tmp_path: Path, content: bytes) -> No
         assert not cache.has_maps("cam", 3)
         with pytest.raises(HvxError, match=r"maps/cam\.npy: no readable maps: "):
             cache.maps("cam")
+
+
+class Opened:
+    """What a pickle of it runs where it is read: it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_nothing_that_a_file_of_maps_says_is_run(tmp_path: Path) -> None:
+    with opened_shelf(tmp_path, {}) as cache:
+        (cache.path / "maps").mkdir()
+        file = cache.path / "maps" / "cam.npy"
+        file.write_bytes(pickle.dumps(Opened(tmp_path / "opened")))
+        assert not cache.has_maps("cam", 3)
+        np.save(file, np.array([[[Opened(tmp_path / "opened")]]] * 3, object))
+        assert not cache.has_maps("cam", 3)
+    assert not (tmp_path / "opened").exists()
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,14 @@ def test_energy_against_the_answer_does_not_count() -> None:
     assert energy_inside(-UNIFORM, region()) == 0
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-3, 0.5, 3.0, 1e9])
+def test_no_measure_of_localisation_depends_on_a_maps_unit(unit: float) -> None:
+    map = np.random.default_rng(0).random((SIDE, SIDE)) + 2 * SHIFTED
+    for measure in (points_inside, energy_inside, overlap):
+        assert measure(unit * map, region()) == pytest.approx(measure(map, region()))
+    assert 0 < energy_inside(map, region()) < 1 and 0 < overlap(map, region()) < 1
+
+
 def test_what_is_attended_overlaps_as_the_known_maps_do() -> None:
     assert overlap(PERFECT, region()) == 1
     assert overlap(SHIFTED, region()) == pytest.approx(1 / 3)  # half of each: 32 of 96 pixels

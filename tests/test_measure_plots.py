@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,140 @@ def test_words_draws_the_run_above_the_paper() -> None:
     assert plots._words(replace(FOUND, paper_words=None)) is None
 
 
+# How they look
+
+
+DRAWN = {
+    "methods": plots._methods, "agreement": plots._agreement, "curves": plots._curves,
+    "sanity": plots._sanity, "words": plots._words,
+}  # fmt: skip
+
+
+def inches(figure: Figure) -> tuple[float, float]:
+    width, height = (round(float(side), 6) for side in figure.get_size_inches())
+    return width, height
+
+
+@pytest.mark.parametrize(("metrics", "methods"), [(1, 2), (3, 2), (1, 5), (7, 5)])
+def test_methods_has_room_for_each_panel_and_each_row(metrics: int, methods: int) -> None:
+    means = {metric: FOUND.means[metric] for metric in METRICS[:metrics]}
+    figure = drawn(plots._methods, replace(FOUND, means=means, methods=METHODS[:methods]))
+    assert inches(figure) == pytest.approx((2.2 + 1.9 * metrics, 1.2 + 0.3 * methods))
+    assert len(panels(figure)) == metrics
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_agreement_has_room_for_each_name_and_the_bar_beside_them(count: int) -> None:
+    assert FOUND.matrix is not None
+    names, matrix = FOUND.matrix_names[:count], FOUND.matrix[:count, :count]
+    width, height = inches(drawn(plots._agreement, replace(FOUND, matrix=matrix, matrix_names=names)))
+    assert height == pytest.approx(2.4 + 0.42 * count)
+    assert width - height == pytest.approx(0.8)
+
+
+def test_words_has_room_for_each_part_of_speech_of_either_side() -> None:
+    assert inches(drawn(plots._words)) == pytest.approx((7.5, 1.1 + 0.34 * 4))
+    alone = replace(FOUND, words=FOUND.paper_words)
+    assert inches(drawn(plots._words, alone)) == pytest.approx((7.5, 1.1 + 0.34 * 3))
+
+
+def test_curves_and_sanity_have_their_sizes() -> None:
+    assert (inches(drawn(plots._curves)), inches(drawn(plots._sanity))) == ((10, 4.6), (10, 4.2))
+
+
+@pytest.mark.parametrize("name", ["methods", "curves", "sanity", "words"])
+def test_panels_are_open_above_and_to_the_right_and_have_a_faint_grid(name: str) -> None:
+    for panel in panels(drawn(DRAWN[name])):
+        visible = {side for side, spine in panel.spines.items() if spine.get_visible()}
+        assert visible == {"left", "bottom"}
+        vertical, horizontal = (axis.get_gridlines() for axis in (panel.xaxis, panel.yaxis))
+        assert all(line.get_visible() and line.get_alpha() == 0.25 for line in vertical)
+        both = name in ("curves", "sanity")
+        assert all(line.get_visible() is both for line in horizontal)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "columns", "size"),
+    [("curves", "right center", 1, 8), ("sanity", "right center", 1, 8), ("words", "upper right", 2, 9)],
+)
+def test_legends_stand_beside_the_panels_without_a_frame(
+    name: str, place: str, columns: int, size: float
+) -> None:
+    figure = drawn(DRAWN[name])
+    figure.draw_without_rendering()
+    (own,) = figure.legends
+    assert not own.get_frame_on()
+    box = own.get_window_extent()
+    outside = [panel.get_tightbbox() for panel in panels(figure)]
+    assert not any(box.overlaps(panel) for panel in outside if panel)  # also no label is hidden
+    rows = {round(text.get_window_extent().y0) for text in own.get_texts()}
+    assert len(rows) == -(-len(own.get_texts()) // columns)
+    assert {text.get_fontsize() for text in own.get_texts()} == {size}
+    assert box.x1 == pytest.approx(figure.bbox.width, abs=15)
+    if place == "right center":
+        assert (box.y0 + box.y1) / 2 == pytest.approx(figure.bbox.height / 2, abs=2)
+    else:
+        assert box.y1 == pytest.approx(figure.bbox.height, abs=15)
+
+
+@pytest.mark.parametrize("name", list(DRAWN))
+def test_no_two_labels_of_an_axis_cover_each_other(name: str) -> None:
+    figure = drawn(DRAWN[name])
+    figure.draw_without_rendering()
+    for panel in panels(figure):
+        for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
+            shown = [label for label in labels if label.get_visible() and label.get_text()]
+            turned = [label for label in shown if label.get_rotation()]
+            boxes = [label.get_window_extent() for label in shown if label not in turned]
+            assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+            assert all(label.get_ha() == "right" and 30 <= label.get_rotation() <= 50 for label in turned)
+
+
+def sizes(labels: object) -> set[float]:
+    return {label.get_fontsize() for label in labels}  # type: ignore[attr-defined]
+
+
+def test_text_is_as_large_as_its_part_of_a_plot() -> None:
+    for panel in panels(drawn(plots._methods)):
+        assert panel.title.get_fontsize() == 9
+        assert sizes([*panel.get_xticklabels(), *panel.get_yticklabels()]) == {8}
+    panel, _ = panels(drawn(plots._agreement))
+    assert sizes([*panel.get_xticklabels(), *panel.get_yticklabels()]) == {8}
+    assert sizes(panel.texts) == {6.5}
+    assert {(text.get_ha(), text.get_va()) for text in panel.texts} == {("center", "center")}
+    for draw in (plots._curves, plots._sanity):
+        assert {panel.title.get_fontsize() for panel in panels(drawn(draw))} == {10}
+    for panel in panels(drawn(plots._sanity)):
+        assert sizes(panel.get_xticklabels()) == {8}
+
+
+def test_marks_and_lines_are_told_apart_by_their_weight() -> None:
+    """A mean is a dot on its interval's line; lines that guide the eye are thinner than those of data."""
+    for draw, rows in ((plots._methods, METHODS), (plots._words, ["NOUN", "WH", "DET", "VERB"])):
+        panel = panels(drawn(draw))[0]
+        *data, guide = panel.get_lines()
+        intervals = [line for line in data if len(line.get_xydata()) == 2]  # type: ignore[arg-type]
+        dots = [line for line in data if len(line.get_xydata()) == 1]  # type: ignore[arg-type]
+        assert len(intervals) == len(dots) >= len(rows)
+        assert {(line.get_linewidth(), line.get_marker()) for line in intervals} == {(1.6, "None")}
+        assert {(line.get_markersize(), line.get_marker()) for line in dots} == {(4, "o")}
+        assert guide.get_linewidth() == 0.8
+        assert guide.get_linestyle() == (":" if draw is plots._methods else "-")
+    for panel in panels(drawn(plots._sanity)):
+        *data, guide = panel.get_lines()
+        assert {(line.get_markersize(), line.get_marker()) for line in data} == {(3, "o")}
+        assert (guide.get_linewidth(), guide.get_color()) == (0.8, "#444444")
+    panel, bar = panels(drawn(plots._agreement))
+    panel.figure.draw_without_rendering()  # type: ignore[union-attr]
+    share = bar.get_window_extent().height / panel.get_window_extent().height
+    assert 0.7 < share < 0.9  # the bar is shorter than the matrix
+
+
+def test_a_share_of_the_answers_probability_is_a_whole_percentage() -> None:
+    form = panels(drawn(plots._curves))[0].yaxis.get_major_formatter()
+    assert [form(value) for value in (0, 0.254, 0.2, 1)] == ["0%", "25%", "20%", "100%"]
+
+
 def test_the_palette_starts_again_and_floors_are_black() -> None:
     others = [f"method {number}" for number in range(12)]
     found = replace(FOUND, methods=["proposed", *others, "centre", "random"])
@@ -200,11 +335,7 @@ def test_each_plot_is_written_under_its_name_and_an_earlier_one_removed(
 
     colors = {"methods": "#ff0000", "agreement": "#00ff00", "curves": "", "sanity": "#0000ff", "words": ""}
     assert list(plots._DRAWN) == list(colors) == list(PLOTS)
-    drawing = {
-        "methods": plots._methods, "agreement": plots._agreement, "curves": plots._curves,
-        "sanity": plots._sanity, "words": plots._words,
-    }  # fmt: skip
-    assert drawing == plots._DRAWN
+    assert plots._DRAWN == DRAWN
     monkeypatch.setattr(plots, "_DRAWN", {name: painted(color) for name, color in colors.items()})
     for name in ("curves", "sanity", "other"):
         (tmp_path / f"{name}.png").write_text("earlier")
