@@ -140,6 +140,22 @@ def test_ranking_tells_better_worse_and_level_by_paired_differences() -> None:
     assert "Better than it for certain: Summed attention (by deletion area)." in words
 
 
+def test_the_method_that_is_better_most_often_is_named_first() -> None:
+    better, level = Estimate(0.2, 0.1, 0.3, 9), Estimate(0.0, -0.1, 0.1, 9)
+    worse = Estimate(-0.2, -0.3, -0.1, 9)
+    versus = {
+        "pointing": {"cam": better, "gradient": level, "random": worse},
+        "energy": {"cam": level, "gradient": better, "random": worse},
+        "overlap": {"cam": worse, "gradient": better, "random": better},
+    }
+    names = ["proposed", "cam", "gradient", "random"]
+    means = {metric: dict.fromkeys(names, better) for metric in versus}
+    assert in_words(Measures({}, names, means=means, versus=versus))[-1] == (
+        "Better than it for certain: Gradient (by energy inside, IoU); CAM (by pointing game); "
+        "Random (by IoU)."
+    )
+
+
 def test_a_number_without_an_interval_shows_none() -> None:
     assert shown(Estimate(0.25, math.nan, math.nan, 1)) == "0.250"
     assert shown(Estimate(0.25, 0.2, 0.3, 9)) == "0.250 [0.200, 0.300]"

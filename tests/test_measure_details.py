@@ -213,6 +213,7 @@ def test_scikit_image_is_needed_only_for_sanity(monkeypatch: pytest.MonkeyPatch)
         measure.check_installed(Options(sanity=1))
     monkeypatch.setitem(sys.modules, "captum", None)
     measure.check_installed(Options(("random",), sanity=0))
+    measure.check_installed(Options(("attention",), sanity=0))  # whether the run has any is not known yet
     with pytest.raises(HvxError, match="needs captum"):
         measure.check_installed(Options((), sanity=0))
 
