@@ -2,7 +2,7 @@
 
 Implements *Visual Explanations from Hadamard Product in Multimodal Deep Networks* (Kim & Zhang,
 2017) over whole splits. The folders are the stations of the road, in order: ``data``, ``models``,
-``explain``, ``capture``, ``store``, ``run``, ``view``, ``measure``, ``train``; ``cli`` is a thin skin over
+``explain``, ``store``, ``run``, ``view``, ``capture``, ``measure``, ``train``; ``cli`` is a thin skin over
 them. From Python: ``load_model`` and ``Explainer`` for hvx's own models, ``explain_product`` for any other.
 """
 
@@ -12,42 +12,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvx.capture.equations import ProductExplanation, explain_joint
+    from hvx.capture.equations import explain_joint
+    from hvx.capture.forward import ForwardPass, forward_pass
     from hvx.capture.products import explain_product, explain_products, find_products
-    from hvx.capture.watch import Product
+    from hvx.capture.records import Product
+    from hvx.capture.result import ProductExplanation
+    from hvx.capture.smooth import SmoothGrad
     from hvx.errors import HvxError
-    from hvx.face import Explainer, Explanation, load_model, product_figure
+    from hvx.face import Explainer, Explanation, load_model
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Explainer": "hvx.face",
     "Explanation": "hvx.face",
+    "ForwardPass": "hvx.capture.forward",
     "HvxError": "hvx.errors",
-    "Product": "hvx.capture.watch",
-    "ProductExplanation": "hvx.capture.equations",
+    "Product": "hvx.capture.records",
+    "ProductExplanation": "hvx.capture.result",
+    "SmoothGrad": "hvx.capture.smooth",
     "explain_joint": "hvx.capture.equations",
     "explain_product": "hvx.capture.products",
     "explain_products": "hvx.capture.products",
     "find_products": "hvx.capture.products",
+    "forward_pass": "hvx.capture.forward",
     "load_model": "hvx.face",
-    "product_figure": "hvx.face",
 }
 """Names of the face → the modules they live in, loaded when first asked for: PyTorch takes seconds."""
 
 __all__ = [
     "Explainer",
     "Explanation",
+    "ForwardPass",
     "HvxError",
     "Product",
     "ProductExplanation",
+    "SmoothGrad",
     "__version__",
     "explain_joint",
     "explain_product",
     "explain_products",
     "find_products",
+    "forward_pass",
     "load_model",
-    "product_figure",
 ]
 
 

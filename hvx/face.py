@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hvx.capture.equations import ProductExplanation
 from hvx.config import ImageConfig
 from hvx.data.images import crop_photo, to_input
 from hvx.data.photos import Photo, as_photo
@@ -196,42 +195,6 @@ class Explainer:
             photo,
             self.model.config.image,
         )
-
-
-def product_figure(
-    explained: ProductExplanation,
-    photos: Sequence[Image.Image],
-    tokens: Sequence[Sequence[str]],
-    answers: Sequence[str],
-    width: int = 600,
-) -> Image.Image:
-    """The paper's figure of an explanation of one's own model: a row for each question.
-
-    Args:
-        explained: of ``explain_product`` or ``explain_joint``.
-        photos: what each question's image shows, square.
-        tokens: of each question, as many as it has scores, first to last.
-        answers: what is written beside each question.
-        width: in pixels.
-
-    Raises:
-        HvxError: there is no heat map or no z-score, or another number of rows or tokens.
-    """
-    if explained.heatmap is None or explained.z is None:
-        raise HvxError("a figure needs a heat map and z-scores: an image (N, C, H, W) and words (N, T, E)")
-    scores = [z[~z.isnan()].tolist() for z in explained.z.cpu()]
-    lengths = [len(z) for z in scores]
-    if not len(photos) == len(answers) == len(tokens) == len(lengths):
-        raise HvxError(f"{len(lengths)} questions explained; pass a photo, tokens and an answer for each")
-    if lengths != [len(row) for row in tokens]:
-        raise HvxError(f"tokens: {[len(row) for row in tokens]} given; the questions have {lengths} scores")
-    none = torch.zeros(0, 1, 1).numpy()
-    maps = explained.heatmap.cpu().numpy()
-    rows = [
-        FigureRow(photo, none, map, list(words), z, answer, "")
-        for photo, map, words, z, answer in zip(photos, maps, tokens, scores, answers, strict=True)
-    ]
-    return draw_figure(rows, width)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -267,7 +267,7 @@ def test_weight_normed_up_down_over_region_features() -> None:
     model = UpDown().double()
     features, ids = torch.randn(3, 6, 7, dtype=torch.float64), inputs()[1]
     batch = {"features": features, "question": ids}
-    found = explain_product(model, (batch,), image=features, words=ids, guided=True)
+    found = explain_product(model, (batch,), image=features, words=ids, rule="guided")
     x = leaf(features)
     embeddings = leaf(torch.cat([model.emb(ids), model.glove(ids)], 2))
     q = model.question(embeddings)
@@ -444,7 +444,7 @@ def test_what_is_no_joint_is_told_from_it() -> None:
 def test_a_product_broadcast_over_a_lattice_adds_up_what_each_cell_sends() -> None:
     """Asked for by number; the gradient is that of ½‖Q − F‖² with Q laid out over the lattice."""
     model, (image, ids) = Gated(), inputs()
-    found = explain_product(model, (image, ids), image=image, words=ids, product=0, guided=False)
+    found = explain_product(model, (image, ids), image=image, words=ids, product=0, rule="gradient")
     assert found.visual.shape == found.product.shape == (3, 6, 8, 8)
     x, embeddings = leaf(image), leaf(model.table(ids))
     h = embeddings.new_zeros(3, WIDTH)

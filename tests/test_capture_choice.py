@@ -245,11 +245,11 @@ def test_both_factors_of_image_and_words_are_listed_and_v_is_asked_for() -> None
     for visual in ("to_visual", "cnn", f"test_capture_choice.py:{first + 1}"):
         x, embeddings = leaf(image), leaf(model.table(ids))
         one, other = model.sides(model.visual(x), model.textual(embeddings))
-        check(explained(model, visual=visual, guided=False), *by_hand(one, other, x, embeddings))
+        check(explained(model, visual=visual, rule="gradient"), *by_hand(one, other, x, embeddings))
         assert explained(model, visual=visual, product=product.name).chosen is not None
     x, embeddings = leaf(image), leaf(model.table(ids))
     one, other = model.sides(model.visual(x), model.textual(embeddings))
-    check(explained(model, visual="to_textual", guided=False), *by_hand(other, one, x, embeddings))
+    check(explained(model, visual="to_textual", rule="gradient"), *by_hand(other, one, x, embeddings))
     assert "no module of that path, and no such line" in refusal(model, visual="nowhere")
     assert "as near to one factor" in refusal(model, visual="gate")
 
@@ -281,7 +281,7 @@ def _lines(m: Joined, v: Tensor, q: Tensor, w: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("rest", [_sum, _stacked, _normalized_parts, _lines])
 def test_parallel_products_of_one_sum_or_concatenation_are_one_joint(rest: Callable[..., Tensor]) -> None:
-    found = explained(rest, guided=False)
+    found = explained(rest, rule="gradient")
     model, (image, ids) = Joined(rest), inputs()
     x, embeddings = leaf(image), leaf(model.table(ids))
     v, q = model.visual(x), model.textual(embeddings)
@@ -292,11 +292,11 @@ def test_parallel_products_of_one_sum_or_concatenation_are_one_joint(rest: Calla
     torch.testing.assert_close(found.textual, textual.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(found.product, (visual * textual).detach(), rtol=0, atol=1e-12)
     assert [each.number for each in found.joined] == [0, 1, 2] and found.chosen == found.joined[-1]
-    parts = explain_products(model, (image, ids), image=image, words=ids, guided=False)
+    parts = explain_products(model, (image, ids), image=image, words=ids, rule="gradient")
     assert [len(each.joined) for each in parts] == [1, 1, 1]
     total = sum(each.image_gradient for each in parts)
     assert (found.image_gradient - total).abs().max() <= 1e-9 * found.image_gradient.abs().max()
-    one = explained(rest, product=1, guided=False)
+    one = explained(rest, product=1, rule="gradient")
     assert torch.equal(one.image_gradient, parts[1].image_gradient) and one.joined == [one.chosen]
 
 
@@ -376,7 +376,7 @@ def test_heads_of_one_vector_are_the_joint_and_regions_are_not() -> None:
     model, (image, ids) = Joined(_heads), inputs()
     x, embeddings = leaf(image), leaf(model.table(ids))
     v, q = _wide(model, model.visual(x), model.textual(embeddings))
-    check(explained(_heads, guided=False), *by_hand(torch.tanh(v), q, x, embeddings))
+    check(explained(_heads, rule="gradient"), *by_hand(torch.tanh(v), q, x, embeddings))
     for lattice in (
         lambda m, v, q, w: v.view(3, 1, JOINT).expand(3, 2, JOINT) * q[:, None],
         lambda m, v, q, w: _wide(m, v, q)[0].view(3, 2, JOINT) * q[:, None].repeat(1, 2, 1),

@@ -218,10 +218,10 @@ def test_a_network_without_relu_is_told_to_take_the_plain_gradient_only(
     with pytest.raises(HvxError) as caught:
         explain_product(model, (image, ids), image=image, words=ids)
     assert str(caught.value) == (
-        f"guided backpropagation is defined for ReLU; the image's network has {name}: pass guided=False for "
-        "the plain gradient"
+        f"guided backpropagation is defined for ReLU; the image's network has {name}: pass rule='gradient' "
+        "for the plain gradient"
     )
-    assert explain_product(model, (image, ids), image=image, words=ids, guided=False).relus == 0
+    assert explain_product(model, (image, ids), image=image, words=ids, rule="gradient").relus == 0
 
 
 @pytest.mark.parametrize(
@@ -287,9 +287,9 @@ def test_features_have_the_plain_gradient_and_pixels_the_guided_one(
     shape: tuple[int, ...], guided: bool
 ) -> None:
     features, ids = torch.rand(shape, dtype=torch.float64), inputs()[1]
-    for asked, relus in ((None, int(guided)), (True, 1), (False, 0)):
-        found = explain_product(Pooling(), (features, ids), image=features, words=ids, guided=asked)
-        assert found.relus == relus
+    for asked, relus in ((None, int(guided)), ("guided", 1), ("gradient", 0)):
+        found = explain_product(Pooling(), (features, ids), image=features, words=ids, rule=asked)
+        assert (found.relus, found.rule) == (relus, "guided" if relus else "gradient")
 
 
 # Left as it was

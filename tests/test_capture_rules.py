@@ -77,7 +77,7 @@ def test_every_way_to_write_a_relu_is_guided(how: str) -> None:
 
 def test_without_guidance_the_gradient_is_the_plain_one() -> None:
     model, (image, ids) = Small(), inputs()
-    found = explained(model, guided=False)
+    found = explained(model, rule="gradient")
     x, embeddings = leaf(image), leaf(model.table(ids))
     check(found, *by_hand(model.visual(x), model.textual(embeddings), x, embeddings))
     assert found.relus == 0
@@ -98,7 +98,7 @@ def test_a_gradient_stops_where_a_relus_input_is_exactly_zero() -> None:
     model = Net()
     with torch.no_grad():
         model.table.weight[1:3] = torch.tensor([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]]).double()
-    found = explain_product(model, (image, ids), image=image, words=ids, guided=True)
+    found = explain_product(model, (image, ids), image=image, words=ids, rule="guided")
     # V − F = V (1 − Q): 0, 2, 0 and 3 · (1 − 2), a negative gradient.
     assert found.image_gradient.tolist() == [[0.0, 2.0, 0.0, 0.0]]
 
@@ -170,7 +170,7 @@ def test_a_relu_that_cannot_be_told_from_other_code_is_reported() -> None:
 
 
 def test_a_network_without_relu_is_refused() -> None:
-    refused(Activated(lambda x: x), "no ReLU", "guided=False")
+    refused(Activated(lambda x: x), "no ReLU", "rule='gradient'")
 
 
 def test_a_norm_guarded_by_a_small_number_is_no_activation() -> None:

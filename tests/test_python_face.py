@@ -115,12 +115,12 @@ def test_a_figure_of_ones_own_model_asks_for_what_is_missing() -> None:
     visual = torch.relu(image).mean((2, 3))[:, :2]
     found = face.explain_joint(visual, embeddings.sum(1), image=image, embeddings=embeddings)
     photo = Image.new("RGB", (8, 8))
-    figure = face.product_figure(found, [photo], [["a", "b", "c"]], ["yes"], width=300)
+    figure = found.figure([photo], [["a", "b", "c"]], ["yes"], width=300)
     assert figure.width == 300
     with pytest.raises(face.HvxError, match="1 questions explained"):
-        face.product_figure(found, [], [["a", "b", "c"]], ["yes"])
+        found.figure([], [["a", "b", "c"]], ["yes"])
     with pytest.raises(face.HvxError, match="tokens"):
-        face.product_figure(found, [photo], [["a"]], ["yes"])
+        found.figure([photo], [["a"]], ["yes"])
 
 
 def test_the_blocks_of_the_documentation_run(

@@ -144,7 +144,7 @@ def report(model: DualEncoder, val: Scenes, output: Path) -> None:
     photos = [Image.fromarray(val.drawn[n].image).resize((256, 256)) for n, _ in asked[:3]]
     tokens = [CAPTIONS[caption].split() for caption in captions[:3]]
     answers = [f"score {score:.2f}" for score in few.product.sum(1).tolist()]
-    hvx.product_figure(few, photos, tokens, answers).save(output)
+    few.figure(photos, tokens, answers, width=600).save(output)
 
 
 def main() -> None:

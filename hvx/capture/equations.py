@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,60 +14,73 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from hvx.capture.factors import Form, vectors
 from hvx.capture.graph import IMAGE, WORDS, Guidance, Reach, guided_relus
-from hvx.capture.watch import Factor, Product, Seen
+from hvx.capture.records import Factor, Seen
+from hvx.capture.result import ProductExplanation
 from hvx.capture.words import Given, Words
 from hvx.errors import HvxError
-from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import token_saliency, token_z
 
 _CHANNELS = 4
 """Channels that pixels have at most."""
 
 
-@dataclass(frozen=True)
-class ProductExplanation:
-    """Both explanations of one joint; all tensors detached.
-
-    Attributes:
-        visual: V (N, d), of products that form one joint side by side; over a lattice as the model has it.
-        textual: Q (N, d).
-        product: F = Q ∘ V (N, d).
-        image_gradient: Eq. 2, at the image as the model took it: (N, C, H, W), or features of any shape.
-        word_gradient: Eq. 3, (N, T, E); (N, E) where the words are one vector a question.
-        gradient: ∇̂v of Eq. 9 (N, C, H, W); None of an image that is no (N, C, H, W).
-        heatmap: H (N, H, W); None as ``gradient``.
-        saliency: Eq. 10 (N, T); None where the words are one vector a question.
-        z: Eq. 11 (N, T), NaN where there is no token; None as ``saliency``.
-        relus: ReLUs of the image's side that were guided.
-        unguided: nonlinearities of the image's side that kept their true gradient, with their number.
-        chosen: the product explained, the last one of ``joined``; None of factors that were handed over.
-        products: all that were found.
-        joined: the products that were explained together: several if they form one joint.
-        output: what the model returned, detached; None of factors that were handed over.
-    """
-
-    visual: Tensor
-    textual: Tensor
-    product: Tensor
-    image_gradient: Tensor
-    word_gradient: Tensor
-    gradient: Tensor | None
-    heatmap: Tensor | None
-    saliency: Tensor | None
-    z: Tensor | None
-    relus: int
-    unguided: dict[str, int]
-    chosen: Product | None
-    products: list[Product]
-    joined: list[Product]
-    output: Any
+RuleName = Literal["guided", "gradient"]
+Reshape = Callable[[Tensor], Tensor] | tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How gradients pass the image's side; see ``guided_relus``."""
+    """How gradients pass the image's side, and how what arrives becomes a map; see ``explain_product``."""
 
     guided: bool
     other_activations: bool
+    reshape: Reshape | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rule: RuleName | None,
+        image: Tensor | None,
+        other_activations: bool,
+        reshape: Reshape | None = None,
+    ) -> Rules:
+        """The rule asked for; else guided for pixels, plain for features: the ReLUs behind them are a head's.
+
+        Raises:
+            HvxError: there is no such rule.
+        """
+        if rule not in (None, "guided", "gradient"):
+            raise HvxError(f"rule: {rule!r} given; expected 'guided' or 'gradient'")
+        pixels = image is not None and image.ndim == 4 and image.shape[1] <= _CHANNELS
+        return cls(pixels if rule is None else rule == "guided", other_activations, reshape)
+
+    def map(self, gradient: Tensor) -> Tensor | None:
+        """Eq. 2 as (N, C, H, W); None of another shape that nothing reshapes.
+
+        Raises:
+            HvxError: ``reshape`` does not give that.
+        """
+        if self.reshape is None:
+            return gradient if gradient.ndim == 4 else None
+        made = self.reshape(gradient) if callable(self.reshape) else _grid(gradient, *self.reshape)
+        if not isinstance(made, Tensor) or made.ndim != 4 or len(made) != len(gradient):
+            shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise HvxError(f"reshape: made {shape} of {tuple(gradient.shape)}; expected (N, C, H, W)")
+        return made
+
+
+def _grid(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Patch tokens (N, K, E) as (N, E, H, W); tokens ahead of the patches, such as a class token, left out.
+
+    Raises:
+        HvxError: there are fewer tokens than patches.
+    """
+    if tokens.ndim != 3 or tokens.shape[1] < height * width:
+        raise HvxError(
+            f"reshape: ({height}, {width}) given for a gradient {tuple(tokens.shape)}; it must be "
+            f"(N, K, E), K at least {height * width}"
+        )
+    return tokens[:, tokens.shape[1] - height * width :].transpose(1, 2).unflatten(2, (height, width))
 
 
 @dataclass(frozen=True)
@@ -96,8 +109,9 @@ def explain_joint(
     image: Tensor,
     embeddings: Tensor,
     mask: Tensor | None = None,
-    guided: bool | None = None,
+    rule: RuleName | None = None,
     other_activations: bool = False,
+    reshape: Reshape | None = None,
 ) -> ProductExplanation:
     """Eqs 2 and 3 of factors that are at hand: those of a dual encoder, say, whose score is Σ (v ∘ t).
 
@@ -109,9 +123,10 @@ def explain_joint(
         image: (N, C, H, W), or features of any shape (N, …).
         embeddings: the word embeddings (N, T, E) in Q's graph.
         mask: (N, T), true where there is a token; without, everywhere.
-        guided: guided backpropagation through the ReLUs of the image's side; False: the plain gradient.
-            Without, guided if ``image`` is pixels: (N, C, H, W), C at most 4.
+        rule: "guided": guided backpropagation through the ReLUs of the image's side; "gradient": the plain
+            gradient. Without, guided if ``image`` is pixels: (N, C, H, W), C at most 4.
         other_activations: let other activations of the image's side keep their true gradients.
+        reshape: what makes a map (N, C, H, W) of a gradient at tokens (N, K, E); or (H, W) of patches.
 
     Raises:
         HvxError: shapes that do not belong together, a factor that does not lead back to its input, or an
@@ -125,7 +140,8 @@ def explain_joint(
         if not tensor.requires_grad:
             raise HvxError(f"{name}: has no gradient; call {name}.requires_grad_() ahead of the encoders")
     words = Given(embeddings)
-    reach = Reach(get_gradient_edge(image), words.makes)
+    edge = get_gradient_edge(image)
+    reach = Reach(lambda node: node is edge.node, words.makes)
     for name, tensor, flag, source in (
         ("visual", visual, IMAGE, "image"),
         ("textual", textual, WORDS, "embeddings"),
@@ -135,13 +151,8 @@ def explain_joint(
                 f"{name}: no gradient leads from it to {source}; compute it from that tensor, gradients on"
             )
     part = Part(Factor.of(visual), Factor.of(textual), tuple(visual.shape), 0)
-    ends = Ends(get_gradient_edge(image), words, reach, len(image), len(visual))
-    return equations([part], ends, Rules(guided_by_default(image, guided), other_activations), mask)
-
-
-def guided_by_default(image: Tensor, guided: bool | None) -> bool:
-    """What was asked for; else guided for pixels, plain for features: the ReLUs behind them are a head's."""
-    return image.ndim == 4 and image.shape[1] <= _CHANNELS if guided is None else guided
+    ends = Ends(edge, words, reach, len(image), len(visual))
+    return equations([part], ends, Rules.of(rule, image, other_activations, reshape), mask, image=image)
 
 
 @dataclass(frozen=True)
@@ -175,12 +186,15 @@ def equations(
     rules: Rules,
     mask: Tensor | None,
     joined: Sequence[Seen] = (),
-    products: Sequence[Product] = (),
-    output: Any = None,
+    image: Tensor | None = None,
+    **about: Any,
 ) -> ProductExplanation:
-    """Eqs 2, 3 and 9-11 for the products of one joint, F = Q ∘ V held constant."""
-    with _rule(parts, ends, rules) as guidance:
-        to_image = _to_image(parts, ends)
+    """Eqs 2, 3 and 9-11 for the products of one joint, F = Q ∘ V held constant.
+
+    Args:
+        about: other attributes of the explanation.
+    """
+    to_image, guidance = image_gradient(parts, ends, rules)
     to_words = _to_words(parts, ends)
     if to_words.ndim == 3 and len(to_words) != ends.questions == to_words.shape[1]:
         to_words = to_words.transpose(0, 1)  # a model that takes its tokens first, (T, N)
@@ -194,14 +208,21 @@ def equations(
     v, q, product = (
         torch.cat(side, -1) if len(side) > 1 else side[0] for side in _sides(parts, ends, joined)
     )
-    gradient = standardised(to_image) if to_image.ndim == 4 else None
-    heatmap = None if gradient is None else heat_map(gradient)
     saliency, z = (None, None) if to_words.ndim != 3 else _token_scores(to_words, mask)
+    named = {"products": [], "output": None, "attention": None} | about
     return ProductExplanation(
-        v, q, product, to_image, to_words, gradient, heatmap, saliency, z,
-        guidance.relus, guidance.unguided, joined[-1].product if joined else None, list(products),
-        [each.product for each in joined], output,
+        visual=v, textual=q, product=product, image_gradient=to_image, word_gradient=to_words,
+        image_map=rules.map(to_image), saliency=saliency, z=z,
+        rule="guided" if rules.guided else "gradient", relus=guidance.relus, unguided=guidance.unguided,
+        chosen=joined[-1].product if joined else None, joined=[each.product for each in joined],
+        image=image, **named,
     )  # fmt: skip
+
+
+def image_gradient(parts: Sequence[Part], ends: Ends, rules: Rules) -> tuple[Tensor, Guidance]:
+    """Eq. 2 by a rule, a row for each question, and what the rule met."""
+    with _rule(parts, ends, rules) as guidance:
+        return _to_image(parts, ends), guidance
 
 
 def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:

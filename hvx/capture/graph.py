@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from hvx.errors import HvxError
 
@@ -23,13 +23,13 @@ class Reach:
     """Which of image and words each node of a graph leads back to.
 
     Args:
-        image: where the image enters the graph.
+        is_image: whether a node is the image.
         is_words: whether a node makes word embeddings.
     """
 
-    def __init__(self, image: GradientEdge, is_words: Callable[[Node], bool]) -> None:
-        self._is_words = is_words
-        self._flags: dict[Node, int] = {image.node: IMAGE}
+    def __init__(self, is_image: Callable[[Node], bool], is_words: Callable[[Node], bool]) -> None:
+        self.is_image, self._is_words = is_image, is_words
+        self._flags: dict[Node, int] = {}
 
     def of(self, tensor: Tensor) -> int:
         """What a tensor depends on, differentiably. A leaf, such as a weight, depends on neither."""
@@ -48,7 +48,7 @@ class Reach:
             if unknown:
                 waiting += unknown
                 continue
-            flags = WORDS if self._is_words(top) else 0
+            flags = (IMAGE if self.is_image(top) else 0) | (WORDS if self._is_words(top) else 0)
             for each in inputs:
                 flags |= self._flags[each]
             self._flags[waiting.pop()] = flags
@@ -121,14 +121,15 @@ def guided_relus(visual: list[Node], reach: Reach, other_activations: bool) -> I
         HvxError: an activation other than ReLU on the image's side, a function whose inside cannot be seen,
             or no ReLU.
     """
-    side = [node for node in nodes_behind(visual) if reach.of_node(node) == IMAGE]
+    behind = nodes_behind(visual)
+    side = [node for node in behind if reach.of_node(node) == IMAGE and not reach.is_image(node)]
     relus = [node for node in side if kind(node) == "Relu"]
     if not other_activations:
         _refuse_others(side, bool(relus))
     if not relus:
         raise HvxError(
             "no ReLU between the image and the product that the words do not reach: guided backpropagation "
-            "is defined for ReLU; pass guided=False for the plain gradient"
+            "is defined for ReLU; pass rule='gradient' for the plain gradient"
         )
     names = Counter(_MASKED if _is_masked(node) else kind(node) for node in side)
     reported = _OTHER_ACTIVATIONS | _SATURATING | _PERHAPS | {_MASKED}
@@ -163,7 +164,7 @@ def _refuse_others(side: list[Node], relus: bool) -> None:
             name = "clamp(min=0)" if cut else _user_name(node)
             raise HvxError(
                 f"guided backpropagation is defined for ReLU; the image's network has {name}: pass {keep}"
-                "guided=False for the plain gradient"
+                "rule='gradient' for the plain gradient"
             )
 
 

@@ -16,39 +16,56 @@ Inputs = Sequence[Any] | Mapping[str, Any]
 _NO_BATCH = (nn.Module, Tensor, type, FunctionType, ModuleType)
 
 
-def replaced(inputs: Inputs, pairs: list[tuple[Tensor, Tensor]]) -> Inputs:
-    """The inputs with these tensors put in the place of others, at any depth.
+def replaced(
+    inputs: Inputs, kwargs: Mapping[str, Any] | None, pairs: Mapping[str, tuple[Tensor, Tensor]]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments and keywords of a forward, with these tensors put in the place of others, at any depth.
 
     They may lie in sequences, mappings, dataclasses and objects with attributes, which are copied.
 
     Args:
-        inputs: arguments or keywords of a forward.
-        pairs: (old, new) of the image, then of the words if they are a tensor.
+        inputs: arguments, or a mapping of keywords.
+        kwargs: keywords besides arguments.
+        pairs: name → (old, new), such as of "image".
 
     Raises:
-        HvxError: a tensor is not among the inputs.
+        HvxError: a tensor is not among the inputs, or they are no arguments.
     """
-    met: set[int] = set()
+    met: set[str] = set()
 
     def new_one(value: Any) -> Any:
-        for number, (old, new) in enumerate(pairs):
+        for name, (old, new) in pairs.items():
             if value is old:
-                met.add(number)
+                met.add(name)
                 return new
         return value
 
-    if not isinstance(inputs, Sequence | Mapping) or isinstance(inputs, str):
-        raise HvxError(f"inputs: {type(inputs).__name__} given; pass a sequence of arguments or a mapping")
-    if isinstance(inputs, Mapping):
-        made: Inputs = {key: rebuilt(each, new_one) for key, each in inputs.items()}
-    else:
-        made = [rebuilt(each, new_one) for each in inputs]
-    for number, name in enumerate(("image", "words")[: len(pairs)]):
-        if number not in met:
+    arguments, keywords = _call(inputs, kwargs)
+    made = [rebuilt(each, new_one) for each in arguments]
+    named = {key: rebuilt(each, new_one) for key, each in keywords.items()}
+    for name in pairs:
+        if name not in met:
             raise HvxError(
                 f"{name}: not among the inputs; pass the very tensor that inputs holds, not a copy"
             )
-    return made
+    return made, named
+
+
+def _call(inputs: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Arguments and keywords of a call.
+
+    Raises:
+        HvxError: they are given as something else.
+    """
+    if not isinstance(inputs, Sequence | Mapping) or isinstance(inputs, str):
+        raise HvxError(f"inputs: {type(inputs).__name__} given; pass a sequence of arguments or a mapping")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise HvxError(f"kwargs: {type(kwargs).__name__} given; pass a mapping of keywords")
+    if not isinstance(inputs, Mapping):
+        return inputs, kwargs or {}
+    if kwargs is not None:
+        raise HvxError("kwargs: inputs is a mapping of keywords already; put these among them")
+    return (), inputs
 
 
 def rebuilt(value: Any, change: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:

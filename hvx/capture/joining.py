@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 from hvx.capture.factors import LAYOUT
 from hvx.capture.graph import inputs_of, kind, nodes_behind
-from hvx.capture.watch import Seen
+from hvx.capture.records import Seen
 
 _MEET = {"Add", "Sub", "Cat", "Stack"}
 _LINEAR = LAYOUT | _MEET | {"Sum", "Mean", "Neg"}

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from hvx.capture.equations import ProductExplanation, Rules, guided_by_default
+from hvx.capture.equations import Reshape, RuleName, Rules
 from hvx.capture.forward import forward_pass
-from hvx.capture.inputs import Inputs
-from hvx.capture.watch import Product
+from hvx.capture.inputs import Inputs, replaced
+from hvx.capture.records import Product
+from hvx.capture.result import ProductExplanation
+from hvx.capture.smooth import SmoothGrad, mean_over_noise
+from hvx.errors import HvxError
 
 
 def explain_product(
     model: nn.Module,
     inputs: Inputs,
     *,
-    image: Tensor,
+    image: Tensor | str | nn.Module,
     words: Tensor | str | nn.Module,
-    product: int | str | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    product: int | str | Sequence[str] | None = None,
     visual: str | None = None,
     mask: Tensor | None = None,
-    guided: bool | None = None,
+    rule: RuleName | None = None,
+    smooth: SmoothGrad | None = None,
+    reshape: Reshape | None = None,
     other_activations: bool = False,
     through_no_grad: bool = False,
 ) -> ProductExplanation:
@@ -43,17 +51,23 @@ def explain_product(
         inputs: what its forward takes: a sequence of arguments, or a mapping of keywords. Tensors
             may lie in sequences, mappings, dataclasses and objects with attributes.
         image: which tensor among the inputs is the image: (N, C, H, W), a row for each question, or
-            (1, C, H, W) for N questions on one image; or features of any shape (N, …).
+            (1, C, H, W) for N questions on one image; or features of any shape (N, …). Or the module, or its
+            path, that puts out what Eq. 2 is taken at: a CNN's map, patch tokens.
         words: the token ids (N, T) among the inputs, whose look-ups in embedding tables are found; or
             embeddings (N, T, E) among the inputs; or the module, or its path, that puts out the embeddings.
             Ids may be (T, N): where T = N, they are read as (N, T).
+        kwargs: keywords of the forward besides ``inputs``.
         product: its number in ``products``; or its name; or a module path or ``file:line``, if one joint
-            is computed there. Without, the one joint of the forward.
+            is computed there; or the names of several, explained together. Without, the one joint of the
+            forward.
         visual: which factor is V, where both depend on image and words: the path of the module, or the
             ``file:line``, that makes the values V comes from.
         mask: (N, T), true where there is a token; without, everywhere. For ids padded with 0: ``ids != 0``.
-        guided: guided backpropagation; False: the plain gradient. Without, guided if ``image`` is pixels:
+        rule: "guided" backpropagation, or "gradient", the plain one. Without, guided if ``image`` is pixels:
             (N, C, H, W), C at most 4.
+        smooth: SmoothGrad: Eq. 2 is the mean over noisy images, for each of which the model runs again.
+        reshape: what makes a map (N, C, H, W) of a gradient at tokens (N, K, E), for the heat map; or the
+            (H, W) of patches, which are the last H · W tokens.
         other_activations: let other activations of the image's side keep their true gradients.
         through_no_grad: leave out what the model's forward does to switch gradients off (a frozen CNN
             under ``torch.no_grad``).
@@ -66,22 +80,46 @@ def explain_product(
         UserWarning: products that could be the joint were set aside, or Eq. 2 or Eq. 3 of a question is 0
             everywhere or not finite.
     """
-    with forward_pass(model, inputs, image, words, through_no_grad) as found:
-        rules = Rules(guided_by_default(image, guided), other_activations)
-        chosen = found.default(visual) if product is None else found.one(product)
-        return found.explain(chosen, rules, mask, visual)
+    with forward_pass(
+        model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
+    ) as forward:
+        found = forward.explain(
+            product, visual=visual, mask=mask, rule=rule, other_activations=other_activations, reshape=reshape
+        )
+    if smooth is None:
+        return found
+    rules = Rules(found.rule == "guided", other_activations, reshape)
+
+    def equation_2(noisy: Tensor) -> Tensor:
+        arguments, keywords = replaced(inputs, kwargs, {"image": (_tensor(image), noisy)})
+        with forward_pass(
+            model, arguments, image=noisy, words=words, kwargs=keywords, through_no_grad=through_no_grad
+        ) as again:
+            return again.image_gradient([each.name for each in found.joined], visual, rules)
+
+    mean = mean_over_noise(equation_2, _tensor(image), smooth)
+    return replace(found, image_gradient=mean, image_map=rules.map(mean))
+
+
+def _tensor(image: Tensor | str | nn.Module) -> Tensor:
+    """The image that noise is added to."""
+    if not isinstance(image, Tensor):
+        raise HvxError("smooth: noise is added to the inputs; pass as image one of their tensors, no module")
+    return image
 
 
 def explain_products(
     model: nn.Module,
     inputs: Inputs,
     *,
-    image: Tensor,
+    image: Tensor | str | nn.Module,
     words: Tensor | str | nn.Module,
-    products: Sequence[int | str] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    products: Sequence[int | str | Sequence[str]] | None = None,
     visual: str | None = None,
     mask: Tensor | None = None,
-    guided: bool | None = None,
+    rule: RuleName | None = None,
+    reshape: Reshape | None = None,
     other_activations: bool = False,
     through_no_grad: bool = False,
 ) -> list[ProductExplanation]:
@@ -93,21 +131,22 @@ def explain_products(
 
     The other arguments, and what is raised, are those of ``explain_product``.
     """
-    with forward_pass(model, inputs, image, words, through_no_grad) as found:
-        rules = Rules(guided_by_default(image, guided), other_activations)
-        if products is None:
-            chosen = [[each] for each in found.candidates(visual)]
-        else:
-            chosen = [found.one(each) for each in products]
-        return [found.explain(each, rules, mask, visual) for each in chosen]
+    with forward_pass(
+        model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
+    ) as forward:
+        return forward.explain_each(
+            products, visual=visual, mask=mask, rule=rule,
+            other_activations=other_activations, reshape=reshape,
+        )  # fmt: skip
 
 
 def find_products(
     model: nn.Module,
     inputs: Inputs,
     *,
-    image: Tensor,
+    image: Tensor | str | nn.Module,
     words: Tensor | str | nn.Module,
+    kwargs: Mapping[str, Any] | None = None,
     through_no_grad: bool = False,
 ) -> list[Product]:
     """The products of image and words in a model's forward, attentions among them; none is explained.
@@ -117,6 +156,8 @@ def find_products(
     Raises:
         HvxError: there is none; the line says what was seen.
     """
-    with forward_pass(model, inputs, image, words, through_no_grad) as found:
-        found.check()
-        return found.products
+    with forward_pass(
+        model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
+    ) as forward:
+        forward.choice.check()
+        return forward.products

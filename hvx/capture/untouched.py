@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from hvx.capture.watch import Watch
 
 
 @contextmanager
-def untouched(model: nn.Module, watch: Watch) -> Iterator[None]:
+def untouched(model: nn.Module, watch: Watch, inputs: Sequence[Tensor] = ()) -> Iterator[None]:
     """Within, a model is in evaluation mode; afterwards it is as it was.
 
     That holds for training flags, attributes that its forward sets, lists, dicts and sets that it fills,
@@ -23,9 +23,10 @@ def untouched(model: nn.Module, watch: Watch) -> Iterator[None]:
     Args:
         model: what runs.
         watch: tells of each tensor that is about to be written to.
+        inputs: tensors of the caller's whose memory the model reads; they too are as they were afterwards.
     """
     with ExitStack() as stack:
-        stack.enter_context(_parameters_restored(model, watch))
+        stack.enter_context(_restored([*model.parameters(), *inputs], watch))
         cuda = {t.device.index for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
         stack.enter_context(torch.random.fork_rng(sorted(cuda)))
         for module in dict.fromkeys(model.modules()):
@@ -66,9 +67,9 @@ def _restore(module: nn.Module, name: str, buffer: Tensor, values: Tensor) -> No
 
 
 @contextmanager
-def _parameters_restored(model: nn.Module, watch: Watch) -> Iterator[None]:
-    """Within, parameters that are written to (``nn.Embedding(max_norm=…)``) are copied first."""
-    by_storage = {each.untyped_storage()._cdata: each for each in model.parameters() if _is_plain(each)}
+def _restored(tensors: Sequence[Tensor], watch: Watch) -> Iterator[None]:
+    """Within, tensors that are written to (``nn.Embedding(max_norm=…)``) are copied first."""
+    by_storage = {each.untyped_storage()._cdata: each for each in tensors if _is_plain(each)}
     copies: dict[int, Tensor] = {}
 
     def before_write(tensor: Tensor) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import Node
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -21,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hvx.capture.factors import Form, form, rows_axis
 from hvx.capture.graph import DEPENDS, IMAGE, WORDS, Reach
 from hvx.capture.positions import Positions
+from hvx.capture.records import Cut, Factor, Product, Seen, Softmax
+from hvx.capture.where import lines, site
 from hvx.errors import HvxError
 
 _MATRICES = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
@@ -28,89 +27,6 @@ _FACTORS = {"mul": (0, 1), "mul_": (0, 1), "addcmul": (1, 2), "addcmul_": (1, 2)
 """Operations that multiply → where their factors stand. Those of Python (``*``, ``*=``, ``torch.mul``,
 ``einsum``, ``cosine_similarity``) all come down to these. A product (N, 1, d) × (N, d, 1) of matrices is
 one of vectors, element by element, with its sum."""
-_NOT_THE_MODEL = (str(Path(torch.__file__).parent), str(Path(__file__).parent), contextlib.__file__)
-_RUNS_THE_MODEL = str(Path(__file__).with_name("forward.py"))
-_LAYERS = str(Path(nn.modules.__file__).parent)
-_TAKE_THEIR_INPUTS = {"module.py", "container.py", "distance.py", "loss.py"}
-"""Files of torch.nn's modules whose products are the model's: containers, ``nn.CosineSimilarity``."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """An element-wise product of two tensors, one that depends on the image and one on the words.
-
-    Attributes:
-        number: its index among the products, in the order of the forward pass.
-        name: module path and ``file:line``, such as ``fusion:model.py:16``; ``model.py:16`` in the model's
-            own forward. Several of one line end in ``#1``, ``#2``. It does not depend on dtype or device.
-        module: path of the module in whose forward it was taken, "" for the model itself.
-        line: file and line that took it.
-        operation: PyTorch's name of it, such as ``mul``; ``bmm``: a sum of products, as in Σ (v ∘ t).
-        shape: of the product; ahead of the sum.
-        visual: what the factor V depends on: "image", or "image and words" (behind an attention).
-        textual: what the factor Q depends on: "words", or "image and words" (a later block of MRN).
-        form: what it is; see ``Form``.
-    """
-
-    number: int
-    name: str
-    module: str
-    line: str
-    operation: str
-    shape: tuple[int, ...]
-    visual: str
-    textual: str
-    form: Form
-
-    @property
-    def joint(self) -> bool:
-        """Whether it is one vector for each question, V and Q known."""
-        return self.form in (Form.JOINT, Form.GATE)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.number}: {self.operation} {self.shape} in {self.module or 'the model'!r} ({self.line}), "
-            f"V of {self.visual}, Q of {self.textual}, {self.form}"
-        )
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One side of a product: its values, and where gradients enter it."""
-
-    values: Tensor
-    edge: GradientEdge
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Factor:
-        """A tensor of a graph, as it is now: a model may write over it later."""
-        return cls(tensor.detach().clone(), get_gradient_edge(tensor))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A product with its factors."""
-
-    product: Product
-    visual: Factor
-    textual: Factor
-    rows: int | None
-    """The axis of the questions; None where the product has no row for each."""
-    site: tuple[str, int]
-    """Line and byte code instruction that took it."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A product that joins image and words, though no gradient reaches one of them through it."""
-
-    module: str
-    line: str
-    lost: str
-    no_grad: str | None
-    """The module that ran without gradients, where one did."""
-    inference: str | None
-    """The module that ran in inference mode, where one did."""
 
 
 class Watch:
@@ -126,6 +42,8 @@ class Watch:
         self.seen: list[Seen] = []
         self.inside = 0
         """Calls of PyTorch's own recurrences and attentions that are in progress: no product there counts."""
+        self.softmaxes: list[Softmax] = []
+        """Those of values that depend on image and words."""
         self.cut: list[Cut] = []
         self.both = 0
         """Products whose factors both depend on image and words."""
@@ -164,6 +82,8 @@ class Watch:
             self._tell_of_writes(func, args, kwargs)
         out = func(*args, **kwargs)
         self._follow(args, kwargs, out)
+        if func.overloadpacket.__name__ == "_softmax":
+            self._note_softmax(out, args[1])
         if self._positions is not None:
             self._positions.follow(func, args, kwargs, out)
             if func.overloadpacket.__name__ == "embedding" and self._positions.of(args[1]) is not None:
@@ -191,8 +111,8 @@ class Watch:
     def note_line(self, value: Any) -> None:
         """Note what the line of the model that runs made, and the lines that called it."""
         if isinstance(value, Tensor) and value.grad_fn is not None:
-            for line in _lines():
-                self.note_made(line, value)
+            for line in lines():
+                self.made.setdefault(line, []).append(value.grad_fn)
 
     def _factors(self, func: OpOverload, args: tuple[Any, ...]) -> tuple[Tensor, Tensor] | None:
         name = func.overloadpacket.__name__
@@ -203,7 +123,7 @@ class Watch:
             return None
         if name in _MATRICES and not (one.ndim == 3 and one.shape[1] == other.shape[-1] == 1):
             if _sides(one, other, (self._reach.of(one), self._reach.of(other))):
-                self.matrix = f"{self._module() or 'the model'!r} ({_site()[0][0]})"
+                self.matrix = f"{self._module() or 'the model'!r} ({site()[0][0]})"
             return None
         self.multiplied += 1
         return one, other
@@ -215,7 +135,7 @@ class Watch:
         if pair is None and flags != (IMAGE | WORDS, IMAGE | WORDS):
             self._note_cut(one, other)
             return
-        site, layer = _site()
+        at, layer = site()
         if layer:
             return
         summed = func.overloadpacket.__name__ == "bmm"  # (N, 1, d) × (N, d, 1), either way round
@@ -227,7 +147,7 @@ class Watch:
             if kind is not Form.JOINT or one.grad_fn is other.grad_fn:
                 return
             kind = Form.MIXED
-        self._keep(func, pair or (one, other), shape, kind, site)
+        self._keep(func, pair or (one, other), shape, kind, at)
 
     def _keep(
         self,
@@ -235,16 +155,16 @@ class Watch:
         pair: tuple[Tensor, Tensor],
         shape: tuple[int, ...],
         kind: Form,
-        site: tuple[str, int],
+        at: tuple[str, int],
     ) -> None:
-        module, line = self._module(), site[0]
+        module, line = self._module(), at[0]
         visual, textual = (DEPENDS[self._reach.of(each)] for each in pair)
         product = Product(
             len(self.seen), f"{module}:{line}" if module else line, module, line,
             func.overloadpacket.__name__.rstrip("_"), shape, visual, textual, kind,
         )  # fmt: skip
         rows = rows_axis(shape, self.questions)
-        self.seen.append(Seen(product, Factor.of(pair[0]), Factor.of(pair[1]), rows, site))
+        self.seen.append(Seen(product, Factor.of(pair[0]), Factor.of(pair[1]), rows, at))
 
     def name_products(self) -> None:
         """Number the products of one line, once all are known: ``model.py:16#1``, ``model.py:16#2``."""
@@ -255,6 +175,10 @@ class Watch:
                 old = self.seen[place]
                 self.seen[place] = replace(old, product=replace(old.product, name=numbered))
 
+    def _note_softmax(self, out: Tensor, dim: int) -> None:
+        if out.grad_fn is not None and self._reach.of(out) == IMAGE | WORDS:
+            self.softmaxes.append(Softmax(out.detach(), dim, out.grad_fn, site()[0][0]))
+
     def _note_cut(self, one: Tensor, other: Tensor) -> None:
         touched = self._touched_flags(one), self._touched_flags(other)
         if _sides(one, other, touched) is None:
@@ -262,7 +186,7 @@ class Watch:
         lost = (touched[0] | touched[1]) & ~(self._reach.of(one) | self._reach.of(other))
         if lost:
             self.cut.append(
-                Cut(self._module(), _site()[0][0], DEPENDS[lost], self.without_gradients, self.inference)
+                Cut(self._module(), site()[0][0], DEPENDS[lost], self.without_gradients, self.inference)
             )
 
     def _touched_flags(self, tensor: Tensor) -> int:
@@ -300,30 +224,6 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
-
-
-def _site() -> tuple[tuple[str, int], bool]:
-    """Where the model's own code is: line and instruction; and whether a layer of torch.nn computes.
-
-    It is the innermost frame that is neither PyTorch's nor this package's.
-    """
-    frame, layer = sys._getframe(1), False
-    while frame.f_back and frame.f_code.co_filename.startswith((*_NOT_THE_MODEL, "<")):
-        path = Path(frame.f_code.co_filename)
-        layer = layer or (str(path.parent) == _LAYERS and path.name not in _TAKE_THEIR_INPUTS)
-        frame = frame.f_back
-    return (f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}", frame.f_lasti), layer
-
-
-def _lines() -> list[str]:
-    """The lines of the model's own code that are running."""
-    frame, found = sys._getframe(1), []
-    while frame.f_back and frame.f_code.co_filename != _RUNS_THE_MODEL:
-        name = frame.f_code.co_filename
-        if not name.startswith((*_NOT_THE_MODEL, "<")):
-            found.append(f"{Path(name).name}:{frame.f_lineno}")
-        frame = frame.f_back
-    return found
 
 
 class _Operations(TorchDispatchMode):

@@ -12,8 +12,9 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.module import register_module_forward_hook
 
 from hvx.capture.graph import nodes_behind
+from hvx.capture.image import followed, module_of
 from hvx.capture.positions import Positions
-from hvx.errors import HvxError, did_you_mean
+from hvx.errors import HvxError
 
 
 class Words(Protocol):
@@ -77,13 +78,7 @@ class MadeBy:
     """Embeddings that a module of the model puts out: (N, T, E) at once, or (N, E) a call for T calls."""
 
     def __init__(self, model: nn.Module, module: str | nn.Module) -> None:
-        paths = dict(model.named_modules())
-        if isinstance(module, str) and module not in paths:
-            raise HvxError(f"words: the model has no module '{module}'{did_you_mean(module, paths)}")
-        found = paths[module] if isinstance(module, str) else module
-        if found not in paths.values():
-            raise HvxError(f"words: the {type(found).__name__} given is no module of the model")
-        self._module = found
+        self._module = module_of(model, module, "words")
         self._outputs: list[tuple[GradientEdge, Tensor]] = []
 
     @property
@@ -108,14 +103,8 @@ class MadeBy:
     def _note(self, module: nn.Module, args: Any, out: Any) -> Any:
         if module is not self._module:
             return out
-        if not isinstance(out, Tensor) or not out.is_floating_point() or out.ndim not in (2, 3):
-            what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise HvxError(
-                f"words: {type(module).__name__} puts out {what}; embeddings are one tensor (N, T, E), or "
-                "(N, E) for each token"
-            )
-        if not out.requires_grad and torch.is_grad_enabled():
-            out = out.detach().requires_grad_()
+        wanted = "embeddings: one tensor (N, T, E), or (N, E) for each token"
+        out = followed(out, "words", self.name, wanted, range(2, 4))
         if out.requires_grad:
             self._outputs.append((get_gradient_edge(out), torch.zeros_like(out)))
         return out.clone() if out.is_leaf else out  # a leaf may not be written to in place

@@ -1,0 +1,75 @@
+"""The paper's figure of an explanation of one's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hvx.capture.result import ProductExplanation
+from hvx.errors import HvxError
+from hvx.view.figure import FigureRow, Look, draw_figure
+
+_COLORS = 3
+
+
+def can_be_drawn(explained: ProductExplanation) -> bool:
+    """Whether there are scores and pixels, so that a figure can be drawn without more."""
+    scored = explained.heatmap is not None and explained.z is not None
+    return scored and _has_pixels(explained.image)
+
+
+def product_figure(
+    explained: ProductExplanation,
+    photos: Sequence[Image.Image] | None = None,
+    tokens: Sequence[Sequence[str]] | None = None,
+    answers: Sequence[str] | None = None,
+    width: int = 1200,
+    style: Look | None = None,
+) -> Image.Image:
+    """A row for each question; see ``ProductExplanation.figure``."""
+    if explained.heatmap is None or explained.z is None:
+        raise HvxError(
+            "a figure needs a heat map and z-scores: an image (N, C, H, W), or reshape=, and words (N, T, E)"
+        )
+    scores = [z[~z.isnan()].tolist() for z in explained.z.float().cpu()]
+    lengths = [len(z) for z in scores]
+    photos = _pixels(explained.image, len(lengths)) if photos is None else photos
+    words = [list(map(str, range(1, n + 1))) for n in lengths] if tokens is None else tokens
+    said = [""] * len(lengths) if answers is None else answers
+    if not len(photos) == len(said) == len(words) == len(lengths):
+        raise HvxError(f"{len(lengths)} questions explained; pass a photo, tokens and an answer for each")
+    if lengths != [len(row) for row in words]:
+        raise HvxError(f"tokens: {[len(row) for row in words]} given; the questions have {lengths} scores")
+    attention = _attention(explained, len(lengths))
+    maps = explained.heatmap.float().cpu().numpy()
+    rows = [
+        FigureRow(photo, own, map, list(row), z, answer, "")
+        for photo, own, map, row, z, answer in zip(photos, attention, maps, words, scores, said, strict=True)
+    ]
+    return draw_figure(rows, width, look=style or Look())
+
+
+def _attention(explained: ProductExplanation, questions: int) -> np.ndarray:
+    """(N, G, S, S); G = 0 if none was recognized."""
+    if explained.attention is None:
+        return np.zeros((questions, 0, 1, 1), np.float32)
+    values: np.ndarray = explained.attention.float().cpu().numpy()
+    return values
+
+
+def _has_pixels(image: Tensor | None) -> bool:
+    return image is not None and image.ndim == 4 and image.shape[1] in (1, _COLORS)
+
+
+def _pixels(image: Tensor | None, questions: int) -> list[Image.Image]:
+    """Images (N or 1, C, H, W) as pictures, each between its least and its largest value."""
+    if image is None or not _has_pixels(image):
+        raise HvxError("photos: none given, and the image is no pixels (N, 3, H, W); pass a photo for each")
+    values = image.detach().float().cpu().expand(questions, _COLORS, -1, -1)
+    least, largest = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
+    scaled = (values - least) / (largest - least).clamp_min(torch.finfo(torch.float32).tiny)
+    return [Image.fromarray(each) for each in (scaled * 255).round().byte().permute(0, 2, 3, 1).numpy()]

@@ -1,0 +1,105 @@
+"""What is recorded of a forward pass: its products of image and words, and their factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from hvx.capture.factors import Form
+
+
+@dataclass(frozen=True)
+class Product:
+    """An element-wise product of two tensors, one that depends on the image and one on the words.
+
+    Attributes:
+        number: its index among the products, in the order of the forward pass.
+        name: module path and ``file:line``, such as ``fusion:model.py:16``; ``model.py:16`` in the model's
+            own forward. Several of one line end in ``#1``, ``#2``. It does not depend on dtype or device.
+        module: path of the module in whose forward it was taken, "" for the model itself.
+        line: file and line that took it.
+        operation: PyTorch's name of it, such as ``mul``; ``bmm``: a sum of products, as in Σ (v ∘ t).
+        shape: of the product; ahead of the sum.
+        visual: what the factor V depends on: "image", or "image and words" (behind an attention).
+        textual: what the factor Q depends on: "words", or "image and words" (a later block of MRN).
+        form: what it is; see ``Form``.
+    """
+
+    number: int
+    name: str
+    module: str
+    line: str
+    operation: str
+    shape: tuple[int, ...]
+    visual: str
+    textual: str
+    form: Form
+
+    @property
+    def joint(self) -> bool:
+        """Whether it is one vector for each question, V and Q known."""
+        return self.form in (Form.JOINT, Form.GATE)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.number}: {self.operation} {self.shape} in {self.module or 'the model'!r} ({self.line}), "
+            f"V of {self.visual}, Q of {self.textual}, {self.form}"
+        )
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One side of a product: its values, and where gradients enter it."""
+
+    values: Tensor
+    edge: GradientEdge
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Factor:
+        """A tensor of a graph, as it is now: a model may write over it later."""
+        return cls(tensor.detach().clone(), get_gradient_edge(tensor))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A product with its factors."""
+
+    product: Product
+    visual: Factor
+    textual: Factor
+    rows: int | None
+    """The axis of the questions; None where the product has no row for each."""
+    site: tuple[str, int]
+    """Line and byte code instruction that took it."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A product that joins image and words, though no gradient reaches one of them through it."""
+
+    module: str
+    line: str
+    lost: str
+    no_grad: str | None
+    """The module that ran without gradients, where one did."""
+    inference: str | None
+    """The module that ran in inference mode, where one did."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A softmax of values that depend on image and words: an attention, perhaps.
+
+    Attributes:
+        values: what it puts out.
+        dim: the dimension along which it sums to 1.
+        node: what made the values.
+        line: file and line that took it.
+    """
+
+    values: Tensor
+    dim: int
+    node: Node
+    line: str
