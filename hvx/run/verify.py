@@ -13,7 +13,7 @@ from hvx.run.folder import DESCRIPTION, SHARDS, VIEW, check_links, set_aside, sh
 from hvx.run.lock import ReadOnly, Say, no_log, only_writer
 from hvx.store.schema import run_digest
 from hvx.store.seal import damage
-from hvx.store.shards import view_mismatch
+from hvx.store.shards import shard_name, view_mismatch
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,33 @@ def verify(run: Path, say: Say = no_log) -> Verification:
 
 def _check(run: Path, planned: int, digest: str, packed: bool, read_only: bool) -> Verification:
     paths, view = sorted((run / SHARDS).glob("*.h5")), run / VIEW
-    damaged = {path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, digest))}
+    damaged = {
+        path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, planned, digest))
+    }
     whole = len(paths) - len(damaged)
     reason = damage(view) if view.exists() else None
-    if view.exists() and not reason and not damaged:
+    if view.exists() and not reason and (whole == planned or not damaged):
         reason = view_mismatch(view, run, digest)
     if reason:
         damaged[view] = reason
     view_whole = view.exists() and not reason
-    absent = 0 if packed and view_whole else max(0, planned - len(paths))
+    absent = (
+        0 if packed and view_whole else planned - sum(_number(path, planned) is not None for path in paths)
+    )
     finished = view_whole and (packed or whole == planned)
     return Verification(whole, damaged, absent, finished, read_only)
 
 
-def _fault(path: Path, digest: str) -> str | None:
+def _number(path: Path, planned: int) -> int | None:
+    """The number of the shard that a file in ``shards`` is by its name; None if no shard of the plan has it."""
+    number = int(path.stem) if path.stem.isdecimal() else -1
+    return number if path.name == shard_name(number) and number < planned else None
+
+
+def _fault(path: Path, planned: int, digest: str) -> str | None:
     """Why a file in ``shards`` is not the run's shard that its name says."""
-    if not path.stem.isdecimal():
-        return "no shard's name"
-    return shard_fault(path, int(path.stem), digest, "all")
+    number = _number(path, planned)
+    return "no shard's name" if number is None else shard_fault(path, number, digest, "all")
 
 
 def _remove(view: Path) -> None:
