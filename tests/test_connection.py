@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -190,6 +191,31 @@ def test_a_ray_of_ones_own_listens_here_alone_and_leaves_no_folder() -> None:
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(("writes", "pauses"), [(0, 0), (2, 2), (49, 49), (60, 50)])
+def test_a_folder_that_is_written_meanwhile_is_removed_again(
+    monkeypatch: pytest.MonkeyPatch, writes: int, pauses: int
+) -> None:
+    """The last of Ray's processes may still write there; after five seconds it is left."""
+    paused: list[float] = []
+
+    def pause(seconds: float) -> None:
+        paused.append(seconds)
+
+    def remove(path: Path, ignore_errors: bool) -> None:
+        assert ignore_errors
+        if len(paused) >= writes:
+            path.rmdir()
+
+    monkeypatch.setattr(connection.time, "sleep", pause)
+    monkeypatch.setattr(connection.shutil, "rmtree", remove)
+    with connection._session() as folder:
+        assert Path(folder).is_dir()
+    assert paused == [0.1] * pauses
+    assert Path(folder).exists() == (writes > 50)
+    monkeypatch.undo()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [(None, "Ray cannot be started"), ("auto", "--address auto: no Ray cluster to join")],
@@ -221,6 +247,42 @@ def test_a_signal_while_ray_starts_is_acted_on_when_it_has(address: str | None, 
             assert came == (["started", "signal"] if put_off else ["signal", "started"])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_of_signals_while_ray_starts_the_first_counts(numbers: tuple[signal.Signals, ...]) -> None:
+    came: list[int] = []
+
+    def start() -> None:
+        for number in numbers:
+            signal.raise_signal(number)
+
+    handlers = {
+        number: signal.signal(number, lambda number, frame: came.append(number)) for number in numbers
+    }
+    ours = [signal.getsignal(number) for number in numbers]
+    try:
+        with connected(FakeRay(start), None):
+            assert came == [numbers[0]]
+            assert [signal.getsignal(number) for number in numbers] == ours
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def test_a_ray_of_ones_own_may_be_started_in_another_thread() -> None:
+    """Where no handler of signals can be set."""
+    ray, before = FakeRay(), signal.getsignal(signal.SIGTERM)
+
+    def connect() -> None:
+        with connected(ray, None):
+            ray.calls.append("connected")
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    thread.join()
+    assert ray.calls[1:] == ["connected", "shutdown"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("local", [False, True])

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from conftest import Tiny, hvx
 from processes import explain_command, finished, shards_there, signalled, started, until
 
 from hvx.errors import HvxError
+from hvx.run import lock
 from hvx.run.lock import LOCK, ReadOnly, only_writer
 
 HOLD = """
@@ -139,6 +141,52 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path) -> None:
         pass
     assert str(refused.value) == f"{tmp_path / LOCK}: cannot be written: Is a directory"
     assert type(refused.value) is HvxError
+
+
+def test_a_link_is_told_by_itself_where_the_system_has_another_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FreeBSD's is EMLINK."""
+
+    def refuse(*given: object) -> int:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    (tmp_path / LOCK).symlink_to("absent")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+        pass
+    assert str(refused.value) == f"{tmp_path / LOCK}: is a symbolic link; delete it"
+
+
+class Failing(FileIO):
+    """A file on a disk that is full, and cannot be read."""
+
+    def write(self, content: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_lock_that_cannot_be_filled_in_is_an_error_and_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "FileIO", Failing)
+    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+        pass
+    assert str(refused.value) == f"{tmp_path / LOCK}: cannot be written: No space left on device"
+    monkeypatch.undo()
+    with only_writer(tmp_path):
+        pass
+
+
+def test_a_holder_that_cannot_be_read_for_an_error_of_the_disk_is_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch, errno.EACCES)
+    monkeypatch.setattr(lock, "FileIO", Failing)
+    with pytest.raises(HvxError, match="another process is writing this run"), only_writer(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])

@@ -186,6 +186,66 @@ def test_in_a_decoding_process_sigterm_ends_it_and_ctrl_c_does_nothing() -> None
         assert not requests.came
 
 
+@pytest.mark.parametrize("other", [-1, 1])
+def test_a_process_is_another_whatever_its_number(monkeypatch: pytest.MonkeyPatch, other: int) -> None:
+    """Numbers of processes begin anew; a child's may be less than its parent's."""
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with heeded() as requests:
+        requests._process = os.getpid() + other
+        assert not raises(signal.SIGINT)
+        assert ended == [] and not requests.came
+        assert not raises(signal.SIGTERM)
+        assert ended == [143] and not requests.came
+
+
+def called(name: str, act: Callable[[], None]) -> None:
+    """Call a function from within one of a (qualified) name, and that from another one."""
+
+    def middle() -> None:
+        act()
+
+    middle.__code__ = middle.__code__.replace(co_name=name.split(".")[-1], co_qualname=name)
+
+    def outer() -> None:
+        middle()
+
+    outer()
+
+
+@pytest.mark.parametrize(
+    ("name", "deaf"),
+    [
+        ("__del__", True),
+        ("Any.__del__", True),
+        ("Popen._launch", True),
+        ("_MultiProcessingDataLoaderIter.__init__", True),
+        ("_MultiProcessingDataLoaderIter._shutdown_workers", True),
+        ("Any.__init__", False),
+        ("Any._shutdown_workers", False),
+        ("usual", False),
+    ],
+)
+def test_where_nothing_can_be_raised_a_request_waits(name: str, deaf: bool) -> None:
+    with heeded() as requests:
+        raised: list[bool] = []
+        called(name, lambda: raised.append(raises(signal.SIGTERM)))
+        assert raised == [not deaf] and requests.came
+
+
+def test_a_request_is_kept_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the interpreter ends."""
+
+    def refuse(timer: threading.Timer) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(stop.threading.Timer, "start", refuse)
+    with heeded() as requests:
+        raised: list[bool] = []
+        called("__del__", lambda: raised.append(raises(signal.SIGINT)))
+        assert raised == [False] and requests.came
+
+
 COMMAND = """
 import sys, time
 import click

@@ -89,7 +89,7 @@ def _check(run: Path, planned: int, digest: str, packed: bool, read_only: bool) 
 
 
 def _number(path: Path, planned: int) -> int | None:
-    """The number of the shard that a file in ``shards`` is by its name; None if no shard of the plan has it."""
+    """The number of the shard that a file in ``shards`` is by its name; None if it is none of the plan."""
     number = int(path.stem) if path.stem.isdecimal() else -1
     return number if path.name == shard_name(number) and number < planned else None
 
