@@ -101,7 +101,7 @@ class RunFolder:
         """Every question with its answer, as the official evaluator wants them; "" for those that failed.
 
         Raises:
-            HvxError: a question is neither explained nor among the failures.
+            HvxError: a question is neither explained nor among the failures, or is none of the split's.
         """
         with RunReader(self.path) as reader:
             ids, answers = reader.column("question_id").tolist(), reader.column("answer").tolist()
@@ -109,11 +109,11 @@ class RunFolder:
         answer_of |= dict(zip(ids, answers, strict=True))
         images = (image for shard in self.shards for image in shard.images)
         asked = [question.question_id for _, own in images for question in own]
-        lost = next((number for number in asked if number not in answer_of), None)
-        if lost is not None or len(answer_of) != len(asked):
+        odd = answer_of.keys() ^ set(asked)
+        if odd:
             raise HvxError(
-                f"{self.path / VIEW}: holds other questions than the split (such as {lost}); delete it and "
-                "run `hvx explain` again"
+                f"{self.path / VIEW}: holds other questions than the split (such as {min(odd)}); delete it "
+                "and run `hvx explain` again"
             )
         return [{"question_id": number, "answer": answer_of[number]} for number in asked]
 
