@@ -368,26 +368,6 @@ def test_an_error_that_a_request_led_to_is_an_interruption(tiny: Tiny, tmp_path:
     assert closed == [True]
 
 
-def test_an_engine_is_closed_before_a_run_ends(tiny: Tiny, tmp_path: Path) -> None:
-    """Or it would write on."""
-    kept: list[Any] = []
-
-    class Kept(Made):
-        def compute(self, *given: Any) -> Any:
-            kept.append(super().compute(*given))
-            return kept[0]
-
-    run = tmp_path / "run"
-
-    def gone(folder: Path) -> None:
-        run.rename(tmp_path / "moved")
-        (run / "shards").mkdir(parents=True)
-
-    with pytest.raises(HvxError, match="renamed, deleted or taken over"):
-        made(tiny, run, Kept(each=gone))
-    assert kept[0].gi_frame is None
-
-
 # The engine of this process.
 
 

@@ -64,7 +64,7 @@ def verify(run: Path, say: Say = no_log) -> Verification:
         if not read_only:
             for path in found.damaged:
                 set_aside(path)
-            if not found.finished and not packed:
+            if not found.finished:  # a solid file that is whole makes a run finished
                 _remove(run / VIEW)
         return found
 
