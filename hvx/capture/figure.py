@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hvx.capture.result import ProductExplanation
 from hvx.errors import HvxError
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.figure import FigureRow, Look, draw_figure
 
 _COLORS = 3
@@ -47,8 +48,10 @@ def product_figure(
     attention = _attention(explained, len(lengths))
     maps = explained.heatmap.float().cpu().numpy()
     rows = [
-        FigureRow(photo, own, map, list(row), z, answer, "")
-        for photo, own, map, row, z, answer in zip(photos, attention, maps, words, scores, said, strict=True)
+        FigureRow(photo, own, map, list(row), z, answer, "", zero_gradient=zero)
+        for photo, own, map, row, z, answer, zero in zip(
+            photos, attention, maps, words, scores, said, _zero_gradients(explained), strict=True
+        )
     ]
     return draw_figure(rows, width, look=style or Look())
 
@@ -59,6 +62,19 @@ def _attention(explained: ProductExplanation, questions: int) -> np.ndarray:
         return np.zeros((questions, 0, 1, 1), np.float32)
     values: np.ndarray = explained.attention.float().cpu().numpy()
     return values
+
+
+def _zero_gradients(explained: ProductExplanation) -> list[int]:
+    """Which gradients of each question are zero everywhere, so that the figure says so."""
+    image, words = (
+        (gradient == 0).flatten(1).all(1).tolist()
+        for gradient in (explained.image_map, explained.word_gradient)
+        if gradient is not None
+    )
+    return [
+        ZERO_IMAGE_GRADIENT * one | ZERO_WORD_GRADIENT * other
+        for one, other in zip(image, words, strict=True)
+    ]
 
 
 def _has_pixels(image: Tensor | None) -> bool:

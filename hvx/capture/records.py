@@ -95,7 +95,7 @@ class Softmax:
     Attributes:
         values: what it puts out.
         dim: the dimension along which it sums to 1.
-        node: what made the values.
+        node: what made the values that it takes.
         line: file and line that took it.
     """
 

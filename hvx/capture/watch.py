@@ -83,7 +83,7 @@ class Watch:
         out = func(*args, **kwargs)
         self._follow(args, kwargs, out)
         if func.overloadpacket.__name__ == "_softmax":
-            self._note_softmax(out, args[1])
+            self._note_softmax(args[0], args[1], out)
         if self._positions is not None:
             self._positions.follow(func, args, kwargs, out)
             if func.overloadpacket.__name__ == "embedding" and self._positions.of(args[1]) is not None:
@@ -175,9 +175,9 @@ class Watch:
                 old = self.seen[place]
                 self.seen[place] = replace(old, product=replace(old.product, name=numbered))
 
-    def _note_softmax(self, out: Tensor, dim: int) -> None:
-        if out.grad_fn is not None and self._reach.of(out) == IMAGE | WORDS:
-            self.softmaxes.append(Softmax(out.detach(), dim, out.grad_fn, site()[0][0]))
+    def _note_softmax(self, scores: Tensor, dim: int, out: Tensor) -> None:
+        if scores.grad_fn is not None and self._reach.of(scores) == IMAGE | WORDS:
+            self.softmaxes.append(Softmax(out.detach(), dim, scores.grad_fn, site()[0][0]))
 
     def _note_cut(self, one: Tensor, other: Tensor) -> None:
         touched = self._touched_flags(one), self._touched_flags(other)
