@@ -7,11 +7,13 @@ python scripts/measure_capture.py --turns 3 --size 224
 2. MLB with attention at full size on given features: compared with autograd by hand, which takes V and Q from
    the forward and pulls V − F and Q − F back. Both give Eqs 2 and 3; the largest difference is printed.
 
-The two of a comparison take turns in one process. Memory is the growth of the peak in a process of its own.
+The two of a comparison take turns in one process. Memory is the peak over what was taken before,
+after a first small call, in a process of its own for each.
 """
 
 from __future__ import annotations
 
+import gc
 import re
 import statistics
 import subprocess
@@ -119,7 +121,7 @@ def one_photo(size: int) -> Compared:
     return captured, by_engine, f"largest difference of heat maps {apart:.1e} of their maximum"
 
 
-def on_features(questions: int = 8) -> tuple[Callable[[], Gradients], Callable[[], Gradients]]:
+def on_features(questions: int = 32) -> tuple[Callable[[], Gradients], Callable[[], Gradients]]:
     """MLB with attention at full size: by ``explain_product``, by hand."""
     torch.manual_seed(0)
     model = MLBAtt().eval()
@@ -169,17 +171,19 @@ def compare(name: str, made: Compared, turns: int) -> None:
 
 
 def memory(number: int) -> int:
-    """MiB by which the peak grows over what the model and its inputs take, in this process; on Linux."""
+    """MiB by which the peak lies over what the model and its inputs take, in this process; on Linux."""
+    on_features(1)[number]()  # what is imported and cached once
     work = on_features()[number]
+    gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    before = _peak()
+    before = _kibibytes("VmRSS")
     work()
-    return (_peak() - before) // MIB
+    return (_kibibytes("VmHWM") - before) // MIB
 
 
-def _peak() -> int:
-    """Peak resident memory of this process, KiB."""
-    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+def _kibibytes(name: str) -> int:
+    """Memory of this process: ``VmRSS`` now, ``VmHWM`` its peak."""
+    return int(re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
