@@ -655,6 +655,7 @@ def test_a_decoding_process_that_does_not_answer_is_not_waited_for_without_end(
 def test_a_decoding_process_that_cannot_be_started_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those that were started end, also where SIGTERM does not end them."""
     path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
     fork, calls = os.fork, []
 
@@ -665,8 +666,12 @@ def test_a_decoding_process_that_cannot_be_started_is_told(
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, "fork", fails)
-    with pytest.raises(HvxError) as raised:
-        list(input_batches([path], PLAIN, [[0]], 2))
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with pytest.raises(HvxError) as raised:
+            list(input_batches([path], PLAIN, [[0]], 2))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert str(raised.value).startswith(
         "an image-decoding process cannot be started (Resource temporarily unavailable); set explain.workers"
     )

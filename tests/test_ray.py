@@ -178,6 +178,11 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
+def _but_slow(lines: list[str]) -> list[str]:
+    """What was said, less that workers take more than half a minute to begin, as on a busy machine."""
+    return [line for line in lines if not line.startswith("Ray: no worker has begun yet")]
+
+
 def test_two_nodes_do_what_one_process_does(
     cluster: Cluster, tiny: Tiny, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +195,7 @@ def test_two_nodes_do_what_one_process_does(
     said: list[str] = []
     with by_ray(Workers(cluster.address, 3), said.append) as start:
         summary = explain_split(config, start)
-    assert said == ["Ray: room for 2 of 3 workers; the others begin when there is more"]
+    assert _but_slow(said) == ["Ray: room for 2 of 3 workers; the others begin when there is more"]
     assert (summary.done_now, summary.failed) == (8, 0)
     _assert_equal(tmp_path / "run", undisturbed)
 
@@ -234,7 +239,8 @@ def test_a_killed_drivers_workers_end(cluster: Cluster, tiny: Tiny, gate: Path, 
     driver = started(_gated_command(gate, tiny, run, "--address", cluster.address))
     notes = _notes(gate, command=driver)
     driver.kill()
-    assert driver.communicate(timeout=LONG) == ("", "")
+    out, errors = driver.communicate(timeout=LONG)
+    assert (out, _but_slow(errors.splitlines())) == ("", [])
     _until(lambda: not any(Path(f"/proc/{_pid(note)}").exists() for note in notes))
     assert not list((run / "shards").glob("0*"))
 

@@ -313,14 +313,6 @@ def test_a_pick_that_several_questions_fit_is_said(tiny: Tiny, tmp_path: Path) -
 # A request to end.
 
 
-@pytest.fixture
-def _usual_handlers() -> Any:
-    before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 class Closing:
     """Asks the process to end as it is finalised, where nothing can be raised."""
 
@@ -328,7 +320,6 @@ class Closing:
         signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.usefixtures("_usual_handlers")
 def test_a_request_that_could_not_be_raised_ends_a_run_after_the_shard(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +336,6 @@ def test_a_request_that_could_not_be_raised_ends_a_run_after_the_shard(
     assert engine.computed == [0, 1]
 
 
-@pytest.mark.usefixtures("_usual_handlers")
 def test_an_error_that_a_request_led_to_is_an_interruption(tiny: Tiny, tmp_path: Path) -> None:
     """The same signal ends a decoding process, of which the error tells."""
     closed: list[bool] = []

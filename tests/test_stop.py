@@ -17,16 +17,6 @@ from hvx.run import stop
 from hvx.run.stop import Requests, heeded
 
 
-@pytest.fixture(autouse=True)
-def _usual_handlers() -> Iterator[None]:
-    """As in a terminal: what a shell starts in the background ignores Ctrl-C."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which stands still."""
@@ -152,6 +142,25 @@ def test_a_request_that_is_to_be_sent_again_dies_with_the_handlers(monkeypatch: 
     time.sleep(0.06)  # would raise here
 
 
+def test_signals_that_are_being_sent_again_meet_no_other_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers are put back only once no timer can send a signal any more."""
+    sending = threading.Event()
+
+    def slow(process: int, number: int) -> None:
+        sending.set()
+        time.sleep(0.05)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(stop, "_LATER", 0.0)
+    monkeypatch.setattr(stop.os, "kill", slow)
+    with heeded() as requests:
+        Closing()
+        Closing()
+        assert sending.wait(10)
+        assert len(requests._again) == 2
+    time.sleep(0.1)  # would raise here
+
+
 def test_a_request_that_meets_decoding_processes_half_started_is_kept() -> None:
     class Batches(list[list[int]]):
         def __iter__(self) -> Iterator[list[int]]:  # called as the loader sets up
@@ -226,7 +235,10 @@ def called(name: str, act: Callable[[], None]) -> None:
         ("usual", False),
     ],
 )
-def test_where_nothing_can_be_raised_a_request_waits(name: str, deaf: bool) -> None:
+def test_where_nothing_can_be_raised_a_request_waits(
+    name: str, deaf: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "_LATER", 600.0)  # it would be sent again within this test on a busy machine
     with heeded() as requests:
         raised: list[bool] = []
         called(name, lambda: raised.append(raises(signal.SIGTERM)))

@@ -229,7 +229,7 @@ def _end_half_made(error: OSError) -> None:
         if isinstance(loading, _MultiProcessingDataLoaderIter):
             loading._shutdown = True  # or it prints a traceback when it is deleted
             for process in loading._workers:
-                process.terminate()
+                process.kill()  # SIGTERM may meet a handler that was inherited
                 process.join()
 
 

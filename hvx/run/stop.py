@@ -32,7 +32,7 @@ class Requests:
         self._process = os.getpid()
         self._raised: float | None = None
         self._ended = False
-        self._again: threading.Timer | None = None
+        self._again: list[threading.Timer] = []
         self.came = False
 
     def check(self) -> None:
@@ -47,8 +47,9 @@ class Requests:
     def end(self) -> None:
         """Raise nothing from here on: the user is told, and the process exits."""
         self._ended = True
-        if self._again:
-            self._again.cancel()
+        for timer in self._again:
+            timer.cancel()
+            timer.join()  # a signal that it is sending meets this handler, and not the one before it
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
@@ -72,9 +73,10 @@ class Requests:
 
     def _send_again(self, number: int) -> None:
         with suppress(RuntimeError):  # no thread can be started: the interpreter ends
-            self._again = threading.Timer(_LATER, os.kill, (self._process, number))
-            self._again.daemon = True
-            self._again.start()
+            timer = threading.Timer(_LATER, os.kill, (self._process, number))
+            timer.daemon = True
+            timer.start()
+            self._again.append(timer)
 
 
 def _is_deaf(frame: FrameType | None) -> bool:
