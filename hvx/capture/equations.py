@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from hvx.capture.factors import Form, vectors
+from hvx.capture.fused import FusedCNN
 from hvx.capture.graph import IMAGE, WORDS, Guidance, Reach, guided_relus
 from hvx.capture.records import Factor, Seen
 from hvx.capture.result import ProductExplanation
@@ -93,6 +94,7 @@ class Ends:
         reach: what a node depends on.
         images: B, rows of the image.
         questions: N; if it is not B, several questions are about one image.
+        fused: the fast engine for the CNN of V's parts, by the nodes that made them; None if there is none.
     """
 
     image: GradientEdge
@@ -100,6 +102,7 @@ class Ends:
     reach: Reach
     images: int
     questions: int
+    fused: Callable[[list[Node]], FusedCNN | None] = lambda nodes: None
 
 
 def explain_joint(
@@ -222,7 +225,7 @@ def equations(
 def image_gradient(parts: Sequence[Part], ends: Ends, rules: Rules) -> tuple[Tensor, Guidance]:
     """Eq. 2 by a rule, a row for each question, and what the rule met."""
     with _rule(parts, ends, rules) as guidance:
-        return _to_image(parts, ends), guidance
+        return _to_image(parts, ends, rules), guidance
 
 
 def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:
@@ -232,15 +235,19 @@ def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:
     return guided_relus([part.visual.edge.node for part in parts], ends.reach, rules.other_activations)
 
 
-def _to_image(parts: Sequence[Part], ends: Ends) -> Tensor:
+def _to_image(parts: Sequence[Part], ends: Ends, rules: Rules) -> Tensor:
     """Eq. 2, a row for each question: of all parts together, since the image is the same."""
     edges = [part.visual.edge for part in parts]
     if ends.questions == ends.images:
         return _pulled(edges, ends.image, [_cotangent(p.visual.values, *_pick(p, 0)) for p in parts])
+    fused = ends.fused([edge.node for edge in edges]) if rules.guided else None
     rows = []
     for question in range(ends.questions):
         cotangents = [_cotangent(p.visual.values, *_pick(p, 0), _row(p, question)) for p in parts]
-        rows.append(_pulled(edges, ends.image, cotangents).sum(0))  # other images have no part in it
+        if fused is not None:
+            rows.append(fused.image_gradient(edges, cotangents)[0])
+        else:
+            rows.append(_pulled(edges, ends.image, cotangents).sum(0))  # other images have no part in it
     return torch.stack(rows)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, allow_mutation_on_saved_tensors
+from torch.autograd.graph import GradientEdge, Node, allow_mutation_on_saved_tensors
 
 from hvx.capture.attention import attention_of
 from hvx.capture.choice import Choice
 from hvx.capture.differentiable import Differentiable
 from hvx.capture.equations import Ends, Part, Reshape, RuleName, Rules, equations, image_gradient
+from hvx.capture.fused import WORTH, FusedCNN, fused_cnn
 from hvx.capture.graph import WORDS, Reach
 from hvx.capture.image import InputImage, ModuleImage
 from hvx.capture.inputs import Inputs, rebuilt, replaced
@@ -118,7 +119,13 @@ class ForwardPass:
         for each in joined:
             _check_rows(each, questions, images)
         parts = [Part(each.visual, each.textual, each.product.shape, each.rows) for each in joined]
-        return parts, Ends(self.image, self.words, self.reach, images, questions)
+        return parts, Ends(self.image, self.words, self.reach, images, questions, self._fused)
+
+    def _fused(self, visual: list[Node]) -> FusedCNN | None:
+        """The fast engine for the CNN, where it pays."""
+        if self.given is None or self.images != 1 or self.watch.questions < WORTH:
+            return None
+        return fused_cnn(self.watch.of_image, visual, self.given, self.reach)
 
 
 def _check_rows(seen: Seen, questions: int, images: int) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.autograd.graph import Node
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hvx.capture.factors import Form, form, rows_axis
+from hvx.capture.fused import ImageCall
 from hvx.capture.graph import DEPENDS, IMAGE, WORDS, Reach
 from hvx.capture.positions import Positions
 from hvx.capture.records import Cut, Factor, Product, Seen, Softmax
@@ -58,6 +59,8 @@ class Watch:
         self.modules: list[str] = []
         self.questions, self._reach, self._positions = questions, reach, positions
         self._touched: dict[StorageWeakRef, int] = {}
+        self.of_image: list[ImageCall] = []
+        """Calls of modules with the image alone."""
         self.made: dict[str, list[Node]] = {}
         """Module path or ``file:line`` → the nodes of what it made."""
         self.before_write: Callable[[Tensor], None] = lambda tensor: None
@@ -107,6 +110,13 @@ class Watch:
         for tensor in _tensors(value.values() if isinstance(value, dict) else (value,)):
             if tensor.grad_fn is not None:
                 self.made.setdefault(name, []).append(tensor.grad_fn)
+
+    def note_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Note a call of a module with the image alone."""
+        if len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+            node = args[0].grad_fn
+            if node is not None and self._reach.is_image(node) and output.grad_fn is not None:
+                self.of_image.append(ImageCall(module, get_gradient_edge(output), output.detach()))
 
     def note_line(self, value: Any) -> None:
         """Note what the line of the model that runs made, and the lines that called it."""
@@ -248,9 +258,10 @@ def watching(model: nn.Module, watch: Watch) -> Iterator[None]:
         if module in paths:
             watch.modules.append(paths[module])
 
-    def leave(module: nn.Module, _: Any, output: Any) -> None:
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
         if module in paths:
             watch.note_made(watch.modules.pop(), output)
+            watch.note_call(module, args, output)
 
     with ExitStack() as stack:
         # Hooks for all modules: those of one module would be written into it, and scripted ones take none.

@@ -8,6 +8,7 @@ change it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,13 +115,25 @@ class LeanNetwork:
                     f"(relative difference {float(apart):.2g}); set explain.compile to false"
                 )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, list[tuple[Tensor | None, Kept]]]:
-        """Features (B, M, S, S), and of each step the mask of its ReLU with what else it keeps."""
+    def forward(
+        self, images: Tensor, recorded: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, list[tuple[Tensor | None, Kept]]]:
+        """Features (B, M, S, S), and of each step the mask of its ReLU with what else it keeps.
+
+        Args:
+            images: (B, C, H, W).
+            recorded: what the ReLUs put out, in order, where that is known: it is not computed again.
+        """
+        known = iter(recorded)
         values = {self._image: images.to(self._dtype or images.dtype, memory_format=torch.channels_last)}
         kept: list[tuple[Tensor | None, Kept]] = []
         for run in self._forwards:
             inputs = [values[value] for value in run.step.inputs]
-            output, own = _forward(run, inputs)
+            if recorded and run.step.guided:
+                output = next(known).contiguous(memory_format=torch.channels_last)
+                own: Kept = (inputs[0].shape[2:],) if isinstance(run.step.rule, Convolution) else ()
+            else:
+                output, own = _forward(run, inputs)
             kept.append((output > 0 if run.step.guided else None, own))
             values[run.step.output] = output
             del inputs, output
@@ -157,13 +170,19 @@ class LeanPullback:
     Args:
         network: what they are features of.
         images: normalised images (B, C, H, W).
+        recorded: see ``LeanNetwork.forward``.
     """
 
-    def __init__(self, network: LeanNetwork, images: Tensor) -> None:
+    def __init__(self, network: LeanNetwork, images: Tensor, recorded: Sequence[Tensor] = ()) -> None:
         self._network = network
         with torch.no_grad():
-            features, self._kept = network.forward(images)
+            features, self._kept = network.forward(images, recorded)
         self.features = features.to(images.dtype)
+
+    @property
+    def masks(self) -> list[Tensor]:
+        """Where each ReLU's output is positive, in order."""
+        return [mask for mask, _ in self._kept if mask is not None]
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
