@@ -10,7 +10,7 @@ from test_capture import JOINT, Small, by_hand, check, inputs, leaf, small_by_ha
 from torch import Tensor, nn
 
 from hvx.capture.forward import forward_pass
-from hvx.capture.products import explain_product
+from hvx.capture.products import explain_product, explain_products
 from hvx.capture.result import ProductExplanation
 from hvx.capture.smooth import SmoothGrad
 from hvx.errors import HvxError
@@ -52,6 +52,19 @@ def test_guided_backpropagation_is_refused_without_relu_and_the_gradient_is_the_
 def test_an_unknown_rule_is_named() -> None:
     with pytest.raises(HvxError, match="rule: 'guidedd' given; expected 'guided' or 'gradient'"):
         explained(rule="guidedd")
+
+
+def test_the_older_name_of_the_rule_is_understood_with_a_warning() -> None:
+    (image, ids), model = inputs(), Small()
+    arguments = {"image": image, "words": ids}
+    for guided, rule in ((True, "guided"), (False, "gradient")):
+        with pytest.warns(DeprecationWarning, match="guided= is now rule="):
+            found = explain_product(model, (image, ids), guided=guided, **arguments)  # type: ignore[arg-type]
+        with pytest.warns(DeprecationWarning):
+            (one,) = explain_products(model, (image, ids), guided=guided, **arguments)  # type: ignore[arg-type]
+        assert found.rule == one.rule == rule
+    with pytest.raises(HvxError, match="rule is given, too"):
+        explain_product(model, (image, ids), guided=True, rule="guided", **arguments)  # type: ignore[arg-type]
 
 
 # SmoothGrad

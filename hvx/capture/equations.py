@@ -29,6 +29,20 @@ RuleName = Literal["guided", "gradient"]
 Reshape = Callable[[Tensor], Tensor] | tuple[int, int]
 
 
+def rule_of(rule: RuleName | None, guided: bool | None) -> RuleName | None:
+    """The rule, also by its older name.
+
+    Raises:
+        HvxError: both are given.
+    """
+    if guided is None:
+        return rule
+    if rule is not None:
+        raise HvxError("guided: rule is given, too; pass rule alone")
+    warnings.warn("guided= is now rule='guided' or rule='gradient'", DeprecationWarning, stacklevel=3)
+    return "guided" if guided else "gradient"
+
+
 @dataclass(frozen=True)
 class Rules:
     """How gradients pass the image's side, and how what arrives becomes a map; see ``explain_product``."""
@@ -115,6 +129,7 @@ def explain_joint(
     rule: RuleName | None = None,
     other_activations: bool = False,
     reshape: Reshape | None = None,
+    guided: bool | None = None,
 ) -> ProductExplanation:
     """Eqs 2 and 3 of factors that are at hand: those of a dual encoder, say, whose score is Σ (v ∘ t).
 
@@ -130,6 +145,7 @@ def explain_joint(
             gradient. Without, guided if ``image`` is pixels: (N, C, H, W), C at most 4.
         other_activations: let other activations of the image's side keep their true gradients.
         reshape: what makes a map (N, C, H, W) of a gradient at tokens (N, K, E); or (H, W) of patches.
+        guided: older name of ``rule``: True for "guided", False for "gradient".
 
     Raises:
         HvxError: shapes that do not belong together, a factor that does not lead back to its input, or an
@@ -155,7 +171,9 @@ def explain_joint(
             )
     part = Part(Factor.of(visual), Factor.of(textual), tuple(visual.shape), 0)
     ends = Ends(edge, words, reach, len(image), len(visual))
-    return equations([part], ends, Rules.of(rule, image, other_activations, reshape), mask, image=image)
+    return equations(
+        [part], ends, Rules.of(rule_of(rule, guided), image, other_activations, reshape), mask, image=image
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hvx.capture.equations import Reshape, RuleName, Rules
+from hvx.capture.equations import Reshape, RuleName, Rules, rule_of
 from hvx.capture.forward import forward_pass
 from hvx.capture.inputs import Inputs, replaced
 from hvx.capture.records import Product
@@ -32,6 +32,7 @@ def explain_product(
     reshape: Reshape | None = None,
     other_activations: bool = False,
     through_no_grad: bool = False,
+    guided: bool | None = None,
 ) -> ProductExplanation:
     """Explain the joint of image and words that a model of one's own computes in its forward.
 
@@ -71,6 +72,7 @@ def explain_product(
         other_activations: let other activations of the image's side keep their true gradients.
         through_no_grad: leave out what the model's forward does to switch gradients off (a frozen CNN
             under ``torch.no_grad``).
+        guided: older name of ``rule``: True for "guided", False for "gradient".
 
     Raises:
         HvxError: the image or the words are not found, there is no such product, the choice is ambiguous,
@@ -80,6 +82,7 @@ def explain_product(
         UserWarning: products that could be the joint were set aside, or Eq. 2 or Eq. 3 of a question is 0
             everywhere or not finite.
     """
+    rule = rule_of(rule, guided)
     with forward_pass(
         model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
     ) as forward:
@@ -122,6 +125,7 @@ def explain_products(
     reshape: Reshape | None = None,
     other_activations: bool = False,
     through_no_grad: bool = False,
+    guided: bool | None = None,
 ) -> list[ProductExplanation]:
     """Explain several products of one forward: a network of several blocks, such as MRN.
 
@@ -131,6 +135,7 @@ def explain_products(
 
     The other arguments, and what is raised, are those of ``explain_product``.
     """
+    rule = rule_of(rule, guided)
     with forward_pass(
         model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
     ) as forward:
