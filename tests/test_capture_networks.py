@@ -60,7 +60,7 @@ def test_the_older_name_of_the_rule_is_understood_with_a_warning() -> None:
     for guided, rule in ((True, "guided"), (False, "gradient")):
         with pytest.warns(DeprecationWarning, match="guided= is now rule="):
             found = explain_product(model, (image, ids), guided=guided, **arguments)  # type: ignore[arg-type]
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="guided= is now rule="):
             (one,) = explain_products(model, (image, ids), guided=guided, **arguments)  # type: ignore[arg-type]
         assert found.rule == one.rule == rule
     with pytest.raises(HvxError, match="rule is given, too"):
