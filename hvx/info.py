@@ -12,6 +12,7 @@ from hvx.config import ModelConfig
 from hvx.errors import HvxError
 from hvx.models.header import CheckpointHeader, read_header
 from hvx.store.reader import RunReader
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
 _SHOWN = 12
 
@@ -35,12 +36,20 @@ def _describe_run(path: Path) -> dict[str, str]:
     return {
         "run": str(path),
         "explanations": f"{len(reader):,}",
+        "zero everywhere": _zero_gradients(reader),
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": str(about["images"]),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
         "checkpoint": f"sha256 {about['identity'].get('checkpoint_sha256', 'not said')}",
         "computed by": _computed_by(reader.about),
     }
+
+
+def _zero_gradients(reader: RunReader) -> str:
+    """How many explanations say nothing of the image, or of the words."""
+    bits = reader.column("zero_gradient")
+    image, words = (int(((bits & bit) > 0).sum()) for bit in (ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT))
+    return f"Eq. 2 (image) of {image:,}, Eq. 3 (words) of {words:,}"
 
 
 def _computed_by(about: dict[str, Any]) -> str:
