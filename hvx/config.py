@@ -275,6 +275,15 @@ class PickConfig(Section):
         return self
 
 
+class HeatmapConfig(Section):
+    """How a run stores its heat maps; docs/formats.md says what smaller ones lose."""
+
+    size: Pixels | None = None
+    """Side of a stored map in pixels, a divisor of model.image.size: means over squares. None: no reduction."""
+    dtype: Literal["float16", "uint8"] = "float16"
+    """Half precision, or 8 bits with a factor for each map."""
+
+
 class ExplainConfig(Section):
     """What ``hvx explain`` explains, and how."""
 
@@ -293,6 +302,7 @@ class ExplainConfig(Section):
     ½‖V − F‖²."""
     pick: tuple[PickConfig, ...] = ()
     """Explain just these questions of the split; none: all of them."""
+    heatmap: HeatmapConfig = HeatmapConfig()
     gradient: Flag = False
     """Also store the standardised gradient itself, C planes per question."""
     shard_questions: Positive = 256

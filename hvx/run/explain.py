@@ -22,6 +22,7 @@ from hvx.run.folder import SHARDS, RunFolder, now, opened_run
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.lock import Say, no_log
 from hvx.run.plan import Shard, plan_shards
+from hvx.run.size import check_map_size, check_room, explanation_bytes
 from hvx.run.stop import Requests, heeded
 from hvx.store.schema import VERSION
 
@@ -103,18 +104,22 @@ def explain_split(
     identity = RunIdentity(_identity(config, config.explain, split, data, picked), versions())
     header = read_header(checkpoint)
     check_config(header.config, config, checkpoint)
+    check_map_size(header.config, config.explain, checkpoint)
+    run = config.path(config.explain.run)
+    check_room(run, shards, explanation_bytes(header.config, config.explain), options.pack, say)
     engine = start(config, identity)
     about = _describe(config, split, header, picked, len(shards), identity) | {"device": engine.about}
     with (
-        opened_run(config.path(config.explain.run), about, shards, say) as folder,
+        opened_run(run, about, shards, say) as folder,
         _interruptible(folder) as requests,
     ):
         wanted = _wanted(folder, options, say)
+        packed = options.pack or folder.is_packed
         if wanted:
             folder.record_versions(identity.versions, say)
             _compute(engine, folder, wanted, requests)
         attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
-        folder.finish(attributes, time.time() - started, options.pack or folder.is_packed, say)
+        folder.finish(attributes, time.time() - started, packed, say)
         failed = len(folder.failures())
         zero_image, zero_words = folder.zero_gradients()
     explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
@@ -218,6 +223,7 @@ def _identity(
         "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
         "precision": explain.precision,
         "product": explain.product,
+        "heatmap": explain.heatmap.model_dump(),
         "gradient": explain.gradient,
         "shard_questions": explain.shard_questions,
     }

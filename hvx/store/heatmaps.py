@@ -1,0 +1,33 @@
+"""How heat maps are stored: at a smaller size, and in 8 bits with a factor for each map."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional
+
+SCALES = {"heatmap": "heatmap_scale", "block_heatmaps": "block_heatmap_scale"}
+"""Dataset of maps → dataset of the factors by which 8-bit values are multiplied."""
+
+
+def shrunk(heatmaps: Tensor, side: int | None) -> Tensor:
+    """Heat maps (…, H, W) as means over squares, (…, side, side); as they are if ``side`` is None."""
+    if side is None or heatmaps.shape[-1] == side:
+        return heatmaps
+    flat = heatmaps.reshape(-1, 1, *heatmaps.shape[-2:])
+    return functional.adaptive_avg_pool2d(flat, side).reshape(*heatmaps.shape[:-2], side, side)
+
+
+def to_8_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heat maps (…, H, W), nowhere negative, as uint8, and the factor (…) of each: map ≈ factor · uint8.
+
+    The largest value of a map is 255; the factor of a map of zeros is 0. The error is at most half a factor.
+    """
+    factor = np.asarray(maps.max((-2, -1)) / 255, np.float32)
+    safe = np.where(factor > 0, factor, 1)[..., None, None]
+    return (maps / safe).round().clip(0, 255).astype(np.uint8), factor
+
+
+def from_8_bits(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """What ``to_8_bits`` stored, as float32."""
+    return np.asarray(values * np.asarray(factor, np.float32)[..., None, None], np.float32)
