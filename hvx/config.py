@@ -94,6 +94,8 @@ class SplitConfig(Section):
     annotations: Path | None = None
     images: Path
     image_name: str = "COCO_val2014_{image_id:012d}.jpg"
+    accuracy: Literal["vqa", "evalai"] = "vqa"
+    """The accuracy of answers: the official one of VQA, or TextVQA's (EvalAI)."""
     objects: Path | None = None
     """Table of the objects drawn and asked about; the built-in split has one."""
     limit: Positive | None = None

@@ -33,7 +33,7 @@ _SHARE = 0.5
 """Of the free memory, what a batch may take: the head and the scores need some, too."""
 _MOST_IMAGES = 32
 _GPU_DECODERS = 8
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -72,7 +72,7 @@ class ShardWorker:
         check_config(model.config, config, path)
         self._explain, self._split = config.explain, config.split(config.explain.split)
         self._image, self._device = model.config.image, device
-        dtype = _DTYPES[config.explain.precision]
+        dtype = DTYPES[config.explain.precision]
         free = config.explain.product == "free"
         self._explainer = Explainer(model, config.explain.gradient, dtype, config.explain.compile, free)
         self._batch = config.explain.batch_images or _batch_images(self._explainer)

@@ -38,7 +38,9 @@ def _scale(file: h5py.File, axis: Axis, length: int, image_size: int | None) -> 
     """A new dimension scale with the positions along an axis."""
     positions = np.arange(axis.first, axis.first + length)
     if axis.pixels and image_size and length:
-        scale = file.create_dataset(axis.name, data=((positions + 0.5) * image_size / length).astype(np.float32))
+        scale = file.create_dataset(
+            axis.name, data=((positions + 0.5) * image_size / length).astype(np.float32)
+        )
         scale.attrs["units"] = "pixel"
     else:
         scale = file.create_dataset(axis.name, data=positions.astype(np.int32))

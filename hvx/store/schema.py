@@ -61,7 +61,9 @@ AXES: dict[str, Axis] = {
     "T": Axis("token", "position of a token in its question"),
     "G": Axis("glimpse", "attention glimpse"),
     "S": Axis("grid_row", "row of the attention map, at its center in the network's input", pixels=True),
-    "R": Axis("grid_column", "column of the attention map, at its center in the network's input", pixels=True),
+    "R": Axis(
+        "grid_column", "column of the attention map, at its center in the network's input", pixels=True
+    ),
     "L": Axis("block", "block of the network, in the order of its products"),
     "C": Axis("channel", "color channel: red, green, blue"),
     "H": Axis("row", "row of the heat map, at its center in the network's input", pixels=True),

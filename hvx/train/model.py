@@ -162,7 +162,9 @@ class _Training:
             words, answers = material.vocabulary, material.answers
             save_checkpoint(path, VQAModel(self.config.model, backbone, scaled, words, answers, row | notes))
 
-        evaluator = Evaluator(head, examples["val"], material.answers) if "val" in examples else None
+        evaluator = None
+        if "val" in examples:
+            evaluator = Evaluator(head, examples["val"], material.answers, self.splits["val"].accuracy)
         rows = Course(trainer, evaluator, self.files, self.identity, keep, self.say).run()
         clock.stage("head")
         progress.finished = rows[-1] | best_of(rows) | notes | {"seconds": clock.seconds}
