@@ -19,7 +19,7 @@ from hvx.config import Config, ExplainConfig, SplitConfig
 from hvx.data.images import image_path, input_batches, missing_images, some_names
 from hvx.data.pick import pick_questions
 from hvx.data.questions import Question, read_questions
-from hvx.data.words import TOKENIZERS
+from hvx.data.words import tokenizer
 from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer
 from hvx.models.checkpoint import check_config, load_checkpoint
@@ -145,7 +145,7 @@ def _check_checkpoint(config: Config, questions: list[Question], found: CheckRes
     check_config(header.config, config, path)
     assert config.explain is not None
     check_map_size(header.config, config.explain, path)
-    tokenize, words = TOKENIZERS[header.config.encoder.tokenizer], set(header.words)
+    tokenize, words = tokenizer(header.config.encoder), set(header.words)
     tokens = [token for question in questions for token in tokenize(question.question)]
     truths = [question.ground_truth for question in questions if question.ground_truth]
     answers = set(header.answers)

@@ -141,6 +141,11 @@ class EncoderConfig(Section):
     """The question encoder: word embeddings and a skip-thought GRU."""
 
     tokenizer: Literal["nltk", "mcb"] = "nltk"
+    sentences: Flag = False
+    """Split the text into sentences before words, as the code of the paper's author does: each sentence's
+    last period is a token (nltk only)."""
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
+    """Keep the first so many tokens of a question; None: all of them."""
     embedding: Width = 620
     hidden: Width = 2400
     candidate: Literal["reset_before", "reset_after"] = "reset_before"
@@ -149,13 +154,13 @@ class EncoderConfig(Section):
 
 MLB_FORMS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "torch7": {"visual_projection": "per_glimpse"},
+    "torch7": {"visual_projection": "per_glimpse", "encoder": {"sentences": True, "max_tokens": 26}},
     "vqa-pytorch": {
         "visual_projection": "per_glimpse",
         "attention_product_activation": "tanh",
         "product_activation": "tanh",
         "glimpses": 4,
-        "encoder": {"candidate": "reset_after", "tokenizer": "mcb"},
+        "encoder": {"candidate": "reset_after", "tokenizer": "mcb", "max_tokens": 26},
     },
 }
 """The three forms in which MLB exists, as the options in which each differs from the paper's."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hvx.config import Config, SplitConfig
 from hvx.data.questions import Question, read_questions
-from hvx.data.words import TOKENIZERS, Vocabulary
+from hvx.data.words import Vocabulary, tokenizer
 from hvx.device import standard_mode
 from hvx.errors import HvxError
 from hvx.importers.skipthoughts import fill_encoder, load_start
@@ -181,7 +181,7 @@ class _Training:
         questions = self._questions()
         jobs = self._jobs(questions)
         config = self.config
-        tokenize = TOKENIZERS[config.model.encoder.tokenizer]
+        tokenize = tokenizer(config.model.encoder)
         texts = {question.question for own in questions.values() for question in own}
         tokens = {text: tokenize(text) for text in texts}  # the same text is asked of many images
         asked = questions["train"]
