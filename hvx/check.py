@@ -1,4 +1,4 @@
-"""Reads everything that ``hvx explain`` would read, and says what is missing, how long it takes, how large it gets.
+"""Reads everything that ``hvx explain`` would read; says what is missing, how long it takes, how large it gets.
 
 Nothing is written. Every part is checked, also where an earlier one has a problem.
 """
@@ -134,7 +134,8 @@ def _check_images(
     lacking = [path for path in paths if path in missing or path in unreadable]
     if not lacking:
         return
-    line = f"{split.images}: {len(missing):,} images missing, {len(unreadable):,} unreadable: {some_names(lacking)}"
+    counts = f"{len(missing):,} images missing, {len(unreadable):,} unreadable"
+    line = f"{split.images}: {counts}: {some_names(lacking)}"
     refused = explain.on_error == "stop" or len(lacking) == len(paths)
     (found.problems if refused else found.failures).append(line)
 

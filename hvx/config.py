@@ -286,7 +286,7 @@ class HeatmapConfig(Section):
     """How a run stores its heat maps; docs/formats.md says what smaller ones lose."""
 
     size: Pixels | None = None
-    """Side of a stored map in pixels, a divisor of model.image.size: means over squares. None: no reduction."""
+    """Side of a stored map in pixels, a divisor of model.image.size: means over squares. None: whole maps."""
     dtype: Literal["float16", "uint8"] = "float16"
     """Half precision, or 8 bits with a factor for each map."""
 

@@ -49,7 +49,9 @@ def pairs(path: Path) -> Iterator[tuple[int, str, str]]:
         question, answer = lines[number : number + 2]
         found = _IMAGE.findall(question)
         if not found:
-            raise HvxError(f"{path}: line {number + 1}: expected a question that names imageN, not {question!r:.60}")
+            raise HvxError(
+                f"{path}: line {number + 1}: expected a question that names imageN, not {question!r:.60}"
+            )
         yield int(found[-1]), f"{_ENDING.sub('', question).rstrip(' ?')} ?", answer
 
 
@@ -115,7 +117,9 @@ def main(train: Path, test: Path, images: Path, output: Path) -> None:
             write_json(output / f"daquar_{part}_annotations.json", annotations)
     except HvxError as error:
         raise click.ClickException(str(error)) from None
-    counts = ", ".join(f"{len(questions['questions']):,} {part} questions" for part, (questions, _) in parts.items())
+    counts = ", ".join(
+        f"{len(questions['questions']):,} {part} questions" for part, (questions, _) in parts.items()
+    )
     click.echo(f"{output}: {counts}, {len(numbers):,} images")
 
 

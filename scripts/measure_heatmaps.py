@@ -8,14 +8,15 @@ For each stored size and dtype:
 - bytes of a map, and of VQA v2 val (214,354 explanations) at 448×448 pixels reduced by the same factor;
 - pointing game, where the split has a table of objects: how often the maximum lies in the object asked about;
 - rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
-- picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles, and
-  for comparison that of the map of another question on the same image.
+- picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles;
+  for comparison, that of the map of another question on the same image.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -109,11 +110,7 @@ def row(found: list[Sample], reduction: int, dtype: str) -> list[float]:
 
 def other_question(found: list[Sample]) -> list[float]:
     """The differences of pictures, for the map of another question on the same image."""
-    pairs = [
-        (one, other)
-        for one, other in zip(found, found[1:], strict=False)
-        if one.item.image_id == other.item.image_id
-    ]
+    pairs = [(one, other) for one, other in pairwise(found) if one.item.image_id == other.item.image_id]
     return [
         _mean([_difference(one.photo, other.item.heatmap, one.item.heatmap, style) for one, other in pairs])
         for style in STYLES
@@ -149,8 +146,8 @@ def main(run: Path, count: int) -> None:
             pointed, pixel, grid, *pictures = row(found, reduction, dtype)
             values = f"{pointed:.3f} | {pixel:.4f} | {grid:.4f} | " + " | ".join(f"{p:.2f}" for p in pictures)
             click.echo(f"| {name} | {each:,} | {total:.1f} | {values} |")
-    pictures = " | ".join(f"{p:.2f}" for p in other_question(found))
-    click.echo(f"| another question's map | | | | | | {pictures} |")
+    others = " | ".join(f"{p:.2f}" for p in other_question(found))
+    click.echo(f"| another question's map | | | | | | {others} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Heat maps stored smaller or in 8 bits: what is kept, what a run of them says, and that all commands read it."""
+"""Heat maps stored smaller or in 8 bits: what is kept, and what a run says of its size."""
 
 from __future__ import annotations
 

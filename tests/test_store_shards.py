@@ -241,7 +241,8 @@ def test_a_run_of_another_schema_is_refused_in_one_line(tmp_path: Path, solid: b
     with pytest.raises(HvxError) as raised:
         RunReader(run)
     assert str(raised.value) == (
-        f"{run / 'explanations.h5'}: schema version {version}; this hvx reads {VERSION}; run `hvx explain` into a new folder"
+        f"{run / 'explanations.h5'}: schema version {version}; this hvx reads {VERSION}; "
+        "run `hvx explain` into a new folder"
     )
 
 
@@ -457,8 +458,8 @@ def test_a_run_of_an_older_schema_is_refused_by_hvx_explain(
     with pytest.raises(HvxError) as raised:
         explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
     assert str(raised.value) == (
-        f"{run}: holds a run with another schema_version (None, now {VERSION}); give explain.run a new folder, or "
-        "delete this one"
+        f"{run}: holds a run with another schema_version (None, now {VERSION}); "
+        "give explain.run a new folder, or delete this one"
     )
     assert not list(run.rglob("*.damaged"))
 

@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvx.data.words import PADDING, TOKENIZERS, Vocabulary, padded, tokenize_mcb, tokenize_nltk, tokenize_sentences, tokenizer
 from hvx.config import EncoderConfig
+from hvx.data.words import (
+    PADDING,
+    TOKENIZERS,
+    Vocabulary,
+    padded,
+    tokenize_mcb,
+    tokenize_nltk,
+    tokenize_sentences,
+    tokenizer,
+)
 from hvx.errors import HvxError
 
 PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"

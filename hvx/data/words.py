@@ -17,7 +17,23 @@ PADDING = 0
 """Row of the embedding table that no word has."""
 UNKNOWN = "UNK"
 
-_ABBREVIATIONS = ("mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "etc", "e.g", "i.e", "a.m", "p.m", "u.s", "no")
+_ABBREVIATIONS = (
+    "mr",
+    "mrs",
+    "ms",
+    "dr",
+    "st",
+    "jr",
+    "sr",
+    "vs",
+    "etc",
+    "e.g",
+    "i.e",
+    "a.m",
+    "p.m",
+    "u.s",
+    "no",
+)
 """Words whose period does not end a sentence."""
 _MCB_DROPPED = re.compile(r"[?!'\"$:@(),.;]")
 _MCB_SPACES = re.compile(r"[-/]")

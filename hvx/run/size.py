@@ -13,7 +13,7 @@ from hvx.run.lock import Say
 from hvx.run.plan import Shard
 
 _TEXTS = 2_500
-"""Bytes of a question's texts, scores and numbers, and its share of HDF5's own tables; measured: 1.6 to 2.2 kB."""
+"""Bytes of a question's texts, scores and numbers, and its share of HDF5's own tables."""
 _MUCH = 100_000_000
 """Bytes from which on a run's size is worth a line."""
 _STRIDE = 32

@@ -1,4 +1,4 @@
-"""Names the axes of a run's datasets by HDF5 dimension scales, so that xarray and netCDF readers know them."""
+"""Names the axes of a run's datasets by HDF5 dimension scales, as xarray and netCDF readers expect."""
 
 from __future__ import annotations
 
