@@ -1,4 +1,4 @@
-"""Reads everything that ``hvx explain`` would read; says what is missing, how long it takes, how large it gets.
+"""Reads everything that ``hvx explain`` would read; says what is missing, how long it takes, how large it is.
 
 Nothing is written. Every part is checked, also where an earlier one has a problem.
 """
