@@ -258,7 +258,9 @@ def test_measure_writes_where_it_is_told(calls: Calls) -> None:
     assert done.stdout.endswith(f"{Path('report/measure.md')}: 1 explanations measured\n")
 
 
-def test_train_passes_every_option_on(calls: Calls, tmp_path: Path) -> None:
+def test_train_passes_every_option_on(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = SimpleNamespace(path=lambda path: tmp_path / path, checkpoint=Path("m.safetensors"))
     calls.of("hvx.config.load", config)
     calls.of("hvx.train.model.train_model", {"val_accuracy": 0.5})
@@ -272,6 +274,8 @@ def test_train_passes_every_option_on(calls: Calls, tmp_path: Path) -> None:
         == f"{tmp_path / 'm.safetensors'}: trained, the checkpoint of the best epoch"
     )
     assert done.stdout.splitlines()[-1] == "  val_accuracy: 0.5"
+    args[2]("epoch 1, loss 2")  # what happens meanwhile is no result
+    assert capsys.readouterr() == ("", "epoch 1, loss 2\n")
     run("train", "c.yaml", "--device", "cpu", "--restart", "--set", "seed=1", "--set", "train.epochs=2")
     assert calls.made["load"] == ((Path("c.yaml"), ["seed=1", "train.epochs=2"]), {})
     assert calls.made["train_model"][0][3] is True
