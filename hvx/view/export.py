@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from hvx.errors import HvxError
 from hvx.files import whole_file
-from hvx.view.figure import DPI, FigureLayout, FigureRow, draw_page
+from hvx.view.figure import DPI, FigureLayout, FigureRow, PageTooLarge, draw_page
 from hvx.view.page import settings
 from hvx.view.text import missing_glyphs
 
@@ -60,9 +60,9 @@ def check_rows(path: Path, count: int) -> None:
 def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], page_rows: int = 8) -> str:
     """Write a figure, as PNG, PDF or SVG by the file's name, whole or not at all.
 
-    A PNG or SVG is one picture. A page of a PDF is as wide as the figure and as high as its rows need, has the
-    heading and the foot, and is written before the next one is drawn. PDF and SVG have text as text, outlines as
-    lines, and photographs without loss. The same rows give the same bytes.
+    A PNG or SVG is one picture. A page of a PDF is as wide as the figure and as high as its rows need, has
+    the heading and the foot, and is written before the next one is drawn. PDF and SVG have text as text,
+    outlines as lines, and photographs without loss. The same rows give the same bytes.
 
     Args:
         path: ends in .png, .pdf or .svg.
@@ -111,8 +111,8 @@ def _write_pdf(file: BinaryIO, layout: FigureLayout, rows: Iterator[FigureRow], 
 def _add_page(pages: PdfPages, figure: Figure) -> None:
     """Write a page with its pictures.
 
-    PdfPages keeps the pictures of all pages until the document ends. Here a page's pictures are written with it,
-    and only their names and numbers are kept.
+    PdfPages keeps the pictures of all pages until the document ends. Here a page's pictures are written with
+    it, and only their names and numbers are kept.
     """
     pages.savefig(figure)
     document: Any = pages._ensure_file()

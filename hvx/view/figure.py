@@ -93,7 +93,7 @@ class FigureStyle:
         top_answers: a column with the likeliest answers as bars.
         legend: the scale of the tokens' colors under the last row.
         digits: decimals of the z-scores.
-        font_pt: size of the smallest text in points; None: 8 at 5.5 inches across, in proportion to the width.
+        font_pt: size of the smallest text in points; None: in proportion to the width, 8 at 5.5 inches.
     """
 
     style: Style = "brightness"

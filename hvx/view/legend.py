@@ -56,7 +56,7 @@ def scales(style: Style, outlined: bool) -> list[Scale]:
 
 
 def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:
-    """Scales from left to right, line by line in ``room`` pixels; the page grows by the height of them all."""
+    """Scales from left to right, line by line in ``room`` pixels; the page grows by their height."""
     # Words under the ends of a scale reach beyond it.
     spill, span = 2 * size, math.ceil(12 * size)
     height, x = math.ceil(2.3 * line_height(size)), 0.0
@@ -78,7 +78,9 @@ def _draw_scale(page: Page, scale: Scale, at: tuple[float, int], strip: tuple[in
     start, span = strip
     thick = math.ceil(0.8 * size)
     top = at[1] + round((line_height(size) - thick) / 2)
-    page.picture(Image.fromarray(scale.colors[None]).resize((span, thick), Image.Resampling.NEAREST), start, top)
+    page.picture(
+        Image.fromarray(scale.colors[None]).resize((span, thick), Image.Resampling.NEAREST), start, top
+    )
     for place, text in scale.ticks:
         page.lines((text,), (start + place * span, top + thick), size, VALUE_INK, "center")
 
@@ -115,7 +117,7 @@ def draw_answers(
     for place, (answer, share) in enumerate(known):
         y, ink = top + place * pitch, BLACK if place == 0 else VALUE_INK
         percent = f"{100 * share:.1f} %"
-        name = shorten(answer, size, side - width(percent, size) - size)
+        name = shorten(answer, size, side - width(percent, size) - size / 2)
         page.lines((name,), (left, y), size, ink)
         page.lines((percent,), (left + side, y), size, ink, "right")
         bar = y + math.ceil(text_height) + 1

@@ -1,4 +1,4 @@
-"""The page that a figure is drawn on: a Matplotlib figure that counts in pixels from its upper left corner."""
+"""The page that a figure is drawn on: a Matplotlib figure in pixels from its upper left corner."""
 
 from __future__ import annotations
 

@@ -117,7 +117,8 @@ def write_figure(
         The characters that no font here has, which are drawn as boxes.
 
     Raises:
-        HvxError: the file cannot be written or does not hold so many rows, or a photograph is no longer where the run found it.
+        HvxError: the file cannot be written or does not hold so many rows, or a photograph is no longer where
+            the run found it.
     """
     picks = {question_id: pick for pick, question_id in reversed(run_picks(reader))}
     ids = reader.column("question_id")

@@ -1,8 +1,8 @@
 """Text: which fonts draw it, how wide it is, where it breaks into lines.
 
-Text is drawn in DejaVu Sans, which comes with Matplotlib, so that figures look alike on every machine. What that
-lacks is drawn in fonts that the extra ``fonts`` brings or that the system has; Matplotlib joins letters and orders
-right-to-left text. What no font has is drawn as a box, and ``missing_glyphs`` names it.
+Text is drawn in DejaVu Sans, which comes with Matplotlib, so that figures look alike on every machine. What
+it lacks is drawn in fonts that the extra ``fonts`` brings or that the system has. Matplotlib joins letters and
+orders right-to-left text. What no font has is drawn as a box, and ``missing_glyphs`` names it.
 """
 
 from __future__ import annotations
@@ -52,34 +52,33 @@ def ascent(size: float) -> float:
 
 def line_height(size: float) -> float:
     """From one line of text to the next."""
-    font = _fonts((MAIN,))
-    return (font.ascender - font.descender) / font.units_per_EM * size
+    return ascent(size) - _fonts((MAIN,)).descender / _fonts((MAIN,)).units_per_EM * size
 
 
-def wrap(text: str, size: float, width_: float) -> tuple[str, ...]:
-    """Lines of text no wider than ``width_``; a word that is wider alone is broken between its characters."""
+def wrap(text: str, size: float, room: float) -> tuple[str, ...]:
+    """Lines of text no wider than ``room``; a word that is wider alone is broken between its characters."""
     lines = [""]
     for word in boxed(text).split():
         joined = f"{lines[-1]} {word}".lstrip()
-        if width(joined, size) <= width_:
+        if width(joined, size) <= room:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
         for cluster in clusters(word):
-            if lines[-1] and width(lines[-1] + cluster, size) > width_:
+            if lines[-1] and width(lines[-1] + cluster, size) > room:
                 lines.append("")
             lines[-1] += cluster
     return tuple(lines)
 
 
-def shorten(text: str, size: float, width_: float) -> str:
-    """The text on one line, its end cut off with an ellipsis where it is wider than ``width_``."""
+def shorten(text: str, size: float, room: float) -> str:
+    """The text on one line, its end cut off with an ellipsis where it is wider than ``room``."""
     line = " ".join(boxed(text).split())
-    if width(line, size) <= width_:
+    if width(line, size) <= room:
         return line
     kept = clusters(line)
-    while kept and width("".join(kept) + "…", size) > width_:
+    while kept and width("".join(kept) + "…", size) > room:
         kept.pop()
     return "".join(kept).rstrip() + "…"
 
@@ -135,7 +134,7 @@ def _width(line: str) -> float:
     font = _fonts(families(line))
     font.set_size(_MEASURED, 72)
     font.set_text(line, 0, LoadFlags.NO_HINTING)
-    return font.get_width_height()[0] / 64
+    return font.get_roomheight()[0] / 64
 
 
 @lru_cache(256)
@@ -163,14 +162,12 @@ def _family_of(characters: frozenset[int]) -> str | None:
     """The first family, besides DejaVu Sans, that has all of these characters."""
     for path in _other_files():
         if characters <= _characters(path):
-            names = [entry.name for entry in fontManager.ttflist if entry.fname == path]
-            if not names:
+            if path not in {entry.fname for entry in fontManager.ttflist}:
                 fontManager.addfont(path)
-                names = [entry.name for entry in fontManager.ttflist if entry.fname == path]
             # A family may be known by another file, of another cut and other characters.
-            for name in names:
-                if characters <= _characters(findfont(FontProperties(family=[name]))):
-                    return name
+            for family in {entry.name: None for entry in fontManager.ttflist if entry.fname == path}:
+                if characters <= _characters(findfont(FontProperties(family=[family]))):
+                    return family
     return None
 
 

@@ -39,16 +39,23 @@ class TextSizes:
 
     @classmethod
     def for_figure(cls, width: int, dpi: float, font_pt: float | None = None) -> TextSizes:
-        """The sizes in a figure of ``width`` pixels; ``font_pt``: the smallest, None: in proportion to the width."""
+        """The sizes in a figure of ``width`` pixels; ``font_pt``: the smallest, None: as the width has it."""
         small = font_pt * dpi / 72 if font_pt else max(SMALLEST_PIXELS, width * _SMALL_POINTS / _AT_POINTS)
         return cls(small * 9 / 8, small)
 
 
 @dataclass(frozen=True)
 class TokenBox:
-    """A token on its color, its z-score below, and under that the one that a paper prints, if any.
+    """A token on its color; under it stand its z-score and, if any, the one that a paper prints.
 
-    Of several lines where the token alone fills a line.
+    Attributes:
+        lines: the token, of several lines where it alone fills one.
+        value: its z-score.
+        printed: the printed one in brackets, or "".
+        fill: the color.
+        ink: of the token.
+        box: of the color, in pixels from the panel's upper left corner.
+        bottom: of what stands under it.
     """
 
     lines: tuple[str, ...]
@@ -57,8 +64,7 @@ class TokenBox:
     fill: RGB
     ink: RGB
     box: Box
-    value_box: Box
-    printed_box: Box
+    bottom: float
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Panel:
-    """What stands under one row of pictures; boxes count from the panel's upper left corner, in pixels."""
+    """What stands under one row of pictures; sizes are pixels."""
 
     width: float
     height: int
@@ -105,9 +111,10 @@ def lay_out(
     """
     beside = [None] * len(tokens) if printed is None else printed
     room = width - answer_width - sizes.token / 2
-    boxes, height = _place_tokens(tokens, z, beside, room, sizes, digits)
+    boxes = _place_tokens(tokens, z, beside, room, sizes, digits)
     placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
-    return Panel(width, math.ceil(max(height, placed.box[3])), sizes, boxes, placed)
+    height = math.ceil(max(placed.box[3], *(box.bottom for box in boxes), 0))
+    return Panel(width, height, sizes, boxes, placed)
 
 
 def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
@@ -116,13 +123,11 @@ def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
     for token in panel.tokens:
         x0, y0, x1, y1 = token.box
         page.rectangle((x0 + left, y0 + top, x1 + left, y1 + top), token.fill, sizes.token / 4)
-        middle = left + (x0 + x1) / 2
-        for lines, y, size, ink in (
-            (token.lines, y0 + _padding(sizes), sizes.token, token.ink),
-            ((token.value,), token.value_box[1], sizes.small, VALUE_INK),
-            ((token.printed,), token.printed_box[1], sizes.small, PRINTED_INK),
-        ):
-            page.lines(lines, (middle, top + y), size, ink, "center")
+        x, value_top = left + (x0 + x1) / 2, top + y1
+        page.lines(token.lines, (x, top + y0 + _padding(sizes)), sizes.token, token.ink, "center")
+        page.lines((token.value,), (x, value_top), sizes.small, VALUE_INK, "center")
+        printed_top = value_top + line_height(sizes.small)
+        page.lines((token.printed,), (x, printed_top), sizes.small, PRINTED_INK, "center")
     x0, y0, x1, _ = panel.answer.box
     page.lines(panel.answer.lines, (left + (x0 + x1) / 2, top + y0), sizes.token, panel.answer.ink, "center")
 
@@ -176,8 +181,8 @@ def _place_tokens(
     room: float,
     sizes: TextSizes,
     digits: int,
-) -> tuple[tuple[TokenBox, ...], float]:
-    """The tokens' boxes in lines ``room`` pixels wide, and the height that they take."""
+) -> tuple[TokenBox, ...]:
+    """The tokens' boxes in lines ``room`` pixels wide."""
     boxes: list[TokenBox] = []
     padding, gap = _padding(sizes), sizes.token / 2
     left = top = bottom = 0.0
@@ -188,25 +193,15 @@ def _place_tokens(
         needed = max(words, width(value, sizes.small), width(beside, sizes.small))
         if left and left + needed > room:
             left, top = 0, bottom + gap
-        right, middle = left + needed, top + len(lines) * line_height(sizes.token) + 2 * padding
-        low = middle + line_height(sizes.small)
-        lowest = low + (line_height(sizes.small) if beside else 0)
-        fill = chip_colour(score)
-        places = (left, top, right, middle), (left, middle, right, low), (left, low, right, lowest)
-        boxes.append(TokenBox(lines, value, beside, fill, ink_on(fill), *places))
-        left, bottom = right + gap, max(bottom, lowest)
-    if is_right_to_left(" ".join(tokens)):
-        boxes = [_mirrored(box, room) for box in boxes]
-    return tuple(boxes), bottom
-
-
-def _mirrored(token: TokenBox, room: float) -> TokenBox:
-    """A box as far from the right edge as it was from the left: such a question is read from the right."""
-    box, value_box, printed_box = (
-        (room - right, top, room - left, bottom)
-        for left, top, right, bottom in (token.box, token.value_box, token.printed_box)
-    )
-    return replace(token, box=box, value_box=value_box, printed_box=printed_box)
+        middle = top + len(lines) * line_height(sizes.token) + 2 * padding
+        low = middle + (2 if beside else 1) * line_height(sizes.small)
+        fill, box = chip_colour(score), (left, top, left + needed, middle)
+        boxes.append(TokenBox(lines, value, beside, fill, ink_on(fill), box, low))
+        left, bottom = left + needed + gap, max(bottom, low)
+    if is_right_to_left(" ".join(tokens)):  # read from the right
+        mirrored = ((room - box.box[2], box.box[1], room - box.box[0], box.box[3]) for box in boxes)
+        return tuple(replace(box, box=place) for box, place in zip(boxes, mirrored, strict=True))
+    return tuple(boxes)
 
 
 def _place_answer(predicted: str, ground_truth: str, left: float, room: float, sizes: TextSizes) -> Answer:
