@@ -13,11 +13,11 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from hvx.view.sheet import Paper
 
 from hvx.cli import main
 from hvx.view.figure import Look
 from hvx.view.heat import Style
-from hvx.view.sheet import Paper
 
 
 @dataclass

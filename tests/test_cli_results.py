@@ -12,9 +12,9 @@ import click
 import pytest
 import torch
 from conftest import Done, hvx
+from hvx.cli.look import say_undrawn
 from test_cli_arguments import commands
 
-from hvx.cli.look import say_undrawn
 from hvx.run.explain import Options, Summary
 from hvx.run.placement import Workers
 

@@ -57,9 +57,10 @@ class Page:
 
     def picture(self, picture: Image.Image, left: float, top: float) -> None:
         """An RGB picture, a pixel to a pixel where ``left`` and ``top`` are whole numbers."""
-        extent = (left, left + picture.width, top + picture.height, top)
+        # From the lower edge up: so a PDF holds it upright, for tools that take pictures out of it.
+        extent = (left, left + picture.width, top, top + picture.height)
         artist = AxesImage(self._axes, extent=extent, origin="upper", interpolation="none")
-        artist.set_data(np.asarray(picture))
+        artist.set_data(np.asarray(picture)[::-1])
         self._axes.add_artist(artist)
 
     def rectangle(self, box: Box, fill: RGB, radius: float = 0) -> None:

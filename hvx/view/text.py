@@ -1,8 +1,8 @@
 """Text: which fonts draw it, how wide it is, where it breaks into lines.
 
 Text is drawn in DejaVu Sans, which comes with Matplotlib, so that figures look alike on every machine. What
-it lacks is drawn in fonts that the extra ``fonts`` brings or that the system has. Matplotlib joins letters and
-orders right-to-left text. What no font has is drawn as a box, and ``missing_glyphs`` names it.
+it lacks is drawn in fonts that the extra ``fonts`` brings or that the system has. Matplotlib joins letters
+and orders right-to-left text. What no font has is drawn as a box, and ``missing_glyphs`` names it.
 """
 
 from __future__ import annotations
@@ -115,13 +115,14 @@ def is_right_to_left(text: str) -> bool:
 
 def _continues(before: str, character: str) -> bool:
     """Whether a character belongs to the cluster before it (the main rules of Unicode's annex 29)."""
-    last = before[-1]
-    if last == "\u200d" or unicodedata.combining(last) == _VIRAMA or _steers(character):
-        return not character.isspace()
+    last, kind = before[-1], unicodedata.category(character)
+    if kind.startswith("M") or _steers(character):
+        return True
+    if (last == "\u200d" and kind == "So") or (unicodedata.combining(last) == _VIRAMA and kind == "Lo"):
+        return True  # emoji of several parts, consonants joined by a sign
     if all("\U0001f1e6" <= letter <= "\U0001f1ff" for letter in (last, character)):
         return len(before) == 1  # two regional indicators are one flag
-    skin, jamo = "\U0001f3fb" <= character <= "\U0001f3ff", "\u1100" <= last <= character <= "\u11ff"
-    return unicodedata.category(character).startswith("M") or skin or jamo
+    return "\U0001f3fb" <= character <= "\U0001f3ff" or "\u1100" <= last <= character <= "\u11ff"
 
 
 def _steers(character: str) -> bool:
@@ -134,13 +135,13 @@ def _width(line: str) -> float:
     font = _fonts(families(line))
     font.set_size(_MEASURED, 72)
     font.set_text(line, 0, LoadFlags.NO_HINTING)
-    return font.get_roomheight()[0] / 64
+    return font.get_width_height()[0] / 64
 
 
 @lru_cache(256)
 def _fonts(names: tuple[str, ...]) -> FT2Font:
     """A font that falls back from one family to the next."""
-    return get_font([findfont(FontProperties(family=[name]), fallback_to_default=False) for name in names])
+    return get_font([_file_of(name) for name in names])
 
 
 @lru_cache(4096)
@@ -149,12 +150,18 @@ def _word_families(word: str) -> tuple[str, ...]:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in word):
         return ()
     needed = frozenset(ord(character) for character in word if not _steers(character))
-    missing = needed - _characters(findfont(FontProperties(family=[MAIN])))
+    missing = needed - _characters(_file_of(MAIN))
     if not missing:
         return (MAIN,)
     whole = _family_of(missing)
     each = [whole] if whole else [_family_of(frozenset([one])) for one in sorted(missing)]
     return tuple(family for family in each if family) if all(each) else ()
+
+
+def _file_of(family: str) -> str:
+    """Of a family's regular cut, whatever a matplotlibrc prefers."""
+    cut = FontProperties(family=[family], style="normal", variant="normal", weight="normal", stretch="normal")
+    return findfont(cut, fallback_to_default=False)
 
 
 @lru_cache(4096)
@@ -166,7 +173,7 @@ def _family_of(characters: frozenset[int]) -> str | None:
                 fontManager.addfont(path)
             # A family may be known by another file, of another cut and other characters.
             for family in {entry.name: None for entry in fontManager.ttflist if entry.fname == path}:
-                if characters <= _characters(findfont(FontProperties(family=[family]))):
+                if characters <= _characters(_file_of(family)):
                     return family
     return None
 

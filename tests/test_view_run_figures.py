@@ -13,7 +13,7 @@ from PIL import Image
 from hvx.cli import main
 from hvx.errors import ReplacedImage
 from hvx.store.reader import RunReader
-from hvx.view.run import figure_row
+from hvx.view.run_figures import figure_row
 
 ASKED = [
     Asked("is it red ?", "yes", "no", photo="a.png"),
@@ -49,7 +49,7 @@ def test_a_figure_says_which_gradients_are_zero(
 ) -> None:
     drawn = []
     monkeypatch.setattr(
-        "hvx.view.run.write_sheet", lambda path, figure, rows, paper: drawn.extend(rows) or ""
+        "hvx.view.run_figures.export_figure", lambda path, layout, rows, page_rows: drawn.extend(rows) or ""
     )
     arguments = ["figure", str(run), "-o", str(tmp_path / "f.png"), "--id", "3", "--id", "1", "--id", "2"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
