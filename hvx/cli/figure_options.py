@@ -109,11 +109,9 @@ def figure_options(command: Command) -> Command:
         help="Rows on a page of a PDF.",
     )
     @click.option(
-        "--font-pt",
-        type=click.FloatRange(4, 72),
-        show_default="8 at --inches 5.5, in proportion to the width",
-        help="Size of the smallest text in points; with --inches never below 8 unless given.",
-    )
+        "--font-pt", type=click.FloatRange(4, 72), show_default="8 at 5.5 inches, more in wider figures",
+        help="Size of the smallest text in points.",
+    )  # fmt: skip
     @click.option(
         "--digits", type=click.IntRange(0, 6), default=2, show_default=True, help="Decimals of the z-scores."
     )  # fmt: skip
