@@ -16,6 +16,7 @@ import numpy as np
 import pypdfium2
 import pytest
 from golden_figures import rows
+from matplotlib.backends.backend_pdf import PdfPages
 from PIL import Image, ImageChops, ImageFilter
 
 from hvx.errors import HvxError
@@ -76,14 +77,13 @@ def test_the_pictures_of_a_page_are_gone_when_the_next_one_is_drawn(
 ) -> None:
     """So that a PDF of any length takes the memory of a page: PdfPages by itself would keep all pictures."""
     kept: list[int] = []
-    add = export._add_page
 
-    def noted(pages: Any, figure: Any) -> None:
-        add(pages, figure)
-        images = [image for image, _, _ in pages._ensure_file()._images.values()]
-        kept.append(sum(image is not None for image in images))
+    class Noted(PdfPages):
+        def savefig(self, *arguments: Any, **more: Any) -> None:
+            kept.append(len(self._ensure_file()._images))
+            super().savefig(*arguments, **more)
 
-    monkeypatch.setattr(export, "_add_page", noted)
+    monkeypatch.setattr(export, "PdfPages", Noted)
     write(tmp_path / "f.pdf", rows()[:1] * 6, page_rows=2)
     assert kept == [0, 0, 0]
     assert len(pictures_of(tmp_path / "f.pdf")) == 3 * (2 * 4 + 2)  # four of a row, two scales of a page

@@ -12,7 +12,7 @@ from drawn import lines, pictures, rectangles, strokes, texts
 from golden_figures import STYLES, rows
 
 from hvx.view import text
-from hvx.view.figure import FigureLayout, FigureRow, FigureStyle, draw_page
+from hvx.view.figure import FigureLayout, FigureRow, FigureStyle
 from hvx.view.heat import Style, colour_scale, outline
 from hvx.view.legend import draw_answers, draw_label, draw_outline, draw_scales, scales
 from hvx.view.page import Page, settings
@@ -24,7 +24,7 @@ SIZES = TextSizes.for_figure(1200, 200)
 def drawn(rows: list[FigureRow], style: FigureStyle, width: int = 1200, title: str | None = None) -> Page:
     printed = any(row.shows_printed for row in rows)
     with settings():
-        page = draw_page(FigureLayout(width, 2, style, title, printed), rows)
+        page = FigureLayout(width, 2, style, title, printed).draw(rows)
         page.close()
     return page
 
@@ -219,7 +219,7 @@ def test_no_text_is_smaller_than_asked_for(points: float, dpi: int) -> None:
         round(5.5 * dpi), 2, FigureStyle("color", True, True, font_pt=points), "T", True, 1, dpi
     )
     with settings():
-        page = draw_page(layout, [row])
+        page = layout.draw([row])
     assert min(word.size for word in texts(page)) * 72 / dpi == pytest.approx(points)
 
 
@@ -228,4 +228,4 @@ def test_dollar_signs_are_text_and_no_formula() -> None:
     found = lines(drawn([row], FigureStyle()))
     for word in (*row.tokens, "✕ $x$ (yes)"):
         assert word in found
-    assert draw_page(FigureLayout(600, 2), [row]).render().size[0] == 600
+    assert FigureLayout(600, 2).draw([row]).render().size[0] == 600

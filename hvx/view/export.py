@@ -10,11 +10,10 @@ from typing import Any, BinaryIO
 
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from hvx.errors import HvxError
 from hvx.files import whole_file
-from hvx.view.figure import DPI, FigureLayout, FigureRow, PageTooLarge, draw_page
+from hvx.view.figure import DPI, FigureLayout, FigureRow, PageTooLarge
 from hvx.view.page import settings
 from hvx.view.text import missing_glyphs
 
@@ -91,7 +90,7 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
             _write_pdf(file, layout, noted(), page_rows)
             return "".join(sorted(missing))
         try:
-            page = draw_page(layout, noted(), MOST_PIXELS)
+            page = layout.draw(noted(), MOST_PIXELS)
         except PageTooLarge as error:
             raise HvxError(f"{path}: {error}; {_INSTEAD}") from None
         if kind == ".svg":
@@ -102,24 +101,17 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
 
 
 def _write_pdf(file: BinaryIO, layout: FigureLayout, rows: Iterator[FigureRow], page_rows: int) -> None:
-    with PdfPages(file, metadata={"Creator": "hvx", "CreationDate": None}) as pages:
-        for first in rows:
-            page = draw_page(layout, chain([first], islice(rows, page_rows - 1)))
-            _add_page(pages, page.close())
+    """Write page by page.
 
-
-def _add_page(pages: PdfPages, figure: Figure) -> None:
-    """Write a page with its pictures.
-
-    PdfPages keeps the pictures of all pages until the document ends. Here a page's pictures are written with
-    it, and only their names and numbers are kept.
+    PdfPages would keep the pictures of all pages until the document ends. Here a page's pictures are written
+    with it, and only their names and numbers are kept.
     """
-    pages.savefig(figure)
-    document: Any = pages._ensure_file()
-    images: dict[object, tuple[Any, Any, Any]] = document._images
-    written = {key: entry for key, entry in images.items() if entry[0] is None}
-    document._images = {key: entry for key, entry in images.items() if entry[0] is not None}
-    type(document).writeImages(document)
-    written.update({name: (None, name, number) for _, name, number in document._images.values()})
-    document._images = written
-    document.writeImages = lambda: None  # at the end: all are written
+    written: dict[Any, tuple[None, Any, Any]] = {}
+    with PdfPages(file, metadata={"Creator": "hvx", "CreationDate": None}) as pages:
+        document: Any = pages._ensure_file()
+        for first in rows:
+            pages.savefig(layout.draw(chain([first], islice(rows, page_rows - 1))).close())
+            document.writeImages()
+            written |= {name: (None, name, number) for _, name, number in document._images.values()}
+            document._images = {}
+        document._images, document.writeImages = written, lambda: None

@@ -107,39 +107,19 @@ class FigureStyle:
 AS_IN_THE_PAPER = FigureStyle()
 
 
-@dataclass(frozen=True)
 class _Grid:
-    """Where the columns of a figure stand, in pixels."""
+    """Where the columns of a figure stand, in pixels: squares of ``side``, a ``gap`` between them."""
 
-    width: int
-    columns: int
-
-    @property
-    def gap(self) -> int:
-        return max(4, self.width // 120)
-
-    @property
-    def margin(self) -> int:
-        return max(8, self.width // 60)
-
-    @property
-    def side(self) -> int:
-        """Of the squares."""
-        return (self.width - 2 * self.margin - (self.columns - 1) * self.gap) // self.columns
-
-    @property
-    def inner_width(self) -> int:
+    def __init__(self, width: int, columns: int) -> None:
+        self.width, self.gap, self.margin = width, max(4, width // 120), max(8, width // 60)
+        self.row_gap = max(16, width // 40)
+        self.side = (width - 2 * self.margin - (columns - 1) * self.gap) // columns
+        self.inner_width = columns * self.side + (columns - 1) * self.gap
         """From the first square's left edge to the last one's right."""
-        return self.columns * self.side + (self.columns - 1) * self.gap
 
     def left(self, column: int) -> int:
         """A column's left edge; what the squares leave over goes to both margins."""
         return (self.width - self.inner_width) // 2 + column * (self.side + self.gap)
-
-    @property
-    def row_gap(self) -> int:
-        """Between one row's text and the next row's pictures."""
-        return max(16, self.width // 40)
 
 
 class PageTooLarge(HvxError):
@@ -157,6 +137,9 @@ class FigureLayout:
         printed: whether any row has z-scores printed in a paper, which a note above then explains.
         blocks: heat maps of the row that has the most; a row of fewer leaves the first places empty.
         dpi: pixels in an inch.
+
+    Attributes:
+        side: of the pictures, in pixels.
 
     Raises:
         HvxError: a width in which the pictures would be too small to see.
@@ -179,22 +162,25 @@ class FigureLayout:
         self._grid = _make_grid(width, len(self._names))
         self._sizes = TextSizes.for_figure(width, dpi, style.font_pt)
         self._title, self._note, self._style = title, PRINTED_NOTE if printed else None, style
-        self.dpi = dpi
+        self.width, self.side, self.dpi = width, self._grid.side, dpi
 
-    @property
-    def width(self) -> int:
-        return self._grid.width
+    def draw(self, rows: Iterable[FigureRow], within: int | None = None) -> Page:
+        """A page with heading, rows and foot; each row is asked for when it is drawn.
 
-    @property
-    def side(self) -> int:
-        """Of the pictures, in pixels."""
-        return self._grid.side
+        Raises:
+            PageTooLarge: the page gets more than ``within`` pixels.
+        """
+        page = Page(self.width, self.dpi)
+        self._draw_heading(page)
+        for place, row in enumerate(rows):
+            page.bottom += self._grid.row_gap if place else 0
+            self._draw_row(page, row)
+            if within and page.width * page.bottom > within:
+                raise PageTooLarge(f"a picture of more than {within:,} pixels")
+        self._draw_foot(page)
+        return page
 
-    def page(self) -> Page:
-        """An empty page, as wide as the figure."""
-        return Page(self.width, self.dpi)
-
-    def draw_heading(self, page: Page) -> None:
+    def _draw_heading(self, page: Page) -> None:
         """The title, the note and the column names, with the margin above and the gap below them."""
         grid, sizes = self._grid, self._sizes
         at, line = float(page.bottom + grid.margin), line_height(sizes.token)
@@ -213,7 +199,7 @@ class FigureLayout:
             page.lines(lines, (grid.left(column) + grid.side / 2, top), sizes.token, BLACK, "center")
         page.bottom = math.ceil(at + highest * line) + grid.gap
 
-    def draw_row(self, page: Page, row: FigureRow) -> None:
+    def _draw_row(self, page: Page, row: FigureRow) -> None:
         """One row's pictures with the text under them."""
         grid, sizes, style, top = self._grid, self._sizes, self._style, page.bottom
         self._draw_pictures(page, row)
@@ -246,11 +232,7 @@ class FigureLayout:
             at = (grid.left(self._proposed), top)
             legend.draw_label(page, ZERO_IMAGE_LABEL, at, grid.side, self._sizes)
 
-    def draw_gap(self, page: Page) -> None:
-        """What keeps two rows apart."""
-        page.bottom += self._grid.row_gap
-
-    def draw_foot(self, page: Page) -> None:
+    def _draw_foot(self, page: Page) -> None:
         """The scale of the tokens' colors, and that of the maps where they have one; the margin below."""
         grid = self._grid
         if self._style.legend:
@@ -288,25 +270,7 @@ def draw_figure(
     blocks = max(len(row.heatmaps) for row in rows)
     layout = FigureLayout(width, glimpses, style, title, printed, blocks)
     with settings():
-        return draw_page(layout, rows).render()
-
-
-def draw_page(layout: FigureLayout, rows: Iterable[FigureRow], within: int | None = None) -> Page:
-    """A page with heading, rows and foot; each row is asked for when it is drawn.
-
-    Raises:
-        PageTooLarge: the page gets more than ``within`` pixels.
-    """
-    page = layout.page()
-    layout.draw_heading(page)
-    for place, row in enumerate(rows):
-        if place:
-            layout.draw_gap(page)
-        layout.draw_row(page, row)
-        if within and page.width * page.bottom > within:
-            raise PageTooLarge(f"a picture of more than {within:,} pixels")
-    layout.draw_foot(page)
-    return page
+        return layout.draw(rows).render()
 
 
 def column_names(glimpses: int, blocks: int = 1) -> list[str]:

@@ -107,7 +107,8 @@ class Page:
         """The page as an RGB picture; closes it."""
         canvas = FigureCanvasAgg(self.close())
         canvas.draw()
-        return Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
+        size, pixels = canvas.get_width_height(), canvas.buffer_rgba()
+        return Image.frombuffer("RGBA", size, pixels, "raw", "RGBA", 0, 1).convert("RGB")
 
 
 def _color(color: RGB) -> tuple[float, float, float]:
