@@ -16,7 +16,7 @@ import numpy as np
 import pypdfium2
 import pytest
 from golden_figures import rows
-from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.backends import backend_pdf
 from PIL import Image, ImageChops, ImageFilter
 
 from hvx.errors import HvxError
@@ -78,12 +78,12 @@ def test_the_pictures_of_a_page_are_gone_when_the_next_one_is_drawn(
     """So that a PDF of any length takes the memory of a page: PdfPages by itself would keep all pictures."""
     kept: list[int] = []
 
-    class Noted(PdfPages):
+    class Noted(backend_pdf.PdfPages):
         def savefig(self, *arguments: Any, **more: Any) -> None:
             kept.append(len(self._ensure_file()._images))
             super().savefig(*arguments, **more)
 
-    monkeypatch.setattr(export, "PdfPages", Noted)
+    monkeypatch.setattr(backend_pdf, "PdfPages", Noted)
     write(tmp_path / "f.pdf", rows()[:1] * 6, page_rows=2)
     assert kept == [0, 0, 0]
     assert len(pictures_of(tmp_path / "f.pdf")) == 3 * (2 * 4 + 2)  # four of a row, two scales of a page

@@ -187,6 +187,17 @@ def test_the_label_stands_on_the_heat_map_and_the_note_under_the_tokens() -> Non
     assert note.ink == PRINTED_INK
 
 
+def test_a_label_lies_above_the_outline() -> None:
+    row = replace(rows()[0], zero_gradient=1, heatmap=np.eye(96)[::-1])
+    style = FigureStyle(outline=True, legend=False)
+    band, _ = next((box, fill) for box, fill in rectangles(drawn([row], style)) if fill == WHITE)
+    with settings():
+        picture = FigureLayout(1200, 2, style).draw([row]).render()
+    left, top, right, bottom = (round(side) for side in band)
+    corner = np.asarray(picture.crop((left, top + 1, left + (right - left) // 24, bottom)))
+    assert (corner == 255).all()
+
+
 def test_a_label_of_several_lines_stays_on_its_picture() -> None:
     page = page_of(draw_label, IMAGE_LABEL, (10, 20), 60, TextSizes.for_figure(300, 200))
     assert " ".join(lines(page)) == IMAGE_LABEL

@@ -8,9 +8,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.view.figure import DPI, FigureLayout, FigureRow, PageTooLarge
@@ -94,6 +91,8 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
         except PageTooLarge as error:
             raise HvxError(f"{path}: {error}; {_INSTEAD}") from None
         if kind == ".svg":
+            from matplotlib.backends.backend_svg import FigureCanvasSVG  # hvx starts sooner without
+
             FigureCanvasSVG(page.close()).print_svg(file, metadata={"Creator": "hvx", "Date": None})
         else:
             page.render().save(file, "png", dpi=(layout.dpi, layout.dpi))
@@ -106,6 +105,8 @@ def _write_pdf(file: BinaryIO, layout: FigureLayout, rows: Iterator[FigureRow], 
     PdfPages would keep the pictures of all pages until the document ends. Here a page's pictures are written
     with it, and only their names and numbers are kept.
     """
+    from matplotlib.backends.backend_pdf import PdfPages
+
     written: dict[Any, tuple[None, Any, Any]] = {}
     with PdfPages(file, metadata={"Creator": "hvx", "CreationDate": None}) as pages:
         document: Any = pages._ensure_file()

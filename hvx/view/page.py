@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import matplotlib.style
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -61,7 +62,7 @@ class Page:
         extent = (left, left + picture.width, top, top + picture.height)
         artist = AxesImage(self._axes, extent=extent, origin="upper", interpolation="none")
         artist.set_data(np.asarray(picture)[::-1])
-        self._axes.add_artist(artist)
+        self._add(artist)
 
     def rectangle(self, box: Box, fill: RGB, radius: float = 0) -> None:
         """A filled rectangle, its corners rounded."""
@@ -69,13 +70,13 @@ class Page:
         shape = f"round,pad=0,rounding_size={radius}"
         patch = FancyBboxPatch((x, y), *size, shape) if radius else Rectangle((x, y), *size)
         patch.set(facecolor=_color(fill), linewidth=0)
-        self._axes.add_artist(patch)
+        self._add(patch)
 
     def stroke(self, x: Sequence[float], y: Sequence[float], ink: RGB, thickness: float) -> None:
         """A line through points."""
         line = Line2D(x, y, color=_color(ink), linewidth=thickness * POINTS / self.dpi)
         line.set(solid_joinstyle="round", solid_capstyle="butt")
-        self._axes.add_artist(line)
+        self._add(line)
 
     def lines(
         self,
@@ -94,7 +95,11 @@ class Page:
             text = Text(at[0], baseline, line, color=_color(ink), fontproperties=font, usetex=False)
             # parse_math: a $ is a $.
             text.set(horizontalalignment=align, verticalalignment="baseline", parse_math=False)
-            self._axes.add_artist(text)
+            self._add(text)
+
+    def _add(self, artist: Artist) -> None:
+        artist.set_zorder(1)  # what is added later lies above, of whatever kind
+        self._axes.add_artist(artist)
 
     def close(self) -> Figure:
         """The figure, as high as what was drawn."""
