@@ -118,14 +118,14 @@ MISSING = {
     ("import", "skipthoughts", "NO", "-o", "a"): "folder",
 }
 WRONG = {
-    ("ask", "file", "file", "what?", "-o", "a.jpg"): "a.jpg: a figure is written as .png or .pdf",
+    ("ask", "file", "file", "what?", "-o", "a.jpg"): "a.jpg: a figure is written as .png, .pdf or .svg",
     ("ask", "file", "file", "what?", "-o", "a.png", "--device", "gpu"): (
         "--device gpu: expected auto, cpu, cuda or cuda:i"
     ),
     ("ask", "file", "file", "what?", "-o", "a.png", "--inches", "1", "--dpi", "50"): (
         "--inches 1 at --dpi 50: 50 pixels; a figure is 300 to 20000 wide"
     ),
-    ("figure", "run", "-o", "a.jpg"): "a.jpg: a figure is written as .png or .pdf",
+    ("figure", "run", "-o", "a.jpg"): "a.jpg: a figure is written as .png, .pdf or .svg",
     ("figure", "run", "-o", "a.png", "--id", "1", "--rows", "2"): "--id 1: goes with no other choice of rows",
     ("figure", "run", "-o", "a.png"): "run/run.json: ",
     ("info", "run"): "run/run.json: ",
