@@ -36,7 +36,7 @@ def _describe_run(path: Path) -> dict[str, str]:
     return {
         "run": str(path),
         "explanations": f"{len(reader):,}",
-        "zero gradients": _zero_gradients(reader),
+        "no gradient": _zero_gradients(reader),
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": str(about["images"]),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
