@@ -114,6 +114,11 @@ def test_scales_that_do_not_fit_beside_each_other_stand_under_each_other() -> No
             assert apart.count(False) == 1  # itself
 
 
+def test_a_scale_stays_within_a_narrow_figure() -> None:
+    for found in texts(page_of(draw_scales, scales("brightness", False), 10, 250, 20, width=270)):
+        assert found.left >= 10 and found.right <= 260, found.line
+
+
 def test_scales_are_those_of_the_style() -> None:
     assert [scale.name for scale in scales("brightness", False)] == ["z-score"]
     assert [scale.name for scale in scales("color", False)] == ["z-score", "attention, heat"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pypdfium2
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
@@ -88,6 +89,21 @@ def test_what_dejavu_sans_lacks_is_drawn_in_a_font_that_has_it(rune_font: Path) 
     drawn = ink(RARE)
     assert drawn[:, 22:54].any(0).all()  # the first square, whole
     assert not drawn[:, 57:59].any()
+
+
+def test_such_a_font_is_embedded_in_a_pdf_and_named_in_an_svg(rune_font: Path, tmp_path: Path) -> None:
+    with settings():
+        page = Page(400, 200)
+        page.lines((f"a {RARE} b",), (20, 0), 40, (0, 0, 0))
+        page.bottom = 80
+        for kind in ("pdf", "svg"):
+            page.close().savefig(tmp_path / f"f.{kind}")
+    with pypdfium2.PdfDocument(tmp_path / "f.pdf") as document:
+        assert document[0].get_textpage().get_text_bounded().strip() == f"a {RARE} b"
+        drawn = np.asarray(document[0].render(scale=200 / 72).to_pil().convert("L")) < 128
+    alike = ink(f"a {RARE} b")[:80]
+    assert (drawn[:80, :400] != alike).mean() < 0.02 < alike.mean()
+    assert "Two Runes" in (tmp_path / "f.svg").read_text(encoding="utf-8")
 
 
 def test_without_such_a_font_a_box_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,11 +57,11 @@ def scales(style: Style, outlined: bool) -> list[Scale]:
 
 def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:
     """Scales from left to right, line by line in ``room`` pixels; the page grows by their height."""
-    # Words under the ends of a scale reach beyond it.
-    spill, span = 2 * size, math.ceil(12 * size)
+    spill = 2 * size  # words under the ends of a scale reach beyond it
     height, x = math.ceil(2.3 * line_height(size)), 0.0
     for scale in shown:
         name = width(scale.name, size) + (spill if scale.ticks else 0)
+        span = max(1, math.floor(min(12 * size, room - name - spill)))
         needed = name + (span + spill if scale.ticks else 0)
         if x and x + needed > room:
             x, page.bottom = 0.0, page.bottom + height
