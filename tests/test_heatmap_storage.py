@@ -35,7 +35,7 @@ def test_a_smaller_map_holds_the_means_of_squares() -> None:
     assert shrunk(maps, None) is maps and shrunk(maps, 12) is maps
 
 
-def test_eight_bits_are_off_by_half_a_step_at_most() -> None:
+def test_square_roots_in_eight_bits_are_off_by_half_a_step_at_most() -> None:
     maps = np.random.default_rng(0).gamma(2, 3, (5, 2, 7, 6)).astype(np.float32)
     maps[1, 0] *= 1e5
     maps[2, 1] *= 1e-5
@@ -44,8 +44,8 @@ def test_eight_bits_are_off_by_half_a_step_at_most() -> None:
     assert stored.dtype == np.uint8 and factor.shape == (5, 2) and factor.dtype == np.float32
     back = from_8_bits(stored, factor)
     assert back.dtype == np.float32 and back.shape == maps.shape
-    off = np.abs(back - maps).max((2, 3))
-    assert (off <= factor / 2 * (1 + 1e-4)).all()
+    off = np.abs(np.sqrt(back) - np.sqrt(maps)).max((2, 3))
+    assert (off <= np.sqrt(factor) / 2 * (1 + 1e-3)).all()
     np.testing.assert_allclose(back.max((2, 3)), maps.max((2, 3)), rtol=1e-6)
     assert (stored.max((2, 3)) == 255).sum() == 9 and factor[3, 0] == 0 and not back[3, 0].any()
 
@@ -81,8 +81,8 @@ def test_items_and_columns_are_the_full_maps_reduced(
             expected = whole[number].heatmap.reshape(16, 4, 16, 4).mean((1, 3))
             own = reader[number].heatmap
             np.testing.assert_array_equal(own, column[number])
-            # Half a step of 8 bits, and the half precision of the whole map.
-            assert np.abs(own - expected).max() <= (0.5 / 255 + 1e-3) * expected.max()
+            # Half a step of 8 bits at the peak, and the half precision of the whole map.
+            assert np.abs(own - expected).max() <= (1 / 255 + 1e-3) * expected.max()
     with h5py.File(run / "explanations.h5") as file:
         assert file["heatmap"].dtype == np.uint8
         assert file["heatmap_scale"].dtype == np.float32
@@ -101,7 +101,7 @@ def test_each_blocks_map_has_a_factor_of_its_own() -> None:
     assert stacked["heatmap"].dtype == stacked["block_heatmaps"].dtype == np.uint8
     back = from_8_bits(stacked["block_heatmaps"], stacked["block_heatmap_scale"])
     expected = shrunk(made.block_heatmaps, 2).numpy()
-    assert (np.abs(back - expected) <= expected.max((2, 3), keepdims=True) / 500).all()
+    assert (np.abs(back - expected) <= expected.max((2, 3), keepdims=True) / 250).all()
 
 
 @pytest.mark.parametrize(("size", "near"), [(63, "8, 16, 32, 64"), (128, "8, 16, 32, 64"), (24, "32, 64")])

@@ -94,10 +94,10 @@ FIELDS: dict[str, Field] = {
     ),
     "attention": Field(np.float32, "GSR", optional=True, long_name="attention map of each glimpse"),
     "heatmap": Field(np.float16, "HW", long_name="heat map: sum over channels of |Eq. 9|"),
-    "heatmap_scale": Field(np.float32, optional=True, long_name="factor of an 8-bit heat map"),
+    "heatmap_scale": Field(np.float32, optional=True, long_name="factor of the squares of an 8-bit heat map"),
     "block_heatmaps": Field(np.float16, "LHW", optional=True, long_name="heat map of each block"),
     "block_heatmap_scale": Field(
-        np.float32, "L", optional=True, long_name="factors of a question's 8-bit heat maps by block"
+        np.float32, "L", optional=True, long_name="factors of a squares of a question's 8-bit maps, by block"
     ),
     "gradient": Field(np.float16, "CHW", optional=True, long_name="Eq. 9, standardized image gradient"),
     "zero_gradient": Field(np.uint8, long_name="bit 0: Eq. 2 is zero everywhere; bit 1: Eq. 3 is"),
