@@ -213,6 +213,21 @@ def test_a_label_of_several_lines_stays_on_its_picture() -> None:
     assert all(band[1] < word.baseline < 80 for word in texts(page))
 
 
+def test_in_a_narrow_figure_labels_stay_on_their_pictures_and_no_name_is_broken() -> None:
+    """Six columns in 3.3 inches, with text of 8 points."""
+    row = replace(rows()[0], zero_gradient=1)
+    layout = FigureLayout(495, 4, FigureStyle(font_pt=8), dpi=150)
+    with settings():
+        page = layout.draw([row])
+    top = pictures(page)[0].top
+    band = next(box for box, fill in rectangles(page) if fill == WHITE)
+    assert top <= band[1] < band[3] == top + layout.side
+    above = " ".join(word.line for word in texts(page) if word.baseline < top)
+    assert above.split().count("Attention") == 4
+    label = [word for word in texts(page) if band[1] <= word.baseline <= band[3] and word.left >= band[0]]
+    assert " ".join(word.line for word in label) == IMAGE_LABEL
+
+
 def test_lines_stand_one_under_the_other() -> None:
     page = page_of(lambda page: page.lines(("a", "b"), (5, 7), 20, BLACK))
     (first, second) = texts(page)

@@ -16,7 +16,7 @@ from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view import legend
 from hvx.view.heat import Style, fit, outline, overlay
 from hvx.view.page import Page, settings
-from hvx.view.text import line_height, wrap
+from hvx.view.text import line_height, unbroken, wrap
 from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, TextSizes, draw_panel, lay_out
 
 DPI = 200
@@ -183,7 +183,9 @@ class FigureLayout:
     def _draw_heading(self, page: Page) -> None:
         """The title, the note and the column names, with the margin above and the gap below them."""
         grid, sizes = self._grid, self._sizes
-        at, line = float(page.bottom + grid.margin), line_height(sizes.token)
+        at = float(page.bottom + grid.margin)
+        size_of_names = unbroken(self._names, sizes.token, grid.side)
+        line = line_height(size_of_names)
         for text, size, ink in (
             (self._title, sizes.token * 1.25, BLACK),
             (self._note, sizes.small, PRINTED_INK),
@@ -192,11 +194,11 @@ class FigureLayout:
                 lines = wrap(text, size, grid.inner_width)
                 page.lines(lines, (grid.width / 2, at), size, ink, "center")
                 at += len(lines) * line_height(size) + grid.gap
-        names = [wrap(name, sizes.token, grid.side) for name in self._names]
+        names = [wrap(name, size_of_names, grid.side + 0.1) for name in self._names]
         highest = max(map(len, names))
         for column, lines in enumerate(names):
             top = at + (highest - len(lines)) * line
-            page.lines(lines, (grid.left(column) + grid.side / 2, top), sizes.token, BLACK, "center")
+            page.lines(lines, (grid.left(column) + grid.side / 2, top), size_of_names, BLACK, "center")
         page.bottom = math.ceil(at + highest * line) + grid.gap
 
     def _draw_row(self, page: Page, row: FigureRow) -> None:

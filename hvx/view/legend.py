@@ -13,7 +13,7 @@ from PIL import Image
 from hvx.explain.threshold import DEVIATIONS
 from hvx.view.heat import Style, colour_scale
 from hvx.view.page import Page
-from hvx.view.text import line_height, shorten, width, wrap
+from hvx.view.text import line_height, shorten, unbroken, width, wrap
 from hvx.view.tokens import BLACK, LOW, VALUE_INK, WHITE, Z_LIMIT, TextSizes, chip_colour
 
 LIKELIEST = 5
@@ -129,8 +129,11 @@ def draw_answers(
 
 def draw_label(page: Page, text: str, at: tuple[float, float], side: int, sizes: TextSizes) -> None:
     """Words in a white band at the foot of a picture, whose upper left corner is ``at``."""
-    lines, margin = wrap(text, sizes.small, side - sizes.small), sizes.small / 4
+    margin = min(sizes.small, side / 8) / 4
+    size = unbroken([text], sizes.small, side - 4 * margin)
+    while len(lines := wrap(text, size, side - 3.9 * margin)) * line_height(size) > side - 2 * margin:
+        size *= 0.9
     left, bottom = at[0], at[1] + side
-    top = bottom - len(lines) * line_height(sizes.small) - 2 * margin
+    top = bottom - len(lines) * line_height(size) - 2 * margin
     page.rectangle((left, top, left + side, bottom), WHITE)
-    page.lines(lines, (left + side / 2, top + margin), sizes.small, BLACK, "center")
+    page.lines(lines, (left + side / 2, top + margin), size, BLACK, "center")

@@ -72,6 +72,12 @@ def wrap(text: str, size: float, room: float) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def unbroken(texts: Iterable[str], size: float, room: float) -> float:
+    """``size``, or a smaller one at which no word is wider than ``room``."""
+    widest = max((width(word, size) for text in texts for word in text.split()), default=0)
+    return size * min(1, room / widest) if widest else size
+
+
 def shorten(text: str, size: float, room: float) -> str:
     """The text on one line, its end cut off with an ellipsis where it is wider than ``room``."""
     line = " ".join(boxed(text).split())
