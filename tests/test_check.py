@@ -136,6 +136,7 @@ def test_a_full_disk_is_a_problem(split: Tiny, tmp_path: Path, monkeypatch: pyte
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr("hvx.run.size.shutil.disk_usage", lambda path: usage(0, 0, 10_000))
+    monkeypatch.setattr("hvx.run.size._MUCH", 0)
     status, found = as_json(split, tmp_path / "run", "--no-timing")
     assert status == 2 and "and 10.0 kB are free" in found["problems"][0]
     assert found["run"]["free bytes"] == 10_000

@@ -259,6 +259,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "gallery": {"--output": "required", "--size": 320, "--workers": None},
     "info": {"--verify": False},
+    "check": {"--set": "many", "--device": "auto", "--no-timing": False, "--json": False},
     "measure": {
         "--methods": "", "--sample": 1000, "--curves": 200, "--sanity": 50, "--human": None, "--output": None,
         "--seed": 0, "--set": "many", "--device": "auto",

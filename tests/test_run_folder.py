@@ -393,6 +393,7 @@ def test_each_part_of_the_identity_makes_another_run(
         "picked": {"explain__pick": picking_first(tiny)},
         "precision": {"explain__precision": "bfloat16"},
         "product": {"explain__product": "free"},
+        "heatmap": {"explain__heatmap__size": 32},
         "gradient": {"explain__gradient": "true"},
         "shard_questions": {"explain__shard_questions": 11},
     }
@@ -415,7 +416,7 @@ def test_each_part_of_the_identity_makes_another_run(
 @pytest.mark.parametrize(
     ("identity", "named"),
     [
-        ({"schema_version": 1}, r"another schema_version \(1, now 2\)"),
+        ({"schema_version": 1}, r"another schema_version \(1, now 3\)"),
         ({"added_later": 1}, r"another added_later \(1, now None\)"),
         (None, "another schema_version"),
     ],

@@ -15,7 +15,7 @@ from hvx.run.plan import Shard
 _TEXTS = 2_500
 """Bytes of a question's texts, scores and numbers, and its share of HDF5's own tables."""
 _MUCH = 100_000_000
-"""Bytes from which on a run's size is worth a line."""
+"""Bytes from which on a run's size is said, and may be refused: of smaller ones the estimate is rough."""
 _STRIDE = 32
 """Of most CNNs, from pixels to the attention's grid."""
 
@@ -69,7 +69,7 @@ def check_room(run: Path, shards: Sequence[Shard], each: int, pack: bool, say: S
     absent = sum(len(shard) for shard in shards if not (run / SHARDS / shard.name).exists())
     needed = each * (absent + (total if pack else 0))
     free = free_bytes(run)
-    if needed > free:
+    if needed > free and needed >= _MUCH:
         raise HvxError(
             f"{run}: the run needs about {in_words(needed)}, and {in_words(free)} are free; "
             "explain.heatmap {size, dtype} makes it smaller"

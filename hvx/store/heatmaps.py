@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from torch import Tensor
-from torch.nn import functional
+
+if TYPE_CHECKING:  # what only reads runs needs no PyTorch
+    from torch import Tensor
 
 SCALES = {"heatmap": "heatmap_scale", "block_heatmaps": "block_heatmap_scale"}
 """Dataset of maps → dataset of the factors by which the squares of 8-bit values are multiplied."""
 
 
 def shrunk(heatmaps: Tensor, side: int | None) -> Tensor:
-    """Heat maps (…, H, W) as means over squares, (…, side, side); as they are if ``side`` is None."""
+    """Heat maps (…, S, S) as means over squares, (…, side, side); ``side`` divides S, None leaves them."""
     if side is None or heatmaps.shape[-1] == side:
         return heatmaps
-    flat = heatmaps.reshape(-1, 1, *heatmaps.shape[-2:])
-    return functional.adaptive_avg_pool2d(flat, side).reshape(*heatmaps.shape[:-2], side, side)
+    step = heatmaps.shape[-1] // side
+    return heatmaps.reshape(*heatmaps.shape[:-2], side, step, side, step).mean((-3, -1))
 
 
 def to_8_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
