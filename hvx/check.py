@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from hvx.config import Config, ExplainConfig, SplitConfig
 from hvx.data.images import image_path, input_batches, missing_images, some_names
-from hvx.data.pick import pick_questions
+from hvx.data.photos import photo_size
+from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, read_questions
 from hvx.data.words import tokenizer
-from hvx.errors import HvxError
+from hvx.errors import BadImage, HvxError
 from hvx.explain.explainer import Explainer
 from hvx.models.checkpoint import check_config, load_checkpoint
 from hvx.models.header import CheckpointHeader, read_header
 from hvx.progress import bar
-from hvx.run.folder import SHARDS
+from hvx.run.explain import data_digests, identity_values
+from hvx.run.folder import absent_shards, check_same_run
 from hvx.run.plan import Shard, plan_shards
 from hvx.run.size import check_map_size, check_room, explanation_bytes, free_bytes
 from hvx.run.worker import DTYPES
@@ -42,11 +43,13 @@ class CheckResult:
         facts: part (``questions``, ``images``, …) → name → what was found there; plain values.
         problems: why ``hvx explain`` would refuse the config; empty if it would begin.
         failures: why some questions could not be explained; they would be listed in failures.jsonl.
+        notes: what ``hvx explain`` would say and go on.
     """
 
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def check_run(config: Config, device: torch.device, timing: bool = True) -> CheckResult:
@@ -64,8 +67,9 @@ def check_run(config: Config, device: torch.device, timing: bool = True) -> Chec
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
     split, explain, found = config.split(config.explain.split), config.explain, CheckResult()
     questions: list[Question] = []
+    picked: Picked | None = None
     with _part(found):
-        questions = _check_questions(split, explain, found)
+        questions, picked = _check_questions(split, explain, found)
     shards = plan_shards(questions, explain.shard_questions)
     with _part(found):
         _check_images(split, explain, shards, found)
@@ -75,6 +79,10 @@ def check_run(config: Config, device: torch.device, timing: bool = True) -> Chec
     if header:
         with _part(found):
             _check_size(config, explain, shards, header, found)
+        if questions:
+            with _part(found):
+                identity = identity_values(config, explain, split, data_digests(split), picked)
+                check_same_run(config.path(explain.run), identity)
     if timing and header and not found.problems:
         with _part(found):
             _check_time(config, split, explain, shards, device, found)
@@ -90,11 +98,13 @@ def _part(found: CheckResult) -> Iterator[None]:
         found.problems.append(str(error))
 
 
-def _check_questions(split: SplitConfig, explain: ExplainConfig, found: CheckResult) -> list[Question]:
-    questions = read_questions(split)
+def _check_questions(
+    split: SplitConfig, explain: ExplainConfig, found: CheckResult
+) -> tuple[list[Question], Picked | None]:
+    questions, picked = read_questions(split), None
     if explain.pick:
         picked = pick_questions(questions, explain.pick, split.questions)
-        found.problems += picked.ambiguities()
+        found.notes += picked.ambiguities()
         questions = picked.questions
     truths = sum(bool(question.ground_truth) for question in questions)
     found.facts["questions"] = {
@@ -104,25 +114,25 @@ def _check_questions(split: SplitConfig, explain: ExplainConfig, found: CheckRes
         "with ground truth": truths,
         "first": questions[0].question,
     }
-    return questions
+    return questions, picked
 
 
 def _check_images(
     split: SplitConfig, explain: ExplainConfig, shards: list[Shard], found: CheckResult
 ) -> None:
-    image_ids = [image_id for shard in shards for image_id, _ in shard.images]
+    # An image with very many questions occurs several times in the plan.
+    image_ids = list(dict.fromkeys(image_id for shard in shards for image_id, _ in shard.images))
     paths = [image_path(split, image_id) for image_id in image_ids]
     missing = set(missing_images(split, image_ids))
-    unreadable: dict[Path, str] = {}
+    unreadable: set[Path] = set()
     sizes = set()
     for path in bar(paths, "reading image headers", "image"):
         if path in missing:
             continue
         try:
-            with Image.open(path) as opened:
-                sizes.add(opened.size)
-        except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
-            unreadable[path] = f"{type(error).__name__}: {error}"
+            sizes.add(photo_size(path))
+        except BadImage:
+            unreadable.add(path)
     found.facts["images"] = {
         "folder": str(split.images),
         "found": len(paths) - len(missing) - len(unreadable),
@@ -171,7 +181,7 @@ def _check_size(
     config: Config, explain: ExplainConfig, shards: list[Shard], header: CheckpointHeader, found: CheckResult
 ) -> None:
     run, each = config.path(explain.run), explanation_bytes(header.config, explain)
-    done = sum((run / SHARDS / shard.name).exists() for shard in shards)
+    done = len(shards) - len(absent_shards(run, shards))
     side = explain.heatmap.size or header.config.image.size
     found.facts["run"] = {
         "folder": str(run),
@@ -194,7 +204,7 @@ def _check_time(
 ) -> None:
     """Explain the first images twice, decoding included, and project the second time to the shards to do."""
     run = config.path(explain.run)
-    todo = [shard for shard in shards if not (run / SHARDS / shard.name).exists()]
+    todo = absent_shards(run, shards)
     facts: dict[str, Any] = {"device": str(device)}
     found.facts["time"] = facts
     if not todo:
@@ -209,7 +219,8 @@ def _check_time(
     taken = 0.0
     for _ in range(2):
         started = time.perf_counter()
-        batch = next(iter(input_batches(paths, model.config.image, [list(range(len(paths)))], 0)))
+        turned = split.exif_orientation
+        batch = next(iter(input_batches(paths, model.config.image, [list(range(len(paths)))], 0, turned)))
         rank = {place: row for row, place in enumerate(batch.places)}
         own = [(rank[place], question) for place, question in asked if place in rank]
         if not own:

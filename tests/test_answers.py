@@ -278,6 +278,10 @@ def slow_accuracy(predicted: str, answers: list[str]) -> float:
     if len(set(people)) > 1:
         people = [slowly_normalised(answer) for answer in people]
         predicted = slowly_normalised(predicted)
+    return slow_mean(predicted, people)
+
+
+def slow_mean(predicted: str, people: list[str]) -> float:
     by_person = []
     for left_out in range(len(people)):
         others = [said for person, said in enumerate(people) if person != left_out]
@@ -332,12 +336,7 @@ def slowly_by_evalai(answer: str) -> str:
 
 
 def slow_evalai_accuracy(predicted: str, answers: list[str]) -> float:
-    people = [slowly_by_evalai(answer) for answer in answers]
-    scores = []
-    for left_out in range(len(people)):
-        others = people[:left_out] + people[left_out + 1 :]
-        scores.append(min(1.0, others.count(slowly_by_evalai(predicted)) / 3))
-    return sum(scores) / len(scores)
+    return slow_mean(slowly_by_evalai(predicted), [slowly_by_evalai(answer) for answer in answers])
 
 
 @settings(deadline=None, max_examples=500)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from conftest import Tiny
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from hvx.cli.main import main
-from hvx.run.explain import explain_split
+from hvx.data.questions import read_questions
+from hvx.models.header import read_header
+from hvx.run.explain import Options, explain_split
 from hvx.run.local import here
 
 
@@ -45,9 +50,6 @@ def test_a_sound_config_is_described_and_nothing_is_written(split: Tiny, tmp_pat
     assert status == 0 and found["problems"] == found["failures"] == []
     assert not (tmp_path / "run").exists() and files(split.root) == before
     config = split.load(tmp_path / "run")
-    from hvx.data.questions import read_questions
-    from hvx.models.header import read_header
-
     questions = read_questions(config.split("val"))
     header = read_header(config.path(config.checkpoint))
     assert found["questions"]["count"] == len(questions)
@@ -79,8 +81,6 @@ def test_the_text_says_the_same_and_ends_with_a_verdict(split: Tiny, tmp_path: P
 def test_the_expected_size_is_near_the_runs(split: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
     _, found = as_json(split, run, "--no-timing")
-    import torch
-
     explain_split(split.load(run), here(torch.device("cpu")))
     size = sum(path.stat().st_size for path in (run / "shards").iterdir())
     assert 0.6 < found["run"]["bytes"] / size < 1.7
@@ -145,3 +145,56 @@ def test_a_full_disk_is_a_problem(split: Tiny, tmp_path: Path, monkeypatch: pyte
 def test_a_wrong_key_is_one_line(split: Tiny, tmp_path: Path) -> None:
     done = checked(split, tmp_path / "run", "--set", "explain.runn=x")
     assert done.exit_code == 2 and done.stdout == "" and "unknown key 'explain.runn'" in done.stderr
+
+
+def test_a_folder_of_another_run_is_a_problem_and_nothing_in_it_changes(split: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    explain_split(split.load(run), here(torch.device("cpu")))
+    before = files(run)
+    for setting, key in (("explain.heatmap.size=16", "heatmap"), ("explain.gradient=true", "gradient")):
+        status, found = as_json(split, run, "--no-timing", "--set", setting)
+        assert status == 2 and len(found["problems"]) == 1
+        assert f"holds a run with another {key}" in found["problems"][0]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    status, found = as_json(split, tmp_path / "full", "--no-timing")
+    assert status == 2 and found["problems"][0].endswith(
+        "not empty and not a run; give explain.run a new folder"
+    )
+    assert as_json(split, run, "--no-timing")[0] == 0 and files(run) == before
+
+
+def test_a_packed_run_without_its_shards_needs_nothing(split: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    explain_split(split.load(run), here(torch.device("cpu")), Options(pack=True))
+    shutil.rmtree(run / "shards")
+    status, found = as_json(split, run)
+    assert status == 0 and found["time"]["seconds"] == 0
+    assert found["run"]["shards there"] == found["run"]["shards"] > 0
+
+
+def test_a_pick_that_fits_several_questions_is_a_note_as_explain_only_says_it(
+    split: Tiny, tmp_path: Path
+) -> None:
+    questions = read_questions(split.load(tmp_path / "run").split("val"))
+    text = Counter(question.question for question in questions).most_common(1)[0]
+    assert text[1] > 1
+    pick = f'explain.pick=[{{question: "{text[0]}"}}]'
+    status, found = as_json(split, tmp_path / "run", "--no-timing", "--set", pick)
+    assert status == 0 and found["problems"] == []
+    assert f"fits {text[1]} questions" in found["notes"][0]
+    assert "fits" in checked(split, tmp_path / "run", "--no-timing", "--set", pick).stderr
+
+
+def test_images_are_counted_as_explain_reads_them(split: Tiny, tmp_path: Path) -> None:
+    """A format that hvx does not open is no image; a PNG with a large text is one."""
+    images = sorted(split.load(tmp_path / "run").split("val").images.glob("*val*"))
+    with Image.open(images[0]) as opened:
+        photo = opened.convert("RGB")
+    photo.save(images[0], format="PCX")
+    texts = PngInfo()
+    texts.add_text("Comment", "x" * 2**21, zip=True)
+    photo.save(images[1], format="PNG", pnginfo=texts)
+    status, found = as_json(split, tmp_path / "run", "--no-timing")
+    assert status == 3 and (found["images"]["found"], found["images"]["unreadable"]) == (7, 1)
+    assert images[0].name in found["failures"][0]

@@ -355,7 +355,6 @@ def test_the_authors_form_projects_each_glimpse_by_itself() -> None:
 
 
 def test_the_published_forms_read_questions_as_their_code_does() -> None:
-    """Also those of a checkpoint that was imported before it could say so."""
     encoder = ModelConfig.model_validate({"form": "torch7", "encoder": {"tokenizer": "nltk"}}).encoder
     assert (encoder.sentences, encoder.max_tokens) == (True, 26)
     encoder = ModelConfig(form="vqa-pytorch").encoder

@@ -12,9 +12,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import Tiny
+from PIL import Image
 from test_worker import ASKED, explanations
 
+from hvx.cli.main import main
 from hvx.config import Config, HeatmapConfig
 from hvx.errors import HvxError
 from hvx.run.explain import Options, explain_split
@@ -118,6 +121,25 @@ def test_a_size_that_does_not_divide_the_images_is_refused(
     assert said.startswith("explain.heatmap.size: expected a divisor of 64") and said.endswith(f"not {size}")
     assert near in said
     assert not (tmp_path / "run").exists()
+
+
+def test_every_command_reads_small_maps(small_run: Path, finished_run: Path, tmp_path: Path) -> None:
+    tables = {}
+    for name, run in (("small", small_run), ("whole", finished_run)):
+        for command in (
+            ["figure", run, "-o", tmp_path / f"{name}.png", "--rows", 2, "--outline", "--width", 600],
+            ["gallery", run, "-o", tmp_path / name],
+            ["info", run],
+            ["measure", run, "-o", tmp_path / f"measure {name}", "--sample", 12, "--curves", 2, "--sanity", 0,
+             "--methods", "attention,gradient", "--device", "cpu"],
+        ):  # fmt: skip
+            done = CliRunner().invoke(main, [str(part) for part in command])
+            assert done.exit_code == 0, done.output
+        tables[name] = json.loads((tmp_path / f"measure {name}" / "measure.json").read_text())
+    assert "heat maps:    16×16" in CliRunner().invoke(main, ["info", str(small_run)]).output
+    with Image.open(tmp_path / "small.png") as small, Image.open(tmp_path / "whole.png") as whole:
+        apart = np.abs(np.asarray(small.convert("L"), float) - np.asarray(whole.convert("L"), float))
+    assert small.size == whole.size and 0 < apart.mean() < 4
 
 
 def test_another_size_or_dtype_is_another_run(tiny: Tiny, small_run: Path) -> None:

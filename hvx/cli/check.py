@@ -43,11 +43,15 @@ def check(config: Path, overrides: tuple[str, ...], device: str, no_timing: bool
 
     found = check_run(loaded, pick_device(device), not no_timing)
     if as_json:
-        echo(json.dumps({"problems": found.problems, "failures": found.failures} | found.facts))
+        echo(json.dumps(_lines_of(found) | found.facts))
     else:
         _print(found)
     if found.problems or found.failures:
         raise SystemExit(PROBLEMS if found.problems else SOME_FAIL)
+
+
+def _lines_of(found: CheckResult) -> dict[str, list[str]]:
+    return {"problems": found.problems, "failures": found.failures, "notes": found.notes}
 
 
 def _print(found: CheckResult) -> None:
@@ -55,6 +59,8 @@ def _print(found: CheckResult) -> None:
         echo(f"{part}:")
         for name, value in facts.items():
             echo(f"  {name + ':':<32}{_shown(name, value)}")
+    for line in found.notes:
+        echo(line, err=True)
     for line in found.problems:
         echo(f"Problem: {line}", err=True)
     for line in found.failures:

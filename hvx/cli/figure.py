@@ -63,7 +63,7 @@ def figure(
     "predicted (ground truth)", marked where it is wrong. Under a token's z stands, in brackets, the one
     that a paper prints, where the config's picks (explain.pick) give it.
 
-    A PNG or SVG is one picture of at most 100 rows; a PDF goes on over pages.
+    A PNG or SVG is one picture of at most 100 rows; a PDF has as many pages as it needs.
 
     Exit status 3 says that questions picked for a figure could not be explained and are missing from it.
 
@@ -72,6 +72,7 @@ def figure(
       hvx figure runs/daquar/run -o figure.png --rows 4 --seed 1
       hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style color --outline
       hvx figure runs/daquar/run -o print.png --id 17 --inches 7 --dpi 300
+      hvx figure runs/daquar/run -o slide.svg --font-pt 12 --digits 1
       hvx figure runs/paper_figures -o figures/
     """
     from hvx.store.reader import RunReader

@@ -90,9 +90,9 @@ def explain_split(
     if config.explain is None:
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
     split = config.split(config.explain.split)
-    data = _data_digests(split)
+    data = data_digests(split)
     questions, picked = _questions(split, config.explain, say)
-    if _data_digests(split) != data:
+    if data_digests(split) != data:
         raise HvxError(f"{split.questions}: changed while it, or its annotations, was read; run this again")
     shards = plan_shards(questions, config.explain.shard_questions)
     _check_images(split, shards, config.explain, say)
@@ -101,7 +101,7 @@ def explain_split(
         raise HvxError(f"{checkpoint}: no such checkpoint")
     # The header is read after the digest is taken, and workers take the digest again after they have loaded
     # the model: a file that was replaced meanwhile is rejected.
-    identity = RunIdentity(_identity(config, config.explain, split, data, picked), versions())
+    identity = RunIdentity(identity_values(config, config.explain, split, data, picked), versions())
     header = read_header(checkpoint)
     check_config(header.config, config, checkpoint)
     check_map_size(header.config, config.explain, checkpoint)
@@ -203,13 +203,13 @@ def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfi
     say(f"{split.images}: {count}: {some_names(missing)}; their questions will be listed in failures.jsonl")
 
 
-def _data_digests(split: SplitConfig) -> dict[str, Any]:
+def data_digests(split: SplitConfig) -> dict[str, Any]:
     """Digests of the files with the split's questions and answers; reading an absent one is an error."""
     files = {"questions_sha256": split.questions, "annotations_sha256": split.annotations}
     return {key: sha256(path) if path and path.is_file() else None for key, path in files.items()}
 
 
-def _identity(
+def identity_values(
     config: Config, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
 ) -> dict[str, Any]:
     """All that decides what the run's items are."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from hvx.config import ExplainConfig, ModelConfig
 from hvx.errors import HvxError
-from hvx.run.folder import SHARDS
+from hvx.run.folder import absent_shards
 from hvx.run.lock import Say
 from hvx.run.plan import Shard
 
@@ -52,7 +51,7 @@ def explanation_bytes(model: ModelConfig, explain: ExplainConfig) -> int:
     return heatmaps + attention + gradient + _TEXTS
 
 
-def check_room(run: Path, shards: Sequence[Shard], each: int, pack: bool, say: Say) -> None:
+def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) -> None:
     """Say how large a run gets if that is much, and refuse it if its disk has no room.
 
     Args:
@@ -66,7 +65,7 @@ def check_room(run: Path, shards: Sequence[Shard], each: int, pack: bool, say: S
         HvxError: names the folder, what it needs and what is free.
     """
     total = sum(map(len, shards))
-    absent = sum(len(shard) for shard in shards if not (run / SHARDS / shard.name).exists())
+    absent = sum(map(len, absent_shards(run, shards)))
     needed = each * (absent + (total if pack else 0))
     free = free_bytes(run)
     if needed > free and needed >= _MUCH:

@@ -21,7 +21,7 @@ MOST_ROWS = 100
 MOST_PIXELS = 400_000_000
 """Of a PNG or SVG."""
 
-_INSTEAD = "write a .pdf, which goes on over pages, or look at the run with `hvx gallery`"
+_INSTEAD = "write a .pdf, which has as many pages as it needs, or look at the run with `hvx gallery`"
 
 
 @dataclass(frozen=True)
