@@ -281,7 +281,7 @@ def test_examples_do_what_they_show(
     tiny: Tiny, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examples of commands over a run or a checkpoint, on a small run and its checkpoint."""
-    assert len(RUN_HERE) == 8
+    assert len(RUN_HERE) == 9
     shutil.copytree(finished_run, tmp_path / "runs" / "daquar" / "run")
     shutil.copy(tiny.root / "model.safetensors", tmp_path / "model.safetensors")
     photo = sorted((tiny.root / "scenes" / "images").glob("*.png"))[0]

@@ -80,7 +80,7 @@ def test_more_rows_than_a_picture_holds_are_one_line_and_no_file(tmp_path: Path,
     assert done.exit_code == 2
     assert done.stderr == (
         f"Error: {tmp_path}/f.{kind}: 101 rows; a {kind.upper()} holds at most 100: write a .pdf, which "
-        "goes on over pages, or look at the run with `hvx gallery`\n"
+        "has as many pages as it needs, or look at the run with `hvx gallery`\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
 
