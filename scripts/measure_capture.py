@@ -197,12 +197,19 @@ def main(turns: int, size: int, memory_of: int | None) -> None:
         return
     compare("five questions on one photo, ResNet-50, of hvx's engine", one_photo(size), turns)
     compare("MLB with attention on features, of autograd by hand", checked(on_features()), turns)
-    command = [sys.executable, __file__, "--memory-of"]
-    ours, by_hand = (
-        int(subprocess.run([*command, str(n)], check=True, capture_output=True, text=True).stdout)
-        for n in (0, 1)
+    pairs = [(_memory_apart(0), _memory_apart(1)) for _ in range(turns)]
+    ratios = sorted(ours / by_hand for ours, by_hand in pairs)
+    medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    click.echo(
+        f"memory of the second: ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, "
+        f"{turns} turns); {medians[0]:.0f} and {medians[1]:.0f} MiB over the model's"
     )
-    click.echo(f"memory of the second: ratio {ours / by_hand:.2f}; {ours} and {by_hand} MiB over the model's")
+
+
+def _memory_apart(number: int) -> int:
+    """``memory`` in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", str(number)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 if __name__ == "__main__":

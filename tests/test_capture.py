@@ -127,6 +127,13 @@ def _into(v: Tensor, q: Tensor) -> Tensor:
     return buffer
 
 
+def _both_written_over_later(v: Tensor, q: Tensor) -> Tensor:
+    joined = v * q
+    v.view(-1)[:5].zero_()
+    q.t().add_(1)
+    return joined
+
+
 def _into_a_slice(v: Tensor, q: Tensor) -> Tensor:
     both = torch.zeros(len(v), 2, JOINT, dtype=torch.float64)
     both[:, 0] = v
@@ -140,6 +147,7 @@ JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "method": lambda v, q: q.multiply(v),
     "in place": _in_place,
     "the other in place": _other_in_place,
+    "both written over later": _both_written_over_later,
     "out=": _into,
     "into a slice": _into_a_slice,
     "einsum": lambda v, q: torch.einsum("bd,bd->bd", q, v),

@@ -252,6 +252,31 @@ def test_a_forward_pass_is_explained_as_often_as_one_likes() -> None:
         forward.explain()
 
 
+class Telling(Small):
+    """Returns V, whose memory the recorded factor shares."""
+
+    def forward(self, image: Tensor, ids: Tensor) -> Tensor:
+        v = self.visual(image)
+        self.answer(v * self.textual(self.table(ids)))
+        return v
+
+
+def test_an_output_that_is_a_factor_is_the_callers_to_write_to_afterwards() -> None:
+    (image, ids), model = inputs(), Telling()
+    found = explain_product(model, (image, ids), image=image, words=ids)
+    before = found.visual.clone()
+    found.output.zero_()
+    assert torch.equal(found.visual, before) and before.all()
+
+
+def test_a_factor_that_is_written_to_between_forward_and_explanation_is_an_error() -> None:
+    (image, ids), model = inputs(), Telling()
+    with forward_pass(model, (image, ids), image=image, words=ids) as forward:
+        forward.output.zero_()
+        with pytest.raises(HvxError, match="was written to after the forward"):
+            forward.explain()
+
+
 def test_keywords_may_stand_besides_arguments() -> None:
     (image, ids), model = inputs(), Small()
     for arguments, kwargs in (((image,), {"ids": ids}), ((), {"image": image, "ids": ids})):

@@ -169,7 +169,7 @@ def explain_joint(
             raise HvxError(
                 f"{name}: no gradient leads from it to {source}; compute it from that tensor, gradients on"
             )
-    part = Part(Factor.of(visual), Factor.of(textual), tuple(visual.shape), 0)
+    part = Part(Factor(visual), Factor(textual), tuple(visual.shape), 0)
     ends = Ends(edge, words, reach, len(image), len(visual))
     return equations(
         [part], ends, Rules.of(rule_of(rule, guided), image, other_activations, reshape), mask, image=image
@@ -226,8 +226,9 @@ def equations(
         )
     _warn_of_nothing("Eq. 2", "image", to_image)
     _warn_of_nothing("Eq. 3", "words", to_words)
+    # The factors lie in the model's memory, which is the caller's again afterwards.
     v, q, product = (
-        torch.cat(side, -1) if len(side) > 1 else side[0] for side in _sides(parts, ends, joined)
+        torch.cat(side, -1) if len(side) > 1 else side[0].clone() for side in _sides(parts, ends, joined)
     )
     saliency, z = (None, None) if to_words.ndim != 3 else _token_scores(to_words, mask)
     named = {"products": [], "output": None, "attention": None} | about

@@ -123,7 +123,7 @@ class ForwardPass:
 
     def _fused(self, visual: list[Node]) -> FusedCNN | None:
         """The fast engine for the CNN, where it pays."""
-        if self.given is None or self.images != 1 or self.watch.questions < WORTH:
+        if self.given is None or not self.watch.of_image:
             return None
         return fused_cnn(self.watch.of_image, visual, self.given, self.reach)
 
@@ -180,7 +180,9 @@ def forward_pass(
         arguments, keywords = replaced(inputs, kwargs, pairs)
         reach = Reach(source.makes, found.makes)
         positions = found.positions if isinstance(found, LookedUp) else None
-        watch = Watch(_questions(image, words), reach, positions)
+        questions = _questions(image, words)
+        one_image = isinstance(image, Tensor) and len(image) == 1 and questions >= WORTH
+        watch = Watch(questions, reach, positions, one_image)
         stack.enter_context(source.listening(watch))
         shared = [image] if isinstance(image, Tensor) and not image.is_inference() else []
         stack.enter_context(untouched(model, watch, shared))

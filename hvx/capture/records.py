@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from hvx.capture.factors import Form
+from hvx.errors import HvxError
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,39 @@ class Product:
         )
 
 
-@dataclass(frozen=True)
 class Factor:
-    """One side of a product: its values, and where gradients enter it."""
+    """One side of a product: its values, and where gradients enter it.
 
-    values: Tensor
-    edge: GradientEdge
+    The values lie in the model's own memory, since a factor over a lattice is large; ``keep`` copies them.
 
-    @classmethod
-    def of(cls, tensor: Tensor) -> Factor:
-        """A tensor of a graph, as it is now: a model may write over it later."""
-        return cls(tensor.detach().clone(), get_gradient_edge(tensor))
+    Attributes:
+        edge: where gradients enter the tensor of the graph.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.edge: GradientEdge = get_gradient_edge(tensor)
+        self._values = tensor.detach()
+        # What is detached within a dispatch mode counts its versions by itself.
+        self._counted, self._version = tensor, tensor._version
+
+    @property
+    def values(self) -> Tensor:
+        """As they were when the product was taken.
+
+        Raises:
+            HvxError: they were written over, unseen.
+        """
+        if self._counted._version != self._version:
+            raise HvxError(
+                f"a factor {tuple(self._values.shape)} of the product was written to after the forward; "
+                "explain ahead of that"
+            )
+        return self._values
+
+    def keep(self) -> None:
+        """Copy the values, ahead of a write to their memory."""
+        self._values = self._counted = self.values.clone()
+        self._version = self._counted._version
 
 
 @dataclass(frozen=True)

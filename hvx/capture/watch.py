@@ -37,9 +37,12 @@ class Watch:
         questions: N.
         reach: what the nodes of the graph depend on.
         positions: of the ids' entries; None where the words are no ids.
+        one_image: the questions are about one image, so that calls of modules with it alone are kept.
     """
 
-    def __init__(self, questions: int, reach: Reach, positions: Positions | None) -> None:
+    def __init__(
+        self, questions: int, reach: Reach, positions: Positions | None, one_image: bool = False
+    ) -> None:
         self.seen: list[Seen] = []
         self.inside = 0
         """Calls of PyTorch's own recurrences and attentions that are in progress: no product there counts."""
@@ -59,10 +62,13 @@ class Watch:
         self.modules: list[str] = []
         self.questions, self._reach, self._positions = questions, reach, positions
         self._touched: dict[StorageWeakRef, int] = {}
+        self._one_image = one_image
         self.of_image: list[ImageCall] = []
-        """Calls of modules with the image alone."""
+        """Calls of modules with the image alone, if several questions are about it."""
         self.made: dict[str, list[Node]] = {}
         """Module path or ``file:line`` → the nodes of what it made."""
+        self._unwritten: dict[StorageWeakRef, list[Factor]] = {}
+        """Those in a memory that no operation has written to since."""
         self.before_write: Callable[[Tensor], None] = lambda tensor: None
         """Called with each tensor that an operation is about to write to."""
 
@@ -104,6 +110,7 @@ class Watch:
                 value = args[number] if number < len(args) else kwargs.get(argument.name)
                 for tensor in _tensors((value,)):
                     self.before_write(tensor)
+                    self._keep_factors(tensor)
 
     def note_made(self, name: str, value: Any) -> None:
         """Note what a module or a line made."""
@@ -112,8 +119,8 @@ class Watch:
                 self.made.setdefault(name, []).append(tensor.grad_fn)
 
     def note_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Note a call of a module with the image alone."""
-        if len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor):
+        """Note a call of a module with the one image alone."""
+        if self._one_image and len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             node = args[0].grad_fn
             if node is not None and self._reach.is_image(node) and output.grad_fn is not None:
                 self.of_image.append(ImageCall(module, get_gradient_edge(output), output.detach()))
@@ -174,7 +181,19 @@ class Watch:
             func.overloadpacket.__name__.rstrip("_"), shape, visual, textual, kind,
         )  # fmt: skip
         rows = rows_axis(shape, self.questions)
-        self.seen.append(Seen(product, Factor.of(pair[0]), Factor.of(pair[1]), rows, at))
+        self.seen.append(Seen(product, self._factor(pair[0]), self._factor(pair[1]), rows, at))
+
+    def _factor(self, tensor: Tensor) -> Factor:
+        """A factor that is copied if an operation is about to write to its memory."""
+        factor = Factor(tensor)
+        if tensor.layout == torch.strided:
+            self._unwritten.setdefault(StorageWeakRef(tensor.untyped_storage()), []).append(factor)
+        return factor
+
+    def _keep_factors(self, tensor: Tensor) -> None:
+        if self._unwritten and tensor.layout == torch.strided:
+            for factor in self._unwritten.pop(StorageWeakRef(tensor.untyped_storage()), []):
+                factor.keep()
 
     def name_products(self) -> None:
         """Number the products of one line, once all are known: ``model.py:16#1``, ``model.py:16#2``."""
