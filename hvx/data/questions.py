@@ -1,34 +1,49 @@
-"""Questions and their ground truth, as VQA JSON has them, or JSON Lines of the same fields."""
+"""Questions and their ground truth, from the files in which data sets are published."""
 
 from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any
 
 from hvx.config import SplitConfig
-from hvx.data.rows import Rows
-from hvx.errors import HvxError
+from hvx.data.image_files import named_by_pattern, why_unsafe
+from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
+from hvx.data.layouts.known import LAYOUTS
+from hvx.data.layouts.layout import Layout, Sample
+from hvx.data.parquet import ParquetRows
+from hvx.data.rows import Row, Rows
+from hvx.errors import HvxError, did_you_mean, shown
+
+Id = int | str
+Say = Callable[[str], None]
+_Source = Rows | ParquetRows | DaquarRows
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """What HDF5's UTF-8 strings cannot hold."""
 _NO_TEXT = "holds the character NUL or half a surrogate pair, which no run can store"
 _SAID = itemgetter("answer")
-_QUESTION = {"question_id": int, "image_id": int, "question": str}
-_ANNOTATION = {"question_id": int, "multiple_choice_answer": str}
+_LIKE_A_TRUTH = frozenset(
+    "direct_answers label labels gt gts gt_answer gt_answers ground_truth ground_truths correct_answer "
+    "correct_answers target targets solution".split()
+)
+"""Fields that some layout may have its answers in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question on one image; the last four fields are empty for a split without annotations."""
 
-    question_id: int
-    image_id: int
+    question_id: Id
+    image_id: Id
+    image: str
+    """The image's name below one of the split's folders of images."""
     question: str
     ground_truth: str = ""
     answers: tuple[str, ...] = ()
@@ -51,21 +66,29 @@ class _Texts(dict[str, str]):
         return text
 
 
-def read_questions(split: SplitConfig) -> list[Question]:
+def _quiet(line: str) -> None:
+    del line
+
+
+def read_questions(split: SplitConfig, say: Say = _quiet) -> list[Question]:
     """The questions of a split in the order of its file, joined with their annotations.
 
-    Annotations come from the split's file of them; without one, from the questions' own rows, where these
-    carry a ``multiple_choice_answer``.
+    Annotations come from the split's file of them; without one, from the questions' own rows. The ground
+    truth is ``multiple_choice_answer``; else the most frequent of ``answers``, of several the one given
+    first; else ``answer``.
+
+    Args:
+        split: with its paths resolved.
+        say: told of a field that looks like a ground truth and is not used, once.
 
     Raises:
-        HvxError: a file is missing or neither VQA JSON nor JSON Lines, holds no question, or lacks an
-            annotation.
+        HvxError: a file is missing or in no known layout, holds no question, or lacks an annotation.
     """
-    texts = _Texts()
     with _no_collection():
-        if split.annotations is None:
-            return _self_annotated(split, texts)
-        return _joined(split, Rows(split.annotations, "annotations"), texts)
+        rows = _opened(split)
+        answers = Rows(split.annotations, "annotations") if split.annotations else None
+        layout = _layout(split, rows, answers)
+        return _Reading(split, layout, say).questions(rows, answers)
 
 
 @contextmanager
@@ -80,98 +103,234 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _self_annotated(split: SplitConfig, texts: _Texts) -> list[Question]:
-    """The questions of a split without a file of annotations, annotated where their own rows are."""
-    rows = Rows(split.questions, "questions")
-    questions: list[Question] = []
-    bare: list[int] = []
-    for number, row in _question_rows(split, rows):
-        given: tuple[Any, ...] = ()
-        if row.get("multiple_choice_answer") is None:
-            bare.append(number)
-        else:
-            _check(rows, number, row, _ANNOTATION)
-            given = _annotation(row, rows, texts)
-        questions.append(Question(row["question_id"], row["image_id"], row["question"], *given))
-    if 0 < len(bare) < len(questions):
+def _opened(split: SplitConfig) -> _Source:
+    """The split's file of questions."""
+    path, name = split.questions, split.format
+    known = [layout.name for layout in LAYOUTS]
+    if name is not None and name not in known:
         raise HvxError(
-            f"{rows.place(bare[0], 'multiple_choice_answer')}: missing ({len(bare)} of {len(questions)} "
-            "questions lack one; give it to all of them or to none)"
+            f"splits: format: no layout {shown(name)}{did_you_mean(name, known)}; known: {', '.join(known)}"
         )
-    return questions
+    if name == "parquet" or (name is None and path.suffix.lower() == ".parquet"):
+        return ParquetRows(path, split.folders[0])
+    if name == "daquar-text" or (name is None and is_daquar_text(path)):
+        return DaquarRows(path)
+    return Rows(path, "questions", by_line=name == "jsonl" and path.suffix.lower() != ".json")
 
 
-def _joined(split: SplitConfig, annotations: Rows, texts: _Texts) -> list[Question]:
-    """The questions of a split joined with their annotations by id."""
-    asked = {
-        row["question_id"]: (row["image_id"], row["question"])
-        for _, row in _question_rows(split, Rows(split.questions, "questions"))
-    }
-    found: dict[int, tuple[Any, ...]] = {}
-    for _, row in _checked(annotations, _ANNOTATION):
-        if row["question_id"] in asked:
-            found[row["question_id"]] = _annotation(row, annotations, texts)
-    missing = [question_id for question_id in asked if question_id not in found]
-    if missing:
-        raise HvxError(
-            f"{annotations.path}: no annotation for question {missing[0]} "
-            f"({len(missing)} of {len(asked)} questions of {split.questions} lack one)"
-        )
-    return [Question(question_id, *asked[question_id], *found[question_id]) for question_id in asked]
+def _layout(split: SplitConfig, rows: _Source, answers: Rows | None) -> Layout:
+    if split.format is not None:
+        return next(layout for layout in LAYOUTS if layout.name == split.format)
+    sample = Sample(rows.shape, rows.key, _first(rows), _first(answers) if answers else {})
+    return next(layout for layout in LAYOUTS if layout.recognized(sample))
 
 
-def _annotation(row: dict[str, Any], rows: Rows, texts: _Texts) -> tuple[Any, ...]:
-    """What a row says of its question: the last four fields of a ``Question``."""
-    truth = texts[row["multiple_choice_answer"]]
-    try:
-        answers = tuple(map(texts.__getitem__, map(_SAID, row.get("answers", ())))) or (truth,)
-        return truth, answers, _type(row, "question_type", texts), _type(row, "answer_type", texts)
-    except (TypeError, KeyError):
-        reason = "expected 'answers' as a list of {'answer': …}"
-    except ValueError as error:
-        reason = str(error)
-    raise HvxError(f"{rows.path}: question {row['question_id']}: {reason}")
+def _first(rows: _Source) -> Row:
+    row = next((row for _, row in rows), None)
+    return row if isinstance(row, dict) else {}
 
 
-def _type(row: dict[str, Any], field: str, texts: _Texts) -> str:
-    """A question's or answer's type, empty where there is none."""
-    found = row.get(field)
-    if found is not None and not isinstance(found, str):
-        raise ValueError(f"expected '{field}' as text, not {found!r:.40}")
-    return texts[found or ""]
+class _Ids:
+    """Checks that the ids of one kind are all integers, or all texts."""
 
+    def __init__(self) -> None:
+        self._kind: type | None = None
 
-def _question_rows(split: SplitConfig, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a split's questions up to its limit, of which there must be one."""
-    number = None
-    for number, row in islice(_checked(rows, _QUESTION), split.limit):
-        yield number, row
-    if number is None:
-        raise HvxError(f"{split.questions}: the split holds no questions")
-
-
-def _checked(rows: Rows, wanted: dict[str, type]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with the fields ``wanted``, and each ``question_id`` once."""
-    seen: set[int] = set()
-    for number, row in rows:
-        _check(rows, number, row, wanted)
-        if row["question_id"] in seen:
-            raise HvxError(f"{rows.path}: question_id {row['question_id']} occurs twice")
-        seen.add(row["question_id"])
-        yield number, row
-
-
-def _check(rows: Rows, number: int, row: Any, wanted: dict[str, type]) -> None:
-    """Refuse a row that lacks a field, or has one that no run could store: before the work, not after."""
-    if not isinstance(row, dict):
-        raise HvxError(f"{rows.place(number)}: expected an object with {', '.join(wanted)}")
-    for field, kind in wanted.items():
-        value = row.get(field)
-        if type(value) is not kind:
-            raise HvxError(f"{rows.place(number, field)}: expected {kind.__name__}, not {value!r:.40}")
+    def check(self, value: Any, place: Callable[[], str]) -> Id:
+        kind = type(value)
+        if kind is not self._kind:
+            if kind not in (int, str) or value == "":
+                raise HvxError(f"{place()}: expected an integer or a text, not {shown(value)}")
+            if self._kind is not None:
+                words = {int: "an integer", str: "a text"}
+                raise HvxError(
+                    f"{place()}: {shown(value)} is {words[kind]}, an id before it {words[self._kind]}; "
+                    "expected ids of one kind"
+                )
+            self._kind = kind
         if not _storable(value):
-            reason = _NO_TEXT if kind is str else "does not fit 64 bits"
-            raise HvxError(f"{rows.place(number, field)}: {value!r:.40} {reason}")
+            reason = _NO_TEXT if kind is str else "does not fit 64 bits; write it as a text"
+            raise HvxError(f"{place()}: {shown(value)} {reason}")
+        found: Id = value
+        return found
+
+
+class _Reading:
+    """A split being read in a layout."""
+
+    def __init__(self, split: SplitConfig, layout: Layout, say: Say) -> None:
+        self._split, self._layout, self._say = split, layout, say
+        self._pattern = split.image_name or layout.image_name
+        self._question_ids, self._image_ids = _Ids(), _Ids()
+        self._names: dict[Id, str] = {}
+        self._texts = _Texts()
+        self._reported = False
+
+    def questions(self, rows: _Source, annotations: Rows | None) -> list[Question]:
+        """All of them, with their annotations."""
+        asked: dict[Id, tuple[Any, ...]] = {}
+        bare: list[int] = []
+        for number, row in islice(self._rows(rows, self._layout.unfold), self._split.limit):
+            question_id, image_id, name, text = self._asked(rows, number, row)
+            if question_id in asked:
+                raise HvxError(f"{rows.path}: question_id {shown(question_id)} occurs twice")
+            said = self._answered(rows, number, row, question_id) if annotations is None else None
+            if said is None:
+                bare.append(number)
+            asked[question_id] = (image_id, name, text, *(said or ()))
+        if not asked:
+            raise HvxError(f"{rows.path}: the split holds no questions")
+        if annotations is not None:
+            self._join(asked, rows, annotations)
+        elif 0 < len(bare) < len(asked):
+            raise HvxError(
+                f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; give it to "
+                "all of them or to none)"
+            )
+        return [Question(question_id, *found) for question_id, found in asked.items()]
+
+    def _join(self, asked: dict[Id, tuple[Any, ...]], rows: _Source, annotations: Rows) -> None:
+        """Add to each question what the file of annotations says of it."""
+        seen: set[Id] = set()
+        for number, row in self._rows(annotations, None):
+            place = self._placed(annotations, number, "question_id")
+            question_id = self._question_ids.check(row.get("question_id"), place)
+            if question_id in seen:
+                raise HvxError(f"{annotations.path}: question_id {shown(question_id)} occurs twice")
+            seen.add(question_id)
+            if question_id in asked:
+                said = self._answered(annotations, number, row, question_id)
+                if said is None:
+                    raise HvxError(
+                        f"{annotations.place(number)}: no answer; expected 'multiple_choice_answer', "
+                        f"'{self._layout.answers[0]}' or 'answer'"
+                    )
+                asked[question_id] += said
+        missing = [question_id for question_id, found in asked.items() if len(found) == 3]
+        if missing:
+            raise HvxError(
+                f"{annotations.path}: no annotation for question {shown(missing[0])} "
+                f"({len(missing)} of {len(asked)} questions of {rows.path} lack one)"
+            )
+
+    def _rows(self, rows: _Source, unfold: Any) -> Iterator[tuple[int, Row]]:
+        """Rows that are objects, and the rows in them."""
+        for number, row in rows:
+            if not isinstance(row, dict):
+                raise HvxError(f"{rows.place(number)}: expected an object, not {shown(row)}")
+            if self._layout.active_only and row.get("active") is False:
+                continue
+            if unfold is None:
+                yield number, row
+                continue
+            try:
+                inner = list(unfold(row))
+            except (TypeError, KeyError):
+                raise HvxError(f"{rows.place(number)}: not a row of layout {self._layout.name}") from None
+            yield from ((number, one) for one in inner)
+
+    @staticmethod
+    def _placed(rows: _Source, number: int, field: str) -> Callable[[], str]:
+        return lambda: rows.place(number, field)
+
+    def _asked(self, rows: _Source, number: int, row: Row) -> tuple[Id, Id, str, str]:
+        """What a row asks: the first four fields of a ``Question``."""
+        layout = self._layout
+        text = row.get("question")
+        if type(text) is not str:
+            raise HvxError(f"{rows.place(number, 'question')}: expected text, not {shown(text)}")
+        if not _storable(text):
+            raise HvxError(f"{rows.place(number, 'question')}: {shown(text)} {_NO_TEXT}")
+        place = self._placed(rows, number, layout.question_id[0])
+        question_id = self._question_ids.check(_of(row, layout.question_id), place)
+        name, image_id = _of(row, layout.image), _of(row, layout.image_id)
+        if name is None and image_id is None:
+            raise HvxError(
+                f"{rows.place(number)}: no image; expected '{layout.image_id[0]}', or a name in "
+                f"{' or '.join(map(repr, layout.image))}"
+            )
+        place = self._placed(rows, number, layout.image_id[0])
+        image_id = self._image_ids.check(name if image_id is None else image_id, place)
+        known = self._names.get(image_id)
+        if name is None:
+            name = known or named_by_pattern(self._pattern, image_id)
+        elif name != known:
+            self._check_name(name, known, image_id, rows.place(number, "image"))
+        self._names[image_id] = name
+        return question_id, image_id, name, text
+
+    @staticmethod
+    def _check_name(name: Any, known: str | None, image_id: Id, place: str) -> None:
+        """Refuse a name that leads out of the folder, or a second one of the same image."""
+        if type(name) is not str:
+            raise HvxError(f"{place}: expected a file's name below 'images', not {shown(name)}")
+        reason = why_unsafe(name)
+        if reason:
+            raise HvxError(f"{place}: {shown(name)} {reason}")
+        if known is not None:
+            raise HvxError(f"{place}: image_id {shown(image_id)} is {shown(known)} in a row before, "
+                           f"{shown(name)} here; expected one image for an id")  # fmt: skip
+
+    def _answered(self, rows: _Source, number: int, row: Row, question_id: Id) -> tuple[Any, ...] | None:
+        """What a row says of its question: the last four fields of a ``Question``; None without an answer."""
+        if not self._reported and not _LIKE_A_TRUTH.isdisjoint(row):
+            self._report(rows, row)
+        texts, field = self._texts, next((one for one in self._layout.answers if one in row), "answers")
+        try:
+            answers = tuple(map(texts.__getitem__, _said(row.get(field))))
+            truth = row.get("multiple_choice_answer")
+            if truth is None:
+                truth = Counter(answers).most_common(1)[0][0] if answers else row.get("answer")
+            if truth is None:
+                return None
+            truth = texts[truth]
+            kinds = _of(row, self._layout.question_type), row.get("answer_type")
+        except (TypeError, KeyError):
+            reason = f"expected '{field}' as a list of texts or of {{'answer': …}}, and answers as text"
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return truth, answers or (truth,), *(self._type(kind, rows, question_id) for kind in kinds)
+        raise HvxError(f"{rows.path}: question {shown(question_id)}: {reason}")
+
+    def _type(self, found: Any, rows: _Source, question_id: Id) -> str:
+        """A question's or answer's type, empty where there is none."""
+        if found is not None and not isinstance(found, str):
+            raise HvxError(f"{rows.path}: question {shown(question_id)}: expected a type as text, not {shown(found)}")
+        try:
+            return self._texts[(found or "").strip()]
+        except ValueError as error:
+            raise HvxError(f"{rows.path}: question {shown(question_id)}: {error}") from None
+
+    def _report(self, rows: _Source, row: Row) -> None:
+        unused = [f for f in row if f in _LIKE_A_TRUTH and f not in self._layout.answers and row[f] is not None]
+        if unused:
+            self._reported = True
+            self._say(
+                f"{rows.path}: '{unused[0]}' looks like a ground truth and is not used (layout "
+                f"{self._layout.name}); hvx reads 'multiple_choice_answer', "
+                f"'{self._layout.answers[0]}' and 'answer'"
+            )
+
+
+def _of(row: Row, fields: tuple[str, ...]) -> Any:
+    """The value of the first of the fields that a row has."""
+    for field in fields:
+        value = row.get(field)
+        if value is not None:
+            return value
+    return None
+
+
+def _said(answers: Any) -> Iterator[Any]:
+    """What people said, of a list of answers or of objects with one."""
+    if answers is None:
+        return iter(())
+    if not isinstance(answers, list):
+        raise TypeError
+    if answers and type(answers[0]) is dict:
+        return map(_SAID, answers)
+    return chain(answers)
 
 
 def _storable(value: Any) -> bool:
