@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic_core import PydanticCustomError
 
 from hvx.errors import HvxError, did_you_mean, shown
 from hvx.strict_yaml import read_yaml, read_yaml_file
@@ -94,14 +94,14 @@ def _question_id(given: Any) -> int | str:
         raise PydanticCustomError("id", "expected an integer or a text")
     if isinstance(given, int) and not -(2**63) <= given < 2**63:
         raise PydanticCustomError("id", "expected an integer of 64 bits; put a longer id in quotes")
-    return given  # type: ignore[no-any-return]
+    return given
 
 
 def _one_or_several_paths(given: Any) -> Path | tuple[Path, ...]:
     if isinstance(given, (str, Path)):
         return Path(given)
     if not isinstance(given, (list, tuple)):
-        raise PydanticKnownError("path_type")
+        raise PydanticCustomError("path_type", "expected a path")
     if not given or not all(isinstance(path, (str, Path)) for path in given):
         raise PydanticCustomError("paths", "expected a path or a list of paths")
     return tuple(map(Path, given))

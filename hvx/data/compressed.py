@@ -57,8 +57,8 @@ def _unzipped(file: IO[bytes], path: Path) -> tuple[str, bytes]:
             names = ", ".join(shown(one.filename) for one in members[:_NAMED])
             more = ", …" if len(members) > _NAMED else ""
             raise HvxError(
-                f"{path}: holds {len(members)} files ({names}{more}); expected a zip with one file; unpack it "
-                "and name the file that is wanted"
+                f"{path}: holds {len(members)} files ({names}{more}); expected a zip with one file; "
+                "unpack it and name the file that is wanted"
             )
         with archive.open(members[0]) as unpacked:
             return members[0].filename, _bounded(unpacked, path)
@@ -69,7 +69,7 @@ def _of_macos(name: str) -> bool:
     return name.startswith("__MACOSX/")
 
 
-def _bounded(unpacked: IO[bytes], path: Path) -> bytes:
+def _bounded(unpacked: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
     """All of an unpacked stream, unless it becomes too large."""
     most = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * path.stat().st_size))
     pieces, size = [], 0
@@ -78,7 +78,7 @@ def _bounded(unpacked: IO[bytes], path: Path) -> bytes:
         size += len(piece)
         if size > most:
             raise HvxError(
-                f"{path}: more than {most:,} bytes when unpacked, {path.stat().st_size:,} packed; too large, or "
-                "a decompression bomb; unpack it yourself if you trust it"
+                f"{path}: {path.stat().st_size:,} bytes that become more than {most:,} when unpacked: too "
+                "large, or a decompression bomb; unpack it yourself if you trust it"
             )
     return b"".join(pieces)

@@ -26,8 +26,8 @@ def named_by_pattern(pattern: str, image_id: int | str) -> str:
         name = pattern.format(image_id=image_id)
     except (ValueError, TypeError, LookupError, AttributeError):
         raise HvxError(
-            f"splits: image_name: {pattern!r} does not fit the image_id {shown(image_id)}; expected a pattern "
-            "such as '{image_id}.jpg'"
+            f"splits: image_name: {pattern!r} does not fit the image_id {shown(image_id)}; "
+            "expected a pattern such as '{image_id}.jpg'"
         ) from None
     reason = why_unsafe(name)
     if reason:

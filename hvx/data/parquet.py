@@ -48,7 +48,8 @@ class ParquetRows:
         columns = self._file.schema_arrow.names
         if "question" not in columns:
             raise HvxError(
-                f"{path}: expected columns 'question' and 'image' or 'image_id'; it has: {', '.join(columns):.200}"
+                f"{path}: expected columns 'question' and 'image' or 'image_id'; "
+                f"it has: {', '.join(columns):.200}"
             )
         self._numbered = not any(name in columns for name in _IDS)
 
@@ -72,7 +73,9 @@ class ParquetRows:
 
     def _extracted(self, image: dict[str, Any] | bytes, number: int) -> str | None:
         """The name of a row's image below the folder of images, where it lies from now on."""
-        data, path = (image, "") if isinstance(image, bytes) else (image.get("bytes"), image.get("path") or "")
+        data, path = (
+            (image, "") if isinstance(image, bytes) else (image.get("bytes"), image.get("path") or "")
+        )
         if data is None:
             return path or None
         if not isinstance(data, bytes) or not isinstance(path, str):

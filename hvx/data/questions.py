@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -30,9 +30,9 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NO_TEXT = "holds the character NUL or half a surrogate pair, which no run can store"
 _SAID = itemgetter("answer")
 _LIKE_A_TRUTH = frozenset(
-    "direct_answers label labels gt gts gt_answer gt_answers ground_truth ground_truths correct_answer "
-    "correct_answers target targets solution".split()
-)
+    {"direct_answers", "label", "labels", "gt", "gts", "gt_answer", "gt_answers", "ground_truth",
+     "ground_truths", "correct_answer", "correct_answers", "target", "targets", "solution"}
+)  # fmt: skip
 """Fields that some layout may have its answers in."""
 
 
@@ -64,6 +64,18 @@ class _Texts(dict[str, str]):
         if text is given:
             self[text] = text
         return text
+
+
+class _Types(dict[str, str]):
+    """Types of questions and answers without the spaces around them, each checked once."""
+
+    def __missing__(self, given: Any) -> str:
+        if type(given) is not str:
+            raise TypeError
+        if not _storable(given):
+            raise ValueError(f"an answer or type {_NO_TEXT}")
+        self[given] = given.strip()
+        return self[given]
 
 
 def _quiet(line: str) -> None:
@@ -136,23 +148,26 @@ class _Ids:
     def __init__(self) -> None:
         self._kind: type | None = None
 
-    def check(self, value: Any, place: Callable[[], str]) -> Id:
+    def check(self, value: Any, rows: _Source, number: int, field: str) -> Id:
+        """An id of the row of this number, as it is given."""
         kind = type(value)
-        if kind is not self._kind:
-            if kind not in (int, str) or value == "":
-                raise HvxError(f"{place()}: expected an integer or a text, not {shown(value)}")
-            if self._kind is not None:
-                words = {int: "an integer", str: "a text"}
-                raise HvxError(
-                    f"{place()}: {shown(value)} is {words[kind]}, an id before it {words[self._kind]}; "
-                    "expected ids of one kind"
-                )
-            self._kind = kind
+        if kind is self._kind and _storable(value) and value != "":
+            found: Id = value
+            return found
+        place = rows.place(number, field)
+        if kind not in (int, str) or value == "":
+            raise HvxError(f"{place}: expected an integer or a text, not {shown(value)}")
+        if self._kind not in (kind, None):
+            words = {int: "an integer", str: "a text"}
+            raise HvxError(
+                f"{place}: {shown(value)} is {words[kind]}, an id before it {words[self._kind]}; "
+                "expected ids of one kind"
+            )
         if not _storable(value):
             reason = _NO_TEXT if kind is str else "does not fit 64 bits; write it as a text"
-            raise HvxError(f"{place()}: {shown(value)} {reason}")
-        found: Id = value
-        return found
+            raise HvxError(f"{place}: {shown(value)} {reason}")
+        self._kind = kind
+        return value
 
 
 class _Reading:
@@ -163,7 +178,7 @@ class _Reading:
         self._pattern = split.image_name or layout.image_name
         self._question_ids, self._image_ids = _Ids(), _Ids()
         self._names: dict[Id, str] = {}
-        self._texts = _Texts()
+        self._texts, self._types = _Texts(), _Types()
         self._reported = False
 
     def questions(self, rows: _Source, annotations: Rows | None) -> list[Question]:
@@ -184,8 +199,8 @@ class _Reading:
             self._join(asked, rows, annotations)
         elif 0 < len(bare) < len(asked):
             raise HvxError(
-                f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; give it to "
-                "all of them or to none)"
+                f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; "
+                "give it to all of them or to none)"
             )
         return [Question(question_id, *found) for question_id, found in asked.items()]
 
@@ -193,8 +208,7 @@ class _Reading:
         """Add to each question what the file of annotations says of it."""
         seen: set[Id] = set()
         for number, row in self._rows(annotations, None):
-            place = self._placed(annotations, number, "question_id")
-            question_id = self._question_ids.check(row.get("question_id"), place)
+            question_id = self._question_ids.check(row.get("question_id"), annotations, number, "question_id")
             if question_id in seen:
                 raise HvxError(f"{annotations.path}: question_id {shown(question_id)} occurs twice")
             seen.add(question_id)
@@ -215,10 +229,11 @@ class _Reading:
 
     def _rows(self, rows: _Source, unfold: Any) -> Iterator[tuple[int, Row]]:
         """Rows that are objects, and the rows in them."""
+        active_only = self._layout.active_only
         for number, row in rows:
-            if not isinstance(row, dict):
+            if type(row) is not dict:
                 raise HvxError(f"{rows.place(number)}: expected an object, not {shown(row)}")
-            if self._layout.active_only and row.get("active") is False:
+            if active_only and row.get("active") is False:
                 continue
             if unfold is None:
                 yield number, row
@@ -229,10 +244,6 @@ class _Reading:
                 raise HvxError(f"{rows.place(number)}: not a row of layout {self._layout.name}") from None
             yield from ((number, one) for one in inner)
 
-    @staticmethod
-    def _placed(rows: _Source, number: int, field: str) -> Callable[[], str]:
-        return lambda: rows.place(number, field)
-
     def _asked(self, rows: _Source, number: int, row: Row) -> tuple[Id, Id, str, str]:
         """What a row asks: the first four fields of a ``Question``."""
         layout = self._layout
@@ -241,16 +252,16 @@ class _Reading:
             raise HvxError(f"{rows.place(number, 'question')}: expected text, not {shown(text)}")
         if not _storable(text):
             raise HvxError(f"{rows.place(number, 'question')}: {shown(text)} {_NO_TEXT}")
-        place = self._placed(rows, number, layout.question_id[0])
-        question_id = self._question_ids.check(_of(row, layout.question_id), place)
+        found = _of(row, layout.question_id)
+        question_id = self._question_ids.check(found, rows, number, layout.question_id[0])
         name, image_id = _of(row, layout.image), _of(row, layout.image_id)
         if name is None and image_id is None:
             raise HvxError(
                 f"{rows.place(number)}: no image; expected '{layout.image_id[0]}', or a name in "
                 f"{' or '.join(map(repr, layout.image))}"
             )
-        place = self._placed(rows, number, layout.image_id[0])
-        image_id = self._image_ids.check(name if image_id is None else image_id, place)
+        field = layout.image[0] if image_id is None else layout.image_id[0]
+        image_id = self._image_ids.check(name if image_id is None else image_id, rows, number, field)
         known = self._names.get(image_id)
         if name is None:
             name = known or named_by_pattern(self._pattern, image_id)
@@ -275,35 +286,33 @@ class _Reading:
         """What a row says of its question: the last four fields of a ``Question``; None without an answer."""
         if not self._reported and not _LIKE_A_TRUTH.isdisjoint(row):
             self._report(rows, row)
-        texts, field = self._texts, next((one for one in self._layout.answers if one in row), "answers")
+        texts, field = self._texts, self._layout.answers[0]
         try:
-            answers = tuple(map(texts.__getitem__, _said(row.get(field))))
+            given = row.get(field)
+            if given is None and field != "answers":
+                field, given = "answers", row.get("answers")
+            answers = () if given is None else tuple(map(texts.__getitem__, _said(given)))
             truth = row.get("multiple_choice_answer")
             if truth is None:
                 truth = Counter(answers).most_common(1)[0][0] if answers else row.get("answer")
             if truth is None:
                 return None
             truth = texts[truth]
-            kinds = _of(row, self._layout.question_type), row.get("answer_type")
+            question_type = self._types[_of(row, self._layout.question_type) or ""]
+            return truth, answers or (truth,), question_type, self._types[row.get("answer_type") or ""]
         except (TypeError, KeyError):
-            reason = f"expected '{field}' as a list of texts or of {{'answer': …}}, and answers as text"
+            reason = (
+                f"expected '{field}' as a list of texts or of {{'answer': …}}; "
+                "an answer or type as text, an answer as a number also"
+            )
         except ValueError as error:
             reason = str(error)
-        else:
-            return truth, answers or (truth,), *(self._type(kind, rows, question_id) for kind in kinds)
         raise HvxError(f"{rows.path}: question {shown(question_id)}: {reason}")
 
-    def _type(self, found: Any, rows: _Source, question_id: Id) -> str:
-        """A question's or answer's type, empty where there is none."""
-        if found is not None and not isinstance(found, str):
-            raise HvxError(f"{rows.path}: question {shown(question_id)}: expected a type as text, not {shown(found)}")
-        try:
-            return self._texts[(found or "").strip()]
-        except ValueError as error:
-            raise HvxError(f"{rows.path}: question {shown(question_id)}: {error}") from None
-
     def _report(self, rows: _Source, row: Row) -> None:
-        unused = [f for f in row if f in _LIKE_A_TRUTH and f not in self._layout.answers and row[f] is not None]
+        unused = [
+            f for f in row if f in _LIKE_A_TRUTH and f not in self._layout.answers and row[f] is not None
+        ]
         if unused:
             self._reported = True
             self._say(
@@ -324,16 +333,12 @@ def _of(row: Row, fields: tuple[str, ...]) -> Any:
 
 def _said(answers: Any) -> Iterator[Any]:
     """What people said, of a list of answers or of objects with one."""
-    if answers is None:
-        return iter(())
     if not isinstance(answers, list):
         raise TypeError
-    if answers and type(answers[0]) is dict:
-        return map(_SAID, answers)
-    return chain(answers)
+    return map(_SAID, answers) if answers and type(answers[0]) is dict else iter(answers)
 
 
 def _storable(value: Any) -> bool:
-    if isinstance(value, str):
+    if type(value) is str:
         return (value.isascii() and "\0" not in value) or not _UNSTORABLE.search(value)
     return -(2**63) <= value < 2**63

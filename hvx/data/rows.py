@@ -94,24 +94,34 @@ class Rows:
             if twice is not None:
                 raise HvxError(f"{self.path}: the key {twice!r:.60} occurs twice")
             key = next((key for key in keys if first == b"{" and key in tree), None)
-            if key is not None and bytes(tree[key])[:1] == b"[":
+            if key is not None and _begins(tree[key], b"["):
                 self.key = key
                 self.head = {
-                    name: _decode(value) for name, value in tree.items() if bytes(value)[:1] not in (b"[", b"{")
+                    name: _decode(value) for name, value in tree.items() if not _begins(value, b"[{")
                 }
                 return _decode_list(tree[key])
-            if first == b"{" and key is None and tree and all(bytes(v)[:1] == b"{" for v in tree.values()):
+            if (
+                first == b"{"
+                and key is None
+                and tree
+                and all(_begins(value, b"{") for value in tree.values())
+            ):
                 self.shape, self._names = "keyed", list(map(str, tree))
                 return list(tree.values())
         except _NOT_JSON as error:
             raise HvxError(f"{self.path}: not valid JSON ({self._what}): {error}") from None
         raise HvxError(
-            f"{self.path}: neither VQA JSON nor JSON Lines: expected an object with a list '{keys[0]}', a list "
-            "of rows, or a row a line"
+            f"{self.path}: neither VQA JSON nor JSON Lines: expected an object with a list '{keys[0]}', "
+            "a list of rows, or a row a line"
         )
 
 
-def _object(data: bytes) -> tuple[dict[_Key, Raw], str | None]:
+def _begins(raw: Raw, characters: bytes) -> bool:
+    """Whether a value that is still encoded begins with one of the characters."""
+    return bytes(memoryview(raw)[:1]) in (characters[i : i + 1] for i in range(len(characters)))
+
+
+def _object(data: bytes) -> tuple[dict[str, Raw], str | None]:
     """An object with its values still encoded, and the first key that occurs twice."""
     seen: set[str] = set()
     twice: list[str] = []
@@ -124,7 +134,7 @@ def _object(data: bytes) -> tuple[dict[_Key, Raw], str | None]:
         return _Key(given)
 
     tree = msgspec.json.Decoder(dict[_Key, Raw], dec_hook=key).decode(data)
-    return tree, next(iter(twice), None)
+    return {**tree}, next(iter(twice), None)
 
 
 def _starts_with_row(data: bytes) -> bool:

@@ -14,11 +14,11 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json
-from hvx.store.schema import FIELDS, TEXT, VERSION, run_digest
+from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.seal import damage, damaged, open_hdf5
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
-_DESCRIBED = {"identity": dict, "image": dict, "images": str}
+_DESCRIBED: dict[str, type | tuple[type, ...]] = {"identity": dict, "image": dict, "images": (str, list)}
 """What run.json must say for a run to be read."""
 
 
@@ -32,8 +32,8 @@ class Item:
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
 
-    question_id: int
-    image_id: int
+    question_id: int | str
+    image_id: int | str
     question: str
     image_path: str
     answer: str
@@ -75,6 +75,11 @@ class RunReader:
         if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _DESCRIBED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
+        images = about["images"]
+        self.image_folders = tuple(map(Path, images if isinstance(images, list) else [images]))
+        """Where the run found its photographs, in the order in which they are searched."""
+        integers = about.get("integer_ids")
+        self._integer_ids = tuple(integers) if isinstance(integers, list) else ()
         self._view = run / "explanations.h5"
         self._file = self._opened(run_digest(about["identity"]))
         try:
@@ -155,18 +160,25 @@ class RunReader:
         return height, width
 
     def column(self, name: str) -> np.ndarray:
-        """A whole dataset; strings as ``str``. Axes that differ between shards are filled to the longest."""
-        field = FIELDS[name]
+        """A whole dataset; strings as ``str``, ids as integers where the split's file has integers.
+
+        Axes that differ between shards are filled to the longest.
+        """
         with self._reading():
-            if self._shards is None:
-                return _values(own_dataset(self._file, name))
-            whole = np.full(self._shapes[name], field.fill, object if field.dtype is TEXT else field.dtype)
-            for place, start in enumerate(self._shards.starts[:-1]):
-                values = _values(own_dataset(self._shards.file(place), name))
-                if len(values) != self._shards.entries[place].items:
-                    raise ValueError(f"shard {place}: {name} has another number of items")
-                whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
-            return whole
+            values = self._column(name)
+            return values.astype(np.int64) if name in IDS and name in self._integer_ids else values
+
+    def _column(self, name: str) -> np.ndarray:
+        field = FIELDS[name]
+        if self._shards is None:
+            return _values(own_dataset(self._file, name))
+        whole = np.full(self._shapes[name], field.fill, object if field.dtype is TEXT else field.dtype)
+        for place, start in enumerate(self._shards.starts[:-1]):
+            values = _values(own_dataset(self._shards.file(place), name))
+            if len(values) != self._shards.entries[place].items:
+                raise ValueError(f"shard {place}: {name} has another number of items")
+            whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
+        return whole
 
     def attribute(self, name: str) -> Any:
         """An attribute of the whole run, such as ``crop``."""
@@ -190,14 +202,17 @@ class RunReader:
         def text(name: str) -> str:
             return str(texts(name))
 
+        def own_id(name: str) -> int | str:
+            return int(text(name)) if name in self._integer_ids else text(name)
+
         length = int(value("length"))
         top = [str(answer) for answer in texts("top_answers")]
         photo = Path(text("image_path"))
         if photo.is_absolute() or ".." in photo.parts:
             raise HvxError(f"{self.path}: image_path: '{photo}' leads out of the images' folder")
         return Item(
-            question_id=int(value("question_id")),
-            image_id=int(value("image_id")),
+            question_id=own_id("question_id"),
+            image_id=own_id("image_id"),
             question=text("question"),
             image_path=text("image_path"),
             image_digest=text("image_digest"),

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
 
 TEXT = h5py.string_dtype("utf-8")
@@ -32,8 +32,8 @@ class Field:
 
 
 FIELDS: dict[str, Field] = {
-    "question_id": Field(np.int64),
-    "image_id": Field(np.int64),
+    "question_id": Field(TEXT, fill=""),
+    "image_id": Field(TEXT, fill=""),
     "question": Field(TEXT, fill=""),
     "image_path": Field(TEXT, fill=""),
     "image_digest": Field(TEXT, fill=""),
@@ -59,6 +59,10 @@ FIELDS: dict[str, Field] = {
 
 ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT = 1, 2
 """Bits of ``zero_gradient``: Eq. 2, or Eq. 3, is zero everywhere, so that its map or scores say nothing."""
+
+
+IDS = ("question_id", "image_id")
+"""Stored as text; run.json lists under ``integer_ids`` those that the split's file has as integers."""
 
 
 def run_digest(identity: dict[str, Any]) -> str:
