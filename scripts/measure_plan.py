@@ -42,7 +42,8 @@ shards = plan_shards(questions, 256)
 end = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(f"{len(questions):,} questions in {len(shards):,} shards: read {read - start:.2f} s, ")
-print(f"planned {end - read:.2f} s, {time.process_time() - used:.2f} s of one processor, peak {peak / 1024:.0f} MiB ({before / 1024:.0f} MiB before)")
+print(f"planned {end - read:.2f} s, {time.process_time() - used:.2f} s of one processor, ")
+print(f"peak {peak / 1024:.0f} MiB ({before / 1024:.0f} MiB before)")
 """
 
 

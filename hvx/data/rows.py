@@ -134,7 +134,7 @@ def _object(data: bytes) -> tuple[dict[str, Raw], str | None]:
         return _Key(given)
 
     tree = msgspec.json.Decoder(dict[_Key, Raw], dec_hook=key).decode(data)
-    return {**tree}, next(iter(twice), None)
+    return {str(name): value for name, value in tree.items()}, next(iter(twice), None)
 
 
 def _starts_with_row(data: bytes) -> bool:
