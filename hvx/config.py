@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     StrictBool,
     ValidationError,
@@ -107,6 +108,11 @@ def _one_or_several_paths(given: Any) -> Path | tuple[Path, ...]:
     return tuple(map(Path, given))
 
 
+def _path_texts(images: Path | tuple[Path, ...]) -> str | list[str]:
+    """Folders of images as JSON and YAML have them."""
+    return list(map(str, images)) if isinstance(images, tuple) else str(images)
+
+
 class SplitConfig(Section):
     """Where a split's questions, annotations and images lie."""
 
@@ -114,7 +120,11 @@ class SplitConfig(Section):
     annotations: Path | None = None
     format: str | None = None
     """The layout of the two files, by its name in ``hvx/data/layouts``; none: recognized from their rows."""
-    images: Annotated[Path | tuple[Path, ...], PlainValidator(_one_or_several_paths)]
+    images: Annotated[
+        Path | tuple[Path, ...],
+        PlainValidator(_one_or_several_paths),
+        PlainSerializer(_path_texts),
+    ]
     """A folder, or several: an image is taken from the first folder that has it."""
     image_name: str | None = None
     """Name of an image by its id, where the rows do not name it; none: as the layout's publisher does."""

@@ -62,18 +62,29 @@ def test_questions_are_joined_with_their_annotations_by_id(tmp_path: Path) -> No
     annotations = [annotation(SECOND, "no"), annotation(THIRD, "2"), annotation(FIRST, "red", PEOPLE)]
     read = read_questions(split(tmp_path, [FIRST, SECOND], annotations))
     assert read == [
-        Question(11, 1, "What color is the hydrant?", "red", tuple(PEOPLE), "what color", "other"),
-        Question(12, 1, "Is it new?", "no", ("no",) * 10, "what color", "other"),
+        Question(
+            11,
+            1,
+            "COCO_val2014_000000000001.jpg",
+            "What color is the hydrant?",
+            "red",
+            tuple(PEOPLE),
+            "what color",
+            "other",
+        ),
+        Question(
+            12, 1, "COCO_val2014_000000000001.jpg", "Is it new?", "no", ("no",) * 10, "what color", "other"
+        ),
     ]
 
 
 def test_a_split_without_annotations_has_questions_without_answers(tmp_path: Path) -> None:
     assert read_questions(split(tmp_path, [THIRD, FIRST])) == [
-        Question(20, 2, "How many?"),
-        Question(11, 1, "What color is the hydrant?"),
+        Question(20, 2, "COCO_val2014_000000000002.jpg", "How many?"),
+        Question(11, 1, "COCO_val2014_000000000001.jpg", "What color is the hydrant?"),
     ]
-    assert Question(20, 2, "How many?").ground_truth == ""
-    assert Question(20, 2, "How many?").answers == ()
+    assert Question(20, 2, "COCO_val2014_000000000002.jpg", "How many?").ground_truth == ""
+    assert Question(20, 2, "COCO_val2014_000000000002.jpg", "How many?").answers == ()
 
 
 def test_an_annotation_may_lack_what_only_the_evaluator_needs(tmp_path: Path) -> None:
@@ -291,7 +302,7 @@ def test_json_lines_are_read_as_vqa_json_is(tmp_path: Path, suffix: str) -> None
 
 def test_one_line_is_a_split_of_one_question(tmp_path: Path) -> None:
     given = split_of_lines(tmp_path, [THIRD], suffix=".json")
-    assert read_questions(given) == [Question(20, 2, "How many?")]
+    assert read_questions(given) == [Question(20, 2, "COCO_val2014_000000000002.jpg", "How many?")]
 
 
 def test_lines_and_a_list_may_be_joined(tmp_path: Path) -> None:
@@ -312,8 +323,17 @@ def test_blank_lines_a_mark_at_the_start_and_any_line_end_are_read(tmp_path: Pat
 def test_lines_carry_their_own_annotations(tmp_path: Path) -> None:
     both = [{**FIRST, **annotation(FIRST, "red", PEOPLE)}, {**SECOND, "multiple_choice_answer": "no"}]
     assert read_questions(split_of_lines(tmp_path, both)) == [
-        Question(11, 1, "What color is the hydrant?", "red", tuple(PEOPLE), "what color", "other"),
-        Question(12, 1, "Is it new?", "no", ("no",)),
+        Question(
+            11,
+            1,
+            "COCO_val2014_000000000001.jpg",
+            "What color is the hydrant?",
+            "red",
+            tuple(PEOPLE),
+            "what color",
+            "other",
+        ),
+        Question(12, 1, "COCO_val2014_000000000001.jpg", "Is it new?", "no", ("no",)),
     ]
 
 
@@ -326,7 +346,9 @@ def test_a_file_of_annotations_is_believed_rather_than_the_lines(tmp_path: Path)
 
 def test_an_answer_of_null_is_none(tmp_path: Path) -> None:
     given = split_of_lines(tmp_path, [{**FIRST, "multiple_choice_answer": None}])
-    assert read_questions(given) == [Question(11, 1, "What color is the hydrant?")]
+    assert read_questions(given) == [
+        Question(11, 1, "COCO_val2014_000000000001.jpg", "What color is the hydrant?")
+    ]
 
 
 def test_some_questions_with_answers_and_some_without_are_refused(tmp_path: Path) -> None:

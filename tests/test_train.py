@@ -13,7 +13,8 @@ from conftest import Tiny
 from PIL import Image
 
 from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig, SplitConfig, TrainConfig
-from hvx.data.images import image_path, load_input
+from hvx.data.image_files import image_path
+from hvx.data.images import load_input
 from hvx.data.questions import Question, read_questions
 from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.errors import BadImage, HvxError
@@ -219,7 +220,7 @@ class _Features:
 def _examples(people: dict[int, tuple[str, ...]] | None = None) -> Examples:
     """Eight questions on four images; ``people`` says what was answered to some."""
     questions = [
-        Question(n, image_id, "is it?", "yes", (people or {}).get(n, ("yes",)))
+        Question(n, image_id, f"{image_id}", "is it?", "yes", (people or {}).get(n, ("yes",)))
         for n, image_id in enumerate([7, 8, 7, 9, 9, 9, 5, 8])
     ]
     return Examples(questions, _Features([5, 7, 8, 9]), {"is it?": [2, 3, 1]}, CPU)  # type: ignore[arg-type]
@@ -310,12 +311,12 @@ def test_the_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing() -> None
 
 def test_the_most_frequent_answers_are_kept_ties_in_alphabetical_order() -> None:
     truths = ["b", "a", "c", "c", "d"]
-    questions = [Question(n, n, "?", truth, (truth,)) for n, truth in enumerate(truths)]
+    questions = [Question(n, n, "n", "?", truth, (truth,)) for n, truth in enumerate(truths)]
     assert frequent_answers(questions, 3) == ["c", "a", "b"]
 
 
 def test_accuracy_counts_answers_right_to_the_letter() -> None:
-    questions = [Question(n, n, "?", truth) for n, truth in enumerate("abcd")]
+    questions = [Question(n, n, "n", "?", truth) for n, truth in enumerate("abcd")]
     assert accuracy(["a", "b", "x", "D"], questions) == 0.5
 
 

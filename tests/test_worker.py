@@ -214,7 +214,7 @@ def explanations(
     )
 
 
-ASKED = Question(31, 41, "how many?", "truth", ("a", "b"), "question type", "answer type")
+ASKED = Question(31, 41, "deep/p41.png", "how many?", "truth", ("a", "b"), "question type", "answer type")
 
 
 @pytest.mark.parametrize(("row", "length", "zero"), [(0, 2, 2), (1, 3, 1), (2, 1, 3)])
@@ -358,7 +358,7 @@ def test_gradients_that_are_zero_everywhere_are_marked_question_by_question(
     assert found.gradient.flatten(1).any(1).tolist() == [True, False, True, True, False]
     assert found.z[2, 0] == found.z[4, 0] == 0
     assert found.saliency.any(1).tolist() == [not words] * 5
-    items = [_item(Question(n, 1, text), found, n) for n, text in enumerate(questions)]
+    items = [_item(Question(n, 1, "a.png", text), found, n) for n, text in enumerate(questions)]
     bits = 2 if words else 0
     assert [item["zero_gradient"] for item in items] == [bits, 1 + bits, bits, bits, 1 + bits]  # type: ignore[index]
 
@@ -563,7 +563,10 @@ class Made:
 def small_shard() -> Shard:
     """Three images: of two questions, one, and one."""
     asked = {1: (10, 11), 2: (20,), 5: (50,)}
-    return Shard(4, tuple((i, tuple(Question(q, i, f"q{q}") for q in own)) for i, own in asked.items()))
+    return Shard(
+        4,
+        tuple((i, tuple(Question(q, i, f"deep/p{i}.png", f"q{q}") for q in own)) for i, own in asked.items()),
+    )
 
 
 def worker_of(config: Config, explainer: Made, **explain: Any) -> ShardWorker:
@@ -627,7 +630,7 @@ def test_on_error_stop_ends_the_run_at_the_first_failure(config: Config) -> None
 def test_where_memory_lacks_a_batch_is_halved_and_so_are_later_ones(config: Config) -> None:
     explainer = Made(most=2)
     made = worker_of(config, explainer, batch_images=5)
-    asked = [(Question(n, n, f"q{n}"),) for n in range(5)]
+    asked = [(Question(n, n, f"deep/p{n}.png", f"q{n}"),) for n in range(5)]
     found = made._items(asked, torch.arange(5.0))
     assert [inputs for inputs, _, _ in explainer.calls] == [
         [0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4],
@@ -684,7 +687,7 @@ def test_shards_are_written_in_order_each_while_the_next_is_explained(
 def test_what_was_explained_before_an_error_is_written(config: Config, tmp_path: Path) -> None:
     made = worker_of(config, Made(infinite=("red?",)), on_error="stop")
     shards = [
-        Shard(number, ((image_id, (Question(number, image_id, text),)),))
+        Shard(number, ((image_id, (Question(number, image_id, f"deep/p{image_id}.png", text),)),))
         for number, (image_id, text) in enumerate([(1, "dog?"), (2, "red?"), (3, "dog?")])
     ]
     with pytest.raises(HvxError, match="question_id 1: "):

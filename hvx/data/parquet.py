@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hvx.data.rows import Row, Shape
+from hvx.data.rows import Shape
 from hvx.errors import HvxError
 from hvx.files import whole_file
 
@@ -32,7 +32,7 @@ class ParquetRows:
     key = ""
 
     def __init__(self, path: Path, images: Path) -> None:
-        self.path, self._images, self.head = path, images, Row()
+        self.path, self._images = path, images
         try:
             import pyarrow
             import pyarrow.parquet

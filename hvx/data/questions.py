@@ -185,18 +185,22 @@ class _Reading:
         """All of them, with their annotations."""
         asked: dict[Id, tuple[Any, ...]] = {}
         bare: list[int] = []
+        kinds: dict[Id, Any] = {}  # of questions whose own rows say it
         for number, row in islice(self._rows(rows, self._layout.unfold), self._split.limit):
             question_id, image_id, name, text = self._asked(rows, number, row)
             if question_id in asked:
                 raise HvxError(f"{rows.path}: question_id {shown(question_id)} occurs twice")
-            said = self._answered(rows, number, row, question_id) if annotations is None else None
-            if said is None:
+            if annotations is not None:
+                said, kind = None, _of(row, self._layout.question_type)
+                if type(kind) is str:
+                    kinds[question_id] = kind
+            elif (said := self._answered(rows, number, row, question_id)) is None:
                 bare.append(number)
             asked[question_id] = (image_id, name, text, *(said or ()))
         if not asked:
             raise HvxError(f"{rows.path}: the split holds no questions")
         if annotations is not None:
-            self._join(asked, rows, annotations)
+            self._join(asked, kinds, rows, annotations)
         elif 0 < len(bare) < len(asked):
             raise HvxError(
                 f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; "
@@ -204,7 +208,9 @@ class _Reading:
             )
         return [Question(question_id, *found) for question_id, found in asked.items()]
 
-    def _join(self, asked: dict[Id, tuple[Any, ...]], rows: _Source, annotations: Rows) -> None:
+    def _join(
+        self, asked: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
+    ) -> None:
         """Add to each question what the file of annotations says of it."""
         seen: set[Id] = set()
         for number, row in self._rows(annotations, None):
@@ -213,6 +219,8 @@ class _Reading:
                 raise HvxError(f"{annotations.path}: question_id {shown(question_id)} occurs twice")
             seen.add(question_id)
             if question_id in asked:
+                if question_id in kinds:
+                    row.setdefault(self._layout.question_type[0], kinds[question_id])
                 said = self._answered(annotations, number, row, question_id)
                 if said is None:
                     raise HvxError(

@@ -42,7 +42,6 @@ class Rows:
         path: the file.
         shape: what holds the rows.
         key: the name of their list, empty where they are in none.
-        head: what else the outermost object has, decoded; empty without one.
 
     Raises:
         HvxError: the file is missing, unreadable or none of these.
@@ -51,7 +50,7 @@ class Rows:
     def __init__(self, path: Path, what: Literal["questions", "annotations"], by_line: bool = False) -> None:
         self.path, self._what = path, f"the split's {what}"
         self.shape: Shape = "list"
-        self.key, self.head = "", Row()
+        self.key = ""
         self._names: list[str] = []
         name, data = read_unpacked(path, self._what)
         self._data = data.removeprefix(b"\xef\xbb\xbf")
@@ -96,9 +95,6 @@ class Rows:
             key = next((key for key in keys if first == b"{" and key in tree), None)
             if key is not None and _begins(tree[key], b"["):
                 self.key = key
-                self.head = {
-                    name: _decode(value) for name, value in tree.items() if not _begins(value, b"[{")
-                }
                 return _decode_list(tree[key])
             if (
                 first == b"{"
@@ -116,9 +112,9 @@ class Rows:
         )
 
 
-def _begins(raw: Raw, characters: bytes) -> bool:
-    """Whether a value that is still encoded begins with one of the characters."""
-    return bytes(memoryview(raw)[:1]) in (characters[i : i + 1] for i in range(len(characters)))
+def _begins(raw: Raw, character: bytes) -> bool:
+    """Whether a value that is still encoded begins with a character."""
+    return bytes(memoryview(raw)[:1]) == character
 
 
 def _object(data: bytes) -> tuple[dict[str, Raw], str | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvx.data.compressed import read_unpacked
-from hvx.data.rows import Row, Shape
+from hvx.data.rows import Shape
 from hvx.errors import HvxError
 
 _IMAGE = re.compile(r"\bin (?:the )?(image\d+)\s*\?\s*$")
@@ -31,7 +31,7 @@ class DaquarRows:
     key = ""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.head = path, Row()
+        self.path = path
         _, data = read_unpacked(path, "the split's questions")
         self._lines = data.decode("utf-8", "replace").splitlines()
 
