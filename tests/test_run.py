@@ -21,14 +21,15 @@ from hvx.models.checkpoint import load_checkpoint
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.store.schema import FIELDS
+from hvx.store.schema import FIELDS, IDS
 
 CPU = torch.device("cpu")
 
 
 def _datasets(run: Path) -> dict[str, np.ndarray]:
     with h5py.File(run / "explanations.h5", "r") as file:
-        return {name: file[name][:] for name in FIELDS if name in file}
+        found = {name: file[name][:] for name in FIELDS if name in file}
+    return found | {name: found[name].astype(np.int64) for name in IDS}
 
 
 def test_a_run_holds_every_dataset_of_the_schema_item_by_item(finished_run: Path, tiny: Tiny) -> None:
@@ -93,7 +94,7 @@ def test_run_json_says_what_made_the_run(finished_run: Path) -> None:
 
 def test_the_file_says_how_heat_maps_lie_on_the_photograph(finished_run: Path) -> None:
     with h5py.File(finished_run / "explanations.h5", "r") as file:
-        assert file.attrs["schema_version"] == 2
+        assert file.attrs["schema_version"] == 3
         assert "Kim & Zhang 2017" in file.attrs["method"]
         assert json.loads(file.attrs["crop"])["scaled_to"] == [64, 64]
 

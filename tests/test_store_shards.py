@@ -23,7 +23,7 @@ from hvx.run.local import here
 from hvx.run.verify import verify
 from hvx.store import shards
 from hvx.store.reader import RunReader
-from hvx.store.schema import FIELDS, TEXT, run_digest
+from hvx.store.schema import FIELDS, IDS, TEXT, run_digest
 from hvx.store.seal import BLOCK, seal, sealed_digest
 from hvx.store.shards import OPEN_FILES, ShardEntry, ShardFiles, shard_mismatch
 from hvx.store.writer import write_shard, write_solid, write_view
@@ -41,6 +41,7 @@ def many(run: Path, count: int) -> Path:
         write_shard(path, items(number % 7) | _ids(number), {"shard": number, "run_digest": DIGEST}, [])
     write_view(run / "explanations.h5", paths, {"crop": {}, "run_digest": DIGEST})
     about = {"identity": {}, "image": {}, "images": "images", "shards": count, "packed": False}
+    about["integer_ids"] = ["question_id", "image_id"]
     (run / "run.json").write_text(json.dumps(about))
     return run
 
@@ -68,7 +69,7 @@ def test_columns_and_items_are_those_of_the_shards(run: Path) -> None:
         assert len(reader) == 2 * ITEMS
         for name, field in FIELDS.items():
             column = reader.column(name)
-            assert column.dtype == field.dtype, name
+            assert column.dtype == (np.int64 if name in IDS else field.dtype), name
             start = 0
             for part in parts:
                 own = part[name]
@@ -240,7 +241,7 @@ def test_a_run_of_another_schema_is_refused_in_one_line(tmp_path: Path, solid: b
     with pytest.raises(HvxError) as raised:
         RunReader(run)
     assert str(raised.value) == (
-        f"{run / 'explanations.h5'}: schema version 1; this hvx reads 2; run `hvx explain` into a new folder"
+        f"{run / 'explanations.h5'}: schema version 1; this hvx reads 3; run `hvx explain` into a new folder"
     )
 
 
@@ -451,12 +452,12 @@ def test_a_run_of_an_older_schema_is_refused_by_hvx_explain(
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     about = json.loads((run / "run.json").read_text())
-    assert about["identity"].pop("schema_version") == 2
+    assert about["identity"].pop("schema_version") == 3
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(HvxError) as raised:
         explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
     assert str(raised.value) == (
-        f"{run}: holds a run with another schema_version (None, now 2); give explain.run a new folder, or "
+        f"{run}: holds a run with another schema_version (None, now 3); give explain.run a new folder, or "
         "delete this one"
     )
     assert not list(run.rglob("*.damaged"))

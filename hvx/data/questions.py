@@ -175,6 +175,7 @@ class _Reading:
 
     def __init__(self, split: SplitConfig, layout: Layout, say: Say) -> None:
         self._split, self._layout, self._say = split, layout, say
+        self._image_fields = frozenset(layout.image)
         self._pattern = split.image_name or layout.image_name
         self._question_ids, self._image_ids = _Ids(), _Ids()
         self._names: dict[Id, str] = {}
@@ -262,7 +263,8 @@ class _Reading:
             raise HvxError(f"{rows.place(number, 'question')}: {shown(text)} {_NO_TEXT}")
         found = _of(row, layout.question_id)
         question_id = self._question_ids.check(found, rows, number, layout.question_id[0])
-        name, image_id = _of(row, layout.image), _of(row, layout.image_id)
+        name = None if self._image_fields.isdisjoint(row) else _of(row, layout.image)
+        image_id = _of(row, layout.image_id)
         if name is None and image_id is None:
             raise HvxError(
                 f"{rows.place(number)}: no image; expected '{layout.image_id[0]}', or a name in "
@@ -299,7 +301,7 @@ class _Reading:
             given = row.get(field)
             if given is None and field != "answers":
                 field, given = "answers", row.get("answers")
-            answers = () if given is None else tuple(map(texts.__getitem__, _said(given)))
+            answers = () if given is None else self._said(given)
             truth = row.get("multiple_choice_answer")
             if truth is None:
                 truth = Counter(answers).most_common(1)[0][0] if answers else row.get("answer")
@@ -317,6 +319,19 @@ class _Reading:
             reason = str(error)
         raise HvxError(f"{rows.path}: question {shown(question_id)}: {reason}")
 
+    def _said(self, given: Any) -> tuple[str, ...]:
+        """What people said, of a list of answers or of objects with one."""
+        if type(given) is not list:
+            raise TypeError
+        answers = tuple(map(_SAID, given) if given and type(given[0]) is dict else given)
+        try:
+            joined = "\0".join(answers)  # one look at all of them: almost always there is nothing to mend
+        except TypeError:
+            joined = "\0" * (len(answers) + 1)
+        if joined.isascii() and joined.count("\0") == max(0, len(answers) - 1):
+            return answers
+        return tuple(map(self._texts.__getitem__, answers))
+
     def _report(self, rows: _Source, row: Row) -> None:
         unused = [
             f for f in row if f in _LIKE_A_TRUTH and f not in self._layout.answers and row[f] is not None
@@ -332,18 +347,10 @@ class _Reading:
 
 def _of(row: Row, fields: tuple[str, ...]) -> Any:
     """The value of the first of the fields that a row has."""
-    for field in fields:
-        value = row.get(field)
-        if value is not None:
-            return value
-    return None
-
-
-def _said(answers: Any) -> Iterator[Any]:
-    """What people said, of a list of answers or of objects with one."""
-    if not isinstance(answers, list):
-        raise TypeError
-    return map(_SAID, answers) if answers and type(answers[0]) is dict else iter(answers)
+    value = row.get(fields[0])
+    if value is not None or len(fields) == 1:
+        return value
+    return next((row[field] for field in fields[1:] if row.get(field) is not None), None)
 
 
 def _storable(value: Any) -> bool:
