@@ -58,7 +58,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-_SOME_IDS: tuple[tuple[int | str, ...], ...] = ((1, 10, -1, 2**62), ("a", "b", "1", "n0f"))
+_SOME_IDS: tuple[tuple[int | str, ...], ...] = ((1, 10, -1, 2**62), ("a", "ab", "b", "ba"))
 """Ids that a pattern of image names must distinguish: integers, or else texts."""
 _FIGURE = re.compile(r"\w[\w -]{0,39}")
 """Names of figures; each becomes a file's."""

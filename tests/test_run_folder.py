@@ -416,7 +416,7 @@ def test_each_part_of_the_identity_makes_another_run(
 @pytest.mark.parametrize(
     ("identity", "named"),
     [
-        ({"schema_version": 1}, r"another schema_version \(1, now 2\)"),
+        ({"schema_version": 1}, r"another schema_version \(1, now 3\)"),
         ({"added_later": 1}, r"another added_later \(1, now None\)"),
         (None, "another schema_version"),
     ],
@@ -457,8 +457,8 @@ def test_data_replaced_while_they_are_read_are_refused(
 ) -> None:
     path = other_files[name]
 
-    def replaced(split: Any) -> Any:
-        questions = read_questions(split)
+    def replaced(split: Any, say: Any) -> Any:
+        questions = read_questions(split, say)
         path.write_bytes(path.read_bytes() + b" ")
         return questions
 

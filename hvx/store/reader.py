@@ -75,9 +75,6 @@ class RunReader:
         if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _DESCRIBED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
-        images = about["images"]
-        self.image_folders = tuple(map(Path, images if isinstance(images, list) else [images]))
-        """Where the run found its photographs, in the order in which they are searched."""
         integers = about.get("integer_ids")
         self._integer_ids = tuple(integers) if isinstance(integers, list) else ()
         self._view = run / "explanations.h5"
@@ -137,6 +134,12 @@ class RunReader:
 
     def __len__(self) -> int:
         return self._shapes["question_id"][0]
+
+    @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """Where the run found its photographs, in the order in which they are searched."""
+        images = self.about["images"]
+        return tuple(map(Path, images if isinstance(images, list) else [images]))
 
     @property
     def glimpses(self) -> int:
