@@ -260,7 +260,8 @@ def test_a_flag_is_a_boolean_alone(key: str) -> None:
 
 
 TEXTS = {
-    "splits.val.format", "splits.val.image_name", "model.backbone.architecture", "model.backbone.node", "model.backbone.weights",
+    "splits.val.format", "splits.val.image_name",
+    "model.backbone.architecture", "model.backbone.node", "model.backbone.weights",
     "train.split", "train.validation", "explain.split", "explain.pick.0.question",
     "explain.pick.0.ground_truth", "explain.pick.0.figure",
 }  # fmt: skip

@@ -48,8 +48,17 @@ MADE = {
     "vqa": Made(
         {"questions": [vqa()]},
         [Question(20, 2, "COCO_val2014_000000000002.jpg", COLOR, "blue", ("red",) * 10, "what", "other")],
-        {"annotations": [{"question_id": 20, "multiple_choice_answer": "blue", "answers": TEN, "question_type": "what",
-                          "answer_type": "other"}]},
+        {
+            "annotations": [
+                {
+                    "question_id": 20,
+                    "multiple_choice_answer": "blue",
+                    "answers": TEN,
+                    "question_type": "what",
+                    "answer_type": "other",
+                }
+            ]
+        },
     ),
     "vqa-cp": Made(
         [vqa(coco_split="train2014")],
@@ -59,72 +68,182 @@ MADE = {
     "ok-vqa": Made(
         {"questions": [vqa()]},
         [Question(20, 2, "COCO_val2014_000000000002.jpg", COLOR, "red", ("blue", "red", "red"))],
-        {"annotations": [{"question_id": 20, "answers": [{"answer": a, "raw_answer": f"{a}s"}
-                                                          for a in ("blue", "red", "red")]}]},
+        {
+            "annotations": [
+                {
+                    "question_id": 20,
+                    "answers": [{"answer": a, "raw_answer": f"{a}s"} for a in ("blue", "red", "red")],
+                }
+            ]
+        },
     ),
     "tdiuc": Made(
         {"questions": [vqa()]},
         [Question(20, 2, "COCO_val2014_000000000002.jpg", COLOR, "red", ("red",), "color")],
-        {"annotations": [{"question_id": 20, "answers": [{"answer": "red"}], "question_type": "color",
-                          "ans_source": "made"}]},
+        {
+            "annotations": [
+                {
+                    "question_id": 20,
+                    "answers": [{"answer": "red"}],
+                    "question_type": "color",
+                    "ans_source": "made",
+                }
+            ]
+        },
     ),
     "a-okvqa": Made(
-        [vqa(question_id="22jbM6gDxdaMaunuzgrsBB", choices=["a", "b"], correct_choice_idx=1,
-             direct_answers=["bus", "car", "car", "bus"])],
-        [Question("22jbM6gDxdaMaunuzgrsBB", 2, "000000000002.jpg", COLOR, "bus", ("bus", "car", "car", "bus"))],
+        [
+            vqa(
+                question_id="22jbM6gDxdaMaunuzgrsBB",
+                choices=["a", "b"],
+                correct_choice_idx=1,
+                direct_answers=["bus", "car", "car", "bus"],
+            )
+        ],
+        [
+            Question(
+                "22jbM6gDxdaMaunuzgrsBB", 2, "000000000002.jpg", COLOR, "bus", ("bus", "car", "car", "bus")
+            )
+        ],
     ),
     "vizwiz": Made(
-        [{"image": "VizWiz_val_00000007.jpg", "question": COLOR, "answers": TEN, "answer_type": "other",
-          "answerable": 1}],
-        [Question("VizWiz_val_00000007.jpg", "VizWiz_val_00000007.jpg", "VizWiz_val_00000007.jpg", COLOR, "red",
-                  ("red",) * 10, "", "other")],
+        [
+            {
+                "image": "VizWiz_val_00000007.jpg",
+                "question": COLOR,
+                "answers": TEN,
+                "answer_type": "other",
+                "answerable": 1,
+            }
+        ],
+        [
+            Question(
+                "VizWiz_val_00000007.jpg",
+                "VizWiz_val_00000007.jpg",
+                "VizWiz_val_00000007.jpg",
+                COLOR,
+                "red",
+                ("red",) * 10,
+                "",
+                "other",
+            )
+        ],
     ),
     "gqa": Made(
-        {"05515938": {"imageId": "n161313", "question": COLOR, "answer": "red", "fullAnswer": "It is red.",
-                      "types": {"structural": "query"}},
-         "5515938": {"imageId": "2405722", "question": COLOR, "answer": "no"}},
-        [Question("05515938", "n161313", "n161313.jpg", COLOR, "red", ("red",), "query"),
-         Question("5515938", "2405722", "2405722.jpg", COLOR, "no", ("no",))],
+        {
+            "05515938": {
+                "imageId": "n161313",
+                "question": COLOR,
+                "answer": "red",
+                "fullAnswer": "It is red.",
+                "types": {"structural": "query"},
+            },
+            "5515938": {"imageId": "2405722", "question": COLOR, "answer": "no"},
+        },
+        [
+            Question("05515938", "n161313", "n161313.jpg", COLOR, "red", ("red",), "query"),
+            Question("5515938", "2405722", "2405722.jpg", COLOR, "no", ("no",)),
+        ],
     ),
     "textvqa": Made(
-        {"data": [{"question_id": 7, "image_id": "ffe0123456789abc", "question": COLOR,
-                   "answers": ["nous", "no", "no"]}]},
+        {
+            "data": [
+                {
+                    "question_id": 7,
+                    "image_id": "ffe0123456789abc",
+                    "question": COLOR,
+                    "answers": ["nous", "no", "no"],
+                }
+            ]
+        },
         [Question(7, "ffe0123456789abc", "ffe0123456789abc.jpg", COLOR, "no", ("nous", "no", "no"))],
     ),
     "visual-genome": Made(
-        [{"id": 2, "qas": [{"qa_id": 9, "image_id": 2, "question": COLOR, "answer": "Red."},
-                           {"qa_id": 8, "image_id": 2, "question": "how many?", "answer": "Two."}]}],
-        [Question(9, 2, "2.jpg", COLOR, "Red.", ("Red.",)), Question(8, 2, "2.jpg", "how many?", "Two.", ("Two.",))],
+        [
+            {
+                "id": 2,
+                "qas": [
+                    {"qa_id": 9, "image_id": 2, "question": COLOR, "answer": "Red."},
+                    {"qa_id": 8, "image_id": 2, "question": "how many?", "answer": "Two."},
+                ],
+            }
+        ],
+        [
+            Question(9, 2, "2.jpg", COLOR, "Red.", ("Red.",)),
+            Question(8, 2, "2.jpg", "how many?", "Two.", ("Two.",)),
+        ],
     ),
     "clevr": Made(
-        {"info": {}, "questions": [{"question_index": 0, "image_filename": "CLEVR_val_000003.png", "image_index": 3,
-                                    "question": COLOR, "answer": "red"}]},
+        {
+            "info": {},
+            "questions": [
+                {
+                    "question_index": 0,
+                    "image_filename": "CLEVR_val_000003.png",
+                    "image_index": 3,
+                    "question": COLOR,
+                    "answer": "red",
+                }
+            ],
+        },
         [Question(0, 3, "CLEVR_val_000003.png", COLOR, "red", ("red",))],
     ),
     "vqa-rad": Made(
-        [{"qid": "0", "image_name": "synpic1.jpg", "question": "how many?", "answer": 2, "answer_type": "CLOSED "}],
+        [
+            {
+                "qid": "0",
+                "image_name": "synpic1.jpg",
+                "question": "how many?",
+                "answer": 2,
+                "answer_type": "CLOSED ",
+            }
+        ],
         [Question("0", "synpic1.jpg", "synpic1.jpg", "how many?", "2", ("2",), "", "CLOSED")],
     ),
     "rsvqa": Made(
-        {"questions": [{"id": 0, "active": False},
-                       {"id": 1, "img_id": 4, "type": "presence", "question": COLOR, "active": True}]},
+        {
+            "questions": [
+                {"id": 0, "active": False},
+                {"id": 1, "img_id": 4, "type": "presence", "question": COLOR, "active": True},
+            ]
+        },
         [Question(1, 4, "4.tif", COLOR, "yes", ("yes",), "presence")],
-        {"answers": [{"id": 0, "active": False}, {"id": 3, "question_id": 1, "answer": "yes", "active": True}]},
+        {
+            "answers": [
+                {"id": 0, "active": False},
+                {"id": 3, "question_id": 1, "answer": "yes", "active": True},
+            ]
+        },
     ),
     "daquar-text": Made(
         "what is on the table in the image3 ?\nbook, lamp\nhow many lamps in image12 ?\n2\n",
-        [Question("1", "image3", "image3.png", "what is on the table in the image3 ?", "book, lamp", ("book, lamp",)),
-         Question("3", "image12", "image12.png", "how many lamps in image12 ?", "2", ("2",))],
+        [
+            Question(
+                "1",
+                "image3",
+                "image3.png",
+                "what is on the table in the image3 ?",
+                "book, lamp",
+                ("book, lamp",),
+            ),
+            Question("3", "image12", "image12.png", "how many lamps in image12 ?", "2", ("2",)),
+        ],
         file="qa.txt",
     ),
     "jsonl": Made(
-        two([{"id": "q 1", "image": "a/b.png", "question": COLOR, "answers": ["x", "y"]},
-             {"id": "q 2", "image_name": "c.png", "question": COLOR, "answers": [3, 3.5]}]),
-        [Question("q 1", "a/b.png", "a/b.png", COLOR, "x", ("x", "y")),
-         Question("q 2", "c.png", "c.png", COLOR, "3", ("3", "3.5"))],
+        two(
+            [
+                {"id": "q 1", "image": "a/b.png", "question": COLOR, "answers": ["x", "y"]},
+                {"id": "q 2", "image_name": "c.png", "question": COLOR, "answers": [3, 3.5]},
+            ]
+        ),
+        [
+            Question("q 1", "a/b.png", "a/b.png", COLOR, "x", ("x", "y")),
+            Question("q 2", "c.png", "c.png", COLOR, "3", ("3", "3.5")),
+        ],
         file="questions.jsonl",
     ),
-}  # fmt: skip
+}
 
 
 def split_of(folder: Path, made: Made, **more: Any) -> SplitConfig:
@@ -336,20 +455,28 @@ def test_parquet_with_unknown_columns_lists_them(tmp_path: Path) -> None:
 
 RUNS: dict[str, Callable[[list[str]], Made]] = {
     "gqa": lambda images: Made(
-        {f"0{n}": {"imageId": Path(i).stem, "question": COLOR, "answer": "red"} for n, i in enumerate(images)}, []
+        {
+            f"0{n}": {"imageId": Path(i).stem, "question": COLOR, "answer": "red"}
+            for n, i in enumerate(images)
+        },
+        [],
     ),
     "vizwiz": lambda images: Made(
         [{"image": i, "question": COLOR, "answers": TEN, "answerable": 1} for i in images], []
     ),
     "visual-genome": lambda images: Made(
-        [{"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]}
-         for n, _ in enumerate(images)], []
+        [
+            {"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]}
+            for n, _ in enumerate(images)
+        ],
+        [],
     ),
     "jsonl": lambda images: Made(
-        two([{"question_id": f"q/{n}\x1b<b>", "image": i, "question": COLOR} for n, i in enumerate(images)]), [],
+        two([{"question_id": f"q/{n}\x1b<b>", "image": i, "question": COLOR} for n, i in enumerate(images)]),
+        [],
         file="q.jsonl",
     ),
-}  # fmt: skip
+}
 ASKED: dict[str, list[int | str]] = {
     "gqa": ["00", "01", "02"],
     "vizwiz": [f"SCENES_val_{1_000_000 + n:012d}.png" for n in range(3)],

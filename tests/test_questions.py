@@ -205,7 +205,8 @@ def test_an_annotation_that_is_wrong_is_named_by_its_place(tmp_path: Path, row: 
 
 @pytest.mark.parametrize(
     "answers",
-    [3, "red", [["red"]], [None], [True], [{}], ["red", {"answer": "red"}], [{"answer": "red"}, {"said": "red"}], {"a": 1}, [{"answer": None}],
+    [3, "red", [["red"]], [None], [True], [{}], ["red", {"answer": "red"}], [{"answer": "red"}, {"said": "red"}],
+     {"a": 1}, [{"answer": None}],
      [{"answer": ["red"]}], [{"answer": True}]],
 )  # fmt: skip
 def test_answers_of_another_form_are_named_by_their_question(tmp_path: Path, answers: Any) -> None:

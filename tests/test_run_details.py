@@ -119,7 +119,8 @@ def test_run_json_says_what_the_run_is_and_how_long_it_took(
         "identity": {
             "schema_version": 3, "checkpoint_sha256": sha256(checkpoint),
             "questions_sha256": sha256(split.questions), "annotations_sha256": sha256(split.annotations),
-            "format": None, "image_name": "SCENES_val_{image_id:012d}.png", "exif_orientation": False, "limit": None,
+            "format": None,
+            "image_name": "SCENES_val_{image_id:012d}.png", "exif_orientation": False, "limit": None,
             "picked": None, "precision": "float32", "product": "constant", "gradient": False,
             "shard_questions": 10,
         },

@@ -353,7 +353,7 @@ def test_features_killed_on_the_way_are_continued(
 def test_features_of_something_else_are_not_continued_nor_torn_ones(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.load(tmp_path)
     loaded, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    job = CacheJob(split, [1_000_001, 1_000_002], tmp_path / "f.h5")
+    job = CacheJob(split, [f"SCENES_val_{n:012d}.png" for n in (1_000_001, 1_000_002)], tmp_path / "f.h5")
     reference = CacheJob(split, job.images, tmp_path / "reference.h5")
     expected = cached_features(loaded.backbone, loaded.config.image, [reference], lambda line: None, 0)[0]
     with h5py.File(reference.path, locking=False) as file:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from hvx.data.compressed import read_unpacked
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 
 Row = dict[str, Any]
 Shape = Literal["list", "keyed", "lines", "parquet", "text"]
@@ -47,14 +47,14 @@ class Rows:
         HvxError: the file is missing, unreadable or none of these.
     """
 
-    def __init__(self, path: Path, what: Literal["questions", "annotations"], by_line: bool = False) -> None:
+    def __init__(self, path: Path, what: Literal["questions", "annotations"]) -> None:
         self.path, self._what = path, f"the split's {what}"
         self.shape: Shape = "list"
         self.key = ""
         self._names: list[str] = []
         name, data = read_unpacked(path, self._what)
         self._data = data.removeprefix(b"\xef\xbb\xbf")
-        if by_line or Path(name).suffix.lower() in _LINES or _starts_with_row(self._data):
+        if Path(name).suffix.lower() in _LINES or _starts_with_row(self._data):
             self.shape = "lines"
         else:
             self._raw = self._listed(KEYS[what])
@@ -63,7 +63,7 @@ class Rows:
         """Where a row, or a field of it, lies, as errors name it."""
         if self.shape == "lines":
             return f"{self.path}: line {number + 1}" + (f": {field}" if field else "")
-        where = repr(self._names[number]) if self.shape == "keyed" else f"{self.key}[{number}]"
+        where = shown(self._names[number]) if self.shape == "keyed" else f"{self.key}[{number}]"
         return f"{self.path}: {where}" + (f".{field}" if field else "")
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:

@@ -253,7 +253,7 @@ class RunReader:
         """What HDF5 cannot read, as by a checksum of its own, as one line."""
         try:
             yield
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError, OverflowError) as error:
             raise damaged(self.path, error) from None
 
 

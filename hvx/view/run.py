@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -79,6 +80,13 @@ def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:
     return beside
 
 
+def _one_id(given: Any) -> int | str:
+    """A question_id of run.json; anything else is an error of the file."""
+    if type(given) not in (int, str):
+        raise TypeError
+    return given
+
+
 def run_picks(reader: RunReader) -> list[tuple[PickConfig, int | str]]:
     """The picks that a run was made from, each with the question_id that it took; none: it had no picks.
 
@@ -89,7 +97,7 @@ def run_picks(reader: RunReader) -> list[tuple[PickConfig, int | str]]:
     choices = reader.about.get("picked") or []
     try:
         given = reader.about["config"]["explain"]["pick"] if choices else []
-        pairs = [(pick, choice["question_id"]) for pick, choice in zip(given, choices, strict=True)]
+        pairs = [(pick, _one_id(choice["question_id"])) for pick, choice in zip(given, choices, strict=True)]
     except (KeyError, TypeError, ValueError):
         raise HvxError(
             f"{source}: 'picked' does not fit config.explain.pick; run `hvx explain` anew"

@@ -33,7 +33,10 @@ class DaquarRows:
     def __init__(self, path: Path) -> None:
         self.path = path
         _, data = read_unpacked(path, "the split's questions")
-        self._lines = data.decode("utf-8", "replace").splitlines()
+        try:
+            self._lines = data.decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise HvxError(f"{path}: expected text in UTF-8: {error}") from None
 
     def place(self, number: int, field: str = "") -> str:
         """Where a row, or a field of it, lies, as errors name it."""
