@@ -205,7 +205,8 @@ def test_an_annotation_that_is_wrong_is_named_by_its_place(tmp_path: Path, row: 
 
 @pytest.mark.parametrize(
     "answers",
-    [3, "red", [["red"]], [None], [True], [{}], ["red", {"answer": "red"}], [{"answer": "red"}, {"said": "red"}],
+    [3, "red", [["red"]], [None], [True], [{}], ["red", {"answer": "red"}],
+     [{"answer": "red"}, {"said": "red"}],
      {"a": 1}, [{"answer": None}],
      [{"answer": ["red"]}], [{"answer": True}]],
 )  # fmt: skip
