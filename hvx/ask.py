@@ -9,18 +9,18 @@ import torch
 
 from hvx.face import WITH_ANSWERS, Explainer
 from hvx.models.checkpoint import load_checkpoint
-from hvx.view.figure import Look
-from hvx.view.sheet import SCREEN, Paper, check_suffix, write_sheet
+from hvx.view.export import SCREEN, PageSetup, check_suffix, export_figure
+from hvx.view.figure import FigureStyle
 
 
 @dataclass(frozen=True)
 class Reply:
     """The likeliest answers with their probabilities, each token with its z-score, and the characters that
-    stand as boxes in the figure, since no font has them."""
+    are drawn as boxes in the figure, since no font has them."""
 
     answers: list[tuple[str, float]]
     tokens: list[tuple[str, float]]
-    undrawn: str
+    missing_glyphs: str
 
 
 def ask(
@@ -30,8 +30,8 @@ def ask(
     output: Path,
     width: int,
     device: torch.device,
-    look: Look = WITH_ANSWERS,
-    paper: Paper = SCREEN,
+    style: FigureStyle = WITH_ANSWERS,
+    setup: PageSetup = SCREEN,
 ) -> Reply:
     """Answer a question on a photo and draw the explanation as one row of the paper's figures.
 
@@ -41,11 +41,11 @@ def ask(
         checkpoint: a native checkpoint.
         image: the photo.
         question: any text with at least one word.
-        output: the figure to write, PNG or PDF by its name.
+        output: the figure to write, PNG, PDF or SVG by its name.
         width: of the figure in pixels.
         device: where the network runs.
-        look: how the figure shows the row.
-        paper: what pixels are on paper.
+        style: how the figure shows the row.
+        setup: what pixels are on paper.
 
     Raises:
         HvxError: a file is missing or wrong, the question holds no word, or the figure cannot be written.
@@ -53,6 +53,6 @@ def ask(
     """
     check_suffix(output)
     why = Explainer(load_checkpoint(checkpoint, device)).explain(image, question)
-    figure = why.frame(width, look)
-    undrawn = write_sheet(output, figure, [why.row(figure.side)], paper)
-    return Reply(why.answers, list(zip(why.tokens, why.z.tolist(), strict=True)), undrawn)
+    layout = why.layout(width, style, setup.dpi)
+    missing = export_figure(output, layout, [why.row(layout.side)], setup.page_rows)
+    return Reply(why.answers, list(zip(why.tokens, why.z.tolist(), strict=True)), missing)

@@ -128,6 +128,8 @@ class SplitConfig(Section):
     """A folder, or several: an image is taken from the first folder that has it."""
     image_name: str | None = None
     """Name of an image by its id, where the rows do not name it; none: as the layout's publisher does."""
+    accuracy: Literal["vqa", "evalai"] = "vqa"
+    """The accuracy of answers: the official one of VQA, or TextVQA's (EvalAI)."""
     objects: Path | None = None
     """Table of the objects drawn and asked about; the built-in split has one."""
     limit: Positive | None = None
@@ -187,6 +189,11 @@ class EncoderConfig(Section):
     """The question encoder: word embeddings and a skip-thought GRU."""
 
     tokenizer: Literal["nltk", "mcb"] = "nltk"
+    sentences: Flag = False
+    """Split the text into sentences before words, as the code of the paper's author does: each sentence's
+    last period is a token (nltk only)."""
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
+    """Keep the first so many tokens of a question; None: all of them."""
     embedding: Width = 620
     hidden: Width = 2400
     candidate: Literal["reset_before", "reset_after"] = "reset_before"
@@ -195,13 +202,13 @@ class EncoderConfig(Section):
 
 MLB_FORMS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "torch7": {"visual_projection": "per_glimpse"},
+    "torch7": {"visual_projection": "per_glimpse", "encoder": {"sentences": True, "max_tokens": 26}},
     "vqa-pytorch": {
         "visual_projection": "per_glimpse",
         "attention_product_activation": "tanh",
         "product_activation": "tanh",
         "glimpses": 4,
-        "encoder": {"candidate": "reset_after", "tokenizer": "mcb"},
+        "encoder": {"candidate": "reset_after", "tokenizer": "mcb", "max_tokens": 26},
     },
 }
 """The three forms in which MLB exists, as the options in which each differs from the paper's."""
@@ -323,6 +330,15 @@ class PickConfig(Section):
         return self
 
 
+class HeatmapConfig(Section):
+    """How a run stores its heat maps; docs/formats.md says what smaller ones lose."""
+
+    size: Pixels | None = None
+    """Side of a stored map in pixels, a divisor of model.image.size: means over squares. None: whole maps."""
+    dtype: Literal["float16", "uint8"] = "float16"
+    """Half precision, or 8 bits with a factor for each map."""
+
+
 class ExplainConfig(Section):
     """What ``hvx explain`` explains, and how."""
 
@@ -341,6 +357,7 @@ class ExplainConfig(Section):
     ½‖V − F‖²."""
     pick: tuple[PickConfig, ...] = ()
     """Explain just these questions of the split; none: all of them."""
+    heatmap: HeatmapConfig = HeatmapConfig()
     gradient: Flag = False
     """Also store the standardised gradient itself, C planes per question."""
     shard_questions: Positive = 256

@@ -21,11 +21,11 @@ from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer as BatchExplainer
 from hvx.explain.explainer import Explanations
 from hvx.models.checkpoint import VQAModel, load_checkpoint
-from hvx.view.figure import Figure, FigureRow, Look, draw_figure
+from hvx.view.figure import DPI, FigureLayout, FigureRow, FigureStyle, draw_figure
 
 _TOGETHER = 64
 """Questions explained at a time; memory beyond the results themselves does not grow with their number."""
-WITH_ANSWERS = Look(top_answers=True)
+WITH_ANSWERS = FigureStyle(top_answers=True)
 
 
 def load_model(checkpoint: str | Path, device: str = "auto") -> VQAModel:
@@ -80,23 +80,23 @@ class Explanation:
         """The likeliest answer."""
         return self.answers[0][0]
 
-    def figure(self, width: int = 1200, look: Look = WITH_ANSWERS) -> Image.Image:
-        """One row of the paper's figures: photo, attention maps, heat map, tokens coloured by z, answers.
+    def figure(self, width: int = 1200, style: FigureStyle = WITH_ANSWERS) -> Image.Image:
+        """One row of the paper's figures: photo, attention maps, heat map, tokens colored by z, answers.
 
         Args:
             width: in pixels.
-            look: how it shows the row.
+            style: how it shows the row.
 
         Raises:
             HvxError: a width in which the pictures would be too small to see.
         """
-        return draw_figure([self.row(self.frame(width, look).side)], width, look=look)
+        return draw_figure([self.row(self.layout(width, style).side)], width, style=style)
 
-    def frame(self, width: int, look: Look) -> Figure:
-        """The figure that its row goes into."""
+    def layout(self, width: int, style: FigureStyle, dpi: int = DPI) -> FigureLayout:
+        """Of the figure that its row goes into."""
         glimpses = 0 if self.attention is None else len(self.attention)
         blocks = 1 if self.block_heatmaps is None else len(self.block_heatmaps)
-        return Figure(width, glimpses, look, blocks=blocks)
+        return FigureLayout(width, glimpses, style, blocks=blocks, dpi=dpi)
 
     def row(self, side: int) -> FigureRow:
         """The row of a figure whose pictures are ``side`` pixels wide."""

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hvx.config import ModelConfig
+from hvx.config import EncoderConfig, ModelConfig
 from hvx.errors import HvxError
 from hvx.models.header import CheckpointHeader, read_header
 from hvx.store.reader import RunReader
@@ -36,7 +36,7 @@ def _describe_run(path: Path) -> dict[str, str]:
     return {
         "run": str(path),
         "explanations": f"{len(reader):,}",
-        "zero gradients": _zero_gradients(reader),
+        "no gradient": _zero_gradients(reader),
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": ", ".join(map(str, reader.image_folders)),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
@@ -67,8 +67,8 @@ def _describe_checkpoint(path: Path) -> dict[str, str]:
     return {
         "checkpoint": str(path),
         **_NETWORKS[config.network](config),
-        "question": f"{encoder.tokenizer} tokens, embeddings {encoder.embedding}, GRU {encoder.hidden} "
-        f"({encoder.candidate})",
+        "question": f"{encoder.tokenizer} tokens{_limits(encoder)}, embeddings {encoder.embedding}, "
+        f"GRU {encoder.hidden} ({encoder.candidate})",
         "backbone": f"{config.backbone.architecture} at {config.backbone.node}, {_source(header)}",
         "image": f"{size}, {config.image.interpolation}",
         "words": f"{len(header.words):,}: {_some(header.words)}",
@@ -76,6 +76,12 @@ def _describe_checkpoint(path: Path) -> dict[str, str]:
         "parameters": f"{_count(header, 'head.'):,} in the head",
         "training": ", ".join(f"{name} {value}" for name, value in header.training.items()) or "not noted",
     }
+
+
+def _limits(encoder: EncoderConfig) -> str:
+    """What else is done to a question's text."""
+    cut = f", the first {encoder.max_tokens}" if encoder.max_tokens else ""
+    return (" of each sentence" if encoder.sentences else "") + cut
 
 
 def _mlb(config: ModelConfig) -> dict[str, str]:

@@ -24,7 +24,7 @@ from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
 from hvx.train.model import train_model
-from hvx.view.run import write_figure
+from hvx.view.run_figures import write_figure
 
 REPORT = "reproduce.json"
 """Marks a folder as one that a reproduction may replace."""

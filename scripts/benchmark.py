@@ -36,7 +36,7 @@ from torchvision.models import resnet152
 from hvx.config import Config, ModelConfig, parse
 from hvx.data.images import load_input
 from hvx.data.scenes import write_scenes
-from hvx.data.words import TOKENIZERS, Vocabulary, padded
+from hvx.data.words import Vocabulary, padded, tokenizer
 from hvx.device import pick_device
 from hvx.explain.explainer import Explainer
 from hvx.explain.guided import GuidedPullback, guided
@@ -88,7 +88,7 @@ def made_model(device: torch.device) -> VQAModel:
     for name, module in backbone.named_modules():
         if name.endswith("bn3") and isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, 0.25)  # or fifty blocks' sums grow beyond all bounds
-    tokenize = TOKENIZERS[config.encoder.tokenizer]
+    tokenize = tokenizer(config.encoder)
     words = sorted({token for question in QUESTIONS for token in tokenize(question)})
     with torch.device("meta"):  # the GRU's own initialisation takes 20 s
         head = MLB(config, 2048, len(words), ANSWERS)
@@ -112,7 +112,7 @@ def made_material(folder: Path, device: torch.device) -> Material:
     model = made_model(device)
     paths = photographs(folder, IMAGES[device.type])
     inputs = torch.stack([load_input(path, model.config.image) for path in paths]).to(device)
-    tokenize = TOKENIZERS[model.config.encoder.tokenizer]
+    tokenize = tokenizer(model.config.encoder)
     rows, lengths = padded([model.vocabulary.rows(tokenize(question)) for question in QUESTIONS])
     return Material(model, inputs, torch.from_numpy(rows).to(device), torch.from_numpy(lengths).to(device))
 

@@ -29,7 +29,7 @@ from hvx.config import Config, parse
 from hvx.data.image_files import image_path
 from hvx.data.images import load_input
 from hvx.data.objects import ObjectTable
-from hvx.data.words import TOKENIZERS, padded
+from hvx.data.words import padded, tokenizer
 from hvx.measure.agreement import rank_correlation
 from hvx.measure.localisation import points_inside
 from hvx.models.checkpoint import VQAModel, load_checkpoint
@@ -81,7 +81,7 @@ def _photo(config: Config, model: VQAModel, item: Item) -> Tensor:
 
 def heat_map(model: VQAModel, photo: Tensor, question: str, rule: tuple[RuleName, int]) -> np.ndarray:
     """H (H, W) of a question by a rule."""
-    tokenize = TOKENIZERS[model.config.encoder.tokenizer]
+    tokenize = tokenizer(model.config.encoder)
     rows, lengths = (torch.from_numpy(each) for each in padded([model.vocabulary.rows(tokenize(question))]))
     whole = Whole(model, lengths).eval()
     name, samples = rule

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from hvx import explain_product
 from hvx.capture.result import ProductExplanation
 from hvx.config import ModelConfig
-from hvx.data.words import TOKENIZERS, Vocabulary, padded
+from hvx.data.words import Vocabulary, padded, tokenizer
 from hvx.explain.explainer import Explainer
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel
@@ -92,7 +92,7 @@ class MLBAtt(nn.Module):
 def one_photo(size: int) -> Compared:
     """Five questions on a photo: by ``explain_product``, by hvx's engine."""
     torch.manual_seed(0)
-    tokenize = TOKENIZERS[ModelConfig().encoder.tokenizer]
+    tokenize = tokenizer(ModelConfig().encoder)
     tokens = [tokenize(question) for question in QUESTIONS]
     vocabulary = Vocabulary(tuple(sorted({token for row in tokens for token in row})))
     config = ModelConfig.model_validate(

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 from made_up import write_made_up_run
 
+from hvx.view.export import MOST_ROWS
+
 ROWS = (10, 100, 1000)
 
 
@@ -21,16 +23,21 @@ ROWS = (10, 100, 1000)
 @click.argument("photographs", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--side", default=448, show_default=True, help="Heat maps' side in pixels.")
 @click.option(
-    "--kind", "kinds", multiple=True, default=["png", "pdf"], show_default=True, help="Of file; repeatable."
+    "--kind", "kinds", multiple=True, default=["png", "svg", "pdf"], show_default=True,
+    help="Of file; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--rows", "counts", multiple=True, type=int, default=ROWS, show_default=True, help="Repeatable."
 )
-def main(photographs: Path, side: int, kinds: tuple[str, ...]) -> None:
-    """Make up a run over PHOTOGRAPHS and draw figures of 10, 100 and 1,000 of its rows, PNG and PDF."""
+def main(photographs: Path, side: int, kinds: tuple[str, ...], counts: tuple[int, ...]) -> None:
+    """Make up a run over PHOTOGRAPHS and draw figures of its rows; a PNG or SVG only of what it holds."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        write_made_up_run(run, photographs, max(ROWS), side)
+        write_made_up_run(run, photographs, max(counts), side)
         for kind in kinds:
-            for rows in ROWS:
-                _draw(run, Path(folder) / f"figure.{kind}", rows)
+            for rows in counts:
+                if kind == "pdf" or rows <= MOST_ROWS:
+                    _draw(run, Path(folder) / f"figure.{kind}", rows)
 
 
 def _draw(run: Path, output: Path, rows: int) -> None:

@@ -8,16 +8,16 @@ import numpy as np
 from PIL import Image
 
 from hvx.data.scenes import draw_scene
-from hvx.view.figure import FigureRow, Look, draw_figure
+from hvx.view.figure import FigureRow, FigureStyle, draw_figure
 
 FOLDER = Path(__file__).parent / "golden"
 WIDTH = 400
 
-LOOKS = {
-    "brightness": Look(),
-    "colour": Look("colour"),
-    "outline": Look(outline=True, legend=False),
-    "answers": Look("colour", outline=True, top_answers=True),
+STYLES = {
+    "brightness": FigureStyle(),
+    "color": FigureStyle("color"),
+    "outline": FigureStyle(outline=True, legend=False),
+    "answers": FigureStyle("color", outline=True, top_answers=True),
 }
 
 
@@ -60,10 +60,10 @@ def _hill(side: int, y: float, x: float) -> np.ndarray:
 
 def draw(name: str) -> Image.Image:
     """One of the figures, by its file's stem."""
-    return draw_figure(rows(), WIDTH, "Golden", LOOKS[name])
+    return draw_figure(rows(), WIDTH, "Golden", STYLES[name])
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name in LOOKS:
+    for name in STYLES:
         draw(name).save(FOLDER / f"{name}.png")

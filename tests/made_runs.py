@@ -20,7 +20,7 @@ def items(seed: int, count: int = ITEMS) -> dict[str, np.ndarray]:
     """Made-up items, other ones for each seed."""
     chance = np.random.default_rng(seed)
     maps = {"GSR": (2, 3, 3), "HW": (24, 24), "LHW": (3, 24, 24), "CHW": (3, 24, 24)}
-    shapes = {"K": (5,), "T": (2 + seed,), "": (), **maps}
+    shapes = {"K": (5,), "L": (3,), "T": (2 + seed,), "": (), **maps}
     made = {}
     for name, field in FIELDS.items():
         numbers = 100 * chance.random((count, *shapes[field.axes]))

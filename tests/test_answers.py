@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvx.config import SplitConfig
-from hvx.data.answers import normalised, vqa_accuracy
+from hvx.data.answers import evalai_accuracy, evalai_normalised, normalised, vqa_accuracy
 from hvx.data.questions import read_questions
 
 # Normalisation by hand
@@ -278,6 +278,10 @@ def slow_accuracy(predicted: str, answers: list[str]) -> float:
     if len(set(people)) > 1:
         people = [slowly_normalised(answer) for answer in people]
         predicted = slowly_normalised(predicted)
+    return slow_mean(predicted, people)
+
+
+def slow_mean(predicted: str, people: list[str]) -> float:
     by_person = []
     for left_out in range(len(people)):
         others = [said for person, said in enumerate(people) if person != left_out]
@@ -298,3 +302,61 @@ def test_accuracy_agrees_with_the_slow_one(data: st.DataObject) -> None:
     answers = data.draw(st.lists(st.sampled_from(few), min_size=4, max_size=10))
     predicted = data.draw(st.sampled_from(few) | TEXT)
     assert vqa_accuracy(predicted, answers) == pytest.approx(slow_accuracy(predicted, answers))
+
+
+# EvalAI's, as TextVQA is scored
+
+
+@pytest.mark.parametrize(
+    ("answer", "wanted"),
+    [
+        ("Yes, it is?", "yes it is"),  # commas and question marks go at once
+        ("1,000", "1000"),
+        ("red,green", "redgreen"),  # "red green" by the official one
+        ("what?now", "whatnow"),
+        ("mcdonald's", "mcdonald 's"),
+        ("dog's bone", "dog 's bone"),
+        ("it's", "it 's"),
+        ("The Two Dogs", "2 dogs"),
+        ("dont", "don't"),
+        ("a-b", "b"),  # the mark becomes a space, then "a" is an article
+        ("x - y", "x y"),
+        ("3.5", "3.5"),
+        ("st.", "st"),
+    ],
+)
+def test_evalai_normalises_by_its_own_rules(answer: str, wanted: str) -> None:
+    assert evalai_normalised(answer) == wanted
+
+
+def slowly_by_evalai(answer: str) -> str:
+    lowered = answer.lower()
+    kept = "".join(letter for letter in lowered if letter not in ",?")
+    return slowly_normalised(" 's".join(kept.split("'s")).strip())
+
+
+def slow_evalai_accuracy(predicted: str, answers: list[str]) -> float:
+    return slow_mean(slowly_by_evalai(predicted), [slowly_by_evalai(answer) for answer in answers])
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.sampled_from([*BITS, "'s", "s'", "1,2"]), max_size=8).map("".join))
+def test_evalais_normalisation_agrees_with_the_slow_one(answer: str) -> None:
+    assert evalai_normalised(answer) == slowly_by_evalai(answer)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_evalais_accuracy_agrees_with_the_slow_one(data: st.DataObject) -> None:
+    few = data.draw(st.lists(TEXT, min_size=1, max_size=3))
+    answers = data.draw(st.lists(st.sampled_from(few), min_size=4, max_size=10))
+    predicted = data.draw(st.sampled_from(few) | TEXT)
+    assert evalai_accuracy(predicted, answers) == pytest.approx(slow_evalai_accuracy(predicted, answers))
+
+
+def test_evalai_normalises_also_where_all_said_the_same() -> None:
+    assert (evalai_accuracy("Yes.", ["yes"] * 10), vqa_accuracy("Yes.", ["yes"] * 10)) == (1.0, 0.0)
+    assert evalai_accuracy("the red", ["Red"]) == 1.0 and evalai_accuracy("blue", ["red"]) == 0.0
+    assert evalai_accuracy("red", ["red", *"bcdefghij"]) == pytest.approx(0.9 / 3)
+    with pytest.raises(ValueError, match="no answers"):
+        evalai_accuracy("red", [])

@@ -51,7 +51,7 @@ def test_a_photo_of_ones_own_is_turned_as_its_exif_data_says(tiny: Tiny, tmp_pat
 
 @pytest.mark.parametrize(
     ("question", "output", "named"),
-    [("   ", "why.png", "holds no word"), (QUESTION, "why.jpg", "written as .png or .pdf")],
+    [("   ", "why.png", "holds no word"), (QUESTION, "why.jpg", "written as .png, .pdf or .svg")],
 )
 def test_what_cannot_be_asked_is_one_line(
     tiny: Tiny, tmp_path: Path, question: str, output: str, named: str

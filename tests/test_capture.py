@@ -148,6 +148,7 @@ JOINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "matmul": lambda v, q: (v[:, None] @ q[:, :, None]).flatten(),
     "vecdot": lambda v, q: torch.linalg.vecdot(v, q),
     "addcmul": lambda v, q: torch.addcmul(torch.ones_like(v), v, q),
+    "addcmul_": lambda v, q: torch.ones_like(v).addcmul_(q, v),
     "views": lambda v, q: (v.view(-1, JOINT, 1, 1) * q[:, :, None, None]).flatten(1),
 }
 

@@ -60,6 +60,12 @@ def check_small(found: ProductExplanation) -> None:
     check(found, *small_by_hand(Joined(torch.add), *inputs()))
 
 
+def test_of_many_products_six_are_named_and_the_others_counted() -> None:
+    said = refusal(lambda m, v, q, w: sum(v * q for _ in range(9)), product=40)  # type: ignore[arg-type, return-value]
+    assert said.startswith("product 40: there are 9: ") and said.endswith("; and 3 more")
+    assert said.count("joint") == 6
+
+
 # Layers of PyTorch
 
 

@@ -20,7 +20,7 @@ from hvx.capture.forward import detached
 from hvx.capture.products import explain_product
 from hvx.capture.result import ProductExplanation
 from hvx.errors import HvxError
-from hvx.view.figure import Look
+from hvx.view.figure import FigureStyle
 
 SIDE, GLIMPSES = 8, 2
 
@@ -147,29 +147,29 @@ def test_a_repr_says_in_one_short_line_what_was_explained() -> None:
 
 
 def _drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What reaches the drawing: rows, width, look."""
+    """What reaches the drawing: rows, width, style."""
     calls: list[Any] = []
     draw = figures.draw_figure
 
-    def note(rows: Any, width: int, look: Look) -> Image.Image:
-        calls.append((list(rows), width, look))
-        return draw(rows, width, look=look)
+    def note(rows: Any, width: int, style: FigureStyle) -> Image.Image:
+        calls.append((list(rows), width, style))
+        return draw(rows, width, style=style)
 
     monkeypatch.setattr(figures, "draw_figure", note)
     return calls
 
 
 def test_a_figure_has_a_row_for_each_question_with_its_own_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, look = _drawn(monkeypatch), Look(top_answers=True)
+    calls, style = _drawn(monkeypatch), FigureStyle(top_answers=True)
     image, ids = inputs()
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]]).bool()
     model = Attending(ATTENTIONS["as a function"])
     found = explain_product(model, (image, ids), image=image, words=ids, mask=mask, product=-1)
     photos = [Image.new("RGB", (20, 20), (40 * n, 0, 0)) for n in range(3)]
     tokens = [["a", "b", "c", "d"], ["e", "f"], ["g", "h", "i"]]
-    drawn = found.figure(photos, tokens, ["x", "y", "z"], width=500, style=look)
+    drawn = found.figure(photos, tokens, ["x", "y", "z"], width=500, style=style)
     ((rows, width, used),) = calls
-    assert (width, drawn.width, used) == (500, 500, look)
+    assert (width, drawn.width, used) == (500, 500, style)
     assert found.heatmap is not None and found.z is not None and found.attention is not None
     for n, row in enumerate(rows):
         assert (row.photo, row.tokens, row.predicted) == (photos[n], tokens[n], "xyz"[n])

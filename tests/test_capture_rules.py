@@ -229,9 +229,17 @@ def _written_over(model: Small, ids: Tensor) -> Tensor:
     return words
 
 
+def _both_by_keyword(model: Small, ids: Tensor) -> Tensor:
+    return functional.embedding(input=ids, weight=model.table.weight)
+
+
+def _by_torchs_own(model: Small, ids: Tensor) -> Tensor:
+    return torch.embedding(weight=model.table.weight, indices=ids)
+
+
 LOOKUPS = [
     _transposed, _by_steps, _sorted, _packed, _in_a_buffer, _padded, _one_a_question, _by_keyword,
-    _written_over,
+    _written_over, _both_by_keyword, _by_torchs_own,
 ]  # fmt: skip
 
 
@@ -479,15 +487,20 @@ def test_tensors_that_the_inputs_do_not_hold_are_refused() -> None:
 class Busy(Small):
     """A model whose forward writes wherever a forward can write."""
 
+    seen: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(3).double()
         self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros((), requires_grad=True))
         self.register_buffer("average", torch.zeros(6, dtype=torch.float64))
         self.drop = nn.Dropout(0.5)
 
     def forward(self, image: Tensor, ids: Tensor) -> Tensor:
         self.calls += 1
+        with torch.no_grad():
+            self.seen += 1
         image = self.norm(image)
         self.last = self.cnn(image)
         self.average = self.average + self.last.detach().mean((0, 2, 3))

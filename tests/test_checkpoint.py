@@ -24,7 +24,7 @@ from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.view.run import write_figure
+from hvx.view.run_figures import write_figure
 
 WORDS, ANSWERS = ("?", "UNK", "what"), ["yes", "no", "two"]
 

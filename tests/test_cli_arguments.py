@@ -118,14 +118,14 @@ MISSING = {
     ("import", "skipthoughts", "NO", "-o", "a"): "folder",
 }
 WRONG = {
-    ("ask", "file", "file", "what?", "-o", "a.jpg"): "a.jpg: a figure is written as .png or .pdf",
+    ("ask", "file", "file", "what?", "-o", "a.jpg"): "a.jpg: a figure is written as .png, .pdf or .svg",
     ("ask", "file", "file", "what?", "-o", "a.png", "--device", "gpu"): (
         "--device gpu: expected auto, cpu, cuda or cuda:i"
     ),
     ("ask", "file", "file", "what?", "-o", "a.png", "--inches", "1", "--dpi", "50"): (
         "--inches 1 at --dpi 50: 50 pixels; a figure is 300 to 20000 wide"
     ),
-    ("figure", "run", "-o", "a.jpg"): "a.jpg: a figure is written as .png or .pdf",
+    ("figure", "run", "-o", "a.jpg"): "a.jpg: a figure is written as .png, .pdf or .svg",
     ("figure", "run", "-o", "a.png", "--id", "1", "--rows", "2"): "--id 1: goes with no other choice of rows",
     ("figure", "run", "-o", "a.png"): "run/run.json: ",
     ("info", "run"): "run/run.json: ",
@@ -281,7 +281,7 @@ def test_examples_do_what_they_show(
     tiny: Tiny, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examples of commands over a run or a checkpoint, on a small run and its checkpoint."""
-    assert len(RUN_HERE) == 8
+    assert len(RUN_HERE) == 9
     shutil.copytree(finished_run, tmp_path / "runs" / "daquar" / "run")
     shutil.copy(tiny.root / "model.safetensors", tmp_path / "model.safetensors")
     photo = sorted((tiny.root / "scenes" / "images").glob("*.png"))[0]

@@ -15,9 +15,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from hvx.cli import main
-from hvx.view.figure import Look
+from hvx.view.export import PageSetup
+from hvx.view.figure import FigureStyle
 from hvx.view.heat import Style
-from hvx.view.sheet import Paper
 
 
 @dataclass
@@ -66,7 +66,7 @@ def figure_calls(calls: Calls) -> Callable[..., dict[str, Any]]:
     def call(*options: object) -> dict[str, Any]:
         calls.of("hvx.store.reader.RunReader", "reader")
         calls.of("hvx.choose.choose", [4, 5])
-        calls.of("hvx.view.run.write_figure", "")
+        calls.of("hvx.view.run_figures.write_figure", "")
         done = run("figure", "somewhere/run", "-o", "figure.png", *options)
         assert done.exit_code == 0, done.output
         assert done.stdout == "figure.png: 2 explanations\n"
@@ -74,14 +74,14 @@ def figure_calls(calls: Calls) -> Callable[..., dict[str, Any]]:
         args, kwargs = calls.made["write_figure"]
         assert args[:3] == ("reader", [4, 5], Path("figure.png"))
         assert not kwargs
-        return {**vars(choice), "width": args[3], "look": args[4], "paper": args[5]}
+        return {**vars(choice), "width": args[3], "style": args[4], "setup": args[5]}
 
     return call
 
 
 FIGURE = {
     "ids": (), "answer_types": (), "question_types": (), "right": None, "order": "random", "count": 3,
-    "seed": 0, "width": 1200, "look": Look("brightness", False, False), "paper": Paper(200, 8),
+    "seed": 0, "width": 1200, "style": FigureStyle("brightness", False, False), "setup": PageSetup(200, 8),
 }  # fmt: skip
 
 
@@ -99,18 +99,30 @@ FIGURE = {
         (["--by", "agreement"], {"order": "agreement"}),
         (["--by", "disagreement"], {"order": "disagreement"}),
         (["--seed", 5], {"seed": 5}),
-        (["--top-answers"], {"look": Look("brightness", False, True)}),
+        (["--top-answers"], {"style": FigureStyle("brightness", False, True)}),
         (["--style", "brightness"], {}),
-        (["--style", COLOR], {"look": Look(COLOR, False, False)}),
-        (["--outline"], {"look": Look("brightness", True, False)}),
+        (["--style", COLOR], {"style": FigureStyle(COLOR, False, False)}),
+        (["--outline"], {"style": FigureStyle("brightness", True, False)}),
         (["--width", 300], {"width": 300}),
         (["--width", 20_000], {"width": 20_000}),
-        (["--inches", 7], {"width": 1400}),
-        (["--inches", 7, "--dpi", 300], {"width": 2100, "paper": Paper(300, 8)}),
-        (["--inches", 1, "--dpi", 300], {"width": 300, "paper": Paper(300, 8)}),
-        (["--dpi", 50], {"paper": Paper(50, 8)}),
-        (["--page-rows", 1], {"paper": Paper(200, 1)}),
-        (["--page-rows", 64], {"paper": Paper(200, 64)}),
+        (["--style", "colour"], {"style": FigureStyle("color")}),
+        (["--digits", 4], {"style": FigureStyle(digits=4)}),
+        (["--font-pt", 6.5], {"style": FigureStyle(font_pt=6.5)}),
+        (["--font-pt", 6.5, "--inches", 3], {"width": 600, "style": FigureStyle(font_pt=6.5)}),
+        (["--inches", 3], {"width": 600, "style": FigureStyle(font_pt=8)}),
+        (["--inches", 5.5], {"width": 1100, "style": FigureStyle(font_pt=8)}),
+        (["--inches", 11], {"width": 2200, "style": FigureStyle(font_pt=16)}),
+        (
+            ["--inches", 5.5, "--dpi", 300],
+            {"width": 1650, "setup": PageSetup(300, 8), "style": FigureStyle(font_pt=8)},
+        ),
+        (
+            ["--inches", 1, "--dpi", 300],
+            {"width": 300, "setup": PageSetup(300, 8), "style": FigureStyle(font_pt=8)},
+        ),
+        (["--dpi", 50], {"setup": PageSetup(50, 8)}),
+        (["--page-rows", 1], {"setup": PageSetup(200, 1)}),
+        (["--page-rows", 64], {"setup": PageSetup(200, 64)}),
     ],
 )
 def test_figure_passes_every_option_on(
@@ -139,12 +151,12 @@ def test_figure_into_a_folder_rejects_every_choice_of_rows(tmp_path: Path, rule:
 @pytest.mark.parametrize("missing", [[], ["picked question 7 could not be explained"]])
 def test_figure_into_a_folder_draws_the_picks(calls: Calls, tmp_path: Path, missing: list[str]) -> None:
     calls.of("hvx.store.reader.RunReader", "reader")
-    drawn = SimpleNamespace(files={tmp_path / "figure2.png": 3}, missing=missing, undrawn="")
-    calls.of("hvx.view.run.write_picked_figures", drawn)
+    drawn = SimpleNamespace(files={tmp_path / "figure2.png": 3}, missing=missing, missing_glyphs="")
+    calls.of("hvx.view.run_figures.write_picked_figures", drawn)
     done = run("figure", "run", "-o", tmp_path, "--style", "brightness", "--outline", "--width", 700)
     assert done.exit_code == (3 if missing else 0)
     assert calls.made["write_picked_figures"] == (
-        ("reader", tmp_path, 700, Look("brightness", True, False), Paper(200, 8)), {}
+        ("reader", tmp_path, 700, FigureStyle("brightness", True, False), PageSetup(200, 8)), {}
     )  # fmt: skip
     assert done.stdout == f"{tmp_path / 'figure2.png'}: 3 explanations\n"
     assert done.stderr == "".join(f"{line}\n" for line in missing)
@@ -167,28 +179,28 @@ def test_a_width_is_given_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "width", "look", "paper"),
+    ("options", "width", "style", "setup"),
     [
-        ([], 1200, Look("brightness", False, True), Paper(200, 8)),
-        (["--outline", "--width", 640], 640, Look("brightness", True, True), Paper(200, 8)),
+        ([], 1200, FigureStyle("brightness", False, True), PageSetup(200, 8)),
+        (["--outline", "--width", 640], 640, FigureStyle("brightness", True, True), PageSetup(200, 8)),
         (
             ["--inches", 4, "--dpi", 100, "--page-rows", 3],
             400,
-            Look("brightness", False, True),
-            Paper(100, 3),
+            FigureStyle("brightness", False, True, font_pt=8),
+            PageSetup(100, 3),
         ),
     ],
 )
 def test_ask_passes_every_option_on(
-    calls: Calls, options: list[object], width: int, look: Look, paper: Paper
+    calls: Calls, options: list[object], width: int, style: FigureStyle, setup: PageSetup
 ) -> None:
     reply = SimpleNamespace(
-        answers=[("red", 0.75), ("blue", 0.25)], tokens=[("what", 1.5), ("?", -1.5)], undrawn=""
+        answers=[("red", 0.75), ("blue", 0.25)], tokens=[("what", 1.5), ("?", -1.5)], missing_glyphs=""
     )
     calls.of("hvx.ask.ask", reply)
     done = run("ask", "m.safetensors", "photo.jpg", "what ?", "-o", "why.png", "--device", "cpu", *options)
     assert done.exit_code == 0, done.output
-    expected = (Path("m.safetensors"), Path("photo.jpg"), "what ?", Path("why.png"), width, CPU, look, paper)
+    expected = (Path("m.safetensors"), Path("photo.jpg"), "what ?", Path("why.png"), width, CPU, style, setup)
     assert calls.made["ask"] == (expected, {})
     assert done.stdout == "  0.750  red\n  0.250  blue\nwhat +1.50  ? -1.50\nwhy.png: red\n"
 
@@ -258,7 +270,9 @@ def test_measure_writes_where_it_is_told(calls: Calls) -> None:
     assert done.stdout.endswith(f"{Path('report/measure.md')}: 1 explanations measured\n")
 
 
-def test_train_passes_every_option_on(calls: Calls, tmp_path: Path) -> None:
+def test_train_passes_every_option_on(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = SimpleNamespace(path=lambda path: tmp_path / path, checkpoint=Path("m.safetensors"))
     calls.of("hvx.config.load", config)
     calls.of("hvx.train.model.train_model", {"val_accuracy": 0.5})
@@ -272,6 +286,8 @@ def test_train_passes_every_option_on(calls: Calls, tmp_path: Path) -> None:
         == f"{tmp_path / 'm.safetensors'}: trained, the checkpoint of the best epoch"
     )
     assert done.stdout.splitlines()[-1] == "  val_accuracy: 0.5"
+    args[2]("epoch 1, loss 2")  # what happens meanwhile is no result
+    assert capsys.readouterr() == ("", "epoch 1, loss 2\n")
     run("train", "c.yaml", "--device", "cpu", "--restart", "--set", "seed=1", "--set", "train.epochs=2")
     assert calls.made["load"] == ((Path("c.yaml"), ["seed=1", "train.epochs=2"]), {})
     assert calls.made["train_model"][0][3] is True

@@ -14,7 +14,7 @@ import torch
 from conftest import Done, hvx
 from test_cli_arguments import commands
 
-from hvx.cli.look import say_undrawn
+from hvx.cli.figure_options import report_missing_glyphs
 from hvx.run.explain import Options, Summary
 from hvx.run.placement import Workers
 
@@ -236,27 +236,30 @@ def test_reproduce_passes_every_option_on_and_prints_its_tables(calls: Calls, ok
 
 
 COMMON = {"--quiet": False, "--debug": False}
-LOOKS = {
+LOOK = {
     "--style": "brightness",
     "--outline": False,
     "--width": None,
     "--inches": None,
     "--dpi": 200,
     "--page-rows": 8,
+    "--font-pt": None,
+    "--digits": 2,
 }
 BACKBONE = {"--backbone": "required", "--architecture": "resnet152", "--node": None}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ask": {"--output": "required", **LOOKS, "--device": "auto"},
+    "ask": {"--output": "required", **LOOK, "--device": "auto"},
     "explain": {
         "--set": "many", "--on-error": None, "--retry-failed": False, "--pack": False, "--device": "auto",
         "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None,
     },
     "figure": {
         "--output": "required", "--rows": None, "--id": "many", "--answer-type": "many",
-        "--question-type": "many", "--only": None, "--by": None, "--top-answers": False, **LOOKS, "--seed": 0,
+        "--question-type": "many", "--only": None, "--by": None, "--top-answers": False, **LOOK, "--seed": 0,
     },
     "gallery": {"--output": "required", "--size": 320, "--workers": None},
     "info": {"--verify": False},
+    "check": {"--set": "many", "--device": "auto", "--no-timing": False, "--json": False},
     "measure": {
         "--methods": "", "--sample": 1000, "--curves": 200, "--sanity": 50, "--human": None, "--output": None,
         "--seed": 0, "--set": "many", "--device": "auto",
@@ -316,10 +319,10 @@ def test_a_seed_is_whole_and_has_bounds() -> None:
 def test_characters_without_a_font_are_told_on_stderr(
     capsys: pytest.CaptureFixture[str], characters: str, codes: str
 ) -> None:
-    say_undrawn(characters)
+    report_missing_glyphs(characters)
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"no font here has {codes}; ")
     assert err.count("\n") == 1
-    say_undrawn("")
+    report_missing_glyphs("")
     assert capsys.readouterr() == ("", "")

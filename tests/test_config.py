@@ -209,7 +209,10 @@ def test_a_misspelt_required_key_is_shown_rather_than_the_one_it_leaves_missing(
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     said = error_of({**SMALL, "explain": {"run": "run", "zzz": 1}})
     assert "did you mean" not in said
-    known = "batch_images, compile, gradient, on_error, pick, precision, product, run, shard_questions, split"
+    known = (
+        "batch_images, compile, gradient, heatmap, on_error, pick, precision, product, run, shard_questions, "
+        "split"
+    )
     assert said.endswith(f"known here: {known}, workers")
 
 
@@ -347,9 +350,17 @@ def test_the_papers_form_joins_the_glimpses_and_adds_no_activation() -> None:
 
 def test_the_authors_form_projects_each_glimpse_by_itself() -> None:
     assert ModelConfig(form="torch7").visual_projection == "per_glimpse"
-    assert ModelConfig(form="torch7", visual_projection="joint") == ModelConfig().model_copy(
-        update={"form": "torch7"}
-    )
+    encoder = {"sentences": False, "max_tokens": None}
+    own = ModelConfig.model_validate({"form": "torch7", "visual_projection": "joint", "encoder": encoder})
+    assert own == ModelConfig().model_copy(update={"form": "torch7"})
+
+
+def test_the_published_forms_read_questions_as_their_code_does() -> None:
+    encoder = ModelConfig.model_validate({"form": "torch7", "encoder": {"tokenizer": "nltk"}}).encoder
+    assert (encoder.sentences, encoder.max_tokens) == (True, 26)
+    encoder = ModelConfig(form="vqa-pytorch").encoder
+    assert (encoder.sentences, encoder.max_tokens) == (False, 26)
+    assert (ModelConfig().encoder.sentences, ModelConfig().encoder.max_tokens) == (False, None)
 
 
 def test_the_ports_form_has_its_own_options() -> None:

@@ -40,6 +40,7 @@ DEFAULTS = {
     "splits.val.images": Path("images"),
     "splits.val.format": None,
     "splits.val.image_name": None,
+    "splits.val.accuracy": "vqa",
     "splits.val.objects": None,
     "splits.val.limit": None,
     "splits.val.exif_orientation": False,
@@ -53,6 +54,8 @@ DEFAULTS = {
     "model.backbone.node": "layer4",
     "model.backbone.weights": None,
     "model.encoder.tokenizer": "nltk",
+    "model.encoder.sentences": False,
+    "model.encoder.max_tokens": None,
     "model.encoder.embedding": 620,
     "model.encoder.hidden": 2400,
     "model.encoder.candidate": "reset_before",
@@ -98,6 +101,8 @@ DEFAULTS = {
     "explain.pick.0.figure": "figure",
     "explain.pick.0.printed_tokens": (),
     "explain.pick.0.printed_z": (),
+    "explain.heatmap.size": None,
+    "explain.heatmap.dtype": "float16",
     "explain.gradient": False,
     "explain.shard_questions": 256,
     "explain.on_error": "skip",
@@ -108,6 +113,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "splits.val.limit": (1, 10**9),
     "model.image.size": (1, 4096),
+    "model.encoder.max_tokens": (1, 10_000),
+    "explain.heatmap.size": (1, 4096),
     "model.image.mean.0": (-1000.0, 1000.0),
     "model.image.mean.1": (-1000.0, 1000.0),
     "model.image.mean.2": (-1000.0, 1000.0),
@@ -205,7 +212,10 @@ def test_what_a_config_leaves_out() -> None:
 
 def test_every_number_has_bounds_in_the_table() -> None:
     numbers = {key for key, value in DEFAULTS.items() if type(value) in {int, float}}
-    optional = {"splits.val.limit", "explain.batch_images", "explain.workers"}
+    optional = {
+        "splits.val.limit", "explain.batch_images", "explain.workers",
+        "model.encoder.max_tokens", "explain.heatmap.size",
+    }  # fmt: skip
     lists = {f"model.image.{name}.{place}" for name in ("mean", "std") for place in range(3)}
     assert set(BOUNDS) == numbers | optional | lists | {"explain.pick.0.printed_z.0"}
 
@@ -312,6 +322,8 @@ CHOICES = {
     "model.form": ["paper", "torch7", "vqa-pytorch"],
     "model.image.interpolation": ["bilinear", "bicubic"],
     "model.encoder.tokenizer": ["nltk", "mcb"],
+    "splits.val.accuracy": ["vqa", "evalai"],
+    "explain.heatmap.dtype": ["float16", "uint8"],
     "model.encoder.candidate": ["reset_before", "reset_after"],
     "model.visual_projection": ["joint", "per_glimpse"],
     **{

@@ -2,88 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from golden_figures import LOOKS, rows
-from PIL import Image
+from drawn import lines, pictures, rectangles, strokes, texts
+from golden_figures import STYLES, rows
 
-from hvx.view import fonts
-from hvx.view.canvas import RGB, Box, Point
-from hvx.view.figure import Figure, FigureRow, Look
-from hvx.view.heat import Style, colour_scale
-from hvx.view.legend import draw_answers, draw_label, draw_lines, draw_scale, scales
+from hvx.view import text
+from hvx.view.figure import FigureLayout, FigureRow, FigureStyle
+from hvx.view.heat import Style, colour_scale, outline
+from hvx.view.legend import draw_answers, draw_label, draw_outline, draw_scales, scales
+from hvx.view.page import Page, settings
 from hvx.view.tokens import BLACK, HIGH, LOW, NEUTRAL, PRINTED_INK, WHITE, TextSizes
 
-
-@dataclass
-class Recorder:
-    """A canvas that notes what is drawn on it."""
-
-    texts: list[tuple[str, float, float, int, RGB]] = field(default_factory=list)
-    pictures: list[tuple[Image.Image, int, int]] = field(default_factory=list)
-    rectangles: list[tuple[Box, RGB]] = field(default_factory=list)
-    strokes: list[tuple[Sequence[Point], RGB, float]] = field(default_factory=list)
-
-    def picture(self, picture: Image.Image, left: int, top: int) -> None:
-        self.pictures.append((picture, left, top))
-
-    def rectangle(self, box: Box, fill: RGB, radius: int = 0) -> None:
-        self.rectangles.append((box, fill))
-
-    def stroke(self, points: Sequence[Point], ink: RGB, thickness: float) -> None:
-        self.strokes.append((points, ink, thickness))
-
-    def text(self, line: str, left: float, baseline: float, size: int, ink: RGB) -> None:
-        if line:
-            self.texts.append((line, left, baseline, size, ink))
-
-    @property
-    def lines(self) -> list[str]:
-        return [line for line, *_ in self.texts]
+SIZES = TextSizes.for_figure(1200, 200)
 
 
-def drawn(rows: list[FigureRow], look: Look, width: int = 1200, title: str | None = None) -> Recorder:
-    canvas, top = Recorder(), 0
+def drawn(rows: list[FigureRow], style: FigureStyle, width: int = 1200, title: str | None = None) -> Page:
     printed = any(row.shows_printed for row in rows)
-    for strip in Figure(width, 2, look, title, printed).strips(rows):
-        strip.draw(canvas, top)
-        top += strip.height
-    return canvas
+    with settings():
+        page = FigureLayout(width, 2, style, title, printed).draw(rows)
+        page.close()
+    return page
 
 
-HEADING = ["Golden", "In brackets: z as printed in the paper"]
+def page_of(draw: Callable[..., None], *arguments: Any, width: int = 1200) -> Page:
+    """A page on which one part of a figure is drawn."""
+    with settings():
+        page = Page(width, 200)
+        draw(page, *arguments)
+    return page
+
+
+HEADING = ["Golden", "In brackets: z printed in the paper"]
 NAMES = ["Original", "First Attention", "Second Attention", "Proposed"]
-FIRST = ["is", "-0.43", "the", "0.6324", "star", "0.0965", "red", "-0.1924", "?", "0.7952", "yes (yes)"]
-SECOND = ["how", "-0.2679", "(0.5)", "many", "-0.7595", "?", "0.8684", "(-1.25)", "two (three)"]
+NARROW = ["Original", "First Attention", "Second", "Attention", "Proposed", "Likeliest", "answers"]
+"""The names of five columns."""
+FIRST = ["is", "−0.43", "the", "0.63", "star", "0.10", "red", "−0.19", "?", "0.80", "yes (yes)"]
+SECOND = ["how", "−0.27", "(0.50)", "many", "−0.76", "?", "0.87", "(−1.25)", "✕ two (three)"]
 Z_SCALE = ["z-score", "≤ −2", "−1", "0", "1", "≥ 2"]
 MAP_SCALE = ["attention, heat", "least", "most"]
 OUTLINE = ["outline: heat above mean + 2 standard deviations"]
-BARS = ["62.0 %", "a very long answer of m…", "20.0 %", "no", "10.0 %", "red", "5.0 %"]
+BARS = ["62.0 %", "a very l…", "20.0 %", "no", "10.0 %", "red", "5.0 %"]
 
 
 @pytest.mark.parametrize(
-    ("name", "lines"),
+    ("name", "expected"),
     [
         ("brightness", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE]),
-        ("colour", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE, *MAP_SCALE]),
+        ("color", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE, *MAP_SCALE]),
         ("outline", [*HEADING, *NAMES, *FIRST, *SECOND]),
         (
             "answers",
-            [*HEADING, *NAMES, "Likeliest answers", "yes", *BARS, *FIRST, "two", *BARS, *SECOND, *Z_SCALE,
+            [*HEADING, *NARROW, "yes", *BARS, *FIRST, "two", *BARS, *SECOND, *Z_SCALE,
              *MAP_SCALE, *OUTLINE],
         ),
     ],
 )  # fmt: skip
-def test_a_figure_writes_these_texts_in_this_order(name: str, lines: list[str]) -> None:
-    assert drawn(rows()[:2], LOOKS[name], title="Golden").lines == lines
+def test_a_figure_writes_these_texts_in_this_order(name: str, expected: list[str]) -> None:
+    assert lines(drawn(rows()[:2], STYLES[name], title="Golden")) == expected
 
 
-@pytest.mark.parametrize("style", ["brightness", "colour"])
-def test_ticks_stand_under_the_colours_that_they_name(style: Style) -> None:
-    sizes = TextSizes.for_width(1200)
+def test_a_value_stands_under_its_token() -> None:
+    """Which a picture of the figure can hardly tell."""
+    page = drawn(rows()[:1], STYLES["brightness"])
+    words = {found.line: found for found in texts(page)}
+    for token, value in zip(FIRST[:-1:2], FIRST[1::2], strict=True):
+        assert words[value].middle == pytest.approx(words[token].middle)
+        assert words[value].baseline > words[token].baseline
+
+
+@pytest.mark.parametrize("style", ["brightness", "color"])
+def test_ticks_stand_under_the_colors_that_they_name(style: Style) -> None:
     expected = {
         "z-score": [(0.0, LOW), (0.25, None), (0.5, NEUTRAL), (0.75, None), (1.0, HIGH)],
         "attention, heat": [
@@ -92,41 +85,75 @@ def test_ticks_stand_under_the_colours_that_they_name(style: Style) -> None:
         ],
     }
     for scale in scales(style, False):
-        canvas = Recorder()
-        draw_scale(canvas, scale, 30, 40, sizes)
-        ((colours, left, top),) = canvas.pictures
-        assert colours.size == (15 * sizes.value, sizes.value)
-        assert left > 30 + fonts.width(scale.name, sizes.value)
-        for (line, start, baseline, size, _), (place, colour) in zip(
-            canvas.texts[1:], expected[scale.name], strict=True
-        ):
-            assert start + fonts.width(line, size) / 2 == pytest.approx(left + place * colours.width)
-            assert baseline > top + colours.height
-            if colour:
-                pixel = (min(colours.width - 1, int(place * colours.width)), 0)
-                got = np.array(colours.getpixel(pixel), int)
-                assert np.abs(got - np.array(colour)).max() <= 2
+        page = page_of(draw_scales, [scale], 30, 1000, 20)
+        (strip,), (name, *ticks) = pictures(page), texts(page)
+        assert name.line == scale.name
+        assert strip.left > name.right
+        for tick, (place, color) in zip(ticks, expected[scale.name], strict=True):
+            assert tick.middle == pytest.approx(strip.left + place * strip.picture.width)
+            assert strip.top + strip.picture.height < tick.baseline <= page.bottom
+            if color:
+                at = (min(strip.picture.width - 1, int(place * strip.picture.width)), 0)
+                got = np.array(strip.picture.getpixel(at), int)
+                assert np.abs(got - np.array(color)).max() <= 2
+
+
+def test_scales_that_do_not_fit_beside_each_other_stand_under_each_other() -> None:
+    shown = scales("color", True)
+    beside, under = (
+        {found.line: found for found in texts(page_of(draw_scales, shown, 0, room, 20, width=room))}
+        for room in (1600, 700)
+    )
+    names = [scale.name for scale in shown]
+    assert len({beside[name].baseline for name in names}) == 1
+    assert len({under[name].baseline for name in names}) > 1
+    for found in (beside, under):
+        ends = [(word.left, word.right, word.baseline) for word in found.values()]
+        for one in ends:
+            apart = [one[2] != other[2] or one[1] <= other[0] or other[1] <= one[0] for other in ends]
+            assert apart.count(False) == 1  # itself
+
+
+def test_a_scale_stays_within_a_narrow_figure() -> None:
+    for found in texts(page_of(draw_scales, scales("brightness", False), 10, 250, 20, width=270)):
+        assert found.left >= 10 and found.right <= 260, found.line
 
 
 def test_scales_are_those_of_the_style() -> None:
     assert [scale.name for scale in scales("brightness", False)] == ["z-score"]
-    assert [scale.name for scale in scales("colour", False)] == ["z-score", "attention, heat"]
+    assert [scale.name for scale in scales("color", False)] == ["z-score", "attention, heat"]
     assert [scale.name for scale in scales("brightness", True)] == ["z-score", *OUTLINE]
     z = scales("brightness", False)[0]
     assert z.ticks == ((0.0, "≤ −2"), (0.25, "−1"), (0.5, "0"), (0.75, "1"), (1.0, "≥ 2"))
-    assert scales("colour", False)[1].ticks == ((0.0, "least"), (1.0, "most"))
+    assert scales("color", False)[1].ticks == ((0.0, "least"), (1.0, "most"))
 
 
 def test_bars_are_as_long_as_their_shares() -> None:
-    canvas, sizes = Recorder(), TextSizes.for_width(1200)
     answers = [("yes", 0.75), ("", 0.5), ("no", float("nan")), ("two", 0.1), ("red", 0.0)]
-    draw_answers(canvas, answers, (100, 50, 300), sizes)
-    assert canvas.lines == ["yes", "75.0 %", "two", "10.0 %", "red", "0.0 %"]
-    troughs, bars = canvas.rectangles[::2], canvas.rectangles[1::2]
-    assert [box[0::2] for box, _ in [*troughs[:2], canvas.rectangles[-1]]] == [(100, 300)] * 3
+    page = page_of(draw_answers, answers, (100, 50), 200, TextSizes.for_figure(800, 200))
+    assert lines(page) == ["yes", "75.0 %", "two", "10.0 %", "red", "0.0 %"]
+    boxes = rectangles(page)
+    troughs, bars = boxes[::2], boxes[1::2]
+    assert [box[0::2] for box, _ in [*troughs[:2], boxes[-1]]] == [(100, 300)] * 3
     assert [box[0::2] for box, _ in bars[:2]] == [(100, 250), (100, 120)]
-    assert len(canvas.rectangles) == 5  # a share of 0 has no bar
-    assert canvas.texts[0][4] == BLACK != canvas.texts[2][4]
+    assert len(boxes) == 5  # a share of 0 has no bar
+    words = texts(page)
+    assert words[0].ink == BLACK != words[2].ink
+    assert all(words[place].right == pytest.approx(300) for place in (1, 3, 5))
+
+
+def test_an_outline_is_a_white_line_within_a_black_one_around_what_is_above_the_threshold() -> None:
+    """Around a hot square of a quarter of the picture's side: one line along its edge."""
+    heat = np.zeros((40, 40))
+    heat[10:20, 20:30] = 1
+    page = page_of(draw_outline, outline(heat, 160), 30, 50, 160)
+    (under, black, wide), (over, white, narrow) = strokes(page)
+    assert (black, white) == (BLACK, WHITE)
+    assert wide > 2 * narrow
+    assert np.array_equal(under, over)
+    assert np.abs(under.min(0) - (30 + 80, 50 + 40)).max() < 3
+    assert np.abs(under.max(0) - (30 + 120, 50 + 80)).max() < 3
+    assert outline(np.ones((40, 40)), 160) == []
 
 
 IMAGE_LABEL, WORDS_NOTE = (
@@ -139,47 +166,97 @@ IMAGE_LABEL, WORDS_NOTE = (
     ("bits", "said"),
     [(0, []), (1, [IMAGE_LABEL]), (2, [WORDS_NOTE]), (3, [IMAGE_LABEL, WORDS_NOTE])],
 )
-@pytest.mark.parametrize("style", ["brightness", "colour"])
+@pytest.mark.parametrize("style", ["brightness", "color"])
 def test_a_gradient_that_is_zero_everywhere_is_said(style: Style, bits: int, said: list[str]) -> None:
     row = replace(rows()[0], zero_gradient=bits)
-    look = Look(style, outline=True, top_answers=True)
-    lines = drawn([row], look, width=1600).lines
-    assert [line for line in lines if line in (IMAGE_LABEL, WORDS_NOTE)] == said
-    without = drawn([replace(row, zero_gradient=0)], look, width=1600).lines
-    assert sorted([*without, *said]) == sorted(lines)
+    shown = FigureStyle(style, outline=True, top_answers=True, font_pt=5)
+    found = lines(drawn([row], shown, width=1600))
+    assert [line for line in found if line in (IMAGE_LABEL, WORDS_NOTE)] == said
+    without = lines(drawn([replace(row, zero_gradient=0)], shown, width=1600))
+    assert sorted([*without, *said]) == sorted(found)
 
 
 def test_the_label_stands_on_the_heat_map_and_the_note_under_the_tokens() -> None:
     row = replace(rows()[0], zero_gradient=3)
-    canvas = drawn([row], Look(legend=False), width=1600)
-    places = {line: (left, baseline, ink) for line, left, baseline, _, ink in canvas.texts}
-    heatmap, left, top = canvas.pictures[-1]
-    start, baseline, _ = places[IMAGE_LABEL]
-    assert left < start < left + heatmap.width
-    assert top + 0.8 * heatmap.height < baseline < top + heatmap.height
-    (band, fill) = next((box, fill) for box, fill in canvas.rectangles if box[0] == left)
-    assert (band[0], band[2], band[3], fill) == (left, left + heatmap.width, top + heatmap.height, WHITE)
-    start, below, ink = places[WORDS_NOTE]
-    assert start == canvas.pictures[0][1]
-    assert below > max(baseline for line, (_, baseline, _) in places.items() if line != WORDS_NOTE)
-    assert ink == PRINTED_INK
+    page = drawn([row], FigureStyle(legend=False, font_pt=5), width=1600)
+    words = {found.line: found for found in texts(page)}
+    heatmap = pictures(page)[-1]
+    left, top, side = heatmap.left, heatmap.top, heatmap.picture.width
+    label, note = words[IMAGE_LABEL], words[WORDS_NOTE]
+    assert left < label.left < left + side
+    assert top + 0.8 * side < label.baseline < top + side
+    (band, fill) = next((box, fill) for box, fill in rectangles(page) if box[0] == left)
+    assert (band[0], band[2], band[3], fill) == (left, left + side, top + side, WHITE)
+    assert note.left == pictures(page)[0].left
+    assert note.baseline > max(word.baseline for line, word in words.items() if line != WORDS_NOTE)
+    assert note.ink == PRINTED_INK
+
+
+def test_a_label_lies_above_the_outline() -> None:
+    row = replace(rows()[0], zero_gradient=1, heatmap=np.eye(96)[::-1])
+    style = FigureStyle(outline=True, legend=False)
+    band, _ = next((box, fill) for box, fill in rectangles(drawn([row], style)) if fill == WHITE)
+    with settings():
+        picture = FigureLayout(1200, 2, style).draw([row]).render()
+    left, top, right, bottom = (round(side) for side in band)
+    corner = np.asarray(picture.crop((left, top + 1, left + (right - left) // 24, bottom)))
+    assert (corner == 255).all()
 
 
 def test_a_label_of_several_lines_stays_on_its_picture() -> None:
-    canvas, sizes = Recorder(), TextSizes.for_width(300)
-    draw_label(canvas, IMAGE_LABEL, (10, 20), 60, sizes)
-    assert " ".join(canvas.lines) == IMAGE_LABEL
-    assert len(canvas.lines) > 1
-    assert all(left >= 10 and left + fonts.width(line, size) <= 70 for line, left, _, size, _ in canvas.texts)
-    ((band, _),) = canvas.rectangles
+    page = page_of(draw_label, IMAGE_LABEL, (10, 20), 60, TextSizes.for_figure(300, 200))
+    assert " ".join(lines(page)) == IMAGE_LABEL
+    assert len(lines(page)) > 1
+    assert all(word.left >= 10 and word.right <= 70 for word in texts(page))
+    ((band, _),) = rectangles(page)
     assert band[3] == 80
-    assert all(band[1] < baseline < 80 for _, _, baseline, _, _ in canvas.texts)
+    assert all(band[1] < word.baseline < 80 for word in texts(page))
+
+
+def test_in_a_narrow_figure_labels_stay_on_their_pictures_and_no_name_is_broken() -> None:
+    """Six columns in 3.3 inches, with text of 8 points."""
+    row = replace(rows()[0], zero_gradient=1)
+    layout = FigureLayout(495, 4, FigureStyle(font_pt=8), dpi=150)
+    with settings():
+        page = layout.draw([row])
+    top = pictures(page)[0].top
+    band = next(box for box, fill in rectangles(page) if fill == WHITE)
+    assert top <= band[1] < band[3] == top + layout.side
+    above = " ".join(word.line for word in texts(page) if word.baseline < top)
+    assert above.split().count("Attention") == 4
+    label = [word for word in texts(page) if band[1] <= word.baseline <= band[3] and word.left >= band[0]]
+    assert " ".join(word.line for word in label) == IMAGE_LABEL
 
 
 def test_lines_stand_one_under_the_other() -> None:
-    canvas = Recorder()
-    draw_lines(canvas, ("a", "b"), (5, 7), 20, BLACK)
-    (first, second) = canvas.texts
-    assert (first[0], first[1], second[0], second[1]) == ("a", 5, "b", 5)
-    assert second[2] - first[2] == sum(fonts.PILLOWS.at(20).getmetrics())
-    assert first[2] == 7 + fonts.PILLOWS.at(20).getmetrics()[0]
+    page = page_of(lambda page: page.lines(("a", "b"), (5, 7), 20, BLACK))
+    (first, second) = texts(page)
+    assert (first.line, first.left, second.line, second.left) == ("a", 5, "b", 5)
+    assert second.baseline - first.baseline == pytest.approx(text.line_height(20))
+    assert first.baseline == pytest.approx(7 + text.ascent(20))
+
+
+def test_scores_have_the_digits_asked_for() -> None:
+    found = lines(drawn(rows()[1:2], FigureStyle(digits=4)))
+    assert [line for line in found if "0." in line or "1." in line] == [
+        "−0.2679", "(0.5000)", "−0.7595", "0.8684", "(−1.2500)"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("points", "dpi"), [(8, 200), (12.5, 200), (12.5, 300)])
+def test_no_text_is_smaller_than_asked_for(points: float, dpi: int) -> None:
+    row = replace(rows()[1], zero_gradient=3)
+    layout = FigureLayout(
+        round(5.5 * dpi), 2, FigureStyle("color", True, True, font_pt=points), "T", True, 1, dpi
+    )
+    with settings():
+        page = layout.draw([row])
+    assert min(word.size for word in texts(page)) * 72 / dpi == pytest.approx(points)
+
+
+def test_dollar_signs_are_text_and_no_formula() -> None:
+    row = replace(rows()[0], tokens=["$5", "or", "$\\frac{1}{2}$", "5$", "?"], predicted="$x$")
+    found = lines(drawn([row], FigureStyle()))
+    for word in (*row.tokens, "✕ $x$ (yes)"):
+        assert word in found
+    assert FigureLayout(600, 2).draw([row]).render().size[0] == 600

@@ -25,6 +25,7 @@ ORDER = [
     "gallery",
     "train",
     "info",
+    "check",
     "face",
     "ask",
     "reproduce",

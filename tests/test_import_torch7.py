@@ -368,6 +368,7 @@ def test_the_model_says_what_it_is_and_where_it_comes_from(
     config = model.config
     assert (config.form, config.glimpses, config.joint) == ("torch7", 2, JOINT)
     assert (config.encoder.tokenizer, config.encoder.candidate) == ("nltk", "reset_before")
+    assert (config.encoder.sentences, config.encoder.max_tokens) == (True, 26)
     assert (config.visual_projection, config.product_activation) == ("per_glimpse", "none")
     assert (config.image.size, config.image.interpolation) == (448, "bicubic")
     assert (list(model.vocabulary.words), model.answers) == (WORDS, ANSWERS)

@@ -231,6 +231,7 @@ def test_a_native_checkpoint_of_it_computes_the_same(tmp_path: Path) -> None:
     model = load_checkpoint(native)
     assert_computes_the_same(model, options, state)
     assert (model.config.encoder.candidate, model.config.encoder.tokenizer) == ("reset_after", "mcb")
+    assert (model.config.encoder.sentences, model.config.encoder.max_tokens) == (False, 26)
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])

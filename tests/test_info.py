@@ -17,5 +17,5 @@ def test_explanations_that_are_zero_everywhere_are_counted(tmp_path: Path) -> No
     )
     done = hvx("info", run)
     assert done.returncode == 0
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("zero gradients:")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("no gradient:")]
     assert line.endswith(" Eq. 2 (image) of 4, Eq. 3 (words) of 3")

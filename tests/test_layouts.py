@@ -60,6 +60,18 @@ MADE = {
             ]
         },
     ),
+    "abstract-scenes": Made(
+        {
+            "data_type": "abstract_v002",
+            "data_subtype": "val2015",
+            "questions": [vqa()],
+        },
+        [Question(20, 2, "abstract_v002_val2015_000000000002.png", COLOR, "red", ("red",) * 10)],
+        {
+            "data_subtype": "val2015",
+            "annotations": [{"question_id": 20, "multiple_choice_answer": "red", "answers": TEN}],
+        },
+    ),
     "vqa-cp": Made(
         [vqa(coco_split="train2014")],
         [Question(20, 2, "COCO_train2014_000000000002.jpg", COLOR, "red", ("red",) * 10)],
@@ -341,6 +353,15 @@ def test_a_text_id_cannot_lead_out_of_the_folder_by_the_pattern(tmp_path: Path) 
 def test_an_id_has_one_image(tmp_path: Path) -> None:
     said = error_of(tmp_path, rows(vqa(image="a.jpg"), vqa(question_id=21, image="b.jpg")))
     assert "image_id 2 is 'a.jpg' in a row before, 'b.jpg' here" in said
+
+
+@pytest.mark.parametrize(
+    ("subset", "named"),
+    [("train2014", "train2014"), ("test2015", "test2015"), (None, "val2014"), ("../{0}", "val2014"), (5, "val2014")],
+)
+def test_the_file_says_of_which_subset_its_images_are(tmp_path: Path, subset: Any, named: str) -> None:
+    (found,) = read_questions(split_of(tmp_path, Made({"data_subtype": subset, "questions": [vqa()]}, [])))
+    assert found.image == f"COCO_{named}_000000000002.jpg"
 
 
 def test_a_pattern_of_the_config_is_taken_before_the_layout(tmp_path: Path) -> None:

@@ -258,6 +258,7 @@ BODIES: dict[str, Callable[[_Net, Tensor], Tensor]] = {
     "nothing": lambda net, x: net.nothing(functional.dropout2d(net.drop2(net.two(x)), training=False)),
     "a branch that leads nowhere": lambda net, x: (lambda y, z: y)(net.two(x), net.same(x)),
     "the image's own relu": lambda net, x: x,
+    "a relu in place by position": lambda net, x: net.two(functional.relu(net.two(x), True)),
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def kinds(draw: st.DrawFn) -> nn.Conv2d:
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     padding = (draw(st.integers(0, kernel[0])), draw(st.integers(0, kernel[1])))
     stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 3), (2, 1)]))
-    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 2)]))
+    dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (1, 2)]))
     torch.manual_seed(draw(st.integers(0, 9)))
     bias = draw(st.booleans())
     return nn.Conv2d(channels, filters, kernel, stride, padding, dilation, groups, bias).double()
@@ -43,6 +43,9 @@ def _expected(module: nn.Conv2d, x: Tensor, added: Tensor | None, relu: bool) ->
 @given(kinds(), SIZES, st.booleans(), st.booleans(), st.booleans(), st.booleans())
 @example(nn.Conv2d(1, 1, (2, 1), 2, (2, 0)).double(), (7, 7), False, False, False, True)  # oneDNN rejects it
 @example(nn.Conv2d(1, 1, (1, 3)).double(), (7, 7), True, True, True, True)  # of torch 2.11
+# Few channels and a stride, but no phases of the image: several groups, or taps apart along one axis.
+@example(nn.Conv2d(4, 6, 3, 2, 1, groups=2).double(), (9, 8), False, False, False, True)
+@example(nn.Conv2d(3, 6, 3, 2, 1, dilation=(1, 2)).double(), (9, 8), False, False, False, True)
 @torch.no_grad()
 def test_a_convolution_and_its_transpose_with_what_surrounds_them(
     dtype: torch.dtype,

@@ -26,6 +26,7 @@ from hvx.info import describe
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, check_config, load_checkpoint, save_checkpoint
 from hvx.models.dan import DAN
+from hvx.models.header import read_header
 from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.models.networks import NETWORKS, new_head
@@ -286,6 +287,28 @@ def test_a_checkpoint_that_names_no_network_is_an_mlb(tmp_path: Path) -> None:
     found = load_checkpoint(path)
     assert isinstance(found.head, MLB)
     assert found.config == model.config
+
+
+@pytest.mark.parametrize("form", ["torch7", "vqa-pytorch", "paper"])
+def test_a_checkpoint_of_before_keeps_its_tokens_whatever_its_form_now_presets(
+    form: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, _whole("mlb"))
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["hvx"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    about["model"]["form"] = form
+    for key in ("sentences", "max_tokens"):
+        del about["model"]["encoder"][key]
+    save_file(tensors, path, {"hvx": json.dumps(about)})
+    encoder = read_header(path).config.encoder
+    assert (encoder.sentences, encoder.max_tokens) == (False, None)
+    about["model"]["encoder"] |= {"sentences": True, "max_tokens": 26}
+    save_file(tensors, path, {"hvx": json.dumps(about)})
+    encoder = read_header(path).config.encoder
+    assert (encoder.sentences, encoder.max_tokens) == (True, 26)
+    assert "nltk tokens of each sentence, the first 26, embeddings" in describe(path)["question"]
 
 
 def test_a_config_is_held_against_a_checkpoint_by_the_keys_of_its_network(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.view.figure import Figure, FigureRow, draw_figure
-from hvx.view.run import (
+from hvx.view.figure import FigureLayout, FigureRow, draw_figure
+from hvx.view.run_figures import (
     cropped_photo,
     figure_row,
     printed_beside,
@@ -143,7 +143,7 @@ def expected_figure(run: Path, name: str) -> Image.Image:
         with Image.open(Path(reader.about["images"]) / item.image_path) as photo:
             side = min(photo.size)
             left, top = (photo.width - side) / 2, (photo.height - side) / 2
-            size = max(Figure(WIDTH, 2).side, 64)
+            size = max(FigureLayout(WIDTH, 2).side, 64)
             box = (left, top, left + side, top + side)
             crop = photo.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box)
         beside: list[float | None] = list(pick.printed_z)

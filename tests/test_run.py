@@ -36,7 +36,8 @@ def test_a_run_holds_every_dataset_of_the_schema_item_by_item(finished_run: Path
     questions = {q.question_id: q for q in read_questions(tiny.load(finished_run).split("val"))}
     found = _datasets(finished_run)
     # What only networks of several blocks, or with attention to words, have: see test_networks.py.
-    assert set(found) == set(FIELDS) - {"block_heatmaps", "textual_attention"}
+    absent = {"heatmap_scale", "block_heatmaps", "block_heatmap_scale", "textual_attention"}
+    assert set(found) == set(FIELDS) - absent
     assert all(len(values) == len(questions) for values in found.values())
     for name, values in found.items():
         assert values.ndim == 1 + len(FIELDS[name].axes), name

@@ -394,6 +394,7 @@ def test_each_part_of_the_identity_makes_another_run(
         "picked": {"explain__pick": picking_first(tiny)},
         "precision": {"explain__precision": "bfloat16"},
         "product": {"explain__product": "free"},
+        "heatmap": {"explain__heatmap__size": 32},
         "gradient": {"explain__gradient": "true"},
         "shard_questions": {"explain__shard_questions": 11},
     }

@@ -23,7 +23,7 @@ from hvx.run.local import here
 from hvx.run.verify import verify
 from hvx.store import shards
 from hvx.store.reader import RunReader
-from hvx.store.schema import FIELDS, IDS, TEXT, run_digest
+from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.seal import BLOCK, seal, sealed_digest
 from hvx.store.shards import OPEN_FILES, ShardEntry, ShardFiles, shard_mismatch
 from hvx.store.writer import write_shard, write_solid, write_view
@@ -230,18 +230,20 @@ def test_a_view_of_another_run_is_refused(run: Path) -> None:
         RunReader(run)
 
 
+@pytest.mark.parametrize("version", [1, 2, VERSION + 1])
 @pytest.mark.parametrize("solid", [False, True])
-def test_a_run_of_another_schema_is_refused_in_one_line(tmp_path: Path, solid: bool) -> None:
+def test_a_run_of_another_schema_is_refused_in_one_line(tmp_path: Path, solid: bool, version: int) -> None:
     run = written(tmp_path / "run", solid)
 
     def older(file: h5py.File) -> None:
-        file.attrs["schema_version"] = 1
+        file.attrs["schema_version"] = version
 
     resealed(run / "explanations.h5", older)
     with pytest.raises(HvxError) as raised:
         RunReader(run)
     assert str(raised.value) == (
-        f"{run / 'explanations.h5'}: schema version 1; this hvx reads 3; run `hvx explain` into a new folder"
+        f"{run / 'explanations.h5'}: schema version {version}; this hvx reads {VERSION}; "
+        "run `hvx explain` into a new folder"
     )
 
 
@@ -452,13 +454,13 @@ def test_a_run_of_an_older_schema_is_refused_by_hvx_explain(
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     about = json.loads((run / "run.json").read_text())
-    assert about["identity"].pop("schema_version") == 3
+    assert about["identity"].pop("schema_version") == VERSION
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(HvxError) as raised:
         explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
     assert str(raised.value) == (
-        f"{run}: holds a run with another schema_version (None, now 3); give explain.run a new folder, or "
-        "delete this one"
+        f"{run}: holds a run with another schema_version (None, now {VERSION}); "
+        "give explain.run a new folder, or delete this one"
     )
     assert not list(run.rglob("*.damaged"))
 

@@ -347,6 +347,8 @@ def test_validation_tells_exact_match_official_accuracy_and_loss(monkeypatch: py
     # By hand: one of ten said "yes", (1 · 0 + 9 · 1/3) / 10; four did; none; five questions with one answer.
     assert metrics["val_vqa_accuracy"] == pytest.approx((0.3 + 1 + 0 + 5) / 8, abs=5e-5)
     assert metrics["val_loss"] == pytest.approx(np.log(1 + np.exp(-1)), abs=5e-5)
+    named = Evaluator(_Answering([1.0, 0.0]), examples, ["yes", "two"], "evalai").metrics()  # type: ignore[arg-type]
+    assert set(named) == {"val_accuracy", "val_evalai_accuracy", "val_loss"}
 
 
 def test_the_best_epoch_has_the_highest_official_accuracy_the_latest_of_equals() -> None:
@@ -356,13 +358,15 @@ def test_the_best_epoch_has_the_highest_official_accuracy_the_latest_of_equals()
     ]
     assert best_of(rows) == {"best_epoch": 3, "best_val_vqa_accuracy": 0.5}
     assert best_of([{"epoch": 1}, {"epoch": 2}]) == {"best_epoch": 2}
+    textvqa = [{"epoch": n, "val_evalai_accuracy": a} for n, a in enumerate((0.2, 0.6, 0.1), 1)]
+    assert best_of(textvqa) == {"best_epoch": 2, "best_val_evalai_accuracy": 0.6}
 
 
 def test_the_best_and_the_last_epoch_each_have_a_checkpoint(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     official = iter([0.25, 0.75, 0.5])
-    monkeypatch.setattr(evaluate, "official_accuracy", lambda predicted, questions: next(official))
+    monkeypatch.setattr(evaluate, "mean_accuracy", lambda predicted, questions, metric: next(official))
     config = tiny.load(
         tmp_path, train__epochs=3, train__backbone_epochs=0, checkpoint=tmp_path / "m.safetensors"
     )

@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 from hvx.config import ImageConfig
 from hvx.data.images import crop_photo
 from hvx.errors import HvxError
-from hvx.view.figure import FigureRow, Look, column_names, draw_figure
+from hvx.view.figure import FigureRow, FigureStyle, column_names, draw_figure
 from hvx.view.heat import fit, shade
 from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_colour
 
-BARE = Look(legend=False)
-"""Without the scale of colours under the rows."""
+BARE = FigureStyle(legend=False)
+"""Without the scale of colors under the rows."""
 TOKENS = ["is", "the", "man", "happy", "?"]
 Z = [-0.6286, -0.8024, -0.0144, 1.7015, -0.256]
 
@@ -57,7 +57,7 @@ def ink_share(figure: Image.Image, ink: tuple[int, int, int]) -> float:
 @pytest.mark.parametrize("glimpses", [0, 1, 2, 4])
 def test_a_row_holds_photo_attention_maps_and_heat_map_in_equal_squares(glimpses: int) -> None:
     row = make_row(glimpses)
-    figure = draw_figure([row], width=900, look=BARE)
+    figure = draw_figure([row], width=900, style=BARE)
     places = squares(figure, glimpses + 2)
     side = places[0][2]
     assert {place[2] for place in places} == {side}
@@ -114,7 +114,7 @@ def test_rows_keep_apart() -> None:
 
 
 def test_the_tokens_stand_under_the_pictures_in_their_colours() -> None:
-    figure = draw_figure([make_row()], 900, look=BARE)
+    figure = draw_figure([make_row()], 900, style=BARE)
     _, top, side = squares(figure, 4)[0]
     text = figure.crop((0, top + side, figure.width, figure.height))
     for z in Z:
@@ -123,9 +123,9 @@ def test_the_tokens_stand_under_the_pictures_in_their_colours() -> None:
 
 def test_only_a_wrong_answer_is_marked() -> None:
     plain: dict[str, Any] = {"tokens": ["?"], "z": [0.0]}
-    right = draw_figure([make_row(**plain)], 900, look=BARE)
-    unknown = draw_figure([make_row(**plain, ground_truth="")], 900, look=BARE)
-    wrong = draw_figure([make_row(**plain, predicted="no")], 900, look=BARE)
+    right = draw_figure([make_row(**plain)], 900, style=BARE)
+    unknown = draw_figure([make_row(**plain, ground_truth="")], 900, style=BARE)
+    wrong = draw_figure([make_row(**plain, predicted="no")], 900, style=BARE)
     _, top, side = squares(right, 4)[0]
     share = [
         ink_share(figure.crop((0, top + side, figure.width, figure.height)), WRONG_INK)
@@ -172,7 +172,7 @@ def test_title_and_note_keep_apart() -> None:
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_row_whose_scores_and_maps_say_nothing_is_drawn(value: float) -> None:
     row = make_row(z=[value] * 5, heatmap=np.full((112, 112), value), attention=np.full((2, 14, 14), value))
-    figure = draw_figure([row], width=900, look=BARE)
+    figure = draw_figure([row], width=900, style=BARE)
     places = squares(figure, 4)
     side = places[0][2]
     photo = np.asarray(fit(row.photo, side), np.int64)
@@ -210,7 +210,7 @@ def test_a_wide_photograph_is_cropped_and_not_squeezed() -> None:
     """A disc in the middle of a 2:1 photograph is as high as wide in the figure."""
     wide = Image.new("RGB", (400, 200), (40, 90, 40))
     ImageDraw.Draw(wide).ellipse((150, 50, 250, 150), (230, 30, 30))
-    figure = draw_figure([make_row(photo=crop_photo(wide, ImageConfig(size=224)))], 900, look=BARE)
+    figure = draw_figure([make_row(photo=crop_photo(wide, ImageConfig(size=224)))], 900, style=BARE)
     left, top, side = squares(figure, 4)[0]
     disc = np.asarray(figure.crop((left, top, left + side, top + side)))[:, :, 0] > 128
     across, down = int(disc.any(0).sum()), int(disc.any(1).sum())
@@ -223,13 +223,13 @@ def test_a_network_of_several_blocks_has_a_column_for_each() -> None:
     assert column_names(0, 1) == ["Original", "Proposed"]
     row = make_row(glimpses=1)
     blocks = np.stack([np.zeros((112, 112)), np.eye(112), row.heatmap])
-    figure = draw_figure([make_row(glimpses=1, block_heatmaps=blocks)], width=900, look=BARE)
+    figure = draw_figure([make_row(glimpses=1, block_heatmaps=blocks)], width=900, style=BARE)
     pictures = [
         np.asarray(figure.crop((left, top, left + side, top + side)))
         for left, top, side in squares(figure, columns=5)
     ]
-    one = draw_figure([row], width=900, look=BARE)
+    one = draw_figure([row], width=900, style=BARE)
     assert len(squares(one, columns=3)) == 3
     assert all((a != b).any() for a, b in pairwise(pictures))
-    lone = draw_figure([make_row(glimpses=1, block_heatmaps=np.zeros((0, 1, 1)))], width=900, look=BARE)
+    lone = draw_figure([make_row(glimpses=1, block_heatmaps=np.zeros((0, 1, 1)))], width=900, style=BARE)
     np.testing.assert_array_equal(np.asarray(lone), np.asarray(one))

@@ -1,4 +1,4 @@
-"""The text panel: the printed numbers, colours that can be read, boxes that keep apart."""
+"""The text panel: the printed numbers, colors that can be read, boxes that keep apart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image
 
-from hvx.view import fonts
-from hvx.view.canvas import Box, PixelCanvas
+from hvx.view.page import Box, Page, settings
+from hvx.view.text import line_height, width, wrap
 from hvx.view.tokens import (
     HIGH,
     LOW,
@@ -21,21 +22,23 @@ from hvx.view.tokens import (
     PRINTED_INK,
     VALUE_INK,
     WHITE,
+    WRONG,
     WRONG_INK,
     Panel,
     TextSizes,
     chip_colour,
     contrast,
+    draw_panel,
     ink_on,
     lay_out,
-    paint,
+    score_text,
     value_text,
-    wrap,
 )
 
 PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"
 READABLE = 4.5
 """WCAG 2's contrast ratio for text."""
+EPSILON = 1e-6
 
 DONUT = ("what is the person eating ?", "-0.7168 -0.6952 -0.5488 0.5766 1.7901 -0.4058")
 HAPPY = ("is the man happy ?", "-0.6286 -0.8024 -0.0144 1.7015 -0.256")
@@ -51,31 +54,47 @@ def panel_of(
     z: list[float],
     predicted: str = "yes",
     ground_truth: str = "yes",
-    width: int = 1160,
+    across: int = 1160,
     printed: list[float | None] | None = None,
+    digits: int = 4,
 ) -> Panel:
-    answer, sizes = (predicted, ground_truth), TextSizes.for_width(width)
-    return lay_out(tokens, z, answer, width, width // 4, sizes, printed)
+    answer, sizes = (predicted, ground_truth), TextSizes.for_figure(across, 200)
+    return lay_out(tokens, z, answer, across, across // 4, sizes, printed, digits)
 
 
 def boxes(panel: Panel) -> list[Box]:
-    found = [box for chip in panel.chips for box in (chip.box, chip.value_box, chip.printed_box)]
-    found.append(panel.answer.box)
-    return found + ([panel.answer.cross] if panel.answer.cross else [])
+    """Of each token with all that stands under it, and of the answer."""
+    return [(*token.box[:3], token.bottom) for token in panel.tokens] + [panel.answer.box]
+
+
+def picture_of(panel: Panel, margin: int = 0) -> Image.Image:
+    with settings():
+        page = Page(int(panel.width) + 2 * margin, 200)
+        draw_panel(panel, page, margin, margin)
+        page.bottom = panel.height + 2 * margin
+        return page.render()
 
 
 def assert_in_order(panel: Panel) -> None:
     """No two boxes overlap, all lie inside the panel, and each is as wide as its text."""
     for left, top, right, bottom in boxes(panel):
-        assert 0 <= left <= right <= panel.width
+        assert -EPSILON <= left <= right <= panel.width + EPSILON
         assert 0 <= top <= bottom <= panel.height
     for a, b in combinations(boxes(panel), 2):
-        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
-    for chip in panel.chips:
-        sizes = panel.sizes
-        assert max(fonts.width(line, sizes.token) for line in chip.lines) <= chip.box[2] - chip.box[0]
-        assert fonts.width(chip.value, sizes.value) <= chip.value_box[2] - chip.value_box[0]
-        assert fonts.width(chip.printed, sizes.printed) <= chip.printed_box[2] - chip.printed_box[0]
+        apart = max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3])
+        assert apart > -EPSILON, (a, b)
+    sizes = panel.sizes
+    for token in panel.tokens:
+        across = token.box[2] - token.box[0] + EPSILON
+        assert max(width(line, sizes.token) for line in token.lines) <= across
+        assert max(width(text, sizes.small) for text in (token.value, token.printed)) <= across
+        under = [text for text in (token.value, token.printed) if text]
+        assert token.bottom == pytest.approx(token.box[3] + len(under) * line_height(sizes.small))
+
+
+def shown(printed: list[str]) -> list[str]:
+    """The paper's numbers with four decimals and a true minus sign."""
+    return [f"{float(text):.4f}".replace("-", "−") for text in printed]
 
 
 def paper_rows() -> list[dict[str, object]]:
@@ -88,8 +107,8 @@ def paper_rows() -> list[dict[str, object]]:
 @pytest.mark.parametrize(("question", "printed"), [DONUT, HAPPY, TODDLER, WOMAN])
 def test_a_row_of_the_paper_shows_the_numbers_as_printed(question: str, printed: str) -> None:
     panel = panel_of(question.split(), [float(z) for z in printed.split()])
-    assert [chip.lines for chip in panel.chips] == [(token,) for token in question.split()]
-    assert [chip.value for chip in panel.chips] == printed.split()
+    assert [token.lines for token in panel.tokens] == [(word,) for word in question.split()]
+    assert [token.value for token in panel.tokens] == shown(printed.split())
     assert_in_order(panel)
 
 
@@ -102,10 +121,10 @@ def test_all_rows_of_the_paper_show_tokens_numbers_and_answer_as_printed() -> No
         assert isinstance(printed, list)
         predicted, ground_truth = str(row["predicted"]), str(row["ground_truth"])
         panel = panel_of(tokens, [float(z) for z in printed], predicted, ground_truth)
-        assert [" ".join(chip.lines) for chip in panel.chips] == tokens
-        assert [chip.value for chip in panel.chips] == printed
+        assert [" ".join(token.lines) for token in panel.tokens] == tokens
+        assert [token.value for token in panel.tokens] == shown(printed)
         assert " ".join(panel.answer.lines) == f"{predicted} ({ground_truth})"
-        assert panel.answer.cross is None
+        assert WRONG not in panel.answer.lines[0]
         assert_in_order(panel)
 
 
@@ -118,27 +137,55 @@ def test_single_precision_as_in_a_run_file_shows_the_printed_numbers() -> None:
     ("z", "text"),
     [(0.0, "0"), (-0.0, "0"), (-0.00001, "0"), (1.0, "1"), (-10.0, "-10"), (0.5, "0.5"), (2.34567, "2.3457")],
 )
-def test_a_value_has_at_most_four_decimals_and_no_zeros_at_its_end(z: float, text: str) -> None:
+def test_a_value_in_the_gallery_has_at_most_four_decimals(z: float, text: str) -> None:
     assert value_text(z) == text
 
 
+@pytest.mark.parametrize(
+    ("z", "digits", "text"),
+    [
+        (0.0, 2, "0.00"),
+        (-0.0, 2, "0.00"),
+        (-0.004, 2, "0.00"),
+        (-0.005001, 2, "−0.01"),
+        (1.0, 2, "1.00"),
+        (-10.0, 0, "−10"),
+        (-0.4, 0, "0"),
+        (2.34567, 4, "2.3457"),
+        (float("nan"), 2, "n/a"),
+        (float("-inf"), 2, "n/a"),
+    ],
+)
+def test_a_score_in_a_figure_has_the_digits_asked_for_and_a_true_minus(
+    z: float, digits: int, text: str
+) -> None:
+    assert score_text(z, digits) == text
+    assert "-" not in score_text(z, digits)
+
+
+def test_a_figure_shows_two_digits_unless_asked_for_others() -> None:
+    assert score_text(-0.4321) == "−0.43"
+    sizes = TextSizes.for_figure(1200, 200)
+    panel = lay_out(["is"], [-0.4321], ("", ""), 1200, 300, sizes, [0.9876])
+    assert (panel.tokens[0].value, panel.tokens[0].printed) == ("−0.43", "(0.99)")
+
+
 def test_a_printed_score_stands_in_brackets_right_under_the_tokens_own() -> None:
-    panel = panel_of(["is", "it", "red"], [0.5, -1.25, 1.0], printed=[-0.256, None, 1.942])
-    assert [chip.value for chip in panel.chips] == ["0.5", "-1.25", "1"]
-    assert [chip.printed for chip in panel.chips] == ["(-0.256)", "", "(1.942)"]
-    for chip in panel.chips:
-        assert chip.printed_box[:2] == (chip.value_box[0], chip.value_box[3])
-        assert chip.printed_box[2] == chip.value_box[2] == chip.box[2]
+    panel = panel_of(["is", "it", "red"], [0.5, -1.25, 1.0], printed=[-0.256, None, 1.942], digits=3)
+    assert [token.value for token in panel.tokens] == ["0.500", "−1.250", "1.000"]
+    assert [token.printed for token in panel.tokens] == ["(−0.256)", "", "(1.942)"]
+    assert panel.tokens[0].bottom > panel.tokens[1].bottom
     assert_in_order(panel)
 
 
 def test_a_printed_score_is_drawn_in_its_place_and_ink() -> None:
     panel = panel_of(["umbrella", "it"], [0.5, -1.25], printed=[-0.256, None])
-    picture = Image.new("RGB", (panel.width, panel.height), WHITE)
-    paint(panel, PixelCanvas(picture), 0, 0)
-    colours = picture.crop(panel.chips[0].printed_box).getcolors()
-    assert colours is not None
-    assert PRINTED_INK in {colour for _, colour in colours}
+    token = panel.tokens[0]
+    under = token.box[3] + line_height(panel.sizes.small)
+    place = [round(side) for side in (token.box[0], under, token.box[2], token.bottom)]
+    colors = picture_of(panel).crop((place[0], place[1], place[2], place[3])).getcolors()
+    assert colors is not None
+    assert PRINTED_INK in {color for _, color in colors}
 
 
 def test_the_next_line_of_tokens_stands_under_the_printed_scores() -> None:
@@ -157,23 +204,23 @@ def test_printed_scores_that_do_not_match_the_tokens_are_refused() -> None:
         panel_of(["is", "it"], [0.5, 1.0], printed=[0.5])
 
 
-def test_colour_runs_from_blue_through_neutral_to_red() -> None:
+def test_color_runs_from_blue_through_neutral_to_red() -> None:
     assert [chip_colour(z) for z in (-2.0, 0.0, 2.0)] == [LOW, NEUTRAL, HIGH]
     assert LOW[2] > LOW[0]
     assert HIGH[0] > HIGH[2]
     assert len(set(NEUTRAL)) == 1
-    colours = [chip_colour(z) for z in np.linspace(-2, 2, 41)]
-    assert all(b[0] - b[2] > a[0] - a[2] for a, b in pairwise(colours))
+    colors = [chip_colour(z) for z in np.linspace(-2, 2, 41)]
+    assert all(b[0] - b[2] > a[0] - a[2] for a, b in pairwise(colors))
 
 
-def test_values_beyond_the_limits_have_the_colours_at_the_limits() -> None:
+def test_values_beyond_the_limits_have_the_colors_at_the_limits() -> None:
     assert chip_colour(-7.0) == chip_colour(-2.0) == LOW
     assert chip_colour(7.0) == chip_colour(2.0) == HIGH
 
 
-def test_the_same_z_has_the_same_colour_whatever_stands_beside_it() -> None:
+def test_the_same_z_has_the_same_color_whatever_stands_beside_it() -> None:
     calm, lively = panel_of(["a", "b"], [0.6, -0.6]), panel_of(["c", "d", "e"], [3.0, 0.6, -4.0])
-    assert calm.chips[0].fill == lively.chips[1].fill
+    assert calm.tokens[0].fill == lively.tokens[1].fill
 
 
 def test_all_text_stands_out_from_what_is_behind_it() -> None:
@@ -196,51 +243,48 @@ def test_contrast_is_that_of_wcag() -> None:
 )
 def test_a_right_or_unjudged_answer_bears_no_mark(predicted: str, ground_truth: str, text: str) -> None:
     answer = panel_of(["a"], [0.0], predicted, ground_truth).answer
-    assert answer.cross is None
+    assert WRONG not in answer.lines[0]
     assert answer.ink == (0, 0, 0)
     assert " ".join(answer.lines) == " ".join(text.split())
 
 
-def test_a_wrong_answer_bears_a_cross_before_it_and_another_colour() -> None:
+def test_a_wrong_answer_bears_a_cross_before_it_and_another_color() -> None:
     panel = panel_of(["a"], [0.0], "tie", "scarf")
-    assert panel.answer.lines == ("tie (scarf)",)
+    assert panel.answer.lines == ("✕ tie (scarf)",)
     assert panel.answer.ink == WRONG_INK
-    assert panel.answer.cross is not None
-    assert panel.answer.cross[2] < panel.answer.box[0]
     assert_in_order(panel)
 
 
-def test_the_cross_is_drawn_as_two_slanted_lines() -> None:
+def test_the_cross_is_drawn_in_the_ink_of_a_wrong_answer() -> None:
     panel = panel_of(["a"], [0.0], "tie", "scarf")
-    picture = Image.new("RGB", (panel.width, panel.height), WHITE)
-    paint(panel, PixelCanvas(picture), 0, 0)
-    assert panel.answer.cross is not None
-    ink = np.asarray(picture.crop(panel.answer.cross).convert("L"), np.float64) < 128
-    middle, end = ink.shape[0] // 2, ink.shape[0] - 2
-    assert all(ink[y, x] for y, x in [(1, 1), (middle, middle), (end, end), (1, end), (end, 1)])
-    assert not any(ink[y, x] for y, x in [(1, middle), (middle, 1), (end, middle), (middle, end)])
+    left, top, _, bottom = panel.answer.box
+    size = panel.sizes.token
+    cross = picture_of(panel).crop((int(left), int(top), int(left + width(WRONG, size)), int(bottom)))
+    colors = cross.getcolors()
+    assert colors is not None
+    assert WRONG_INK in {color for _, color in colors}
 
 
-@pytest.mark.parametrize("width", [300, 600, 1160, 2400])
-def test_sixty_tokens_wrap_onto_further_lines(width: int) -> None:
+@pytest.mark.parametrize("across", [300, 600, 1160, 2400])
+def test_sixty_tokens_wrap_onto_further_lines(across: int) -> None:
     tokens = [f"token{'s' * (i % 9)}" for i in range(60)]
-    panel = panel_of(tokens, list(np.linspace(-2, 2, 60)), width=width)
-    assert ["".join(chip.lines) for chip in panel.chips] == tokens
-    tops = [chip.box[1] for chip in panel.chips]
+    panel = panel_of(tokens, list(np.linspace(-2, 2, 60)), across=across)
+    assert ["".join(token.lines) for token in panel.tokens] == tokens
+    tops = [token.box[1] for token in panel.tokens]
     assert tops == sorted(tops)
     assert len(set(tops)) > 1
     assert_in_order(panel)
 
 
 def test_a_token_longer_than_a_line_is_broken_and_kept_whole() -> None:
-    panel = panel_of(["see", "x" * 400, "?"], [0.1, 1.0, -1.0], width=600)
-    assert len(panel.chips[1].lines) > 1
-    assert "".join(panel.chips[1].lines) == "x" * 400
+    panel = panel_of(["see", "x" * 400, "?"], [0.1, 1.0, -1.0], across=600)
+    assert len(panel.tokens[1].lines) > 1
+    assert "".join(panel.tokens[1].lines) == "x" * 400
     assert_in_order(panel)
 
 
 def test_a_long_answer_wraps_within_its_column() -> None:
-    panel = panel_of(["a"], [0.0], "a very long answer of many words", "x" * 90, width=600)
+    panel = panel_of(["a"], [0.0], "a very long answer of many words", "x" * 90, across=600)
     assert len(panel.answer.lines) > 2
     assert panel.answer.box[0] >= 600 - 600 // 4
     assert_in_order(panel)
@@ -249,13 +293,13 @@ def test_a_long_answer_wraps_within_its_column() -> None:
 @pytest.mark.parametrize("z", [float("nan"), float("inf"), 0.0])
 def test_a_row_without_usable_scores_is_neutral(z: float) -> None:
     panel = panel_of(["is", "it", "?"], [z] * 3)
-    assert {chip.fill for chip in panel.chips} == {NEUTRAL}
-    assert {chip.value for chip in panel.chips} == {"0" if z == 0 else "n/a"}
+    assert {token.fill for token in panel.tokens} == {NEUTRAL}
+    assert {token.value for token in panel.tokens} == {"0.0000" if z == 0 else "n/a"}
 
 
 def test_a_question_of_no_tokens_leaves_the_answer() -> None:
     panel = panel_of([], [])
-    assert panel.chips == ()
+    assert panel.tokens == ()
     assert panel.height >= panel.answer.box[3] > 0
 
 
@@ -264,22 +308,31 @@ def test_scores_that_do_not_match_the_tokens_are_refused() -> None:
         panel_of(["is", "it"], [0.5])
 
 
-@pytest.mark.parametrize("width", [1, 300, 800, 1200, 3000])
-def test_type_grows_with_the_figure_and_is_never_below_ten_pixels(width: int) -> None:
-    sizes = TextSizes.for_width(width)
-    assert 10 <= sizes.printed <= sizes.value <= sizes.token
-    assert sizes.token <= TextSizes.for_width(2 * width + 600).token - 1
+@pytest.mark.parametrize("across", [1, 300, 800, 1200, 3000])
+def test_text_grows_with_the_figure_and_is_never_below_ten_pixels(across: int) -> None:
+    sizes = TextSizes.for_figure(across, 200)
+    assert 10 <= sizes.small <= sizes.token
+    assert sizes.token <= TextSizes.for_figure(2 * across + 600, 200).token - 1
+
+
+@pytest.mark.parametrize("dpi", [72, 200, 300])
+def test_text_is_of_eight_points_or_more_at_the_width_of_a_page_or_of_the_size_asked_for(dpi: int) -> None:
+    across = round(5.5 * dpi)
+    assert TextSizes.for_figure(across, dpi).small * 72 / dpi == pytest.approx(8) or across < 495
+    asked = TextSizes.for_figure(across, dpi, font_pt=11)
+    assert asked.small * 72 / dpi == pytest.approx(11)
+    assert asked.token > asked.small
 
 
 def test_wrapping_keeps_every_word_and_the_width() -> None:
     text = "red and blue (red and blue) incomprehensibilities"
     lines = wrap(text, 20, 110)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert all(fonts.width(line, 20) <= 110 for line in lines)
+    assert all(width(line, 20) <= 110 for line in lines)
     assert lines[0] == "red and"
 
 
-@settings(deadline=None, max_examples=60)
+@examples(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.tuples(st.text(max_size=40), st.floats(-99, 99), st.floats(-99, 99) | st.none()), max_size=40
@@ -289,20 +342,19 @@ def test_wrapping_keeps_every_word_and_the_width() -> None:
     st.integers(280, 1600),
 )
 def test_no_text_overlaps_or_leaves_the_panel_whatever_it_says(
-    scored: list[tuple[str, float, float | None]], predicted: str, ground_truth: str, width: int
+    scored: list[tuple[str, float, float | None]], predicted: str, ground_truth: str, across: int
 ) -> None:
     tokens, z = [row[0] for row in scored], [row[1] for row in scored]
-    panel = panel_of(tokens, z, predicted, ground_truth, width, [row[2] for row in scored])
+    panel = panel_of(tokens, z, predicted, ground_truth, across, [row[2] for row in scored])
     assert_in_order(panel)
-    assert len(panel.chips) == len(scored)
+    assert len(panel.tokens) == len(scored)
 
 
-@settings(deadline=None, max_examples=15)
+@examples(deadline=None, max_examples=15)
 @given(st.lists(st.text(st.characters(codec="ascii"), max_size=12), max_size=12), st.integers(280, 900))
-def test_painting_stays_inside_the_panel(tokens: list[str], width: int) -> None:
+def test_drawing_stays_inside_the_panel(tokens: list[str], across: int) -> None:
     printed: list[float | None] = [-0.1234] * len(tokens)
-    panel = panel_of(tokens, [0.5] * len(tokens), "tie", "scarf", width, printed)
-    picture = Image.new("RGB", (width + 40, panel.height + 40), WHITE)
-    paint(panel, PixelCanvas(picture), 20, 20)
-    picture.paste(WHITE, (20, 20, 20 + width, 20 + panel.height))
+    panel = panel_of(tokens, [0.5] * len(tokens), "tie", "scarf", across, printed)
+    picture = picture_of(panel, margin=20)
+    picture.paste(WHITE, (20, 20, 20 + across, 20 + panel.height))
     assert picture.getcolors() == [(picture.width * picture.height, WHITE)]

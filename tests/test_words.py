@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvx.data.words import PADDING, TOKENIZERS, Vocabulary, padded, tokenize_mcb, tokenize_nltk
+from hvx.config import EncoderConfig
+from hvx.data.words import (
+    PADDING,
+    TOKENIZERS,
+    Vocabulary,
+    padded,
+    tokenize_mcb,
+    tokenize_nltk,
+    tokenize_sentences,
+    tokenizer,
+)
 from hvx.errors import HvxError
 
 PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"
@@ -76,10 +86,41 @@ def test_mcb_tokens_follow_their_definition(question: str) -> None:
     assert tokenize_mcb(question) == text.split()
 
 
+@pytest.mark.parametrize(
+    ("question", "tokens"),
+    [
+        ("there is a dog. is it big?", ["there", "is", "a", "dog", ".", "is", "it", "big", "?"]),
+        ("What is this? A Cat. Or not", ["what", "is", "this", "?", "a", "cat", ".", "or", "not"]),
+        ("is it 3.5 m?", ["is", "it", "3.5", "m", "?"]),
+        ("is mr. smith in the u.s. now?", ["is", "mr.", "smith", "in", "the", "u.s.", "now", "?"]),
+        ("what color is the toddler's hair?", ["what", "color", "is", "the", "toddler", "'s", "hair", "?"]),
+        ("", []),
+    ],
+)
+def test_sentences_are_split_before_words_where_the_encoder_says_so(question: str, tokens: list[str]) -> None:
+    split = tokenizer(EncoderConfig(sentences=True))
+    assert split(question) == tokens
+    assert tokenizer(EncoderConfig(tokenizer="mcb", sentences=True))(question) == tokenize_mcb(question)
+
+
+def test_without_sentences_a_period_within_stays_with_its_word() -> None:
+    question = "there is a dog. is it big?"
+    assert tokenizer(EncoderConfig())(question) == ["there", "is", "a", "dog.", "is", "it", "big", "?"]
+
+
+def test_a_question_is_cut_at_the_encoders_number_of_tokens() -> None:
+    question = " ".join(f"w{number}" for number in range(40)) + "?"
+    assert tokenizer(EncoderConfig(max_tokens=26))(question) == [f"w{number}" for number in range(26)]
+    for name in ("nltk", "mcb"):
+        cut = tokenizer(EncoderConfig(tokenizer=name, max_tokens=2))  # type: ignore[arg-type]
+        assert cut("what is it ?") == ["what", "is"] and cut("what") == ["what"]
+    assert len(tokenizer(EncoderConfig())(question)) == 41
+
+
 @settings(deadline=None)
 @given(st.text())
 def test_tokens_are_never_empty_whatever_is_asked(question: str) -> None:
-    for tokenize in TOKENIZERS.values():
+    for tokenize in (*TOKENIZERS.values(), tokenize_sentences):
         assert all(token and token == token.strip() for token in tokenize(question))
 
 

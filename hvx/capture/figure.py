@@ -12,7 +12,7 @@ from torch import Tensor
 from hvx.capture.result import ProductExplanation
 from hvx.errors import HvxError
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
-from hvx.view.figure import FigureRow, Look, draw_figure
+from hvx.view.figure import FigureRow, FigureStyle, draw_figure
 
 _COLORS = 3
 
@@ -29,7 +29,7 @@ def product_figure(
     tokens: Sequence[Sequence[str]] | None = None,
     answers: Sequence[str] | None = None,
     width: int = 1200,
-    style: Look | None = None,
+    style: FigureStyle | None = None,
 ) -> Image.Image:
     """A row for each question; see ``ProductExplanation.figure``."""
     if explained.heatmap is None or explained.z is None:
@@ -53,7 +53,7 @@ def product_figure(
             photos, attention, maps, words, scores, said, _zero_gradients(explained), strict=True
         )
     ]
-    return draw_figure(rows, width, look=style or Look())
+    return draw_figure(rows, width, style=style or FigureStyle())
 
 
 def _attention(explained: ProductExplanation, questions: int) -> np.ndarray:

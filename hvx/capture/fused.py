@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
+from zlib import crc32
 
 import torch
 from torch import Tensor, fx, nn
@@ -112,12 +113,12 @@ class _Traced:
 
     Attributes:
         network: with the weights as they were.
-        weights: the norm of each of the module's tensors, to know when they are others.
+        weights: a checksum of each of the module's tensors, to know when they are others.
         sizes: of the images for which the engine was found to compute what the module does.
     """
 
     network: LeanNetwork | None
-    weights: Tensor
+    weights: tuple[int, ...]
     sizes: set[torch.Size]
 
 
@@ -127,10 +128,10 @@ _TRACED: WeakKeyDictionary[nn.Module, _Traced] = WeakKeyDictionary()
 
 def _engine(call: ImageCall, image: Tensor) -> LeanPullback | None:
     """The engine on a module, if it computes what the module did."""
-    tensors = [*call.module.parameters(), *call.module.buffers()]
-    weights = torch.stack([tensor.detach().double().norm().cpu() for tensor in tensors])
+    tensors = (*call.module.parameters(), *call.module.buffers())
+    weights = tuple(_checksum(tensor) for tensor in tensors)
     traced = _TRACED.get(call.module)
-    if traced is None or not torch.equal(traced.weights, weights):
+    if traced is None or traced.weights != weights:
         traced = _TRACED[call.module] = _Traced(_traced(call.module), weights, set())
     if traced.network is None:
         return None
@@ -144,6 +145,12 @@ def _engine(call: ImageCall, image: Tensor) -> LeanPullback | None:
             return None
         traced.sizes.add(image.shape)
     return LeanPullback(traced.network, image.detach(), recorded)
+
+
+def _checksum(tensor: Tensor) -> int:
+    """Of a tensor's bytes. A norm would miss a change of sign or of order; versions, writes to ``.data``."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return crc32(flat.view(torch.uint8).numpy().data, tensor.numel())
 
 
 def _traced(module: nn.Module) -> LeanNetwork | None:

@@ -18,7 +18,7 @@ from hvx.explain.scores import heat_map, standardised
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hvx.view.figure import Look
+    from hvx.view.figure import FigureStyle
 
 _SHOWN = 8
 """Questions that a notebook shows."""
@@ -82,7 +82,7 @@ class ProductExplanation:
         tokens: Sequence[Sequence[str]] | None = None,
         answers: Sequence[str] | None = None,
         width: int = 1200,
-        style: Look | None = None,
+        style: FigureStyle | None = None,
     ) -> Image.Image:
         """The paper's figure: a row for each question, with the attention if it was recognized.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hvx.cli.common import PATH, Existing, common, device_option
-from hvx.cli.look import Asked, look_options, say_undrawn
+from hvx.cli.figure_options import FigureOptions, figure_options, report_missing_glyphs
 from hvx.terminal import echo
 
 
@@ -16,12 +16,19 @@ from hvx.terminal import echo
 @click.argument("image", type=Existing("image"))
 @click.argument("question")
 @click.option(
-    "-o", "--output", required=True, type=PATH, metavar="FILE.png|FILE.pdf", help="Where the figure goes."
+    "-o",
+    "--output",
+    required=True,
+    type=PATH,
+    metavar="FILE.png|FILE.pdf|FILE.svg",
+    help="Where the figure goes.",
 )
-@look_options
+@figure_options
 @device_option
 @common
-def ask(checkpoint: Path, image: Path, question: str, output: Path, asked: Asked, device: str) -> None:
+def ask(
+    checkpoint: Path, image: Path, question: str, output: Path, options: FigureOptions, device: str
+) -> None:
     """Ask CHECKPOINT a QUESTION on the photo IMAGE and draw why it answered so.
 
     The figure has the likeliest answers as bars. Prints them too, and each token's z-score. A photo is turned
@@ -30,19 +37,19 @@ def ask(checkpoint: Path, image: Path, question: str, output: Path, asked: Asked
     \b
     Example:
       hvx ask model.safetensors photo.jpg "what is on the table?" -o why.png
-      hvx ask model.safetensors photo.jpg "is it red?" -o why.pdf --style colour --outline
+      hvx ask model.safetensors photo.jpg "is it red?" -o why.pdf --style color --outline
     """
-    from hvx.view.sheet import check_suffix
+    from hvx.view.export import check_suffix
 
     check_suffix(output)
-    width = asked.pixels  # up to here, a wrong argument is told before PyTorch is imported
+    width = options.pixels  # up to here, a wrong argument is told before PyTorch is imported
 
     from hvx.ask import ask as work
     from hvx.device import pick_device
 
-    look = asked.look(top_answers=True)
-    reply = work(checkpoint, image, question, output, width, pick_device(device), look, asked.paper)
-    say_undrawn(reply.undrawn)
+    style = options.style(top_answers=True)
+    reply = work(checkpoint, image, question, output, width, pick_device(device), style, options.setup)
+    report_missing_glyphs(reply.missing_glyphs)
     for answer, probability in reply.answers:
         echo(f"{probability:7.3f}  {answer}")
     echo("  ".join(f"{token} {z:+.2f}" for token, z in reply.tokens))

@@ -9,7 +9,7 @@ import click
 
 from hvx.cli.common import PATH, RunPath, common, seed_option
 from hvx.cli.explain import SOME_FAILED
-from hvx.cli.look import Asked, look_options, say_undrawn
+from hvx.cli.figure_options import FigureOptions, figure_options, report_missing_glyphs
 from hvx.errors import HvxError
 from hvx.terminal import echo
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=RunPath())
 @click.option(
-    "-o", "--output", required=True, type=PATH, metavar="FILE.png|FILE.pdf|FOLDER",
+    "-o", "--output", required=True, type=PATH, metavar="FILE.png|FILE.pdf|FILE.svg|FOLDER",
     help="Where the figure goes; a folder gets all figures that the config's picks name.",
 )  # fmt: skip
 @click.option("--rows", type=click.IntRange(min=1), show_default="3", help="How many rows.")
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Choose rows by lot, or those whose heat map agrees most, or least, with the attention.",
 )  # fmt: skip
 @click.option("--top-answers", is_flag=True, help="Add a column with the five likeliest answers as bars.")
-@look_options
+@figure_options
 @seed_option
 @common
 def figure(
@@ -52,7 +52,7 @@ def figure(
     only: str | None,
     order: str | None,
     top_answers: bool,
-    asked: Asked,
+    options: FigureOptions,
     seed: int,
 ) -> None:
     """Draw explanations of RUN as in the paper's Figures 2-5.
@@ -63,19 +63,20 @@ def figure(
     "predicted (ground truth)", marked where it is wrong. Under a token's z stands, in brackets, the one
     that a paper prints, where the config's picks (explain.pick) give it.
 
-    A PNG is one picture however many rows it has; a PDF goes on over pages.
+    A PNG or SVG is one picture of at most 100 rows; a PDF has as many pages as it needs.
 
     Exit status 3 says that questions picked for a figure could not be explained and are missing from it.
 
     \b
     Example:
       hvx figure runs/daquar/run -o figure.png --rows 4 --seed 1
-      hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style colour --outline
+      hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style color --outline
       hvx figure runs/daquar/run -o print.png --id 17 --inches 7 --dpi 300
+      hvx figure runs/daquar/run -o slide.svg --font-pt 12 --digits 1
       hvx figure runs/paper_figures -o figures/
     """
     from hvx.store.reader import RunReader
-    from hvx.view.sheet import check_suffix
+    from hvx.view.export import check_suffix
 
     by_rule = bool(rows or answer_types or question_types or only or order)
     if by_rule and ids:
@@ -84,27 +85,27 @@ def figure(
     if to_folder and (by_rule or ids):
         raise HvxError(
             f"{output}: a folder gets the figures that explain.pick names; "
-            "a choice of rows needs FILE.png or FILE.pdf"
+            "a choice of rows needs FILE.png, FILE.pdf or FILE.svg"
         )
     if not to_folder:
         check_suffix(output)
-    width = asked.pixels
+    width = options.pixels
     reader = RunReader(run)  # up to here, a wrong argument is told before PyTorch is imported
 
     from hvx.choose import Choice, choose
-    from hvx.view.run import write_figure, write_picked_figures
+    from hvx.view.run_figures import write_figure, write_picked_figures
 
-    look, paper = asked.look(top_answers), asked.paper
+    style, setup = options.style(top_answers), options.setup
     if not to_folder:
         right = None if only is None else only == "right"
         by = cast("Order", order or "random")
         wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
         chosen = choose(reader, wanted)
-        say_undrawn(write_figure(reader, chosen, output, width, look, paper))
+        report_missing_glyphs(write_figure(reader, chosen, output, width, style, setup))
         echo(f"{output}: {len(chosen)} explanations")
         return
-    drawn = write_picked_figures(reader, output, width, look, paper)
-    say_undrawn(drawn.undrawn)
+    drawn = write_picked_figures(reader, output, width, style, setup)
+    report_missing_glyphs(drawn.missing_glyphs)
     for path, count in drawn.files.items():
         echo(f"{path}: {count} explanations")
     for line in drawn.missing:

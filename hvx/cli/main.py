@@ -6,6 +6,7 @@ import click
 
 from hvx import __version__
 from hvx.cli.ask import ask
+from hvx.cli.check import check
 from hvx.cli.common import Main
 from hvx.cli.explain import explain
 from hvx.cli.figure import figure
@@ -26,6 +27,7 @@ def main() -> None:
     \b
     hvx reproduce                           the whole method on synthetic images, checked
     hvx train configs/daquar.yaml           train a model
+    hvx check configs/daquar.yaml           see what is missing, how long it takes, how large it gets
     hvx explain configs/daquar.yaml         explain a split
     hvx figure runs/daquar/run -o fig.png   draw explanations as in the paper
     hvx gallery runs/daquar/run -o pages    browse explanations in a web browser
@@ -34,5 +36,5 @@ def main() -> None:
     """
 
 
-for _command in (ask, explain, figure, gallery, import_, info, measure, reproduce, scenes, train):
+for _command in (ask, check, explain, figure, gallery, import_, info, measure, reproduce, scenes, train):
     main.add_command(_command)

@@ -1,4 +1,8 @@
-"""The official accuracy of an answer, and what the official evaluator does to answers before comparing.
+"""The accuracies of an answer, and what their evaluators do to answers before comparing.
+
+Two are in use: ``vqa``, the official one of VQA v1 and v2 (under Python 3), and ``evalai``, that of MMF's
+``EvalAIAnswerProcessor``, by which TextVQA is scored. Both take the mean over the sets that leave one person
+out; they differ in what they do to the texts.
 
 What the evaluator of visualqa.org does (its current form) is kept even where it is odd, since the numbers
 that people publish are its numbers:
@@ -14,7 +18,7 @@ that people publish are its numbers:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
@@ -65,7 +69,18 @@ def normalised(answer: str) -> str:
 
     White space, punctuation and periods first, then lower case, number words, articles and contractions.
     """
-    text = _stripped(answer)
+    return _normalised(_stripped(answer))
+
+
+@lru_cache(_CACHED)
+def evalai_normalised(answer: str) -> str:
+    """An answer as MMF's evaluator compares it: lower case first, commas and question marks go, "'s" becomes
+    a word of its own; then as ``normalised``."""
+    text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return _normalised(_stripped(text.strip()))
+
+
+def _normalised(text: str) -> str:
     in_number = _COMMA_IN_NUMBER.search(text) is not None
     spaced = text
     for mark in _MARKS:
@@ -107,6 +122,28 @@ def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
         matches = [normalised(answer) for answer in answers].count(normalised(predicted))
     else:
         matches = said.count(_stripped(predicted))
+    return _leave_one_out(matches, len(answers))
+
+
+def evalai_accuracy(predicted: str, answers: Sequence[str]) -> float:
+    """As ``vqa_accuracy``, with ``evalai_normalised`` answers, also where all of the people said the same."""
+    if not answers:
+        raise ValueError("no answers to compare with")
+    own, given = evalai_normalised(predicted), [evalai_normalised(answer) for answer in answers]
+    if len(answers) < _ENOUGH:
+        return float(own in given)
+    return _leave_one_out(given.count(own), len(answers))
+
+
+def _leave_one_out(matches: int, people: int) -> float:
+    """The mean of min(1, matches / 3) over the sets that leave one of the people out."""
     # The sets that leave out one who said it hold one match less than the others.
-    thirds = matches * min(3, matches - 1) + (len(answers) - matches) * min(3, matches)
-    return thirds / (3 * len(answers))
+    thirds = matches * min(3, matches - 1) + (people - matches) * min(3, matches)
+    return thirds / (3 * people)
+
+
+ACCURACIES: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "vqa": vqa_accuracy,
+    "evalai": evalai_accuracy,
+}
+"""By the name that a split's config gives (``accuracy``), and that metrics carry (``val_vqa_accuracy``)."""

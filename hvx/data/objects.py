@@ -11,7 +11,7 @@ from PIL import Image
 
 from hvx.config import SplitConfig
 from hvx.data.image_files import named_by_pattern
-from hvx.data.layouts.layout import COCO
+from hvx.data.layouts.layout import COCO_VAL
 from hvx.errors import HvxError
 from hvx.files import read_json
 
@@ -52,7 +52,7 @@ class ObjectTable:
 
     def mask(self, image_id: int | str) -> np.ndarray:
         """Label mask of an image, (H, W) uint8; 0 is ground."""
-        path: Path = self._masks / named_by_pattern(self._split.image_name or COCO, image_id)
+        path: Path = self._masks / named_by_pattern(self._split.image_name or COCO_VAL, image_id)
         try:
             with Image.open(path) as opened:
                 return np.asarray(opened.convert("L"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hvx.data.rows import Shape
@@ -15,6 +16,7 @@ from hvx.files import whole_file
 _AT_ONCE = 64
 """Rows in memory."""
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
+_EXTRACTED = re.compile(r"[0-9a-f]{64}(\.[a-z0-9]{1,5})?")
 _IDS = ("question_id", "qid", "id")
 
 
@@ -22,7 +24,8 @@ class ParquetRows:
     """The rows of a Parquet file; see ``hvx.data.rows.Rows``.
 
     An image inside it, as {bytes, path}, becomes a file in ``images``, named by the SHA-256 of its bytes; the
-    row's ``image`` is then this name. A row without an id gets its number.
+    row's ``image`` is then this name. A row without an id gets its number. Without ``images``, no file is
+    written.
 
     Raises:
         HvxError: pyarrow is not installed, the file is missing or no Parquet, or holds no questions.
@@ -30,8 +33,9 @@ class ParquetRows:
 
     shape: Shape = "parquet"
     key = ""
+    about: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, path: Path, images: Path) -> None:
+    def __init__(self, path: Path, images: Path | None) -> None:
         self.path, self._images = path, images
         try:
             import pyarrow
@@ -82,6 +86,8 @@ class ParquetRows:
             raise HvxError(f"{self.place(number, 'image')}: expected bytes and a path")
         suffix = Path(path).suffix.lower()
         name = hashlib.sha256(data).hexdigest() + (suffix if _SUFFIX.fullmatch(suffix) else "")
+        if self._images is None:
+            return name
         target = self._images / name
         if target.is_symlink():
             raise HvxError(f"{target}: a symbolic link in place of an image; delete it")
@@ -89,3 +95,8 @@ class ParquetRows:
             with whole_file(target) as part:
                 part.write_bytes(data)
         return name
+
+
+def is_extracted(name: str) -> bool:
+    """Whether an image of this name comes out of a Parquet file."""
+    return _EXTRACTED.fullmatch(name) is not None

@@ -76,6 +76,27 @@ def read_photo(path: Path) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
+def photo_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file as stored, by its header; its pixels may be damaged all the same.
+
+    Raises:
+        BadImage: no such file, no image, or one that ``open_photo`` would refuse by its format or size.
+    """
+    if not path.is_file():
+        raise BadImage(f"{path}: no such image")
+    with _decoding(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            opened = Image.open(path)
+        except ValueError as error:
+            if not _is_large_text(error):
+                raise
+            opened = Image.open(io.BytesIO(_without_texts(read_photo(path)[0])))
+        with opened:
+            _check_header(opened, path)
+            return opened.size
+
+
 def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
     """What a caller has of a photograph, as RGB, converted in the same way whatever it is.
 
@@ -187,14 +208,24 @@ def _is_large_text(error: ValueError) -> bool:
 
 def _opened_rgb(data: bytes, name: object, exif_orientation: bool) -> Image.Image:
     with Image.open(io.BytesIO(data)) as opened:
-        if opened.format not in _FORMATS:
-            raise BadImage(f"{name}: an image of format {opened.format}; save it as JPEG or PNG")
+        _check_header(opened, name)
         return _upright_rgb(opened, name, exif_orientation)
 
 
-def _upright_rgb(opened: Image.Image, name: object, exif_orientation: bool) -> Image.Image:
+def _check_header(opened: Image.Image, name: object) -> None:
+    """Refuse a file's format or size before its pixels are decoded."""
+    if opened.format not in _FORMATS:
+        raise BadImage(f"{name}: an image of format {opened.format}; save it as JPEG or PNG")
+    _check_pixels(opened, name)
+
+
+def _check_pixels(opened: Image.Image, name: object) -> None:
     if opened.width * opened.height > MAX_PIXELS:
         raise BadImage(f"{name}: {opened.width}×{opened.height} pixels; at most {MAX_PIXELS:,}")
+
+
+def _upright_rgb(opened: Image.Image, name: object, exif_orientation: bool) -> Image.Image:
+    _check_pixels(opened, name)
     has_16_bits = any(";16" in str(tile) for tile in getattr(opened, "tile", ()))  # gone once it is decoded
     photo = _as_rgb(opened, name)
     if has_16_bits and opened.mode[0] not in "IF":

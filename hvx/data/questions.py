@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -43,7 +43,7 @@ def _quiet(line: str) -> None:
     del line
 
 
-def read_questions(split: SplitConfig, say: Say = _quiet) -> list[Question]:
+def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = True) -> list[Question]:
     """The questions of a split in the order of its file, joined with their annotations.
 
     Annotations come from the split's file of them; without one, from the questions' own rows. The ground
@@ -53,15 +53,16 @@ def read_questions(split: SplitConfig, say: Say = _quiet) -> list[Question]:
     Args:
         split: with its paths resolved.
         say: told of a field that looks like a ground truth and is not used, once.
+        extract: write images that lie inside the file of questions (Parquet) into the folder of images.
 
     Raises:
         HvxError: a file is missing or in no known layout, holds no question, or lacks an annotation.
     """
     with _no_collection():
-        rows = _opened(split)
+        rows = _opened(split, extract)
         answers = Rows(split.annotations, "annotations") if split.annotations else None
         layout = _layout(split, rows, answers)
-        return _Reading(split, layout, say).questions(rows, answers)
+        return _Reading(split, layout, rows.about, say).questions(rows, answers)
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _opened(split: SplitConfig) -> _Source:
+def _opened(split: SplitConfig, extract: bool) -> _Source:
     """The split's file of questions."""
     path, name = split.questions, split.format
     known = [layout.name for layout in LAYOUTS]
@@ -84,17 +85,22 @@ def _opened(split: SplitConfig) -> _Source:
         raise HvxError(
             f"splits: format: no layout {shown(name)}{did_you_mean(name, known)}; known: {', '.join(known)}"
         )
-    if name == "parquet" or (name is None and path.suffix.lower() == ".parquet"):
-        return ParquetRows(path, split.folders[0])
+    if in_parquet(split):
+        return ParquetRows(path, split.folders[0] if extract else None)
     if name == "daquar-text" or (name is None and is_daquar_text(path)):
         return DaquarRows(path)
     return Rows(path, "questions")
 
 
+def in_parquet(split: SplitConfig) -> bool:
+    """Whether the split's questions are read as a Parquet file."""
+    return split.format == "parquet" or (split.format is None and split.questions.suffix.lower() == ".parquet")
+
+
 def _layout(split: SplitConfig, rows: _Source, answers: Rows | None) -> Layout:
     if split.format is not None:
         return next(layout for layout in LAYOUTS if layout.name == split.format)
-    sample = Sample(rows.shape, rows.key, _first(rows), _first(answers) if answers else {})
+    sample = Sample(rows.shape, rows.key, _first(rows), _first(answers) if answers else {}, rows.about)
     return next(layout for layout in LAYOUTS if layout.recognized(sample))
 
 
@@ -106,10 +112,10 @@ def _first(rows: _Source) -> Row:
 class _Reading:
     """A split being read in a layout."""
 
-    def __init__(self, split: SplitConfig, layout: Layout, say: Say) -> None:
+    def __init__(self, split: SplitConfig, layout: Layout, about: Mapping[str, str], say: Say) -> None:
         self._split, self._layout = split, layout
         self._image_fields = frozenset(layout.image)
-        self._pattern = split.image_name or layout.image_name
+        self._pattern = split.image_name or layout.names(about)
         self._question_ids, self._image_ids = Ids(), Ids()
         self._names: dict[Id, str] = {}
         self._truths = GroundTruths(layout, say)

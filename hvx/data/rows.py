@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ Shape = Literal["list", "keyed", "lines", "parquet", "text"]
 _LINES = {".jsonl", ".ndjson"}
 _FIRST_ROW = 1 << 20
 """Bytes; a longer first line is not taken for a row."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 KEYS = {"questions": ("questions", "data"), "annotations": ("annotations", "answers")}
 """Where an object has its list of rows, by what the file is for."""
@@ -42,6 +44,7 @@ class Rows:
         path: the file.
         shape: what holds the rows.
         key: the name of their list, empty where they are in none.
+        about: what the object around the list says in plain text, such as ``data_subtype``.
 
     Raises:
         HvxError: the file is missing, unreadable or none of these.
@@ -51,6 +54,7 @@ class Rows:
         self.path, self._what = path, f"the split's {what}"
         self.shape: Shape = "list"
         self.key = ""
+        self.about: Mapping[str, str] = {}
         self._names: list[str] = []
         name, data = read_unpacked(path, self._what)
         self._data = data.removeprefix(b"\xef\xbb\xbf")
@@ -95,6 +99,8 @@ class Rows:
             key = next((key for key in keys if first == b"{" and key in tree), None)
             if key is not None and _begins(tree[key], b"["):
                 self.key = key
+                texts = {name: _decode(value) for name, value in tree.items() if _begins(value, b'"')}
+                self.about = {name: text for name, text in texts.items() if _NAME.fullmatch(text)}
                 return _decode_list(tree[key])
             if (
                 first == b"{"

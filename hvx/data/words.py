@@ -10,12 +10,31 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from hvx.config import EncoderConfig
 from hvx.errors import HvxError
 
 PADDING = 0
 """Row of the embedding table that no word has."""
 UNKNOWN = "UNK"
 
+_ABBREVIATIONS = (
+    "mr",
+    "mrs",
+    "ms",
+    "dr",
+    "st",
+    "jr",
+    "sr",
+    "vs",
+    "etc",
+    "e.g",
+    "i.e",
+    "a.m",
+    "p.m",
+    "u.s",
+    "no",
+)
+"""Words whose period does not end a sentence."""
 _MCB_DROPPED = re.compile(r"[?!'\"$:@(),.;]")
 _MCB_SPACES = re.compile(r"[-/]")
 
@@ -37,7 +56,29 @@ def tokenize_mcb(question: str) -> list[str]:
     return _MCB_SPACES.sub(" ", _MCB_DROPPED.sub("", question.lower())).split()
 
 
+@lru_cache(maxsize=1)
+def _sentences() -> Callable[[str], list[str]]:
+    from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
+
+    # NLTK's trained parameters are a download of their own; of these, abbreviations matter in questions.
+    parameters = PunktParameters()
+    parameters.abbrev_types = set(_ABBREVIATIONS)
+    return PunktSentenceTokenizer(parameters).tokenize
+
+
+def tokenize_sentences(question: str) -> list[str]:
+    """NLTK's words of each sentence in lower case: "a dog. is it big?" → a dog . is it big ?"""
+    return [token for sentence in _sentences()(question.lower()) for token in _nltk()(sentence)]
+
+
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"nltk": tokenize_nltk, "mcb": tokenize_mcb}
+
+
+def tokenizer(encoder: EncoderConfig) -> Callable[[str], list[str]]:
+    """What turns a question into the tokens that an encoder reads."""
+    split_sentences = encoder.sentences and encoder.tokenizer == "nltk"
+    tokenize = tokenize_sentences if split_sentences else TOKENIZERS[encoder.tokenizer]
+    return lambda question: tokenize(question)[: encoder.max_tokens]
 
 
 @dataclass(frozen=True)

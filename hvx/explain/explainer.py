@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hvx.data.words import TOKENIZERS, padded
+from hvx.data.words import padded, tokenizer
 from hvx.device import leave_inference_mode, standard_mode
 from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.hadamard import HeadPullback
@@ -91,7 +91,7 @@ class Explainer:
         self.model, self.gradient, self._free = model, gradient, free
         leave_inference_mode(model.backbone)
         leave_inference_mode(model.head)
-        self._tokenize = TOKENIZERS[model.config.encoder.tokenizer]
+        self._tokenize = tokenizer(model.config.encoder)
         self._network = LeanNetwork(model.backbone.network, dtype, compiled)
         self.device = next(model.head.parameters()).device
 

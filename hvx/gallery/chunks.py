@@ -10,7 +10,7 @@ from hvx.gallery.pictures import save_maps, save_photo
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.workers import Chunk, Done, Job, Missing, Photo
 from hvx.store.reader import Item, RunReader
-from hvx.view.run import cropped_photo
+from hvx.view.run_figures import cropped_photo
 
 
 class ChunkWriter:

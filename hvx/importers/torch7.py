@@ -20,6 +20,8 @@ from hvx.importers.torch7_file import read_tensor
 from hvx.models.checkpoint import VQAModel
 
 GLIMPSES = range(1, 9)
+MOST_TOKENS = 26
+"""At which the author's code cuts questions."""
 """G that a checkpoint may have, and that are tried where none is given."""
 _USUAL_ANSWERS = (1000, 2000, 3000)
 """O for which the author's code has word tables; tried where the vocabulary at hand does not fit."""
@@ -114,7 +116,14 @@ def import_torch7(
     config = ModelConfig(
         form="torch7",
         backbone=at_node(backbone, AHEAD_OF_LAST_RELU),
-        encoder=EncoderConfig(tokenizer="nltk", embedding=embedding, hidden=hidden, candidate="reset_before"),
+        encoder=EncoderConfig(
+            tokenizer="nltk",
+            sentences=True,
+            max_tokens=MOST_TOKENS,
+            embedding=embedding,
+            hidden=hidden,
+            candidate="reset_before",
+        ),
         glimpses=given.glimpses,
         joint=joint,
     )

@@ -148,6 +148,8 @@ def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) ->
         backbone=at_node(backbone, AHEAD_OF_LAST_RELU if by_torch7 else BEHIND_LAST_RELU),
         encoder=EncoderConfig(
             tokenizer=said.vqa.nlp,
+            sentences=said.vqa.nlp == "nltk",
+            max_tokens=said.vqa.maxlength,
             embedding=head["encoder.table.weight"].shape[1],
             hidden=head["encoder.gru.state.weight"].shape[0],
             candidate="reset_after",

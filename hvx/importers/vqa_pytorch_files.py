@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from hvx.config import Positive, checked
@@ -59,6 +59,7 @@ class ModelOptions(BaseModel):
 
 class _Questions(BaseModel):
     nlp: Literal["mcb", "nltk"] = "mcb"
+    maxlength: Annotated[int, Field(ge=1, le=10_000)] = 26
     pad: Literal["right"] = "right"
 
 

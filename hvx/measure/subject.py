@@ -122,8 +122,8 @@ class Subject:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the images, as the network sees them, and of heat maps."""
-        return self.reader.heatmap_size
+        """(H, W) of the images, as the network sees them; heat maps may be stored smaller."""
+        return self.model.config.image.size, self.model.config.image.size
 
     def item(self, place: int) -> Item:
         """An explanation of the sample."""

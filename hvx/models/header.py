@@ -108,7 +108,7 @@ def header_of(file: Any, path: Path) -> CheckpointHeader:
     if about["format"] != FORMAT:
         raise HvxError(f"{path}: checkpoint format {shown(about['format'])}; this hvx reads {FORMAT}")
     source = f"{path} (metadata)"
-    config = checked(ModelConfig, about.get("model"), source)
+    config = checked(ModelConfig, _as_it_was_read(about.get("model")), source)
     words, answers, training = about.get("words"), about.get("answers"), about.get("training") or {}
     if not (_strings(words) and _strings(answers)):
         raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
@@ -117,6 +117,15 @@ def header_of(file: Any, path: Path) -> CheckpointHeader:
     names = file.keys()
     shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return CheckpointHeader(config, words, answers, training, shapes)
+
+
+def _as_it_was_read(model: Any) -> Any:
+    """A stored model section of before ``sentences`` and ``max_tokens``: its questions stay what they were,
+    whatever its form now presets."""
+    if isinstance(model, dict) and isinstance(model.get("encoder"), dict):
+        before = {"sentences": False, "max_tokens": None}
+        return model | {"encoder": before | model["encoder"]}
+    return model
 
 
 def _strings(value: Any) -> TypeGuard[list[str]]:

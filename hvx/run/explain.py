@@ -23,6 +23,7 @@ from hvx.run.folder import SHARDS, RunFolder, now, opened_run
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.lock import Say, no_log
 from hvx.run.plan import Shard, plan_shards
+from hvx.run.size import check_map_size, check_room, explanation_bytes
 from hvx.run.stop import Requests, heeded
 from hvx.store.schema import IDS, VERSION
 
@@ -90,9 +91,9 @@ def explain_split(
     if config.explain is None:
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
     split = config.split(config.explain.split)
-    data = _data_digests(split)
+    data = data_digests(split)
     questions, picked = _questions(split, config.explain, say)
-    if _data_digests(split) != data:
+    if data_digests(split) != data:
         raise HvxError(f"{split.questions}: changed while it, or its annotations, was read; run this again")
     shards = plan_shards(questions, config.explain.shard_questions)
     _check_images(split, shards, config.explain, say)
@@ -101,23 +102,27 @@ def explain_split(
         raise HvxError(f"{checkpoint}: no such checkpoint")
     # The header is read after the digest is taken, and workers take the digest again after they have loaded
     # the model: a file that was replaced meanwhile is rejected.
-    identity = RunIdentity(_identity(config, config.explain, split, data, picked), versions())
+    identity = RunIdentity(identity_values(config, config.explain, split, data, picked), versions())
     header = read_header(checkpoint)
     check_config(header.config, config, checkpoint)
+    check_map_size(header.config, config.explain, checkpoint)
+    run = config.path(config.explain.run)
+    check_room(run, shards, explanation_bytes(header.config, config.explain), options.pack, say)
     engine = start(config, identity)
     about = _describe(config, split, header, picked, len(shards), identity, _integer_ids(questions)) | {
         "device": engine.about
     }
     with (
-        opened_run(config.path(config.explain.run), about, shards, say) as folder,
+        opened_run(run, about, shards, say) as folder,
         _interruptible(folder) as requests,
     ):
         wanted = _wanted(folder, options, say)
+        packed = options.pack or folder.is_packed
         if wanted:
             folder.record_versions(identity.versions, say)
             _compute(engine, folder, wanted, requests)
         attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
-        folder.finish(attributes, time.time() - started, options.pack or folder.is_packed, say)
+        folder.finish(attributes, time.time() - started, packed, say)
         failed = len(folder.failures())
         zero_image, zero_words = folder.zero_gradients()
     explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
@@ -204,7 +209,7 @@ def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfi
     )
 
 
-def _data_digests(split: SplitConfig) -> dict[str, Any]:
+def data_digests(split: SplitConfig) -> dict[str, Any]:
     """Digests of the files with the split's questions and answers; reading an absent one is an error."""
     files = {"questions_sha256": split.questions, "annotations_sha256": split.annotations}
     return {key: sha256(path) if path and path.is_file() else None for key, path in files.items()}
@@ -215,7 +220,7 @@ def _integer_ids(questions: list[Question]) -> list[str]:
     return [name for name in IDS if isinstance(getattr(questions[0], name), int)]
 
 
-def _identity(
+def identity_values(
     config: Config, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
 ) -> dict[str, Any]:
     """All that decides what the run's items are."""
@@ -230,6 +235,7 @@ def _identity(
         "picked": [choice["question_id"] for choice in picked.choices] if picked else None,
         "precision": explain.precision,
         "product": explain.product,
+        "heatmap": explain.heatmap.model_dump(),
         "gradient": explain.gradient,
         "shard_questions": explain.shard_questions,
     }

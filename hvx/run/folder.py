@@ -212,9 +212,7 @@ def opened_run(
         HvxError: the folder holds something else, another run, or is being written.
     """
     description = path / DESCRIPTION
-    if not description.exists() and path.exists() and not _is_free(path):
-        raise HvxError(f"{path}: not empty and not a run; give explain.run a new folder")
-    check_links(path)
+    check_same_run(path, about["identity"])
     try:
         (path / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,7 +221,7 @@ def opened_run(
         if not description.exists():
             write_json(description, about, indent=1, parents=False)
         folder = RunFolder(path, shards, held)
-        _same_run(folder, about)
+        _same_identity(folder, about["identity"])  # again, now that nobody else writes here
         folder.note({key: about[key] for key in _MAY_CHANGE})
         _sweep(path)
         yield folder
@@ -276,12 +274,33 @@ def _is_free(path: Path) -> bool:
     )
 
 
-def _same_run(folder: RunFolder, about: dict[str, Any]) -> None:
+def check_same_run(path: Path, identity: dict[str, Any]) -> None:
+    """Compare a run folder with the run that is to be written into it; nothing is written.
+
+    Raises:
+        HvxError: it holds something else, another run, or leads out of itself.
+    """
+    check_links(path)
+    if (path / DESCRIPTION).exists():
+        _same_identity(RunFolder(path, []), identity)
+    elif path.exists() and not _is_free(path):
+        raise HvxError(f"{path}: not empty and not a run; give explain.run a new folder")
+
+
+def absent_shards(path: Path, shards: list[Shard]) -> list[Shard]:
+    """The shards that a run still lacks, by their names; none of a finished run packed into one file."""
+    folder = RunFolder(path, shards)
+    if (path / DESCRIPTION).exists() and folder.stands_alone:
+        return []
+    return [shard for shard in shards if not folder.shard_path(shard).exists()]
+
+
+def _same_identity(folder: RunFolder, wanted: dict[str, Any]) -> None:
     before = folder._about()
     found = before.get("identity")
     identity = found if isinstance(found, dict) else {}
-    for key in about["identity"] | identity:
-        old, new = identity.get(key), about["identity"].get(key)
+    for key in wanted | identity:
+        old, new = identity.get(key), wanted.get(key)
         if old != new:
             raise HvxError(
                 f"{folder.path}: holds a run with another {key} ({old!r:.20}, now {new!r:.20}); "

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.config import Config, SplitConfig
+from hvx.config import Config, HeatmapConfig, SplitConfig
 from hvx.data.image_files import image_path
 from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
@@ -24,6 +24,7 @@ from hvx.explain.explainer import TOP, Explainer, Explanations
 from hvx.models.checkpoint import check_config, load_checkpoint
 from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard, batches_of_images
+from hvx.store.heatmaps import SCALES, shrunk, to_8_bits
 from hvx.store.schema import FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.store.writer import write_shard
 
@@ -33,7 +34,7 @@ _SHARE = 0.5
 """Of the free memory, what a batch may take: the head and the scores need some, too."""
 _MOST_IMAGES = 32
 _GPU_DECODERS = 8
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -72,7 +73,7 @@ class ShardWorker:
         check_config(model.config, config, path)
         self._explain, self._split = config.explain, config.split(config.explain.split)
         self._image, self._device = model.config.image, device
-        dtype = _DTYPES[config.explain.precision]
+        dtype = DTYPES[config.explain.precision]
         free = config.explain.product == "free"
         self._explainer = Explainer(model, config.explain.gradient, dtype, config.explain.compile, free)
         self._batch = config.explain.batch_images or _batch_images(self._explainer)
@@ -171,7 +172,7 @@ class ShardWorker:
                 torch.cuda.empty_cache()  # does nothing where there is no GPU
             else:
                 return {
-                    question.question_id: _item(question, explained, row)
+                    question.question_id: _item(question, explained, row, self._explain.heatmap)
                     for row, (_, question) in enumerate(questions)
                 }
         half = -(-len(asked) // 2)
@@ -224,7 +225,9 @@ def _failure(question: Question, reason: str) -> dict[str, Any]:
     }
 
 
-def _item(question: Question, explained: Explanations, row: int) -> dict[str, Any] | str:
+def _item(
+    question: Question, explained: Explanations, row: int, heatmap: HeatmapConfig
+) -> dict[str, Any] | str:
     """What the run keeps of one question, by field; the reason, where that is not finite."""
     length = len(explained.tokens[row])
     odd = _not_finite(explained, row, length)
@@ -246,7 +249,6 @@ def _item(question: Question, explained: Explanations, row: int) -> dict[str, An
         "length": length,
         "token_saliency": explained.saliency[row, :length].numpy(),
         "token_z": explained.z[row, :length].numpy(),
-        "heatmap": explained.heatmap[row].numpy().astype(np.float16),
         "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[row])
         | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[row]),
     }
@@ -254,11 +256,24 @@ def _item(question: Question, explained: Explanations, row: int) -> dict[str, An
         item["attention"] = explained.attention[row].numpy()
     if explained.textual_attention is not None:
         item["textual_attention"] = explained.textual_attention[row, :length].numpy()
-    if explained.block_heatmaps is not None:
-        item["block_heatmaps"] = explained.block_heatmaps[row].numpy().astype(np.float16)
     if explained.gradient is not None:
         item["gradient"] = explained.gradient[row].numpy().astype(np.float16)
-    return item
+    return item | _stored_maps(explained, row, heatmap)
+
+
+def _stored_maps(explained: Explanations, row: int, stored: HeatmapConfig) -> dict[str, Any]:
+    """The heat maps of one question as the run stores them, by field."""
+    maps = {"heatmap": explained.heatmap[row]}
+    if explained.block_heatmaps is not None:
+        maps["block_heatmaps"] = explained.block_heatmaps[row]
+    items: dict[str, Any] = {}
+    for name, map in maps.items():
+        small = shrunk(map, stored.size).numpy()
+        if stored.dtype == "uint8":
+            items[name], items[SCALES[name]] = to_8_bits(small)
+        else:
+            items[name] = small.astype(np.float16)
+    return items
 
 
 def _not_finite(explained: Explanations, row: int, length: int) -> str | None:
@@ -298,6 +313,8 @@ def _stacked(items: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             longest = max((len(value) for value in values), default=0)
             values = [[*value, *[field.fill] * (longest - len(value))] for value in values]
         shape = (0,) * (1 + len(field.axes)) if not values else None
-        array = np.array(values, dtype=object if field.fill == "" else field.dtype)
+        in_8_bits = name in SCALES and bool(values) and values[0].dtype == np.uint8
+        dtype = object if field.fill == "" else np.uint8 if in_8_bits else field.dtype
+        array = np.array(values, dtype=dtype)
         stacked[name] = array if shape is None else array.reshape(shape)
     return stacked

@@ -14,6 +14,7 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json
+from hvx.store.heatmaps import SCALES, from_8_bits
 from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.seal import damage, damaged, open_hdf5
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
@@ -158,14 +159,15 @@ class RunReader:
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
-        """(H, W) of each heat map."""
+        """(H, W) of each heat map as stored; a run may store them smaller than the image."""
         _, height, width = self._shapes["heatmap"]
         return height, width
 
     def column(self, name: str) -> np.ndarray:
-        """A whole dataset; strings as ``str``, ids as integers where the split's file has integers.
+        """A whole dataset; strings as ``str``, 8-bit heat maps as float32.
 
-        Axes that differ between shards are filled to the longest.
+        Ids are integers where the split's file has integers. Axes that differ between shards are filled to
+        the longest.
         """
         with self._reading():
             values = self._column(name)
@@ -174,14 +176,28 @@ class RunReader:
     def _column(self, name: str) -> np.ndarray:
         field = FIELDS[name]
         if self._shards is None:
-            return _values(own_dataset(self._file, name))
-        whole = np.full(self._shapes[name], field.fill, object if field.dtype is TEXT else field.dtype)
+            return self._values(self._file, name)
+        dtype = object if field.dtype is TEXT else self._dtype(self._shards.file(0), name)
+        whole = np.full(self._shapes[name], field.fill, dtype)
         for place, start in enumerate(self._shards.starts[:-1]):
-            values = _values(own_dataset(self._shards.file(place), name))
+            values = self._values(self._shards.file(place), name)
             if len(values) != self._shards.entries[place].items:
                 raise ValueError(f"shard {place}: {name} has another number of items")
             whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
         return whole
+
+    def _values(self, file: h5py.File, name: str, rows: int | slice = slice(None)) -> np.ndarray:
+        """Values of a dataset in a file, of one item or of all; strings as ``str``, 8-bit maps as float32."""
+        dataset = own_dataset(file, name)
+        values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
+        if _in_8_bits(dataset, name):
+            return from_8_bits(values, own_dataset(file, SCALES[name])[rows])
+        return np.asarray(values)
+
+    def _dtype(self, file: h5py.File, name: str) -> np.dtype:
+        """Of the values of a dataset that holds no text, as ``_values`` returns them."""
+        dataset = own_dataset(file, name)
+        return np.dtype(np.float32) if _in_8_bits(dataset, name) else dataset.dtype
 
     def attribute(self, name: str) -> Any:
         """An attribute of the whole run, such as ``crop``."""
@@ -228,7 +244,7 @@ class RunReader:
             tokens=[str(token) for token in texts("tokens")[:length]],
             token_z=value("token_z")[:length].tolist(),
             attention=value("attention") if self.glimpses else np.zeros((0, 1, 1), np.float32),
-            heatmap=value("heatmap").astype(np.float32),
+            heatmap=self._values(file, "heatmap", number).astype(np.float32),
             zero_gradient=int(value("zero_gradient")),
             **self._optional(file, number, length),
         )
@@ -237,7 +253,7 @@ class RunReader:
         """What only some models have, of one item."""
         found: dict[str, Any] = {}
         if self.blocks:
-            found["block_heatmaps"] = own_dataset(file, "block_heatmaps")[number].astype(np.float32)
+            found["block_heatmaps"] = self._values(file, "block_heatmaps", number).astype(np.float32)
         if self.attends_to_words:
             found["textual_attention"] = own_dataset(file, "textual_attention")[number][:length].tolist()
         return found
@@ -271,7 +287,6 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
             raise ValueError(f"{name} has the shape {shapes[name]}, for {items} items")
 
 
-def _values(dataset: h5py.Dataset) -> np.ndarray:
-    """All values of a dataset; strings as ``str``."""
-    values: np.ndarray = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[:]
-    return values
+def _in_8_bits(dataset: h5py.Dataset, name: str) -> bool:
+    """Whether values must be multiplied by the factors of their maps."""
+    return name in SCALES and dataset.dtype == np.uint8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import whole_file
+from hvx.store.axes import name_axes
+from hvx.store.heatmaps import SCALES
 from hvx.store.schema import FIELDS, IDS, METHOD, TEXT, VERSION, Field
 from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
 from hvx.store.shards import INDEX, own_dataset
@@ -30,7 +33,8 @@ def write_shard(
 
     Args:
         path: the shard's file.
-        items: an array for each field of the schema, item by item along its first axis.
+        items: an array for each field of the schema, item by item along its first axis. Heat maps of dtype
+            uint8 are stored so, with their factors (``hvx.store.heatmaps``).
         attributes: ``shard``, its number, ``run_digest``, and what is true of the whole run, kept as JSON.
         failures: the shard's questions that could not be explained, with the reason.
 
@@ -42,11 +46,13 @@ def write_shard(
             if name not in items and field.optional:
                 continue
             values = np.array(list(map(str, items[name])), object) if name in IDS else items[name]
-            if field.dtype == np.float16:
+            dtype = values.dtype if name in SCALES and values.dtype == np.uint8 else field.dtype
+            if dtype == np.float16:
                 values = np.clip(values, -HALF_MAX, HALF_MAX)
             chunks = _chunks(values.shape[1:]) if field.chunked and values.size > 0 else {}
-            file.create_dataset(name, data=values, dtype=field.dtype, **chunks)
+            file.create_dataset(name, data=values, dtype=dtype, **chunks)
             sink.check()
+        name_axes(file, _image_size(attributes))
         _describe(file, attributes)
         file.attrs["failures"] = json.dumps(failures)
 
@@ -68,6 +74,7 @@ def write_view(path: Path, shards: list[Path], attributes: dict[str, Any]) -> No
                 layout[where] = h5py.VirtualSource(source, name, own, field.dtype)
             file.create_virtual_dataset(name, layout, fillvalue=None if field.dtype == TEXT else field.fill)
             sink.check()
+        name_axes(file, _image_size(attributes))
         _write_index(file.create_group(INDEX), whole)
         _describe(file, attributes)
 
@@ -91,6 +98,7 @@ def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> N
                     values = own_dataset(source, name)[:]
                 dataset[where] = values
                 sink.check()
+        name_axes(file, _image_size(attributes))
         _describe(file, attributes)
 
 
@@ -105,12 +113,15 @@ class _Whole:
                 f"{path.parent}: not one question of the split could be explained; see failures.jsonl"
             )
         self._total = sum(own["question_id"][0] for _, own in self._filled)
+        with opened(self._filled[0][0]) as file:  # the dtype of heat maps is the run's
+            self._dtypes = {name: own_dataset(file, name).dtype for name in SCALES if name in file}
 
     def fields(self) -> Iterator[tuple[str, Field, tuple[int, ...]]]:
         """Each dataset that the shards hold, with its shape over all of them."""
         for name, field in FIELDS.items():
             if name in self._filled[0][1]:
                 inner = np.max([own[name][1:] for _, own in self._filled], axis=0, initial=0)
+                field = replace(field, dtype=self._dtypes.get(name, field.dtype))
                 yield name, field, (self._total, *(map(int, inner) if field.axes else ()))
 
     def shards(self) -> list[tuple[Path, int]]:
@@ -160,6 +171,12 @@ def _chunked(dataset: h5py.Dataset) -> list[Span]:
     if dataset.chunks and not dataset.is_virtual:
         dataset.id.chunk_iter(lambda chunk: spans.append((chunk.byte_offset, chunk.byte_offset + chunk.size)))
     return spans
+
+
+def _image_size(attributes: dict[str, Any]) -> int | None:
+    """Side in pixels of the image that the network saw, by the crop."""
+    scaled_to = attributes.get("crop", {}).get("scaled_to")
+    return int(scaled_to[0]) if scaled_to else None
 
 
 def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvx.data.answers import ACCURACIES
 from hvx.files import whole_file
 from hvx.progress import bar
 from hvx.train.evaluate import Evaluator
@@ -100,12 +101,12 @@ class Course:
 
 
 def best_of(rows: list[Metrics]) -> Metrics:
-    """``best_epoch``, that of the highest official accuracy, the latest of equals; and that accuracy.
+    """``best_epoch``, that of the highest accuracy, the latest of equals; and that accuracy under its name.
 
     Without validation the last epoch is the best.
     """
-    best = max(rows, key=lambda row: (row.get("val_vqa_accuracy", 0.0), row["epoch"]))
-    found = {"best_epoch": best["epoch"]}
-    if "val_vqa_accuracy" in best:
-        found["best_val_vqa_accuracy"] = best["val_vqa_accuracy"]
-    return found
+    names = [f"val_{metric}_accuracy" for metric in ACCURACIES if f"val_{metric}_accuracy" in rows[-1]]
+    if not names:
+        return {"best_epoch": max(row["epoch"] for row in rows)}
+    best = max(rows, key=lambda row: (row[names[0]], row["epoch"]))
+    return {"best_epoch": best["epoch"], f"best_{names[0]}": best[names[0]]}

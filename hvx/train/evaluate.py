@@ -1,10 +1,10 @@
-"""How well a head answers a split: exact match, official accuracy, loss."""
+"""How well a head answers a split: exact match, the accuracy that its config names, loss."""
 
 from __future__ import annotations
 
 import torch
 
-from hvx.data.answers import vqa_accuracy
+from hvx.data.answers import ACCURACIES
 from hvx.data.questions import Question
 from hvx.models.joint import HadamardHead
 from hvx.progress import bar
@@ -22,20 +22,24 @@ class Evaluator:
         model: the head.
         examples: the split.
         answers: what the classifier's outputs mean.
+        metric: name of the accuracy, of ``hvx.data.answers.ACCURACIES``.
     """
 
-    def __init__(self, model: HadamardHead, examples: Examples, answers: list[str]) -> None:
-        self.model, self.examples, self.answers = model, examples, answers
+    def __init__(
+        self, model: HadamardHead, examples: Examples, answers: list[str], metric: str = "vqa"
+    ) -> None:
+        self.model, self.examples, self.answers, self.metric = model, examples, answers, metric
         self._targets = Targets(examples.questions, answers)
         self._groups = examples.groups(_BATCH)
 
     def metrics(self) -> dict[str, float]:
-        """``val_accuracy`` (to the letter), ``val_vqa_accuracy`` (official) and, where the classifier has an
-        answer that people gave, ``val_loss`` (the mean over the people, then over such questions)."""
+        """``val_accuracy`` (to the letter), ``val_vqa_accuracy`` or ``val_evalai_accuracy`` and, where the
+        classifier has an answer that people gave, ``val_loss`` (the mean over the people, then over such
+        questions)."""
         predicted, loss = self._predict()
         found = {
             "val_accuracy": accuracy(predicted, self.examples.questions),
-            "val_vqa_accuracy": official_accuracy(predicted, self.examples.questions),
+            f"val_{self.metric}_accuracy": mean_accuracy(predicted, self.examples.questions, self.metric),
         }
         taught = int((self._targets.counts > 0).sum())
         if taught:
@@ -67,7 +71,8 @@ def accuracy(predicted: list[str], questions: list[Question]) -> float:
     return right / len(questions)
 
 
-def official_accuracy(predicted: list[str], questions: list[Question]) -> float:
-    """Mean official accuracy of the answers."""
-    each = [vqa_accuracy(a, question.answers) for a, question in zip(predicted, questions, strict=True)]
+def mean_accuracy(predicted: list[str], questions: list[Question], metric: str) -> float:
+    """Mean of an accuracy of ``hvx.data.answers.ACCURACIES`` over the answers."""
+    score = ACCURACIES[metric]
+    each = [score(a, question.answers) for a, question in zip(predicted, questions, strict=True)]
     return sum(each) / len(each)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hvx.config import Config, SplitConfig
 from hvx.data.questions import Question, read_questions
-from hvx.data.words import TOKENIZERS, Vocabulary
+from hvx.data.words import Vocabulary, tokenizer
 from hvx.device import standard_mode
 from hvx.errors import HvxError
 from hvx.importers.skipthoughts import fill_encoder, load_start
@@ -162,7 +162,9 @@ class _Training:
             words, answers = material.vocabulary, material.answers
             save_checkpoint(path, VQAModel(self.config.model, backbone, scaled, words, answers, row | notes))
 
-        evaluator = Evaluator(head, examples["val"], material.answers) if "val" in examples else None
+        evaluator = None
+        if "val" in examples:
+            evaluator = Evaluator(head, examples["val"], material.answers, self.splits["val"].accuracy)
         rows = Course(trainer, evaluator, self.files, self.identity, keep, self.say).run()
         clock.stage("head")
         progress.finished = rows[-1] | best_of(rows) | notes | {"seconds": clock.seconds}
@@ -179,7 +181,7 @@ class _Training:
         questions = self._questions()
         jobs = self._jobs(questions)
         config = self.config
-        tokenize = TOKENIZERS[config.model.encoder.tokenizer]
+        tokenize = tokenizer(config.model.encoder)
         texts = {question.question for own in questions.values() for question in own}
         tokens = {text: tokenize(text) for text in texts}  # the same text is asked of many images
         asked = questions["train"]

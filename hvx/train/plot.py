@@ -15,7 +15,8 @@ from hvx.files import whole_file
 _TRAIN, _VALIDATION, _EXACT = "#8a8f98", "#0b5cad", "#d1701f"
 _LOSSES = (("loss", "train, with dropout", _TRAIN), ("val_loss", "validation", _VALIDATION))
 _ACCURACIES = (
-    ("val_vqa_accuracy", "official accuracy", _VALIDATION),
+    ("val_vqa_accuracy", "VQA accuracy", _VALIDATION),
+    ("val_evalai_accuracy", "EvalAI accuracy", _VALIDATION),
     ("val_accuracy", "exact match", _EXACT),
 )
 

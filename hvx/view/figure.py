@@ -1,12 +1,9 @@
-"""The grid of the paper's Figures 2 to 5: photograph, attention maps, heat map, question, answer.
-
-A figure is a column of strips: its heading, a strip for each row, its foot. Each is drawn by itself, so that
-a figure of any number of rows can be written without ever being held whole (``hvx.view.sheet``).
-"""
+"""The grid of the paper's Figures 2 to 5: photograph, attention maps, heat map, question, answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -17,14 +14,18 @@ from PIL import Image
 from hvx.errors import HvxError
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view import legend
-from hvx.view.canvas import Canvas, PixelCanvas
 from hvx.view.heat import Style, fit, outline, overlay
-from hvx.view.tokens import BLACK, PRINTED_INK, WHITE, TextSizes, lay_out, line_height, paint, wrap, write
+from hvx.view.page import Page, settings
+from hvx.view.text import line_height, unbroken, wrap
+from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, TextSizes, draw_panel, lay_out
+
+DPI = 200
+"""Pixels in an inch, unless said otherwise."""
 
 SMALLEST_SQUARE = 48
 """Pixels; under a narrower picture there is no room for a z-score."""
 
-PRINTED_NOTE = "In brackets: z as printed in the paper"
+PRINTED_NOTE = "In brackets: z printed in the paper"
 
 ZERO_IMAGE_LABEL = "zero gradient: no heat map"
 ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-scores."
@@ -39,7 +40,7 @@ class FigureRow:
     Attributes:
         photo: the square RGB crop that the network saw, at any resolution.
         attention: attention maps (G, S, S), each summing to 1; G may be 0.
-        heatmap: the proposed method's heat map (H, W), H = Σ_c |standardised gradient|.
+        heatmap: the proposed method's heat map (H, W), H = Σ_c |standardized gradient|.
         tokens: the question's tokens.
         z: the z-score of each token (Eq. 11).
         predicted: the model's answer.
@@ -83,84 +84,62 @@ class FigureRow:
 
 
 @dataclass(frozen=True)
-class Look:
+class FigureStyle:
     """How a figure shows its rows.
 
     Attributes:
         style: how maps lie on the photograph.
         outline: draw a line around what is above the heat map's mean + 2 standard deviations.
         top_answers: a column with the likeliest answers as bars.
-        legend: the scale of the tokens' colours under the last row.
+        legend: the scale of the tokens' colors under the last row.
+        digits: decimals of the z-scores.
+        font_pt: size of the smallest text in points; None: in proportion to the width, 8 at 5.5 inches.
     """
 
     style: Style = "brightness"
     outline: bool = False
     top_answers: bool = False
     legend: bool = True
+    digits: int = DIGITS
+    font_pt: float | None = None
 
 
-AS_IN_THE_PAPER = Look()
+AS_IN_THE_PAPER = FigureStyle()
 
 
-@dataclass(frozen=True)
-class Strip:
-    """A part of a figure, as wide as it is; ``draw`` is told at which height it stands on the canvas."""
-
-    height: int
-    draw: Callable[[Canvas, int], None]
-
-    def picture(self, width: int) -> Image.Image:
-        """The strip by itself, on white."""
-        made = Image.new("RGB", (width, self.height), WHITE)
-        self.draw(PixelCanvas(made), 0)
-        return made
-
-
-@dataclass(frozen=True)
 class _Grid:
-    """Where the columns of a figure stand, in pixels."""
+    """Where the columns of a figure stand, in pixels: squares of ``side``, a ``gap`` between them."""
 
-    width: int
-    columns: int
-
-    @property
-    def gap(self) -> int:
-        return max(4, self.width // 120)
-
-    @property
-    def margin(self) -> int:
-        return max(8, self.width // 60)
-
-    @property
-    def side(self) -> int:
-        """Of the squares."""
-        return (self.width - 2 * self.margin - (self.columns - 1) * self.gap) // self.columns
-
-    @property
-    def inner_width(self) -> int:
+    def __init__(self, width: int, columns: int) -> None:
+        self.width, self.gap, self.margin = width, max(4, width // 120), max(8, width // 60)
+        self.row_gap = max(16, width // 40)
+        self.side = (width - 2 * self.margin - (columns - 1) * self.gap) // columns
+        self.inner_width = columns * self.side + (columns - 1) * self.gap
         """From the first square's left edge to the last one's right."""
-        return self.columns * self.side + (self.columns - 1) * self.gap
 
     def left(self, column: int) -> int:
         """A column's left edge; what the squares leave over goes to both margins."""
         return (self.width - self.inner_width) // 2 + column * (self.side + self.gap)
 
-    @property
-    def row_gap(self) -> int:
-        """Between one row's text and the next row's pictures."""
-        return max(16, self.width // 40)
+
+class PageTooLarge(HvxError):
+    """A page of more pixels than fit in memory."""
 
 
-class Figure:
-    """The strips of a figure.
+class FigureLayout:
+    """Where the parts of a figure stand; draws each at the bottom of a page.
 
     Args:
         width: of the figure in pixels.
         glimpses: attention maps of the row that has the most; a row of fewer leaves their places empty.
-        look: how it shows its rows.
+        style: how it shows its rows.
         title: a line above the column names.
         printed: whether any row has z-scores printed in a paper, which a note above then explains.
         blocks: heat maps of the row that has the most; a row of fewer leaves the first places empty.
+        dpi: pixels in an inch.
+
+    Attributes:
+        side: of the pictures, in pixels.
 
     Raises:
         HvxError: a width in which the pictures would be too small to see.
@@ -170,114 +149,106 @@ class Figure:
         self,
         width: int,
         glimpses: int,
-        look: Look = AS_IN_THE_PAPER,
+        style: FigureStyle = AS_IN_THE_PAPER,
         title: str | None = None,
         printed: bool = False,
         blocks: int = 1,
+        dpi: int = DPI,
     ) -> None:
         names = column_names(glimpses, blocks)
         self._proposed = len(names) - 1
         """The column of the last block's heat map."""
-        self._names = names + (["Likeliest answers"] if look.top_answers else [])
+        self._names = names + (["Likeliest answers"] if style.top_answers else [])
         self._grid = _make_grid(width, len(self._names))
-        self._sizes = TextSizes.for_width(width)
-        self._title, self._note, self._look = title, PRINTED_NOTE if printed else None, look
+        self._sizes = TextSizes.for_figure(width, dpi, style.font_pt)
+        self._title, self._note, self._style = title, PRINTED_NOTE if printed else None, style
+        self.width, self.side, self.dpi = width, self._grid.side, dpi
 
-    @property
-    def width(self) -> int:
-        return self._grid.width
+    def draw(self, rows: Iterable[FigureRow], within: int | None = None) -> Page:
+        """A page with heading, rows and foot; each row is asked for when it is drawn.
 
-    @property
-    def side(self) -> int:
-        """Of the pictures, in pixels."""
-        return self._grid.side
-
-    def strips(self, rows: Iterable[FigureRow]) -> Iterator[Strip]:
-        """The whole figure from top to bottom; each row is asked for as its strip is."""
-        yield self.heading()
+        Raises:
+            PageTooLarge: the page gets more than ``within`` pixels.
+        """
+        page = Page(self.width, self.dpi)
+        self._draw_heading(page)
         for place, row in enumerate(rows):
-            if place:
-                yield self.gap()
-            yield self.row(row)
-        yield self.foot()
+            page.bottom += self._grid.row_gap if place else 0
+            self._draw_row(page, row)
+            if within and page.width * page.bottom > within:
+                raise PageTooLarge(f"a picture of more than {within:,} pixels")
+        self._draw_foot(page)
+        return page
 
-    def heading(self) -> Strip:
+    def _draw_heading(self, page: Page) -> None:
         """The title, the note and the column names, with the margin above and the gap below them."""
         grid, sizes = self._grid, self._sizes
-        parts = [(self._title, round(sizes.token * 1.25), BLACK), (self._note, sizes.value, PRINTED_INK)]
-        above = [(wrap(text, size, grid.inner_width), size, ink) for text, size, ink in parts if text]
-        name_lines = [wrap(name, sizes.token, grid.side) for name in self._names]
-        names_top = grid.margin + sum(len(lines) * line_height(size) + grid.gap for lines, size, _ in above)
-        height = names_top + max(map(len, name_lines)) * line_height(sizes.token) + grid.gap
-
-        def draw(canvas: Canvas, top: int) -> None:
-            at = top + grid.margin
-            for lines, size, ink in above:
-                write(canvas, lines, (grid.width / 2, at), size, ink)
+        at = float(page.bottom + grid.margin)
+        size_of_names = unbroken(self._names, sizes.token, grid.side)
+        line = line_height(size_of_names)
+        for text, size, ink in (
+            (self._title, sizes.token * 1.25, BLACK),
+            (self._note, sizes.small, PRINTED_INK),
+        ):
+            if text:
+                lines = wrap(text, size, grid.inner_width)
+                page.lines(lines, (grid.width / 2, at), size, ink, "center")
                 at += len(lines) * line_height(size) + grid.gap
-            for column, lines in enumerate(name_lines):
-                at = top + height - grid.gap - len(lines) * line_height(sizes.token)
-                write(canvas, lines, (grid.left(column) + grid.side / 2, at), sizes.token, BLACK)
+        names = [wrap(name, size_of_names, grid.side + 0.1) for name in self._names]
+        highest = max(map(len, names))
+        for column, lines in enumerate(names):
+            top = at + (highest - len(lines)) * line
+            page.lines(lines, (grid.left(column) + grid.side / 2, top), size_of_names, BLACK, "center")
+        page.bottom = math.ceil(at + highest * line) + grid.gap
 
-        return Strip(height, draw)
-
-    def row(self, row: FigureRow) -> Strip:
+    def _draw_row(self, page: Page, row: FigureRow) -> None:
         """One row's pictures with the text under them."""
-        grid, sizes = self._grid, self._sizes
+        grid, sizes, style, top = self._grid, self._sizes, self._style, page.bottom
+        self._draw_pictures(page, row)
+        answers = self._proposed + 1
+        if style.top_answers:
+            legend.draw_answers(page, row.top_answers, (grid.left(answers), top), grid.side, sizes)
         answer = (row.predicted, row.ground_truth)
-        panel = lay_out(row.tokens, row.z, answer, grid.inner_width, grid.side, sizes, row.printed)
-        panel_top = grid.side + grid.gap
-        note = (
-            wrap(ZERO_WORDS_NOTE, sizes.value, grid.inner_width)
-            if row.zero_gradient & ZERO_WORD_GRADIENT
-            else ()
-        )
-        note_top = panel_top + panel.height + grid.gap
-        height = note_top + len(note) * line_height(sizes.value) if note else panel_top + panel.height
+        size = (grid.inner_width, grid.side)
+        panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits)
+        page.bottom = top + grid.side + grid.gap
+        draw_panel(panel, page, grid.left(0), page.bottom)
+        page.bottom += panel.height
+        if row.zero_gradient & ZERO_WORD_GRADIENT:
+            note = wrap(ZERO_WORDS_NOTE, sizes.small, grid.inner_width)
+            page.lines(note, (grid.left(0), page.bottom + grid.gap), sizes.small, PRINTED_INK)
+            page.bottom += grid.gap + math.ceil(len(note) * line_height(sizes.small))
 
-        def draw(canvas: Canvas, top: int) -> None:
-            photo = fit(row.photo, grid.side)
-            canvas.picture(photo, grid.left(0), top)
-            for column, map in enumerate(row.attention, start=1):
-                canvas.picture(overlay(photo, map, grid.side, self._look.style), grid.left(column), top)
-            for column, map in enumerate(row.heatmaps, start=self._proposed + 1 - len(row.heatmaps)):
-                left = grid.left(column)
-                canvas.picture(overlay(photo, map, grid.side, self._look.style), left, top)
-                if self._look.outline:
-                    legend.draw_outline(canvas, outline(map, grid.side), left, top, grid.side)
-            if row.zero_gradient & ZERO_IMAGE_GRADIENT:
-                legend.draw_label(
-                    canvas, ZERO_IMAGE_LABEL, (grid.left(self._proposed), top), grid.side, sizes
-                )
-            if self._look.top_answers:
-                box = (grid.left(self._proposed + 1), top, grid.left(self._proposed + 1) + grid.side, 0)
-                legend.draw_answers(canvas, row.top_answers, box[:3], sizes)
-            paint(panel, canvas, grid.left(0), top + panel_top)
-            legend.draw_lines(canvas, note, (grid.left(0), top + note_top), sizes.value, PRINTED_INK)
+    def _draw_pictures(self, page: Page, row: FigureRow) -> None:
+        grid, style, top = self._grid, self._style, page.bottom
+        photo = fit(row.photo, grid.side)
+        page.picture(photo, grid.left(0), top)
+        for column, map in enumerate(row.attention, start=1):
+            page.picture(overlay(photo, map, grid.side, style.style), grid.left(column), top)
+        for column, map in enumerate(row.heatmaps, start=self._proposed + 1 - len(row.heatmaps)):
+            left = grid.left(column)
+            page.picture(overlay(photo, map, grid.side, style.style), left, top)
+            if style.outline:
+                legend.draw_outline(page, outline(map, grid.side), left, top, grid.side)
+        if row.zero_gradient & ZERO_IMAGE_GRADIENT:
+            at = (grid.left(self._proposed), top)
+            legend.draw_label(page, ZERO_IMAGE_LABEL, at, grid.side, self._sizes)
 
-        return Strip(height, draw)
-
-    def gap(self) -> Strip:
-        """What keeps two rows apart."""
-        return Strip(self._grid.row_gap, _draw_nothing)
-
-    def foot(self) -> Strip:
-        """The scale of the tokens' colours, and that of the maps' where they have one; the margin below."""
-        grid, sizes = self._grid, self._sizes
-        if not self._look.legend:
-            return Strip(grid.margin, _draw_nothing)
-        shown = legend.scales(self._look.style, self._look.outline)
-        placed, height = legend.place_scales(shown, grid.inner_width, sizes)
-
-        def draw(canvas: Canvas, top: int) -> None:
-            for scale, left, below in placed:
-                legend.draw_scale(canvas, scale, grid.left(0) + left, top + grid.row_gap + below, sizes)
-
-        return Strip(grid.row_gap + height + grid.margin, draw)
+    def _draw_foot(self, page: Page) -> None:
+        """The scale of the tokens' colors, and that of the maps where they have one; the margin below."""
+        grid = self._grid
+        if self._style.legend:
+            page.bottom += grid.row_gap
+            shown = legend.scales(self._style.style, self._style.outline)
+            legend.draw_scales(page, shown, grid.left(0), grid.inner_width, self._sizes.small)
+        page.bottom += grid.margin
 
 
 def draw_figure(
-    rows: Sequence[FigureRow], width: int = 1200, title: str | None = None, look: Look = AS_IN_THE_PAPER
+    rows: Sequence[FigureRow],
+    width: int = 1200,
+    title: str | None = None,
+    style: FigureStyle = AS_IN_THE_PAPER,
 ) -> Image.Image:
     """The paper's figure of some questions, a row each, as one picture in memory.
 
@@ -287,7 +258,7 @@ def draw_figure(
         rows: at least one.
         width: of the figure in pixels; its height follows from the rows.
         title: a line above the column names.
-        look: how it shows its rows.
+        style: how it shows its rows.
 
     Returns:
         An RGB picture on white.
@@ -299,13 +270,9 @@ def draw_figure(
         raise HvxError("a figure needs at least one row")
     glimpses, printed = max(len(row.attention) for row in rows), any(row.shows_printed for row in rows)
     blocks = max(len(row.heatmaps) for row in rows)
-    strips = list(Figure(width, glimpses, look, title, printed, blocks).strips(rows))
-    figure = Image.new("RGB", (width, sum(strip.height for strip in strips)), WHITE)
-    top = 0
-    for strip in strips:
-        figure.paste(strip.picture(width), (0, top))
-        top += strip.height
-    return figure
+    layout = FigureLayout(width, glimpses, style, title, printed, blocks)
+    with settings():
+        return layout.draw(rows).render()
 
 
 def column_names(glimpses: int, blocks: int = 1) -> list[str]:
@@ -325,8 +292,3 @@ def _make_grid(width: int, columns: int) -> _Grid:
         needed = next(w for w in count(max(1, width)) if _Grid(w, columns).side >= SMALLEST_SQUARE)
         raise HvxError(f"a figure of {columns} columns needs a width of {needed} pixels or more, not {width}")
     return grid
-
-
-def _draw_nothing(canvas: Canvas, top: int) -> None:
-    """A strip that stays white."""
-    del canvas, top

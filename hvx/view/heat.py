@@ -1,4 +1,4 @@
-"""Laying an attention map or a heat map over a photograph, by the photograph's brightness or in colour."""
+"""Laying an attention map or a heat map over a photograph, by the photograph's brightness or in color."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,21 +32,21 @@ FLOOR_BRIGHTNESS = 0.3
 """Brightness of what is not attended at all; the photograph stays legible there."""
 
 FLOOR_SATURATION = 0.4
-"""Saturation of what is not attended at all: colour, too, draws the eye to what is."""
+"""Saturation of what is not attended at all: color, too, draws the eye to what is."""
 
 COLOURS = "inferno"
-"""Matplotlib's name of the colour style's scale: even steps, dark to light, safe for the colour-blind."""
+"""Matplotlib's name of the color style's scale: even steps, dark to light, safe for the color-blind."""
 
 FLOOR_TINT, TINT = 0.3, 0.75
-"""Opacity of the colours where nothing is attended, and at a peak."""
+"""Opacity of the colors where nothing is attended, and at a peak."""
 
 LEAST_ISLAND = 0.0025
 """The share of the picture's area that an outline encloses at least: a square of a twentieth of its side.
 Pixel gradients are speckled, and a thousand dots hide the photograph."""
 
 Map = NDArray[np.float64]
-Style = Literal["brightness", "colour"]
-STYLES: tuple[Style, ...] = ("brightness", "colour")
+Style = Literal["brightness", "color"]
+STYLES: tuple[Style, ...] = ("brightness", "color")
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -79,9 +82,9 @@ def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Ima
 
 
 def tint(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
-    """A photograph in grey under a map's colours, from dark violet (low) to pale yellow (a peak).
+    """A photograph in gray under a map's colors, from dark violet (low) to pale yellow (a peak).
 
-    Arguments and result as of ``shade``; a constant map lies on the photograph in its lowest colour.
+    Arguments and result as of ``shade``; a constant map lies on the photograph in its lowest color.
     """
     heat = warmth(enlarge(map, size))
     grey = (np.asarray(fit(photo, size), np.float64) @ _LUMA)[:, :, None]
@@ -100,8 +103,6 @@ def outline(map: NDArray[np.floating], size: int) -> list[NDArray[np.float64]]:
         Closed lines: points (n, 2), x and y in pixels from the picture's corner. None around less than
         ``LEAST_ISLAND`` of the picture, and none of a constant map.
     """
-    import contourpy  # here, as Matplotlib below: most figures go without
-
     drawn = enlarge(map, size)
     threshold = attention_threshold(drawn)
     if not threshold < drawn.max():
@@ -109,16 +110,21 @@ def outline(map: NDArray[np.floating], size: int) -> list[NDArray[np.float64]]:
     # With a rim below the threshold, regions at the edge are closed along it.
     rimmed = np.pad(drawn, 1, constant_values=min(0, threshold - 1))
     place = np.clip(np.arange(-1, size + 1) + 0.5, 0, size)
-    generator = contourpy.contour_generator(place, place, rimmed, line_type=contourpy.LineType.Separate)
-    lines = [np.asarray(line, np.float64) for line in generator.lines(threshold)]
+    contours = _scratch_axes().contour(place, place, rimmed, levels=[threshold])
+    lines = [np.asarray(line, np.float64) for line in contours.get_paths()[0].to_polygons(closed_only=False)]
+    contours.remove()
     return [line for line in lines if _area(line) >= LEAST_ISLAND * size**2]
 
 
 @lru_cache
-def colour_scale() -> Map:
-    """The colour style's scale: RGB (256, 3), 0 to 255."""
-    from matplotlib import colormaps
+def _scratch_axes() -> Axes:
+    """Axes that are never drawn: Matplotlib finds contours on some."""
+    return Figure().add_subplot()
 
+
+@lru_cache
+def colour_scale() -> Map:
+    """The color style's scale: RGB (256, 3), 0 to 255."""
     return np.asarray(colormaps[COLOURS](np.arange(256))[:, :3] * 255, np.float64)
 
 
@@ -154,7 +160,7 @@ def emphasis(map: Map) -> Map:
 
 
 def warmth(map: Map) -> Map:
-    """How warm each pixel is in the colour style: s·t^γ, with s and t as in ``emphasis``.
+    """How warm each pixel is in the color style: s·t^γ, with s and t as in ``emphasis``.
 
     Args:
         map: (H, W), nowhere negative.

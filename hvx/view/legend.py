@@ -1,4 +1,4 @@
-"""What stands around the pictures: scales of colour, outlines, bars of the likeliest answers."""
+"""What stands around the pictures: color scales, outlines, bars of the likeliest answers, labels."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.explain.threshold import DEVIATIONS
-from hvx.view import fonts
-from hvx.view.canvas import RGB, Canvas
 from hvx.view.heat import Style, colour_scale
-from hvx.view.tokens import (
-    BLACK,
-    LOW,
-    VALUE_INK,
-    WHITE,
-    Z_LIMIT,
-    TextSizes,
-    chip_colour,
-    line_height,
-    shorten,
-    wrap,
-    write,
-)
+from hvx.view.page import Page
+from hvx.view.text import line_height, shorten, unbroken, width, wrap
+from hvx.view.tokens import BLACK, LOW, VALUE_INK, WHITE, Z_LIMIT, TextSizes, chip_colour
 
 LIKELIEST = 5
 """Answers that have a bar."""
@@ -39,141 +27,113 @@ _STEPS = 256
 
 @dataclass(frozen=True)
 class Scale:
-    """A strip of colours with words under it.
+    """A strip of colors with words under it.
 
     Attributes:
         name: what stands before it.
-        colours: RGB (steps, 3).
-        ticks: place in [0, 1] and text of each.
+        colors: RGB (steps, 3).
+        ticks: place in [0, 1] and text of each; without, the scale is its name alone.
     """
 
     name: str
-    colours: NDArray[np.uint8]
+    colors: NDArray[np.uint8]
     ticks: tuple[tuple[float, str], ...]
 
 
 def scales(style: Style, outlined: bool) -> list[Scale]:
-    """Of the tokens' z-scores; and of the maps, where these are in colours."""
+    """Of the tokens' z-scores; and of the maps, where these are in color."""
     z = np.linspace(-Z_LIMIT, Z_LIMIT, _STEPS)
     ticks = [(-Z_LIMIT, f"≤ −{Z_LIMIT:g}"), (-1, "−1"), (0, "0"), (1, "1"), (Z_LIMIT, f"≥ {Z_LIMIT:g}")]
     places = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
     found = [Scale("z-score", np.array([chip_colour(float(one)) for one in z], np.uint8), places)]
-    if style == "colour":
-        colours = colour_scale().round().astype(np.uint8)
-        found.append(Scale("attention, heat", colours, ((0.0, "least"), (1.0, "most"))))
+    if style == "color":
+        colors = colour_scale().round().astype(np.uint8)
+        found.append(Scale("attention, heat", colors, ((0.0, "least"), (1.0, "most"))))
     if outlined:
         white = np.full((1, 3), 255, np.uint8)
         found.append(Scale(f"outline: heat above mean + {DEVIATIONS} standard deviations", white, ()))
     return found
 
 
-def place_scales(
-    shown: Sequence[Scale], width: int, sizes: TextSizes
-) -> tuple[list[tuple[Scale, int, int]], int]:
-    """Scales from left to right, line by line: each with its left and top; and the height of them all."""
-    placed, left, top = [], 0, 0
+def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:
+    """Scales from left to right, line by line in ``room`` pixels; the page grows by their height."""
+    spill = 2 * size  # words under the ends of a scale reach beyond it
+    height, x = math.ceil(2.3 * line_height(size)), 0.0
     for scale in shown:
-        needed = _name_width(scale, sizes) + (_colours_width(sizes) + _spill(sizes) if scale.ticks else 0)
-        if left and left + needed > width:
-            left, top = 0, top + _scale_height(sizes)
-        placed.append((scale, left, top))
-        left += needed + 2 * sizes.value
-    return placed, top + _scale_height(sizes)
+        name = width(scale.name, size) + (spill if scale.ticks else 0)
+        span = max(1, math.floor(min(12 * size, room - name - spill)))
+        needed = name + (span + spill if scale.ticks else 0)
+        if x and x + needed > room:
+            x, page.bottom = 0.0, page.bottom + height
+        _draw_scale(page, scale, (left + x, page.bottom), (math.ceil(left + x + name), span), size)
+        x += needed + 2 * size
+    page.bottom += height
 
 
-def draw_scale(canvas: Canvas, scale: Scale, left: int, top: int, sizes: TextSizes) -> None:
-    """A scale's name, and to its right the colours with the ticks under them."""
-    _text(canvas, scale.name, (left, top), sizes.value, VALUE_INK)
+def _draw_scale(page: Page, scale: Scale, at: tuple[float, int], strip: tuple[int, int], size: float) -> None:
+    """A scale's name at ``at``, and the colors with the ticks under them; ``strip``: their left and width."""
+    page.lines(wrap(scale.name, size, page.width - at[0]), at, size, VALUE_INK)
     if not scale.ticks:
         return
-    start, thick, span = left + _name_width(scale, sizes), sizes.value, _colours_width(sizes)
-    colours = Image.fromarray(np.ascontiguousarray(scale.colours[None])).resize((span, thick), 0)
-    # As high as the letters beside them.
-    colours_top = top + (line_height(sizes.value) - thick) // 2
-    canvas.picture(colours, start, colours_top)
+    start, span = strip
+    thick = math.ceil(0.8 * size)
+    top = at[1] + round((line_height(size) - thick) / 2)
+    page.picture(
+        Image.fromarray(scale.colors[None]).resize((span, thick), Image.Resampling.NEAREST), start, top
+    )
     for place, text in scale.ticks:
-        at = start + place * span
-        write(canvas, (text,), (at, colours_top + thick), sizes.value, VALUE_INK)
-
-
-def _name_width(scale: Scale, sizes: TextSizes) -> int:
-    """With the room between it and the colours, into which the first tick's words reach."""
-    return math.ceil(fonts.width(scale.name, sizes.value)) + (_spill(sizes) if scale.ticks else 0)
-
-
-def _colours_width(sizes: TextSizes) -> int:
-    return 15 * sizes.value
-
-
-def _spill(sizes: TextSizes) -> int:
-    """How far words under the end of a scale reach beyond it, with a little room."""
-    return 2 * sizes.value
-
-
-def _scale_height(sizes: TextSizes) -> int:
-    return sizes.value + line_height(sizes.value) + sizes.value // 2
+        page.lines((text,), (start + place * span, top + thick), size, VALUE_INK, "center")
 
 
 def draw_outline(
-    canvas: Canvas, lines: Sequence[NDArray[np.float64]], left: int, top: int, side: int
+    page: Page, lines: Sequence[NDArray[np.float64]], left: float, top: float, side: int
 ) -> None:
-    """Lines over a picture, white within black so that they show on any ground."""
+    """Lines (n, 2) over a picture, white within black so that they show on any ground."""
     thin = max(1.0, side / 160)
     for thickness, ink in ((2.5 * thin, BLACK), (thin, WHITE)):
         for line in lines:
-            inside = np.clip(line, 1.25 * thin, side - 1.25 * thin)
-            canvas.stroke([(left + float(x), top + float(y)) for x, y in inside], ink, thickness)
+            x, y = np.clip(line, 1.25 * thin, side - 1.25 * thin).T
+            page.stroke(x + left, y + top, ink, thickness)
 
 
 def draw_answers(
-    canvas: Canvas, answers: Sequence[tuple[str, float]], box: tuple[int, int, int], sizes: TextSizes
+    page: Page, answers: Sequence[tuple[str, float]], at: tuple[float, float], side: int, sizes: TextSizes
 ) -> None:
     """The likeliest answers as bars in a square: text and probability, under them the bar.
 
     Args:
-        canvas: drawn on.
+        page: drawn on.
         answers: with their probabilities, the likeliest first.
-        box: the square's left, top and right.
-        sizes: of the type.
+        at: the square's left and top.
+        side: of the square in pixels.
+        sizes: of the text.
     """
-    left, top, right = box
-    side, size = right - left, sizes.value
+    (left, top), size, text_height = at, sizes.small, line_height(sizes.small)
     # In a narrow figure there is room for fewer than all.
-    room = max(1, min(LIKELIEST, side // (line_height(size) + _THINNEST + 3)))
+    room = max(1, min(LIKELIEST, int(side / (text_height + _THINNEST + 3))))
     pitch = side // room
-    thick = max(_THINNEST, min(pitch - line_height(size) - 3, pitch // 3))
+    thick = max(_THINNEST, min(pitch - math.ceil(text_height) - 3, pitch // 3))
     known = [(answer, share) for answer, share in answers[:room] if answer and math.isfinite(share)]
     for place, (answer, share) in enumerate(known):
-        at, ink = top + place * pitch, BLACK if place == 0 else VALUE_INK
-        percent = _percent(share)
-        number_width = fonts.width(percent, size)
-        _text(canvas, shorten(answer, size, side - number_width - size), (left, at), size, ink)
-        _text(canvas, percent, (right - number_width, at), size, ink)
-        bar_top = at + line_height(size) + 1
-        canvas.rectangle((left, bar_top, right, bar_top + thick), TROUGH)
-        end = left + round(side * max(0.0, min(1.0, share)))
-        if end > left:
-            canvas.rectangle((left, bar_top, end, bar_top + thick), BAR)
+        y, ink = top + place * pitch, BLACK if place == 0 else VALUE_INK
+        percent = f"{100 * share:.1f} %"
+        name = shorten(answer, size, side - width(percent, size) - size / 2)
+        page.lines((name,), (left, y), size, ink)
+        page.lines((percent,), (left + side, y), size, ink, "right")
+        bar = y + math.ceil(text_height) + 1
+        page.rectangle((left, bar, left + side, bar + thick), TROUGH)
+        length = round(side * max(0.0, min(1.0, share)))
+        if length:
+            page.rectangle((left, bar, left + length, bar + thick), BAR)
 
 
-def draw_label(canvas: Canvas, text: str, at: tuple[int, int], side: int, sizes: TextSizes) -> None:
+def draw_label(page: Page, text: str, at: tuple[float, float], side: int, sizes: TextSizes) -> None:
     """Words in a white band at the foot of a picture, whose upper left corner is ``at``."""
-    lines, room = wrap(text, sizes.value, side - sizes.value), sizes.value // 4
+    margin = min(sizes.small, side / 8) / 4
+    size = unbroken([text], sizes.small, side - 4 * margin)
+    while len(lines := wrap(text, size, side - 3.9 * margin)) * line_height(size) > side - 2 * margin:
+        size *= 0.9
     left, bottom = at[0], at[1] + side
-    top = bottom - len(lines) * line_height(sizes.value) - 2 * room
-    canvas.rectangle((left, top, left + side, bottom), WHITE)
-    write(canvas, lines, (left + side / 2, top + room), sizes.value, BLACK)
-
-
-def draw_lines(canvas: Canvas, lines: Sequence[str], at: tuple[float, float], size: int, ink: RGB) -> None:
-    """Lines of text, each from ``at``'s x to the right, the first line's top at ``at``'s y."""
-    for row, line in enumerate(lines):
-        _text(canvas, line, (at[0], at[1] + row * line_height(size)), size, ink)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _text(canvas: Canvas, line: str, at: tuple[float, float], size: int, ink: RGB) -> None:
-    canvas.text(line, at[0], at[1] + fonts.PILLOWS.at(size).getmetrics()[0], size, ink)
+    top = bottom - len(lines) * line_height(size) - 2 * margin
+    page.rectangle((left, top, left + side, bottom), WHITE)
+    page.lines(lines, (left + side / 2, top + margin), size, BLACK, "center")

@@ -1,4 +1,4 @@
-"""The text under a row of pictures: the question's tokens coloured by z, and the answer."""
+"""The text under a row of pictures: the question's tokens colored by z, and the answer."""
 
 from __future__ import annotations
 
@@ -6,42 +6,56 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hvx.view import fonts
-from hvx.view.canvas import RGB, Box, Canvas
+from hvx.view.page import RGB, Box, Page
+from hvx.view.text import is_right_to_left, line_height, width, wrap
 
 Z_LIMIT = 2.0
-"""Tokens at or beyond ±2 have the scale's end colours, so that one z has one colour in all figures."""
+"""Tokens at or beyond ±2 have the scale's end colors, so that one z has one color in all figures."""
 
 LOW, NEUTRAL, HIGH = (33, 102, 172), (240, 240, 240), (178, 24, 43)
-"""The ends and the middle of the blue-to-red scale that ColorBrewer lists as safe for the colour-blind."""
+"""The ends and the middle of the blue-to-red scale that ColorBrewer lists as safe for the color-blind."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 VALUE_INK, PRINTED_INK, WRONG_INK = (64, 64, 64), (96, 96, 96), (178, 24, 43)
 
-SMALLEST_TEXT = 10
-"""Pixels; the built-in font blurs below."""
+WRONG = "✕"
+"""Stands before a wrong answer."""
+
+DIGITS = 2
+"""Decimals of a z-score."""
+
+SMALLEST_PIXELS = 10
+"""The smallest text, where no size in points is asked for."""
+_SMALL_POINTS, _AT_POINTS = 8, 5.5 * 72
+"""The smallest text of a figure 5.5 inches across, the width of a page's text; others are in proportion."""
 
 
 @dataclass(frozen=True)
 class TextSizes:
-    """Sizes of the type in pixels."""
+    """Font sizes in pixels: of tokens, answers and column names, and of all that is smaller."""
 
-    token: int
-    value: int
-    printed: int
+    token: float
+    small: float
 
     @classmethod
-    def for_width(cls, width: int) -> TextSizes:
-        """The sizes in a figure of ``width`` pixels: about 55 characters of question to a line."""
-        token, value, printed = (max(SMALLEST_TEXT, round(width / share)) for share in (57, 80, 88))
-        return cls(token, value, printed)
+    def for_figure(cls, width: int, dpi: float, font_pt: float | None = None) -> TextSizes:
+        """The sizes in a figure of ``width`` pixels; ``font_pt``: the smallest, None: as the width has it."""
+        small = font_pt * dpi / 72 if font_pt else max(SMALLEST_PIXELS, width * _SMALL_POINTS / _AT_POINTS)
+        return cls(small * 9 / 8, small)
 
 
 @dataclass(frozen=True)
-class Chip:
-    """A token on its colour, its z-score beneath, and under that the one that a paper prints, if any.
+class TokenBox:
+    """A token on its color; under it stand its z-score and, if any, the one that a paper prints.
 
-    Of several lines where the token alone fills a line.
+    Attributes:
+        lines: the token, of several lines where it alone fills one.
+        value: its z-score.
+        printed: the printed one in brackets, or "".
+        fill: the color.
+        ink: of the token.
+        box: of the color, in pixels from the panel's upper left corner.
+        bottom: of what stands under it.
     """
 
     lines: tuple[str, ...]
@@ -50,8 +64,7 @@ class Chip:
     fill: RGB
     ink: RGB
     box: Box
-    value_box: Box
-    printed_box: Box
+    bottom: float
 
 
 @dataclass(frozen=True)
@@ -61,17 +74,16 @@ class Answer:
     lines: tuple[str, ...]
     ink: RGB
     box: Box
-    cross: Box | None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What stands under one row of pictures; boxes count from the panel's upper left corner."""
+    """What stands under one row of pictures; sizes are pixels."""
 
-    width: int
+    width: float
     height: int
     sizes: TextSizes
-    chips: tuple[Chip, ...]
+    tokens: tuple[TokenBox, ...]
     answer: Answer
 
 
@@ -79,44 +91,45 @@ def lay_out(
     tokens: Sequence[str],
     z: Sequence[float],
     answer: tuple[str, str],
-    width: int,
-    answer_width: int,
+    width: float,
+    answer_width: float,
     sizes: TextSizes,
     printed: Sequence[float | None] | None = None,
+    digits: int = DIGITS,
 ) -> Panel:
-    """Places the tokens from left to right, line by line, and the answer at the right.
+    """Place the tokens from left to right, line by line, and the answer at the right.
 
     Args:
         tokens: the question's tokens.
-        z: one z-score for each; one that is no finite number has the neutral colour.
+        z: one z-score for each; one that is no finite number has the neutral color.
         answer: predicted answer, ground truth ("" where unknown).
         width: of the panel in pixels.
         answer_width: of the column at the right, within ``width``, that holds the answer.
-        sizes: of the type.
+        sizes: of the text.
         printed: what a paper prints as each token's z-score, None where it prints none.
+        digits: decimals of the z-scores.
     """
-    gap = sizes.token // 2
     beside = [None] * len(tokens) if printed is None else printed
-    chips, chips_height = _place_chips(tokens, z, beside, width - answer_width - gap, sizes)
+    room = width - answer_width - sizes.token / 2
+    boxes = _place_tokens(tokens, z, beside, room, sizes, digits)
     placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
-    return Panel(width, max(chips_height, placed.box[3]), sizes, chips, placed)
+    height = math.ceil(max(placed.box[3], *(box.bottom for box in boxes), 0))
+    return Panel(width, height, sizes, boxes, placed)
 
 
-def paint(panel: Panel, canvas: Canvas, left: int, top: int) -> None:
-    """Draws a panel, its upper left corner at (left, top)."""
+def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
+    """Draw a panel, its upper left corner at (left, top)."""
     sizes = panel.sizes
-    for chip in panel.chips:
-        x0, y0, x1, _ = box = _moved(chip.box, left, top)
-        canvas.rectangle(box, chip.fill, radius=sizes.token // 4)
-        write(canvas, chip.lines, ((x0 + x1) / 2, y0 + _padding(sizes)), sizes.token, chip.ink)
-        x0, y0, x1, _ = _moved(chip.value_box, left, top)
-        write(canvas, (chip.value,), ((x0 + x1) / 2, y0), sizes.value, VALUE_INK)
-        x0, y0, x1, _ = _moved(chip.printed_box, left, top)
-        write(canvas, (chip.printed,), ((x0 + x1) / 2, y0), sizes.printed, PRINTED_INK)
-    x0, y0, x1, _ = _moved(panel.answer.box, left, top)
-    write(canvas, panel.answer.lines, ((x0 + x1) / 2, y0), sizes.token, panel.answer.ink)
-    if panel.answer.cross:
-        _paint_cross(canvas, _moved(panel.answer.cross, left, top), panel.answer.ink)
+    for token in panel.tokens:
+        x0, y0, x1, y1 = token.box
+        page.rectangle((x0 + left, y0 + top, x1 + left, y1 + top), token.fill, sizes.token / 4)
+        x, value_top = left + (x0 + x1) / 2, top + y1
+        page.lines(token.lines, (x, top + y0 + _padding(sizes)), sizes.token, token.ink, "center")
+        page.lines((token.value,), (x, value_top), sizes.small, VALUE_INK, "center")
+        printed_top = value_top + line_height(sizes.small)
+        page.lines((token.printed,), (x, printed_top), sizes.small, PRINTED_INK, "center")
+    x0, y0, x1, _ = panel.answer.box
+    page.lines(panel.answer.lines, (left + (x0 + x1) / 2, top + y0), sizes.token, panel.answer.ink, "center")
 
 
 def is_right(predicted: str, ground_truth: str) -> bool | None:
@@ -134,8 +147,16 @@ def value_text(z: float) -> str:
     return "0" if text == "-0" else text
 
 
+def score_text(z: float, digits: int = DIGITS) -> str:
+    """A z-score as a figure shows it: with so many decimals and a true minus sign."""
+    if not math.isfinite(z):
+        return "n/a"
+    text = f"{z:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
 def chip_colour(z: float) -> RGB:
-    """The colour of a z-score: blue below 0, through light grey, to red above."""
+    """The color of a z-score: blue below 0, through light grey, to red above."""
     place = max(-1.0, min(1.0, z / Z_LIMIT)) if math.isfinite(z) else 0.0
     end = HIGH if place > 0 else LOW
     red, green, blue = (round(n + (e - n) * abs(place)) for n, e in zip(NEUTRAL, end, strict=True))
@@ -148,133 +169,58 @@ def ink_on(fill: RGB) -> RGB:
 
 
 def contrast(one: RGB, other: RGB) -> float:
-    """Contrast ratio of two colours as WCAG 2 defines it, 1 to 21."""
+    """Contrast ratio of two colors as WCAG 2 defines it, 1 to 21."""
     light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def line_height(size: int) -> int:
-    """Pixels from one line of text to the next."""
-    return sum(fonts.PILLOWS.at(size).getmetrics())
-
-
-def wrap(text: str, size: int, width: float) -> tuple[str, ...]:
-    """Lines of text no wider than ``width``; a word that is wider alone is broken between its characters."""
-    lines = [""]
-    for word in text.split():
-        joined = f"{lines[-1]} {word}".lstrip()
-        if fonts.width(joined, size) <= width:
-            lines[-1] = joined
-            continue
-        if lines[-1]:
-            lines.append("")
-        for cluster in fonts.clusters(word):
-            if lines[-1] and fonts.width(lines[-1] + cluster, size) > width:
-                lines.append("")
-            lines[-1] += cluster
-    return tuple(lines)
-
-
-def shorten(text: str, size: int, width: float) -> str:
-    """The text on one line, its end cut off with an ellipsis where it is wider than ``width``."""
-    line = " ".join(text.split())
-    if fonts.width(line, size) <= width:
-        return line
-    kept = fonts.clusters(line)
-    while kept and fonts.width("".join(kept) + "…", size) > width:
-        kept.pop()
-    return "".join(kept).rstrip() + "…"
-
-
-def write(canvas: Canvas, lines: Sequence[str], at: tuple[float, float], size: int, ink: RGB) -> None:
-    """Draws lines of text, each centred on ``at``'s x, the first line's top at ``at``'s y."""
-    ascent = fonts.PILLOWS.at(size).getmetrics()[0]
-    for row, line in enumerate(lines):
-        left, top = at[0] - fonts.width(line, size) / 2, at[1] + row * line_height(size)
-        canvas.text(line, left, top + ascent, size, ink)
-
-
-def _place_chips(
+def _place_tokens(
     tokens: Sequence[str],
     z: Sequence[float],
     printed: Sequence[float | None],
-    width: int,
+    room: float,
     sizes: TextSizes,
-) -> tuple[tuple[Chip, ...], int]:
-    """The chips and the height that they take."""
-    gap = sizes.token // 2
-    chips: list[Chip] = []
-    left = top = bottom = 0
+    digits: int,
+) -> tuple[TokenBox, ...]:
+    """The tokens' boxes in lines ``room`` pixels wide."""
+    boxes: list[TokenBox] = []
+    padding, gap = _padding(sizes), sizes.token / 2
+    left = top = bottom = 0.0
     for token, score, other in zip(tokens, z, printed, strict=True):
-        lines, value = wrap(token, sizes.token, width - 2 * _padding(sizes)), value_text(score)
-        beside = "" if other is None else f"({value_text(other)})"
-        chip_width = _chip_width(lines, value, beside, sizes)
-        if left and left + chip_width > width:
+        lines, value = wrap(token, sizes.token, room - 2 * padding), score_text(score, digits)
+        beside = "" if other is None else f"({score_text(other, digits)})"
+        words = max(width(line, sizes.token) for line in lines) + 2 * padding
+        needed = max(words, width(value, sizes.small), width(beside, sizes.small))
+        if left and left + needed > room:
             left, top = 0, bottom + gap
-        right, middle = left + chip_width, top + len(lines) * line_height(sizes.token) + 2 * _padding(sizes)
-        value_bottom = middle + line_height(sizes.value)
-        printed_bottom = value_bottom + (line_height(sizes.printed) if beside else 0)
-        box, value_box = (left, top, right, middle), (left, middle, right, value_bottom)
-        printed_box = (left, value_bottom, right, printed_bottom)
-        fill = chip_colour(score)
-        chips.append(Chip(lines, value, beside, fill, ink_on(fill), box, value_box, printed_box))
-        left, bottom = right + gap, max(bottom, printed_bottom)
-    if fonts.is_right_to_left(" ".join(tokens)):
-        chips = [_mirrored(chip, width) for chip in chips]
-    return tuple(chips), bottom
+        middle = top + len(lines) * line_height(sizes.token) + 2 * padding
+        low = middle + (2 if beside else 1) * line_height(sizes.small)
+        fill, box = chip_colour(score), (left, top, left + needed, middle)
+        boxes.append(TokenBox(lines, value, beside, fill, ink_on(fill), box, low))
+        left, bottom = left + needed + gap, max(bottom, low)
+    if is_right_to_left(" ".join(tokens)):  # read from the right
+        mirrored = ((room - box.box[2], box.box[1], room - box.box[0], box.box[3]) for box in boxes)
+        return tuple(replace(box, box=place) for box, place in zip(boxes, mirrored, strict=True))
+    return tuple(boxes)
 
 
-def _mirrored(chip: Chip, width: int) -> Chip:
-    """A chip as far from the right edge as it was from the left: such a question is read from the right."""
-    box, value_box, printed_box = (
-        (width - right, top, width - left, bottom)
-        for left, top, right, bottom in (chip.box, chip.value_box, chip.printed_box)
-    )
-    return replace(chip, box=box, value_box=value_box, printed_box=printed_box)
-
-
-def _chip_width(lines: Sequence[str], value: str, printed: str, sizes: TextSizes) -> int:
-    token_width = max(fonts.width(line, sizes.token) for line in lines) + 2 * _padding(sizes)
-    value_width, printed_width = fonts.width(value, sizes.value), fonts.width(printed, sizes.printed)
-    return math.ceil(max(token_width, value_width, printed_width))
-
-
-def _place_answer(predicted: str, ground_truth: str, left: int, width: int, sizes: TextSizes) -> Answer:
-    """The answer, centred in a column of ``width`` pixels from ``left``, on the first token's height."""
+def _place_answer(predicted: str, ground_truth: str, left: float, room: float, sizes: TextSizes) -> Answer:
+    """The answer, centered in a column of ``room`` pixels from ``left``, at the first token's height."""
     wrong = is_right(predicted, ground_truth) is False
     text = f"{predicted} ({ground_truth})" if ground_truth else predicted
-    # The cross is as high as the font's capitals and stands on the first line.
-    top, height = _padding(sizes), line_height(sizes.token)
-    cross_side = round(sizes.token * 0.7) if wrong else 0
-    indent = cross_side + sizes.token // 3 if wrong else 0
-    lines = wrap(text, sizes.token, width - indent)
-    text_width = math.ceil(max(fonts.width(line, sizes.token) for line in lines))
-    start = left + max(0, width - indent - text_width) // 2
-    cross_top = top + round(fonts.PILLOWS.at(sizes.token).getmetrics()[0] - sizes.token * 0.7)
-    cross = (start, cross_top, start + cross_side, cross_top + cross_side) if wrong else None
-    box = (start + indent, top, start + indent + text_width, top + len(lines) * height)
-    return Answer(lines, WRONG_INK if wrong else BLACK, box, cross)
+    lines = wrap(f"{WRONG} {text}" if wrong else text, sizes.token, room)
+    words = max(width(line, sizes.token) for line in lines)
+    start, top = left + max(0.0, room - words) / 2, _padding(sizes)
+    box = (start, top, start + words, top + len(lines) * line_height(sizes.token))
+    return Answer(lines, WRONG_INK if wrong else BLACK, box)
 
 
-def _padding(sizes: TextSizes) -> int:
-    return sizes.token // 4
-
-
-def _moved(box: Box, right: int, down: int) -> Box:
-    return box[0] + right, box[1] + down, box[2] + right, box[3] + down
-
-
-def _paint_cross(canvas: Canvas, box: Box, ink: RGB) -> None:
-    thick = (box[2] - box[0]) / 5
-    # A slanted line's square end reaches beyond its last point, by half its thickness along the diagonal.
-    inset = thick / math.sqrt(8)
-    x0, y0, x1, y1 = box[0] + inset, box[1] + inset, box[2] - inset, box[3] - inset
-    canvas.stroke([(x0, y0), (x1, y1)], ink, thick)
-    canvas.stroke([(x0, y1), (x1, y0)], ink, thick)
+def _padding(sizes: TextSizes) -> float:
+    return sizes.token / 4
 
 
 def _luminance(colour: RGB) -> float:
-    """Relative luminance of an sRGB colour, 0 to 1 (WCAG 2)."""
+    """Relative luminance of an sRGB color, 0 to 1 (WCAG 2)."""
     red, green, blue = (
         level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4
         for level in (channel / 255 for channel in colour)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hvx.data.compressed import read_unpacked
@@ -29,6 +30,7 @@ class DaquarRows:
 
     shape: Shape = "text"
     key = ""
+    about: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -77,6 +77,10 @@ LAYOUTS = (
     Layout("textvqa", lambda sample: sample.key == "data"),
     Layout("ok-vqa", _has_raw_answer, image_name=COCO),
     Layout("tdiuc", lambda sample: "ans_source" in sample.annotation, image_name=COCO),
+    Layout(
+        "abstract-scenes", lambda sample: sample.about.get("data_type", "").startswith("abstract"),
+        image_name="abstract_v002_{data_subtype}_{image_id:012d}.png",
+    ),
     Layout("vqa", lambda sample: sample.key == "questions", image_name=COCO),
     Layout("jsonl", lambda sample: True, question_id=_ANY_ID, image_name=COCO),
 )  # fmt: skip

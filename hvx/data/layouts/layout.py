@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from hvx.data.rows import Row, Shape
 
-COCO = "COCO_val2014_{image_id:012d}.jpg"
+COCO_VAL = "COCO_val2014_{image_id:012d}.jpg"
+COCO = "COCO_{data_subtype}_{image_id:012d}.jpg"
+"""COCO's names; the file of questions says of which subset, else it is val2014."""
 IMAGE_FIELDS = ("image", "image_name", "image_filename", "file_name")
 
 
@@ -20,12 +22,14 @@ class Sample:
         key: the name of their list, empty where they are in none.
         row: the first row.
         annotation: the first row of the annotations; empty without such a file.
+        about: what the object around the rows says, such as ``data_type``.
     """
 
     shape: Shape
     key: str
     row: Row
     annotation: Row
+    about: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Layout:
         recognized: whether the files are in this layout; the first layout that says so is taken.
         question_id, image_id: fields of the ids.
         image: fields that name the image, below the split's folder; these go before ``image_name``.
-        image_name: pattern of the names of images by id, unless the config gives one.
+        image_name: pattern of the names of images by id, unless the config gives one; ``{data_subtype}`` in
+            it is what the file of questions says.
         answers: fields with a list of all that people answered.
         question_type: fields of the question's type.
         unfold: the rows of questions in one row of the file.
@@ -54,3 +59,7 @@ class Layout:
     question_type: tuple[str, ...] = ("question_type",)
     unfold: Callable[[Row], Iterable[Row]] | None = None
     active_only: bool = False
+
+    def names(self, about: Mapping[str, str]) -> str:
+        """The pattern of the names of images, for a file of questions that says this of itself."""
+        return self.image_name.replace("{data_subtype}", about.get("data_subtype", "val2014"))

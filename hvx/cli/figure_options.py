@@ -1,4 +1,4 @@
-"""What ``hvx figure`` and ``hvx ask`` share: how a figure looks, and how large it is on paper."""
+"""What ``hvx figure`` and ``hvx ask`` share: a figure's style, and how large it is on paper."""
 
 from __future__ import annotations
 
@@ -12,27 +12,33 @@ import click
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
-    from hvx.view.figure import Look
+    from hvx.view.export import PageSetup
+    from hvx.view.figure import FigureStyle
     from hvx.view.heat import Style
-    from hvx.view.sheet import Paper
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 WIDTH = 1200
 """Pixels across, where neither --width nor --inches says otherwise."""
 LEAST, MOST = 300, 20_000
+SMALLEST_POINTS = 8
+"""Of the text, where --inches says how large the figure is on paper."""
+_AT_INCHES = 5.5
+"""Across: in wider figures the text grows with the width."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class FigureOptions:
     """What the options say."""
 
     width: int | None
     inches: float | None
     dpi: int
     page_rows: int
-    style: str
+    overlay: str
     outline: bool
+    font_pt: float | None
+    digits: int
 
     @property
     def pixels(self) -> int:
@@ -53,26 +59,37 @@ class Asked:
             raise HvxError(f"{given}; a figure is {LEAST} to {MOST} wide")
         return pixels
 
-    def look(self, top_answers: bool) -> Look:
-        """How the figure looks."""
-        from hvx.view.figure import Look
+    def style(self, top_answers: bool) -> FigureStyle:
+        """How the figure shows its rows."""
+        from hvx.view.figure import FigureStyle
 
-        return Look(cast("Style", self.style), self.outline, top_answers)
+        size = self.font_pt
+        if size is None and self.inches is not None:
+            size = SMALLEST_POINTS * max(1, self.inches / _AT_INCHES)
+        overlay = cast("Style", self.overlay)
+        return FigureStyle(overlay, self.outline, top_answers, digits=self.digits, font_pt=size)
 
     @property
-    def paper(self) -> Paper:
+    def setup(self) -> PageSetup:
         """What its pixels are on paper."""
-        from hvx.view.sheet import Paper
+        from hvx.view.export import PageSetup
 
-        return Paper(self.dpi, self.page_rows)
+        return PageSetup(self.dpi, self.page_rows)
 
 
-def look_options(command: Command) -> Command:
-    """Add the options of a figure's looks; the command gets them as ``asked``."""
+class _Styles(click.Choice[str]):
+    """The styles; British spelling is understood too."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert("color" if value == "colour" else value, param, ctx)
+
+
+def figure_options(command: Command) -> Command:
+    """Add the options of a figure's style and size; the command gets them as ``options``."""
 
     @click.option(
-        "--style", type=click.Choice(["brightness", "colour"]), default="brightness", show_default=True,
-        help="Lay maps over the photograph by its brightness, as the paper does, or in colours.",
+        "--style", "overlay", type=_Styles(["brightness", "color"]), default="brightness", show_default=True,
+        help="Lay maps over the photograph by its brightness, as the paper does, or in color.",
     )  # fmt: skip
     @click.option(
         "--outline", is_flag=True, help="Outline what is above the heat map's mean + 2 standard deviations."
@@ -91,24 +108,33 @@ def look_options(command: Command) -> Command:
         show_default=True,
         help="Rows on a page of a PDF.",
     )
+    @click.option(
+        "--font-pt", type=click.FloatRange(4, 72), show_default="8 at 5.5 inches, more in wider figures",
+        help="Size of the smallest text in points.",
+    )  # fmt: skip
+    @click.option(
+        "--digits", type=click.IntRange(0, 6), default=2, show_default=True, help="Decimals of the z-scores."
+    )  # fmt: skip
     @functools.wraps(command)
     def wrapped(
         *args: Any,
-        style: str,
-        outline: bool,
         width: int | None,
         inches: float | None,
         dpi: int,
         page_rows: int,
+        overlay: str,
+        outline: bool,
+        font_pt: float | None,
+        digits: int,
         **kwargs: Any,
     ) -> Any:
-        asked = Asked(width, inches, dpi, page_rows, style, outline)
-        return command(*args, asked=asked, **kwargs)
+        options = FigureOptions(width, inches, dpi, page_rows, overlay, outline, font_pt, digits)
+        return command(*args, options=options, **kwargs)
 
     return wrapped  # type: ignore[return-value]
 
 
-def say_undrawn(characters: str) -> None:
+def report_missing_glyphs(characters: str) -> None:
     """Tell, on stderr, of characters that no font has."""
     if characters:
         codes = " ".join(f"U+{ord(character):04X}" for character in characters[:12])

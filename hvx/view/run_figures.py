@@ -18,8 +18,8 @@ from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
 from hvx.store.reader import RunReader
-from hvx.view.figure import AS_IN_THE_PAPER, Figure, FigureRow, Look
-from hvx.view.sheet import SCREEN, Paper, write_sheet
+from hvx.view.export import SCREEN, PageSetup, check_rows, export_figure
+from hvx.view.figure import AS_IN_THE_PAPER, FigureLayout, FigureRow, FigureStyle
 
 _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 
@@ -31,7 +31,7 @@ class PickedFigures:
 
     files: dict[Path, int]
     missing: list[str]
-    undrawn: str
+    missing_glyphs: str
 
 
 def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | None = None) -> FigureRow:
@@ -114,28 +114,33 @@ def write_figure(
     numbers: list[int],
     output: Path,
     width: int,
-    look: Look = AS_IN_THE_PAPER,
-    paper: Paper = SCREEN,
+    style: FigureStyle = AS_IN_THE_PAPER,
+    setup: PageSetup = SCREEN,
 ) -> str:
-    """Draw items of a run as in the paper's Figures 2-5 and write the figure, PNG or PDF by its name.
+    """Draw items of a run as in the paper's Figures 2-5 and write the figure, PNG, PDF or SVG by its name.
 
-    Memory holds a few rows at a time, however many there are. Where the run's picks say which z-scores are
+    A PDF is written page by page, however many rows there are. Where the run's picks say which z-scores are
     printed for an item, they stand beside its own.
 
     Returns:
-        The characters that no font at hand has, which stand as boxes.
+        The characters that no font here has, which are drawn as boxes.
 
     Raises:
-        HvxError: the file cannot be written, or a photograph is no longer where the run found it.
+        HvxError: the file cannot be written or does not hold so many rows, or a photograph is no longer where
+            the run found it.
     """
     picks = {str(question_id): pick for pick, question_id in reversed(run_picks(reader))}
     ids = reader.column("question_id")
     chosen = [(number, picks.get(str(ids[number]))) for number in numbers]
-    return _write(reader, chosen, output, width, look, paper)
+    return _write(reader, chosen, output, width, style, setup)
 
 
 def write_picked_figures(
-    reader: RunReader, folder: Path, width: int, look: Look = AS_IN_THE_PAPER, paper: Paper = SCREEN
+    reader: RunReader,
+    folder: Path,
+    width: int,
+    style: FigureStyle = AS_IN_THE_PAPER,
+    setup: PageSetup = SCREEN,
 ) -> PickedFigures:
     """Draw each figure that the run's picks name into ``folder`` as PNG, its rows in the picks' order.
 
@@ -154,12 +159,12 @@ def write_picked_figures(
             "without picks; give FILE.png"
         )
     files: dict[Path, int] = {}
-    undrawn = ""
+    glyphs: set[str] = set()
     for figure in dict.fromkeys(pick.figure for pick, _ in picks):
         rows = [(numbers[q], pick) for pick, q in picks if pick.figure == figure and q in numbers]
         if rows:
             path, title = folder / f"{figure}.png", _FIGURE_NUMBER.sub("Figure ", figure)
-            undrawn += _write(reader, rows, path, width, look, paper, title)
+            glyphs.update(_write(reader, rows, path, width, style, setup, title))
             files[path] = len(rows)
     missing = [
         f"{pick.figure}: no row for {pick.question!r:.200}: question_id {question_id} could not be "
@@ -167,7 +172,7 @@ def write_picked_figures(
         for pick, question_id in picks
         if question_id not in numbers
     ]
-    return PickedFigures(files, missing, "".join(sorted(set(undrawn))))
+    return PickedFigures(files, missing, "".join(sorted(glyphs)))
 
 
 def _write(
@@ -175,13 +180,15 @@ def _write(
     chosen: Sequence[tuple[int, PickConfig | None]],
     output: Path,
     width: int,
-    look: Look,
-    paper: Paper,
+    style: FigureStyle,
+    setup: PageSetup,
     title: str | None = None,
 ) -> str:
+    check_rows(output, len(chosen))
     printed = any(z is not None for _, pick in chosen if pick for z in pick.printed_z)
-    figure = Figure(width, reader.glimpses, look, title, printed, max(1, reader.blocks))
+    blocks = max(1, reader.blocks)
+    layout = FigureLayout(width, reader.glimpses, style, title, printed, blocks, setup.dpi)
     # A column's width, but no less than the network's input.
-    size = max(figure.side, reader.heatmap_size[0])
+    size = max(layout.side, reader.heatmap_size[0])
     rows = (figure_row(reader, number, size, pick) for number, pick in bar(chosen, "drawing", "row"))
-    return write_sheet(output, figure, rows, paper)
+    return export_figure(output, layout, rows, setup.page_rows)

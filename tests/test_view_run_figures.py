@@ -13,7 +13,7 @@ from PIL import Image
 from hvx.cli import main
 from hvx.errors import ReplacedImage
 from hvx.store.reader import RunReader
-from hvx.view.run import figure_row
+from hvx.view.run_figures import figure_row
 
 ASKED = [
     Asked("is it red ?", "yes", "no", photo="a.png"),
@@ -49,7 +49,7 @@ def test_a_figure_says_which_gradients_are_zero(
 ) -> None:
     drawn = []
     monkeypatch.setattr(
-        "hvx.view.run.write_sheet", lambda path, figure, rows, paper: drawn.extend(rows) or ""
+        "hvx.view.run_figures.export_figure", lambda path, layout, rows, page_rows: drawn.extend(rows) or ""
     )
     arguments = ["figure", str(run), "-o", str(tmp_path / "f.png"), "--id", "3", "--id", "1", "--id", "2"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
@@ -70,3 +70,28 @@ def test_a_replaced_photograph_is_not_drawn_under_the_old_explanation(run: Path,
         f"Error: {photo}: another image than the one explained (its bytes changed since)\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_more_rows_than_a_picture_holds_are_one_line_and_no_file(tmp_path: Path, kind: str) -> None:
+    run = write_run(tmp_path / "run", ASKED * 34)
+    arguments = ["figure", str(run), "-o", str(tmp_path / f"f.{kind}"), "--rows", "101"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"Error: {tmp_path}/f.{kind}: 101 rows; a {kind.upper()} holds at most 100: write a .pdf, which "
+        "has as many pages as it needs, or look at the run with `hvx gallery`\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run"]
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_the_command_draws_each_kind_of_file_with_all_options(run: Path, tmp_path: Path, kind: str) -> None:
+    options = (
+        "--style color --outline --top-answers --inches 5.5 --dpi 100 --page-rows 2 --font-pt 9 --digits 3"
+    )
+    arguments = ["figure", str(run), "-o", str(tmp_path / f"f.{kind}"), *options.split()]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, done.stderr) == (0, "")
+    opening = {"png": b"\x89PNG", "pdf": b"%PDF-1.4", "svg": b"<?xml"}[kind]
+    assert (tmp_path / f"f.{kind}").read_bytes().startswith(opening)

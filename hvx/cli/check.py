@@ -1,0 +1,86 @@
+"""``hvx check``"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvx.cli.common import common, config_argument, device_option, set_option
+from hvx.terminal import echo
+
+if TYPE_CHECKING:
+    from hvx.check import CheckResult
+
+PROBLEMS, SOME_FAIL = 2, 3
+
+
+@click.command()
+@config_argument
+@set_option
+@device_option
+@click.option("--no-timing", is_flag=True, help="Do not load the network to estimate the time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on one line.")
+@common
+def check(config: Path, overrides: tuple[str, ...], device: str, no_timing: bool, as_json: bool) -> None:
+    """Read everything that `hvx explain CONFIG` would read, and write nothing.
+
+    Prints what was found, what is missing, the expected time and size. Exit status 2 says that
+    `hvx explain` would refuse the config, 3 that it would list some questions in failures.jsonl.
+
+    \b
+    Example:
+      hvx check configs/vqa_v2_val.yaml
+    """
+    from hvx.config import load
+
+    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+
+    from hvx.check import check_run
+    from hvx.device import pick_device
+
+    found = check_run(loaded, pick_device(device), not no_timing)
+    if as_json:
+        echo(json.dumps(_lines_of(found) | found.facts))
+    else:
+        _print(found)
+    if found.problems or found.failures:
+        raise SystemExit(PROBLEMS if found.problems else SOME_FAIL)
+
+
+def _lines_of(found: CheckResult) -> dict[str, list[str]]:
+    return {"problems": found.problems, "failures": found.failures, "notes": found.notes}
+
+
+def _print(found: CheckResult) -> None:
+    for part, facts in found.facts.items():
+        echo(f"{part}:")
+        for name, value in facts.items():
+            echo(f"  {name + ':':<32}{_shown(name, value)}")
+    for line in found.notes:
+        echo(line, err=True)
+    for line in found.problems:
+        echo(f"Problem: {line}", err=True)
+    for line in found.failures:
+        echo(f"Would fail: {line}", err=True)
+    if not found.problems:
+        echo("hvx explain can begin" + (", without the questions on these images" if found.failures else ""))
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value as a person reads it."""
+    from hvx.run.size import in_words
+
+    if value is None:
+        return "unknown"
+    if name.endswith("bytes"):
+        return in_words(value)
+    if name == "seconds":
+        return f"{value:,} ({value // 3600}:{value // 60 % 60:02}:{value % 60:02} h)"
+    if isinstance(value, tuple):
+        return "×".join(map(str, value))
+    if isinstance(value, float) and 0 <= value <= 1:
+        return f"{value:.1%}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,92 @@
+"""How large a run gets: said before it is computed, and compared with the room on its disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from hvx.config import ExplainConfig, ModelConfig
+from hvx.errors import HvxError
+from hvx.run.folder import absent_shards
+from hvx.run.lock import Say
+from hvx.run.plan import Shard
+
+_TEXTS = 2_500
+"""Bytes of a question's texts, scores and numbers, and its share of HDF5's own tables."""
+_MUCH = 100_000_000
+"""Bytes from which on a run's size is said, and may be refused: of smaller ones the estimate is rough."""
+_STRIDE = 32
+"""Of most CNNs, from pixels to the attention's grid."""
+
+
+def check_map_size(model: ModelConfig, explain: ExplainConfig, source: Path) -> None:
+    """Compare the size of stored heat maps with the network's.
+
+    Args:
+        model: the checkpoint's.
+        explain: with ``heatmap``.
+        source: the checkpoint.
+
+    Raises:
+        HvxError: the stored size does not divide the network's; names sizes that do.
+    """
+    side, whole = explain.heatmap.size, model.image.size
+    if side is None or (side <= whole and whole % side == 0):
+        return
+    near = [size for size in range(1, whole + 1) if whole % size == 0][-6:]
+    raise HvxError(
+        f"explain.heatmap.size: expected a divisor of {whole}, the image size of {source}, such as "
+        f"{', '.join(map(str, near))}; not {side}"
+    )
+
+
+def explanation_bytes(model: ModelConfig, explain: ExplainConfig) -> int:
+    """About how many bytes a run stores for each explanation."""
+    side = explain.heatmap.size or model.image.size
+    blocks = {"mrn": model.mrn.blocks, "dan": model.dan.steps + 1}.get(model.network, 1)
+    maps = 1 if blocks == 1 else 1 + blocks
+    heatmaps = maps * side**2 * (1 if explain.heatmap.dtype == "uint8" else 2)
+    attention = 4 * max(1, model.glimpses) * (model.image.size // _STRIDE) ** 2
+    gradient = 2 * 3 * model.image.size**2 if explain.gradient else 0
+    return heatmaps + attention + gradient + _TEXTS
+
+
+def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) -> None:
+    """Say how large a run gets if that is much, and refuse it if its disk has no room.
+
+    Args:
+        run: the run folder, which need not exist.
+        shards: all of its shards; those already there need no more room.
+        each: bytes of an explanation, by ``explanation_bytes``.
+        pack: whether a solid file of all of them is written as well.
+        say: told the size.
+
+    Raises:
+        HvxError: names the folder, what it needs and what is free.
+    """
+    total = sum(map(len, shards))
+    absent = sum(map(len, absent_shards(run, shards)))
+    needed = each * (absent + (total if pack else 0))
+    free = free_bytes(run)
+    if needed > free and needed >= _MUCH:
+        raise HvxError(
+            f"{run}: the run needs about {in_words(needed)}, and {in_words(free)} are free; "
+            "explain.heatmap {size, dtype} makes it smaller"
+        )
+    if absent and each * total >= _MUCH:
+        say(f"{run}: {total:,} explanations take about {in_words(each * total)}")
+
+
+def free_bytes(path: Path) -> int:
+    """Free on the disk that a path lies on, or will."""
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+def in_words(size: float) -> str:
+    """A number of bytes with its unit."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -1,0 +1,217 @@
+"""Text: which fonts draw it, how wide it is, where it breaks into lines.
+
+Text is drawn in DejaVu Sans, which comes with Matplotlib, so that figures look alike on every machine. What
+it lacks is drawn in fonts that the extra ``fonts`` brings or that the system has. Matplotlib joins letters
+and orders right-to-left text. What no font has is drawn as a box, and ``missing_glyphs`` names it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
+from matplotlib.ft2font import FaceFlags, FT2Font, LoadFlags
+
+BOX = "□"
+"""Stands for a character that no font has."""
+
+MAIN = "DejaVu Sans"
+
+_MEASURED = 100
+"""Text is measured at this size and scaled: without hinting, widths are proportional to the size."""
+_UNWANTED = ("bold", "italic", "oblique", "black", "heavy", "light", "thin", "condensed", "mono", "display")
+"""Parts of the names of files that hold other cuts of a font than its regular one."""
+_SUFFIXES = {".ttf", ".otf", ".ttc"}
+_VIRAMA = 9
+"""The combining class of the sign that joins two consonants of an Indian script."""
+
+
+def families(text: str) -> tuple[str, ...]:
+    """The font families that together have all of a text, Matplotlib's fallback list; DejaVu Sans first."""
+    found = dict.fromkeys([MAIN])
+    for word in text.split():
+        found.update(dict.fromkeys(family for family in _word_families(word) if family))
+    return tuple(found)
+
+
+def width(line: str, size: float) -> float:
+    """Of a line of text, in the unit of ``size``, the font's size."""
+    return _width(line) * size / _MEASURED
+
+
+def ascent(size: float) -> float:
+    """From the top of a line to its baseline."""
+    font = _fonts((MAIN,))
+    return font.ascender / font.units_per_EM * size
+
+
+def line_height(size: float) -> float:
+    """From one line of text to the next."""
+    return ascent(size) - _fonts((MAIN,)).descender / _fonts((MAIN,)).units_per_EM * size
+
+
+def wrap(text: str, size: float, room: float) -> tuple[str, ...]:
+    """Lines of text no wider than ``room``; a word that is wider alone is broken between its characters."""
+    lines = [""]
+    for word in boxed(text).split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if width(joined, size) <= room:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        for cluster in clusters(word):
+            if lines[-1] and width(lines[-1] + cluster, size) > room:
+                lines.append("")
+            lines[-1] += cluster
+    return tuple(lines)
+
+
+def unbroken(texts: Iterable[str], size: float, room: float) -> float:
+    """``size``, or a smaller one at which no word is wider than ``room``."""
+    widest = max((width(word, size) for text in texts for word in text.split()), default=0)
+    return size * min(1, room / widest) if widest else size
+
+
+def shorten(text: str, size: float, room: float) -> str:
+    """The text on one line, its end cut off with an ellipsis where it is wider than ``room``."""
+    line = " ".join(boxed(text).split())
+    if width(line, size) <= room:
+        return line
+    kept = clusters(line)
+    while kept and width("".join(kept) + "…", size) > room:
+        kept.pop()
+    return "".join(kept).rstrip() + "…"
+
+
+def boxed(text: str) -> str:
+    """The text as it is drawn: a box in place of each character that no font has."""
+    if all(_word_families(word) for word in text.split()):
+        return text
+    return "".join(one if one.isspace() or _word_families(one) else BOX for one in clusters(text))
+
+
+def missing_glyphs(texts: Iterable[str]) -> str:
+    """The characters that no font here has, each once, in order."""
+    words = {word for text in texts for word in text.split() if not _word_families(word)}
+    return "".join(sorted({one for word in words for one in clusters(word) if not _word_families(one)}))
+
+
+def clusters(text: str) -> list[str]:
+    """What a reader takes for single characters: a letter with its marks, an emoji of several parts."""
+    found: list[str] = []
+    for character in text:
+        if found and _continues(found[-1], character):
+            found[-1] += character
+        else:
+            found.append(character)
+    return found
+
+
+def is_right_to_left(text: str) -> bool:
+    """Whether the first letter of known direction runs from right to left, as in Arabic and Hebrew."""
+    directions = (unicodedata.bidirectional(character) for character in text)
+    return next((way != "L" for way in directions if way in ("L", "R", "AL")), False)
+
+
+def _continues(before: str, character: str) -> bool:
+    """Whether a character belongs to the cluster before it (the main rules of Unicode's annex 29)."""
+    last, kind = before[-1], unicodedata.category(character)
+    if kind.startswith("M") or _steers(character):
+        return True
+    if (last == "\u200d" and kind == "So") or (unicodedata.combining(last) == _VIRAMA and kind == "Lo"):
+        return True  # emoji of several parts, consonants joined by a sign
+    if all("\U0001f1e6" <= letter <= "\U0001f1ff" for letter in (last, character)):
+        return len(before) == 1  # two regional indicators are one flag
+    return "\U0001f3fb" <= character <= "\U0001f3ff" or "\u1100" <= last <= character <= "\u11ff"
+
+
+def _steers(character: str) -> bool:
+    """Whether a character only changes how its neighbors are drawn: joiners, variation selectors."""
+    return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
+
+
+@lru_cache(4096)
+def _width(line: str) -> float:
+    font = _fonts(families(line))
+    font.set_size(_MEASURED, 72)
+    font.set_text(line, 0, LoadFlags.NO_HINTING)
+    return font.get_width_height()[0] / 64
+
+
+@lru_cache(256)
+def _fonts(names: tuple[str, ...]) -> FT2Font:
+    """A font that falls back from one family to the next."""
+    return get_font([_file_of(name) for name in names])
+
+
+@lru_cache(4096)
+def _word_families(word: str) -> tuple[str, ...]:
+    """The families that draw a word, one where possible; none where some character is in no font."""
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in word):
+        return ()
+    needed = frozenset(ord(character) for character in word if not _steers(character))
+    missing = needed - _characters(_file_of(MAIN))
+    if not missing:
+        return (MAIN,)
+    whole = _family_of(missing)
+    each = [whole] if whole else [_family_of(frozenset([one])) for one in sorted(missing)]
+    return tuple(family for family in each if family) if all(each) else ()
+
+
+def _file_of(family: str) -> str:
+    """Of a family's regular cut, whatever a matplotlibrc prefers."""
+    cut = FontProperties(family=[family], style="normal", variant="normal", weight="normal", stretch="normal")
+    return findfont(cut, fallback_to_default=False)
+
+
+@lru_cache(4096)
+def _family_of(characters: frozenset[int]) -> str | None:
+    """The first family, besides DejaVu Sans, that has all of these characters."""
+    for path in _other_files():
+        if characters <= _characters(path):
+            if path not in {entry.fname for entry in fontManager.ttflist}:
+                fontManager.addfont(path)
+            # A family may be known by another file, of another cut and other characters.
+            for family in {entry.name: None for entry in fontManager.ttflist if entry.fname == path}:
+                if characters <= _characters(_file_of(family)):
+                    return family
+    return None
+
+
+@lru_cache
+def _characters(path: str) -> frozenset[int]:
+    """The code points that a font file draws as outlines; none of a file that cannot be read."""
+    try:
+        font = get_font(path)
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+    return frozenset(font.get_charmap() if FaceFlags.SCALABLE in font.face_flags else ())
+
+
+@lru_cache
+def _other_files() -> list[str]:
+    """Font files of Python packages and of the system, those first that go best with DejaVu Sans."""
+    found = [*_packaged(), *map(Path, findSystemFonts())]
+    fitting = [path for path in found if path.suffix.lower() in _SUFFIXES]
+    return [str(path) for path in sorted(dict.fromkeys(fitting), key=_strangeness)]
+
+
+def _packaged() -> Iterator[Path]:
+    """Font files of installed packages of the fontpkg family."""
+    for point in entry_points(group="fontpkg.family"):
+        spec = find_spec(point.module)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            yield from sorted(Path(folder).rglob("*.ttf"))
+
+
+def _strangeness(path: Path) -> tuple[int, bool, str]:
+    """How far a font is from a plain sans serif, by its file's name."""
+    # In brackets stand the axes of a variable font, which is drawn at its regular cut.
+    name = path.stem.partition("[")[0].lower()
+    return sum(part in name for part in _UNWANTED), "sans" not in name, path.name

@@ -1,0 +1,154 @@
+"""Prints what smaller heat maps, and 8-bit ones, lose against the whole maps of a run.
+
+python scripts/measure_heatmaps.py runs/reproduce/run
+python scripts/measure_heatmaps.py runs/daquar/run --count 300
+
+For each stored size and dtype:
+
+- bytes of a map, and of VQA v2 val (214,354 explanations) at 448×448 pixels reduced by the same factor;
+- pointing game, where the split has a table of objects: how often the maximum lies in the object asked about;
+- rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
+- picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles;
+  for comparison, that of the map of another question on the same image.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from hvx.config import parse
+from hvx.data.objects import ObjectTable
+from hvx.errors import HvxError
+from hvx.measure.agreement import pooled, rank_correlation
+from hvx.measure.localisation import enlarged, points_inside
+from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
+from hvx.store.reader import Item, RunReader
+from hvx.view.heat import STYLES, overlay
+
+REDUCTIONS = (1, 2, 4, 8)
+DTYPES = ("float16", "uint8")
+V2_VAL, V2_SIDE = 214_354, 448
+GRID = (7, 7)
+PICTURE = 300
+"""Side of the drawn picture in pixels."""
+SINGLE = ("attribute", "shape", "existence")
+"""Kinds of questions about one object."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An explanation, where the object lies that it asks about (None: unknown), its photograph."""
+
+    item: Item
+    inside: np.ndarray | None
+    photo: Image.Image
+
+
+def stored(heatmap: np.ndarray, reduction: int, dtype: str) -> np.ndarray:
+    """A whole map (H, W) as a reader returns it that was stored smaller."""
+    small = shrunk(torch.from_numpy(heatmap), heatmap.shape[0] // reduction).numpy()
+    return from_8_bits(*to_8_bits(small)) if dtype == "uint8" else small.astype(np.float16).astype(np.float32)
+
+
+def samples(run: Path, count: int) -> list[Sample]:
+    """The first explanations of a run, as many as ``count``, those of one image together."""
+    with RunReader(run) as reader:
+        if reader.column("heatmap").dtype != np.float16:
+            raise HvxError(f"{run}: its heat maps are stored in 8 bits; give a run of whole maps")
+        config = parse(copy.deepcopy(reader.about["config"]), str(run / "run.json"))
+        assert config.explain is not None
+        split = config.split(config.explain.split)
+        table = ObjectTable(split) if split.objects else None
+        size = reader.heatmap_size[0]
+        made = []
+        for number in range(min(count, len(reader))):
+            item = reader[number]
+            inside = None
+            if table and table.asked[item.question_id].kind in SINGLE:
+                inside = np.isin(table.mask(item.image_id), table.asked[item.question_id].labels)
+            made.append(
+                Sample(
+                    item,
+                    inside if inside is not None and inside.any() else None,
+                    _photo(split.images, item, size),
+                )
+            )
+    return made
+
+
+def _photo(images: Path, item: Item, size: int) -> Image.Image:
+    with Image.open(images / item.image_path) as opened:
+        photo = opened.convert("RGB")
+    side = min(photo.size)
+    left, top = (photo.width - side) // 2, (photo.height - side) // 2
+    return photo.crop((left, top, left + side, top + side)).resize((size, size))
+
+
+def row(found: list[Sample], reduction: int, dtype: str) -> list[float]:
+    """Pointing game, two rank correlations, difference of the pictures in each style."""
+    hits, pixel, grid = [], [], []
+    apart: list[list[float]] = [[] for _ in STYLES]
+    for each in found:
+        whole = each.item.heatmap
+        own = stored(whole, reduction, dtype)
+        if each.inside is not None:
+            hits.append(points_inside(own, each.inside))
+        pixel.append(rank_correlation(enlarged(own, whole.shape), whole))
+        grid.append(rank_correlation(pooled(own, GRID), pooled(whole, GRID)))
+        for style, values in zip(STYLES, apart, strict=True):
+            values.append(_difference(each.photo, own, whole, style))
+    return [_mean(hits), _mean(pixel), _mean(grid), *map(_mean, apart)]
+
+
+def other_question(found: list[Sample]) -> list[float]:
+    """The differences of pictures, for the map of another question on the same image."""
+    pairs = [(one, other) for one, other in pairwise(found) if one.item.image_id == other.item.image_id]
+    return [
+        _mean([_difference(one.photo, other.item.heatmap, one.item.heatmap, style) for one, other in pairs])
+        for style in STYLES
+    ]
+
+
+def _difference(photo: Image.Image, one: np.ndarray, other: np.ndarray, style: str) -> float:
+    drawn = [np.asarray(overlay(photo, map, PICTURE, style), np.float64) for map in (one, other)]  # type: ignore[arg-type]
+    return float(np.abs(drawn[0] - drawn[1]).mean())
+
+
+def _mean(values: list[float] | list[bool]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--count", default=300, show_default=True, help="Explanations.")
+def main(run: Path, count: int) -> None:
+    """A Markdown table of stored sizes and dtypes, on the whole maps of RUN."""
+    found = samples(run, count)
+    side = found[0].item.heatmap.shape[0]
+    pointing = sum(each.inside is not None for each in found)
+    click.echo(f"n = {len(found)} heat maps of {side}×{side}; pointing game n = {pointing}\n")
+    styles = " | ".join(f"picture, {style}" for style in STYLES)
+    click.echo(f"| stored | bytes | v2 val, GB | pointing | ρ pixels | ρ 7×7 | {styles} |")
+    click.echo("|---|---|---|---|---|---|" + "---|" * len(STYLES))
+    for reduction in REDUCTIONS:
+        for dtype in DTYPES:
+            each = (side // reduction) ** 2 * np.dtype(dtype).itemsize
+            total = V2_VAL * (V2_SIDE // reduction) ** 2 * np.dtype(dtype).itemsize / 1e9
+            name = f"{side // reduction}×{side // reduction} {dtype}"
+            pointed, pixel, grid, *pictures = row(found, reduction, dtype)
+            values = f"{pointed:.3f} | {pixel:.4f} | {grid:.4f} | " + " | ".join(f"{p:.2f}" for p in pictures)
+            click.echo(f"| {name} | {each:,} | {total:.1f} | {values} |")
+    others = " | ".join(f"{p:.2f}" for p in other_question(found))
+    click.echo(f"| another question's map | | | | | | {others} |")
+
+
+if __name__ == "__main__":
+    main()
