@@ -125,7 +125,8 @@ def _check_images(
     # An image with very many questions occurs several times in the plan.
     names = list(dict.fromkeys(own[0].image for shard in shards for _, own in shard.images))
     paths = [image_path(split, name) for name in names]
-    missing = set(missing_images(split, names))
+    made_later = in_parquet(split) and not split.folders[0].is_dir()
+    missing = set(paths if made_later else missing_images(split, names))
     inside = {path for path in missing if in_parquet(split) and is_extracted(path.name)}
     missing -= inside
     unreadable: set[Path] = set()
@@ -147,7 +148,9 @@ def _check_images(
     }
     if inside:
         found.facts["images"]["inside the Parquet file"] = len(inside)
-        found.notes.append(f"{split.questions}: {len(inside):,} images inside it, written when hvx explain reads it")
+        found.notes.append(
+            f"{split.questions}: {len(inside):,} images inside it, written when hvx explain reads it"
+        )
     lacking = [path for path in paths if path in missing or path in unreadable]
     if not lacking:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -357,7 +356,13 @@ def test_an_id_has_one_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("subset", "named"),
-    [("train2014", "train2014"), ("test2015", "test2015"), (None, "val2014"), ("../{0}", "val2014"), (5, "val2014")],
+    [
+        ("train2014", "train2014"),
+        ("test2015", "test2015"),
+        (None, "val2014"),
+        ("../{0}", "val2014"),
+        (5, "val2014"),
+    ],
 )
 def test_the_file_says_of_which_subset_its_images_are(tmp_path: Path, subset: Any, named: str) -> None:
     (found,) = read_questions(split_of(tmp_path, Made({"data_subtype": subset, "questions": [vqa()]}, [])))
@@ -474,66 +479,57 @@ def test_parquet_with_unknown_columns_lists_them(tmp_path: Path) -> None:
 # Whole runs
 
 
-RUNS: dict[str, Callable[[list[str]], Made]] = {
-    "gqa": lambda images: Made(
-        {
-            f"0{n}": {"imageId": Path(i).stem, "question": COLOR, "answer": "red"}
-            for n, i in enumerate(images)
-        },
+HOSTILE = "hostile ids"
+RUNS = {
+    **MADE,
+    "visual-genome": Made(
+        [{"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]} for n in (1, 2)],
         [],
     ),
-    "vizwiz": lambda images: Made(
-        [{"image": i, "question": COLOR, "answers": TEN, "answerable": 1} for i in images], []
-    ),
-    "visual-genome": lambda images: Made(
-        [
-            {"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]}
-            for n, _ in enumerate(images)
-        ],
-        [],
-    ),
-    "jsonl": lambda images: Made(
-        two([{"question_id": f"q/{n}\x1b<b>", "image": i, "question": COLOR} for n, i in enumerate(images)]),
+    HOSTILE: Made(
+        two([{"question_id": f"q/{n}\x1b<b>", "image": f"{n}.png", "question": COLOR} for n in (1, 2)]),
         [],
         file="q.jsonl",
     ),
-}
-ASKED: dict[str, list[int | str]] = {
-    "gqa": ["00", "01", "02"],
-    "vizwiz": [f"SCENES_val_{1_000_000 + n:012d}.png" for n in range(3)],
-    "visual-genome": [1, 0, 11, 10, 21, 20],
-    "jsonl": [f"q/{n}\x1b<b>" for n in range(3)],
-}
-NAMES = {"visual-genome": "SCENES_val_{image_id:012d}.png", "gqa": "{image_id}.png"}
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RUNS)
+def own_split(folder: Path, name: str, photo: Path) -> dict[str, Any]:
+    """The settings of a split in a layout; its images lie in two folders, the first one in the first."""
+    folders = [folder / "first", folder / "second"]
+    images = json.dumps(list(map(str, folders)))
+    for own in folders:
+        own.mkdir()
+    if name == "parquet":
+        inside = [{"bytes": photo.read_bytes(), "path": "a.png"}]
+        path = write_parquet(folder / "a.parquet", {"question": [COLOR], "image": inside, "qid": ["007"]})
+        return {"questions": path, "annotations": "null", "images": images}
+    split = split_of(folder, RUNS[name])
+    with Image.open(photo) as opened:
+        for place, image in enumerate(dict.fromkeys(q.image for q in read_questions(split))):
+            opened.convert("RGB").save(folders[min(place, 1)] / image)
+    return {"questions": split.questions, "annotations": split.annotations or "null", "images": images}
+
+
+@pytest.mark.parametrize("name", [*RUNS, "parquet"])
 def test_a_whole_run_has_the_original_ids_and_every_question_once(
     tiny: Tiny, tmp_path: Path, name: str
 ) -> None:
-    photos = sorted((tiny.root / "scenes" / "images").glob("SCENES_val_*"))[:3]
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for place, photo in enumerate(photos):  # one in the first folder, the others in the second
-        folders[min(place, 1)].mkdir(exist_ok=True)
-        named = f"SCENES_val_{place:012d}.png" if name == "visual-genome" else photo.name
-        (folders[min(place, 1)] / named).write_bytes(photo.read_bytes())
-    made = RUNS[name]([photo.name for photo in photos])
-    images, pattern = list(map(str, folders)), NAMES.get(name)
-    split = split_of(tmp_path, made, images=images, image_name=pattern)
-    asked = [q.question_id for q in read_questions(split)]
-    assert asked == ASKED[name]
+    photo = next((tiny.root / "scenes" / "images").glob("SCENES_val_*"))
+    asked = ["007"] if name == "parquet" else [q.question_id for q in RUNS[name].wanted]
+    asked = asked or {"visual-genome": [11, 10, 21, 20], HOSTILE: ["q/1\x1b<b>", "q/2\x1b<b>"]}[name]
     run = tmp_path / "run"
-    own = {"questions": split.questions, "annotations": "null", "objects": "null"}
-    own |= {"images": json.dumps(images), "image_name": json.dumps(pattern)}
+    own = own_split(tmp_path, name, photo) | {"objects": "null", "image_name": "null"}
     settings = tiny.settings(run, **{f"splits__val__{key}": value for key, value in own.items()})
     done = hvx("explain", tiny.config, *(part for one in settings for part in ("--set", one)))
     assert done.returncode == 0, done.stderr
     results = json.loads((run / "results.json").read_text())
     assert [row["question_id"] for row in results] == asked
+    assert [type(row["question_id"]) for row in results] == [type(one) for one in asked]
     assert all(row["answer"] for row in results)
     with RunReader(run) as reader:
         assert reader.column("question_id").tolist() == asked
-        assert reader[1].question_id == asked[1]
+        assert reader[len(asked) - 1].question_id == asked[-1]
     done = hvx("figure", run, "-o", tmp_path / "figure.png", "--id", asked[-1])
     assert done.returncode == 0 and "1 explanations" in done.stdout
     done = hvx("figure", run, "-o", tmp_path / "figure.png", "--id", "no\x1b such")

@@ -94,7 +94,9 @@ def _opened(split: SplitConfig, extract: bool) -> _Source:
 
 def in_parquet(split: SplitConfig) -> bool:
     """Whether the split's questions are read as a Parquet file."""
-    return split.format == "parquet" or (split.format is None and split.questions.suffix.lower() == ".parquet")
+    return split.format == "parquet" or (
+        split.format is None and split.questions.suffix.lower() == ".parquet"
+    )
 
 
 def _layout(split: SplitConfig, rows: _Source, answers: Rows | None) -> Layout:
