@@ -149,7 +149,7 @@ def _check_images(
     if inside:
         found.facts["images"]["inside the Parquet file"] = len(inside)
         found.notes.append(
-            f"{split.questions}: {len(inside):,} images inside it, written when hvx explain reads it"
+            f"{split.questions}: {len(inside):,} images inside it; hvx explain writes them out"
         )
     lacking = [path for path in paths if path in missing or path in unreadable]
     if not lacking:

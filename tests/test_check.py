@@ -102,13 +102,12 @@ def test_every_part_is_checked_though_an_earlier_one_has_a_problem(split: Tiny, 
 
 def test_images_inside_parquet_are_counted_and_not_written(split: Tiny, tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
-    import pyarrow.parquet
-
+    parquet = pytest.importorskip("pyarrow.parquet")
     photos = sorted(split.load(tmp_path / "run").split("val").images.glob("*val*"))[:2]
     images = [{"bytes": photo.read_bytes(), "path": photo.name} for photo in photos]
     rows = {"question": ["what?", "what?"], "image": images, "answer": ["red", "blue"]}
     path = tmp_path / "val.parquet"
-    pyarrow.parquet.write_table(pyarrow.table(rows), path)
+    parquet.write_table(pyarrow.table(rows), path)
     own = {"questions": path, "annotations": "null", "objects": "null", "images": tmp_path / "images"}
     settings = [part for key, value in own.items() for part in ("--set", f"splits.val.{key}={value}")]
     before = files(tmp_path)
@@ -117,7 +116,7 @@ def test_images_inside_parquet_are_counted_and_not_written(split: Tiny, tmp_path
     assert found["images"]["inside the Parquet file"] == 2 and found["images"]["missing"] == 0
     assert found["time"]["seconds"] is None
     assert found["notes"] == [
-        f"{path}: 2 images inside it, written when hvx explain reads it",
+        f"{path}: 2 images inside it; hvx explain writes them out",
         f"{path}: no time is measured while its images are inside it",
     ]
     read_questions(

@@ -483,7 +483,10 @@ HOSTILE = "hostile ids"
 RUNS = {
     **MADE,
     "visual-genome": Made(
-        [{"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]} for n in (1, 2)],
+        [
+            {"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]}
+            for n in (1, 2)
+        ],
         [],
     ),
     HOSTILE: Made(
