@@ -32,7 +32,8 @@ from hvx.data.image_files import find_image
 from hvx.data.objects import ObjectTable
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.localisation import cropped, enlarged, points_inside
+from hvx.measure.localisation import enlarged, points_inside
+from hvx.measure.scores import cropped
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import Item, RunReader
 from hvx.view.heat import STYLES, overlay
@@ -76,7 +77,7 @@ class Masks:
         if len(labels) != 1 or not path.is_file():
             return None
         with Image.open(path) as opened:
-            return cropped(np.asarray(opened) == labels.pop(), size)
+            return cropped(np.asarray(opened) == labels.pop(), (size, size))
 
 
 def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
