@@ -15,10 +15,12 @@ from typing import Any
 import torch
 
 from hvx.config import Config, ExplainConfig, SplitConfig
-from hvx.data.images import image_path, input_batches, missing_images, some_names
+from hvx.data.image_files import folders_shown, image_path, missing_images, some_names
+from hvx.data.images import input_batches
+from hvx.data.parquet import is_extracted
 from hvx.data.photos import photo_size
 from hvx.data.pick import Picked, pick_questions
-from hvx.data.questions import Question, read_questions
+from hvx.data.questions import Question, in_parquet, read_questions
 from hvx.data.words import tokenizer
 from hvx.errors import BadImage, HvxError
 from hvx.explain.explainer import Explainer
@@ -101,7 +103,7 @@ def _part(found: CheckResult) -> Iterator[None]:
 def _check_questions(
     split: SplitConfig, explain: ExplainConfig, found: CheckResult
 ) -> tuple[list[Question], Picked | None]:
-    questions, picked = read_questions(split), None
+    questions, picked = read_questions(split, found.notes.append, extract=False), None
     if explain.pick:
         picked = pick_questions(questions, explain.pick, split.questions)
         found.notes += picked.ambiguities()
@@ -121,31 +123,39 @@ def _check_images(
     split: SplitConfig, explain: ExplainConfig, shards: list[Shard], found: CheckResult
 ) -> None:
     # An image with very many questions occurs several times in the plan.
-    image_ids = list(dict.fromkeys(image_id for shard in shards for image_id, _ in shard.images))
-    paths = [image_path(split, image_id) for image_id in image_ids]
-    missing = set(missing_images(split, image_ids))
+    names = list(dict.fromkeys(own[0].image for shard in shards for _, own in shard.images))
+    paths = [image_path(split, name) for name in names]
+    made_later = in_parquet(split) and not split.folders[0].is_dir()
+    missing = set(paths if made_later else missing_images(split, names))
+    inside = {path for path in missing if in_parquet(split) and is_extracted(path.name)}
+    missing -= inside
     unreadable: set[Path] = set()
     sizes = set()
     for path in bar(paths, "reading image headers", "image"):
-        if path in missing:
+        if path in missing or path in inside:
             continue
         try:
             sizes.add(photo_size(path))
         except BadImage:
             unreadable.add(path)
     found.facts["images"] = {
-        "folder": str(split.images),
-        "found": len(paths) - len(missing) - len(unreadable),
+        "folder": folders_shown(split),
+        "found": len(paths) - len(missing) - len(unreadable) - len(inside),
         "missing": len(missing),
         "unreadable": len(unreadable),
         "smallest": min(sizes, default=None),
         "largest": max(sizes, default=None),
     }
+    if inside:
+        found.facts["images"]["inside the Parquet file"] = len(inside)
+        found.notes.append(
+            f"{split.questions}: {len(inside):,} images inside it; hvx explain writes them out"
+        )
     lacking = [path for path in paths if path in missing or path in unreadable]
     if not lacking:
         return
     counts = f"{len(missing):,} images missing, {len(unreadable):,} unreadable"
-    line = f"{split.images}: {counts}: {some_names(lacking)}"
+    line = f"{folders_shown(split)}: {counts}: {some_names(lacking)}"
     refused = explain.on_error == "stop" or len(lacking) == len(paths)
     (found.problems if refused else found.failures).append(line)
 
@@ -210,11 +220,15 @@ def _check_time(
     if not todo:
         facts["seconds"] = 0
         return
+    images = todo[0].images[: explain.batch_images or _TIMED_IMAGES]
+    paths = [image_path(split, own[0].image) for _, own in images]
+    if in_parquet(split) and not all(path.is_file() for path in paths):
+        found.notes.append(f"{split.questions}: no time is measured while its images are inside it")
+        facts["seconds"] = None
+        return
     model = load_checkpoint(config.path(config.checkpoint), device)
     free = explain.product == "free"
     explainer = Explainer(model, explain.gradient, DTYPES[explain.precision], explain.compile, free)
-    images = todo[0].images[: explain.batch_images or _TIMED_IMAGES]
-    paths = [image_path(split, image_id) for image_id, _ in images]
     asked = [(place, question.question) for place, (_, own) in enumerate(images) for question in own]
     taken = 0.0
     for _ in range(2):

@@ -33,7 +33,7 @@ class Choice:
         seed: of the lot.
     """
 
-    ids: tuple[int, ...] = ()
+    ids: tuple[int | str, ...] = ()
     answer_types: tuple[str, ...] = ()
     question_types: tuple[str, ...] = ()
     right: bool | None = None
@@ -91,12 +91,12 @@ def _by_agreement(reader: RunReader, numbers: np.ndarray, order: Order) -> np.nd
     return numbers[ranked[~np.isnan(scores[ranked])]]
 
 
-def _of_ids(reader: RunReader, ids: Sequence[int]) -> list[int]:
-    numbers = {int(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
+def _of_ids(reader: RunReader, ids: Sequence[int | str]) -> list[int]:
+    numbers = {str(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
     for question_id in ids:
-        if question_id not in numbers:
+        if str(question_id) not in numbers:
             raise HvxError(f"{reader.path}: holds no explanation of question_id {question_id}")
-    return [numbers[question_id] for question_id in ids]
+    return [numbers[str(question_id)] for question_id in ids]
 
 
 def _of_types(reader: RunReader, name: str, types: Sequence[str]) -> np.ndarray:

@@ -17,11 +17,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     StrictBool,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from hvx.errors import HvxError, did_you_mean, shown
 from hvx.strict_yaml import read_yaml, read_yaml_file
@@ -34,7 +37,6 @@ Flag = StrictBool
 Positive = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 NotNegative = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Id = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 Pixels = Annotated[int, Field(strict=True, ge=1, le=4096)]
 Width = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 """Of a layer."""
@@ -56,8 +58,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-_SOME_IDS = (1, 10, -1, 2**62)
-"""Ids that a pattern of image names must tell apart."""
+_SOME_IDS: tuple[tuple[int | str, ...], ...] = ((1, 10, -1, 2**62), ("a", "ab", "b", "ba"))
+"""Ids that a pattern of image names must distinguish: integers, or else texts."""
 _FIGURE = re.compile(r"\w[\w -]{0,39}")
 """Names of figures; each becomes a file's."""
 _LIKE_A_NUMBER = re.compile(r"[-+]?\d[\d_:.]*")
@@ -87,13 +89,45 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _question_id(given: Any) -> int | str:
+    """An id as the file of questions has it: an integer or a text."""
+    if type(given) not in (int, str) or given == "":
+        raise PydanticCustomError("id", "expected an integer or a text")
+    if isinstance(given, int) and not -(2**63) <= given < 2**63:
+        raise PydanticCustomError("id", "expected an integer of 64 bits; put a longer id in quotes")
+    return given
+
+
+def _one_or_several_paths(given: Any) -> Path | tuple[Path, ...]:
+    if isinstance(given, (str, Path)):
+        return Path(given)
+    if not isinstance(given, (list, tuple)):
+        raise PydanticCustomError("path_type", "expected a path")
+    if not given or not all(isinstance(path, (str, Path)) for path in given):
+        raise PydanticCustomError("paths", "expected a path or a list of paths")
+    return tuple(map(Path, given))
+
+
+def _path_texts(images: Path | tuple[Path, ...]) -> str | list[str]:
+    """Folders of images as JSON and YAML have them."""
+    return list(map(str, images)) if isinstance(images, tuple) else str(images)
+
+
 class SplitConfig(Section):
-    """Where a split's questions, annotations and images lie (VQA JSON)."""
+    """Where a split's questions, annotations and images lie."""
 
     questions: Path
     annotations: Path | None = None
-    images: Path
-    image_name: str = "COCO_val2014_{image_id:012d}.jpg"
+    format: str | None = None
+    """The layout of the two files, by its name in ``hvx/data/layouts``; none: recognized from their rows."""
+    images: Annotated[
+        Path | tuple[Path, ...],
+        PlainValidator(_one_or_several_paths),
+        PlainSerializer(_path_texts),
+    ]
+    """A folder, or several: an image is taken from the first folder that has it."""
+    image_name: str | None = None
+    """Name of an image by its id, where the rows do not name it; none: as the layout's publisher does."""
     accuracy: Literal["vqa", "evalai"] = "vqa"
     """The accuracy of answers: the official one of VQA, or TextVQA's (EvalAI)."""
     objects: Path | None = None
@@ -104,18 +138,32 @@ class SplitConfig(Section):
     """Turn photographs as their EXIF data says; the features that published checkpoints were trained on
     were not."""
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of images, in the order in which they are searched."""
+        return self.images if isinstance(self.images, tuple) else (self.images,)
+
     @field_validator("image_name")
     @classmethod
-    def _names_an_image(cls, pattern: str) -> str:
-        try:
-            if any(_WIDE.search(spec or "") for _, _, spec, _ in Formatter().parse(pattern)):
-                raise ValueError
-            names = {pattern.format(image_id=image_id) for image_id in _SOME_IDS}
-        except Exception as error:  # str.format raises whatever a pattern leads it to
-            raise ValueError("expected a pattern such as 'COCO_val2014_{image_id:012d}.jpg'") from error
-        if len(names) < len(_SOME_IDS):
+    def _names_an_image(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        names = _names_of(pattern, _SOME_IDS[0]) or _names_of(pattern, _SOME_IDS[1])
+        if names is None:
+            raise ValueError("expected a pattern such as 'COCO_val2014_{image_id:012d}.jpg'")
+        if len(names) < len(_SOME_IDS[0]):
             raise ValueError("the pattern must contain {image_id}")
         return pattern
+
+
+def _names_of(pattern: str, ids: tuple[int | str, ...]) -> set[str] | None:
+    """The names that a pattern makes of ids; None if it is no pattern for ids of this kind."""
+    try:
+        if any(_WIDE.search(spec or "") for _, _, spec, _ in Formatter().parse(pattern)):
+            return None
+        return {pattern.format(image_id=image_id) for image_id in ids}
+    except Exception:  # str.format raises whatever a pattern leads it to
+        return None
 
 
 class ImageConfig(Section):
@@ -259,7 +307,7 @@ class PickConfig(Section):
     """Its text; case, spaces and punctuation do not matter."""
     ground_truth: str | None = None
     """Tells apart questions of the same text on several images."""
-    question_id: Id | None = None
+    question_id: Annotated[int | str, PlainValidator(_question_id)] | None = None
     """Names one of several candidates."""
     figure: str = "figure"
     """The figure that it is a row of; rows stand in the order of the list."""
@@ -344,9 +392,11 @@ class Config(Section):
                 f"splits: no split '{name}'{did_you_mean(name, self.splits)}; the config has: {known}"
             )
         split = self.splits[name]
-        fields = ("questions", "annotations", "images", "objects")
-        found = {field: getattr(split, field) for field in fields}
-        return split.model_copy(update={k: self.path(v) for k, v in found.items() if v is not None})
+        fields = ("questions", "annotations", "objects")
+        found = {field: self.path(path) for field in fields if (path := getattr(split, field)) is not None}
+        folders = tuple(map(self.path, split.folders))
+        images = folders if isinstance(split.images, tuple) else folders[0]
+        return split.model_copy(update=found | {"images": images})
 
 
 def expanded(path: Path) -> Path:

@@ -38,7 +38,7 @@ def _describe_run(path: Path) -> dict[str, str]:
         "explanations": f"{len(reader):,}",
         "no gradient": _zero_gradients(reader),
         "heat maps": "×".join(map(str, reader.heatmap_size)),
-        "images": str(about["images"]),
+        "images": ", ".join(map(str, reader.image_folders)),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
         "checkpoint": f"sha256 {about['identity'].get('checkpoint_sha256', 'not said')}",
         "computed by": _computed_by(reader.about),

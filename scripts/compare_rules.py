@@ -26,6 +26,7 @@ from torch import Tensor
 from hvx import HvxError, SmoothGrad, explain_product
 from hvx.capture.equations import RuleName
 from hvx.config import Config, parse
+from hvx.data.image_files import image_path
 from hvx.data.images import load_input
 from hvx.data.objects import ObjectTable
 from hvx.data.words import padded, tokenizer
@@ -74,8 +75,8 @@ def questions(run: Path, count: int) -> tuple[VQAModel, list[Question]]:
 
 def _photo(config: Config, model: VQAModel, item: Item) -> Tensor:
     assert config.explain is not None
-    folder = config.split(config.explain.split).images
-    return load_input(Path(folder) / item.image_path, model.config.image)[None]
+    path = image_path(config.split(config.explain.split), item.image_path)
+    return load_input(path, model.config.image)[None]
 
 
 def heat_map(model: VQAModel, photo: Tensor, question: str, rule: tuple[RuleName, int]) -> np.ndarray:

@@ -60,6 +60,7 @@ def write_made_up_run(run: Path, images: Path, count: int, side: int) -> None:
     image = ImageConfig(size=side)
     write_view(run / "explanations.h5", shards, {"crop": crop_rule(image), "run_digest": run_digest({})})
     about = {"identity": {}, "image": image.model_dump(mode="json"), "images": str(images.resolve())}
+    about["integer_ids"] = ["question_id", "image_id"]
     (run / "run.json").write_text(json.dumps(about | {"shards": len(shards)}))
 
 

@@ -1,12 +1,14 @@
 """Prints what smaller heat maps, and 8-bit ones, lose against the whole maps of a run.
 
 python scripts/measure_heatmaps.py runs/reproduce/run
-python scripts/measure_heatmaps.py runs/daquar/run --count 300
+python scripts/measure_heatmaps.py runs/daquar/run --count 300 --masks MASKS
 
 For each stored size and dtype:
 
 - bytes of a map, and of VQA v2 val (214,354 explanations) at 448×448 pixels reduced by the same factor;
-- pointing game, where the split has a table of objects: how often the maximum lies in the object asked about;
+- pointing game: how often the maximum lies in the object asked about, by the split's table of objects; or by
+  label masks of the photographs' names and size (.png) with a classes.json, whose ``words`` give the label
+  of a word: where the question names one class and that is in the crop;
 - rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
 - picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles;
   for comparison, that of the map of another question on the same image.
@@ -15,6 +17,7 @@ For each stored size and dtype:
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,10 +28,12 @@ import torch
 from PIL import Image
 
 from hvx.config import parse
+from hvx.data.image_files import find_image
 from hvx.data.objects import ObjectTable
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
 from hvx.measure.localisation import enlarged, points_inside
+from hvx.measure.scores import cropped
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import Item, RunReader
 from hvx.view.heat import STYLES, overlay
@@ -58,7 +63,24 @@ def stored(heatmap: np.ndarray, reduction: int, dtype: str) -> np.ndarray:
     return from_8_bits(*to_8_bits(small)) if dtype == "uint8" else small.astype(np.float16).astype(np.float32)
 
 
-def samples(run: Path, count: int) -> list[Sample]:
+class Masks:
+    """Label masks of photographs, and the words that name a label."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._labels: dict[str, int] = json.loads((folder / "classes.json").read_text())["words"]
+
+    def inside(self, item: Item, size: int) -> np.ndarray | None:
+        """Where in the crop the class lies that the question names; None without one, or of several."""
+        labels = {self._labels[token] for token in item.tokens if token in self._labels}
+        path = (self._folder / item.image_path).with_suffix(".png")
+        if len(labels) != 1 or not path.is_file():
+            return None
+        with Image.open(path) as opened:
+            return cropped(np.asarray(opened) == labels.pop(), (size, size))
+
+
+def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
     """The first explanations of a run, as many as ``count``, those of one image together."""
     with RunReader(run) as reader:
         if reader.column("heatmap").dtype != np.float16:
@@ -74,18 +96,20 @@ def samples(run: Path, count: int) -> list[Sample]:
             inside = None
             if table and table.asked[item.question_id].kind in SINGLE:
                 inside = np.isin(table.mask(item.image_id), table.asked[item.question_id].labels)
+            elif masks:
+                inside = masks.inside(item, size)
             made.append(
                 Sample(
                     item,
                     inside if inside is not None and inside.any() else None,
-                    _photo(split.images, item, size),
+                    _photo(find_image(split.folders, item.image_path), size),
                 )
             )
     return made
 
 
-def _photo(images: Path, item: Item, size: int) -> Image.Image:
-    with Image.open(images / item.image_path) as opened:
+def _photo(path: Path, size: int) -> Image.Image:
+    with Image.open(path) as opened:
         photo = opened.convert("RGB")
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
@@ -129,9 +153,10 @@ def _mean(values: list[float] | list[bool]) -> float:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--count", default=300, show_default=True, help="Explanations.")
-def main(run: Path, count: int) -> None:
+@click.option("--masks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Label masks.")
+def main(run: Path, count: int, masks: Path | None) -> None:
     """A Markdown table of stored sizes and dtypes, on the whole maps of RUN."""
-    found = samples(run, count)
+    found = samples(run, count, Masks(masks) if masks else None)
     side = found[0].item.heatmap.shape[0]
     pointing = sum(each.inside is not None for each in found)
     click.echo(f"n = {len(found)} heat maps of {side}×{side}; pointing game n = {pointing}\n")

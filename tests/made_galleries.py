@@ -74,6 +74,7 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
     write_shard(run / "shards" / "00000.h5", made, label, [])
     write_view(run / "explanations.h5", [run / "shards" / "00000.h5"], {"crop": {}, "run_digest": DIGEST})
     about = {"identity": {}, "image": {"size": SIDE}, "images": str(photos), "shards": 1, "packed": False}
+    about["integer_ids"] = ["question_id", "image_id"]
     (run / "run.json").write_text(json.dumps(about))
     return run
 

@@ -26,7 +26,11 @@ def items(seed: int, count: int = ITEMS) -> dict[str, np.ndarray]:
         numbers = 100 * chance.random((count, *shapes[field.axes]))
         text = np.array([f"{name} {number:.3f}" for number in numbers.flat], object).reshape(numbers.shape)
         made[name] = text if field.fill == "" else numbers.astype(field.dtype)
-    return made | {"question_id": 100 * seed + np.arange(count), "length": np.full(count, 2, np.int32)}
+    ids = {
+        "question_id": 100 * seed + np.arange(count),
+        "image_id": chance.integers(0, 100, count),
+    }
+    return made | ids | {"length": np.full(count, 2, np.int32)}
 
 
 def written(run: Path, solid: bool) -> Path:
@@ -38,5 +42,6 @@ def written(run: Path, solid: bool) -> Path:
         run / "explanations.h5", shards, {"crop": {}, "run_digest": DIGEST}
     )
     about = {"identity": {}, "image": {}, "images": "images", "shards": 2, "packed": solid}
+    about["integer_ids"] = ["question_id", "image_id"]
     (run / "run.json").write_text(json.dumps(about))
     return run

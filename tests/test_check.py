@@ -100,6 +100,32 @@ def test_every_part_is_checked_though_an_earlier_one_has_a_problem(split: Tiny, 
     assert found["problems"][1].endswith("no such checkpoint")
 
 
+def test_images_inside_parquet_are_counted_and_not_written(split: Tiny, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    photos = sorted(split.load(tmp_path / "run").split("val").images.glob("*val*"))[:2]
+    images = [{"bytes": photo.read_bytes(), "path": photo.name} for photo in photos]
+    rows = {"question": ["what?", "what?"], "image": images, "answer": ["red", "blue"]}
+    path = tmp_path / "val.parquet"
+    parquet.write_table(pyarrow.table(rows), path)
+    own = {"questions": path, "annotations": "null", "objects": "null", "images": tmp_path / "images"}
+    settings = [part for key, value in own.items() for part in ("--set", f"splits.val.{key}={value}")]
+    before = files(tmp_path)
+    status, found = as_json(split, tmp_path / "run", *settings)
+    assert status == 0 and files(tmp_path) == before
+    assert found["images"]["inside the Parquet file"] == 2 and found["images"]["missing"] == 0
+    assert found["time"]["seconds"] is None
+    assert found["notes"] == [
+        f"{path}: 2 images inside it; hvx explain writes them out",
+        f"{path}: no time is measured while its images are inside it",
+    ]
+    read_questions(
+        split.load(tmp_path / "run", **{f"splits__val__{k}": v for k, v in own.items()}).split("val")
+    )
+    status, found = as_json(split, tmp_path / "run", *settings)
+    assert status == 0 and found["images"]["found"] == 2 and found["time"]["seconds"] >= 0
+
+
 def test_images_missing_and_unreadable_are_counted_and_named(split: Tiny, tmp_path: Path) -> None:
     images = sorted(split.load(tmp_path / "run").split("val").images.glob("*val*"))
     images[0].unlink()

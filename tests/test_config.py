@@ -269,7 +269,7 @@ def test_a_long_value_is_shortened() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["image.jpg", "", "{}", "{0}.jpg", "{image}.jpg", "{image_id", "{image_id}}", "{image_id:s}.jpg",
+    ["image.jpg", "", "{}", "{0}.jpg", "{image}.jpg", "{image_id", "{image_id}}", "{image_id:5000s}.jpg",
      "{image_id.nothing}", "{image_id[0]}", "{image_id:c}.jpg", "{image_id:.0}.jpg", "{image_id!r:.1}.jpg"],
 )  # fmt: skip
 def test_a_pattern_that_names_no_image_of_each_id_is_refused(name: str) -> None:
@@ -282,7 +282,8 @@ def test_a_pattern_that_names_no_image_of_each_id_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["{image_id}.jpg", "a/b/{image_id:06d}/x.png", "{image_id:x}", "{{{image_id}}}"]
+    "name",
+    ["{image_id}.jpg", "a/b/{image_id:06d}/x.png", "{image_id:x}", "{image_id:s}.jpg", "{{{image_id}}}"],
 )
 def test_a_pattern_with_the_image_id_is_taken(name: str) -> None:
     assert SplitConfig(questions=Path("a"), images=Path("b"), image_name=name).image_name == name

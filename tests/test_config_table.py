@@ -38,7 +38,8 @@ DEFAULTS = {
     "splits.val.questions": Path("questions.json"),
     "splits.val.annotations": None,
     "splits.val.images": Path("images"),
-    "splits.val.image_name": "COCO_val2014_{image_id:012d}.jpg",
+    "splits.val.format": None,
+    "splits.val.image_name": None,
     "splits.val.accuracy": "vqa",
     "splits.val.objects": None,
     "splits.val.limit": None,
@@ -141,7 +142,6 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "train.backbone_rate": (TINY, 100.0),
     "explain.batch_images": (1, 65_536),
     "explain.workers": (0, 256),
-    "explain.pick.0.question_id": (-(2**63), 2**63 - 1),
     "explain.pick.0.printed_z.0": (-1e6, 1e6),
     "explain.shard_questions": (1, 10**9),
 }
@@ -213,7 +213,7 @@ def test_what_a_config_leaves_out() -> None:
 def test_every_number_has_bounds_in_the_table() -> None:
     numbers = {key for key, value in DEFAULTS.items() if type(value) in {int, float}}
     optional = {
-        "splits.val.limit", "explain.batch_images", "explain.workers", "explain.pick.0.question_id",
+        "splits.val.limit", "explain.batch_images", "explain.workers",
         "model.encoder.max_tokens", "explain.heatmap.size",
     }  # fmt: skip
     lists = {f"model.image.{name}.{place}" for name in ("mean", "std") for place in range(3)}
@@ -270,7 +270,8 @@ def test_a_flag_is_a_boolean_alone(key: str) -> None:
 
 
 TEXTS = {
-    "splits.val.image_name", "model.backbone.architecture", "model.backbone.node", "model.backbone.weights",
+    "splits.val.format", "splits.val.image_name",
+    "model.backbone.architecture", "model.backbone.node", "model.backbone.weights",
     "train.split", "train.validation", "explain.split", "explain.pick.0.question",
     "explain.pick.0.ground_truth", "explain.pick.0.figure",
 }  # fmt: skip
@@ -289,7 +290,21 @@ def test_a_text_that_yaml_reads_as_something_else_is_to_be_quoted(key: str) -> N
     assert error_of(key, 3) == f"{expected}, not the number 3: put it in quotes"
     assert error_of(key, 1.5) == f"{expected}, not the number 1.5: put it in quotes"
     assert error_of(key, date(2001, 2, 3)) == f"{expected}, not the date 2001-02-03: put it in quotes"
-    assert error_of(key, ["a"]) == f"{expected}, not ['a']"
+    if key == "splits.val.images":  # the one that may be a list
+        assert at(parse(tree_with(key, ["a", "b"]), "c.yaml"), key) == (Path("a"), Path("b"))
+        for wrong in ([], [3], ["a", None], [["a"]]):
+            assert error_of(key, wrong) == f"expected a path or a list of paths, not {wrong}"
+    else:
+        assert error_of(key, ["a"]) == f"{expected}, not ['a']"
+
+
+def test_the_id_of_a_pick_is_an_integer_or_a_text() -> None:
+    key = "explain.pick.0.question_id"
+    for value in (-(2**63), 2**63 - 1, "05515938", "n1"):
+        assert at(parse(tree_with(key, value), "c.yaml"), key) == value
+    for wrong in (True, 1.5, "", [1]):
+        assert error_of(key, wrong).startswith("expected an integer or a text, not ")
+    assert error_of(key, 2**63).startswith("expected an integer of 64 bits; put a longer id in quotes, not ")
 
 
 def test_printed_tokens_are_texts() -> None:
@@ -340,7 +355,7 @@ def test_a_choice_names_all_that_it_accepts(key: str) -> None:
 def test_the_table_has_every_key_of_every_kind() -> None:
     tuples = {key for key, value in DEFAULTS.items() if isinstance(value, tuple)}
     flags = {key for key, value in DEFAULTS.items() if isinstance(value, bool)}
-    numbers = {key for key in BOUNDS if key in DEFAULTS}
+    numbers = {key for key in BOUNDS if key in DEFAULTS} | {"explain.pick.0.question_id"}
     assert TEXTS | PATHS | set(CHOICES) | flags | numbers | tuples == set(DEFAULTS)
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from hvx.config import load
-from hvx.data.images import missing_images
+from hvx.data.image_files import missing_images
 from hvx.data.questions import read_questions
 
 REPOSITORY = Path(__file__).resolve().parents[1]

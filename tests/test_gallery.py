@@ -91,7 +91,7 @@ def test_a_chunk_holds_what_its_cards_show(built: tuple[Path, Path]) -> None:
     assert tokens == item.tokens == ["is", "it", str(CHUNK + 3), "?"]
     assert z == [round(one, 4) for one in item.token_z]
     assert [answer for answer, _ in top] == ["yes", "no", "two"]
-    assert (image_id, path) == (item.image_id, item.image_path)
+    assert (image_id, path) == (str(item.image_id), item.image_path)
     assert len(strengths) == 3
 
 

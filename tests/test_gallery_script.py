@@ -374,7 +374,7 @@ def test_an_item_has_its_own_details(js: Run, built: tuple[Path, Path], number: 
     assert found["tokens"] == item.tokens
     assert found["z"] == [round(z, 4) for z in item.token_z]
     assert found["path"] == item.image_path
-    assert found["imageId"] == item.image_id
+    assert found["imageId"] == str(item.image_id)
 
 
 def test_a_card_shows_its_item_as_text(js: Run) -> None:

@@ -24,7 +24,8 @@ from PIL import Image
 
 from hvx.config import ImageConfig, SplitConfig
 from hvx.data import images, photos
-from hvx.data.images import crop_photo, image_path, input_batches, load_input, to_input
+from hvx.data.image_files import image_path, missing_images, named_by_pattern
+from hvx.data.images import crop_photo, input_batches, load_input, to_input
 from hvx.data.photos import open_photo
 from hvx.errors import BadImage, HvxError
 
@@ -530,15 +531,10 @@ def test_a_large_photo_below_the_limit_is_read_without_a_warning(
 # Where images lie
 
 
-def named(pattern: str) -> SplitConfig:
-    return SplitConfig(questions=Path("q.json"), images=Path("photos"), image_name=pattern)
-
-
-def test_the_path_of_an_id_follows_the_pattern() -> None:
-    assert image_path(named("COCO_val2014_{image_id:012d}.jpg"), 262148) == Path(
-        "photos/COCO_val2014_000000262148.jpg"
-    )
-    assert image_path(named("val/{image_id}/photo..png"), 7) == Path("photos/val/7/photo..png")
+def test_the_name_of_an_id_follows_the_pattern() -> None:
+    name = named_by_pattern("COCO_val2014_{image_id:012d}.jpg", 262148)
+    assert name == "COCO_val2014_000000262148.jpg"
+    assert named_by_pattern("val/{image_id}/photo..png", "0x7") == "val/0x7/photo..png"
 
 
 @pytest.mark.parametrize(
@@ -546,9 +542,28 @@ def test_the_path_of_an_id_follows_the_pattern() -> None:
 )
 def test_a_pattern_that_leads_out_of_the_folder_is_refused(pattern: str) -> None:
     with pytest.raises(HvxError) as raised:
-        image_path(named(pattern), 5)
+        named_by_pattern(pattern, 5)
     name = pattern.format(image_id=5)
-    assert str(raised.value) == f"splits: image_name: '{name}' leads out of the images' folder photos"
+    assert str(raised.value) == f"splits: image_name: '{name}' leads out of the images' folder"
+    split = SplitConfig(questions=Path("q.json"), images=Path("photos"))
+    with pytest.raises(HvxError, match="leads out of the images' folder photos"):
+        image_path(split, name)
+
+
+def test_an_image_is_taken_from_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders[:2]:
+        (folder / "deep").mkdir(parents=True)
+    for path in ("b/x.png", "a/y.png", "b/y.png", "b/deep/z.png"):
+        (tmp_path / path).touch()
+    split = SplitConfig(questions=Path("q.json"), images=tuple(folders))
+    names = ["x.png", "y.png", "deep/z.png", "none.png"]
+    with pytest.raises(HvxError, match="c: no such folder of images"):
+        missing_images(split, names)
+    folders[2].mkdir()
+    assert missing_images(split, names) == [tmp_path / "a" / "none.png"]
+    found = [image_path(split, name).relative_to(tmp_path).as_posix() for name in names]
+    assert found == ["b/x.png", "a/y.png", "b/deep/z.png", "a/none.png"]
 
 
 # Batches

@@ -203,7 +203,7 @@ def human_maps(run: Path, folder: Path, people: int, inverted: bool = False) -> 
     """The attention of a run as pictures of where people look, in VQA-HAT's layout."""
     folder.mkdir()
     with h5py.File(run / "explanations.h5") as file:
-        ids, attention = file["question_id"][:], file["attention"][:].sum(1)
+        ids, attention = file["question_id"].asstr()[:], file["attention"][:].sum(1)
     for question_id, map in zip(ids, attention, strict=True):
         ranks = map.ravel().argsort().argsort().reshape(map.shape)
         grey = np.kron(255 - ranks if inverted else ranks, np.ones((8, 8), np.uint8)).astype(np.uint8)

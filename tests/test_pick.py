@@ -19,7 +19,7 @@ SOURCE = Path("split/questions.json")
 
 def asked(question_id: int, text: str, truth: str | None = None, image_id: int | None = None) -> Question:
     answers = () if truth is None else (truth,)
-    return Question(question_id, image_id or 100 + question_id, text, truth or "", answers)
+    return Question(question_id, image_id or 100 + question_id, "a.png", text, truth or "", answers)
 
 
 def picked(questions: list[Question], *picks: str | dict[str, Any]) -> Picked:

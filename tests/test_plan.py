@@ -20,7 +20,7 @@ SIZES = st.integers(1, 20)
 
 
 def asked_on(images: list[int]) -> list[Question]:
-    return [Question(100 + n, image, f"question {n}?") for n, image in enumerate(images)]
+    return [Question(100 + n, image, f"{image}.png", f"question {n}?") for n, image in enumerate(images)]
 
 
 def in_shards(shards: list[Shard]) -> list[Question]:

@@ -21,14 +21,15 @@ from hvx.models.checkpoint import load_checkpoint
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.store.schema import FIELDS
+from hvx.store.schema import FIELDS, IDS
 
 CPU = torch.device("cpu")
 
 
 def _datasets(run: Path) -> dict[str, np.ndarray]:
     with h5py.File(run / "explanations.h5", "r") as file:
-        return {name: file[name][:] for name in FIELDS if name in file}
+        found = {name: file[name][:] for name in FIELDS if name in file}
+    return found | {name: found[name].astype(np.int64) for name in IDS}
 
 
 def test_a_run_holds_every_dataset_of_the_schema_item_by_item(finished_run: Path, tiny: Tiny) -> None:

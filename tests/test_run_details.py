@@ -119,13 +119,14 @@ def test_run_json_says_what_the_run_is_and_how_long_it_took(
         "identity": {
             "schema_version": 3, "checkpoint_sha256": sha256(checkpoint),
             "questions_sha256": sha256(split.questions), "annotations_sha256": sha256(split.annotations),
+            "format": None,
             "image_name": "SCENES_val_{image_id:012d}.png", "exif_orientation": False, "limit": None,
             "picked": None, "precision": "float32", "product": "constant",
             "heatmap": {"size": None, "dtype": "float16"}, "gradient": False,
             "shard_questions": 10,
         },
         "image": read_header(checkpoint).config.image.model_dump(mode="json"),
-        "images": str(tiny.root / "scenes" / "images"),
+        "images": str(tiny.root / "scenes" / "images"), "integer_ids": ["question_id", "image_id"],
         "exif_orientation": False, "picked": None, "shards": len(engine.computed), "versions": versions(),
         "seed": 5, "device": "made up", "seconds": 7.13, "packed": False,
     }  # fmt: skip

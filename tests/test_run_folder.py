@@ -384,6 +384,7 @@ def test_each_part_of_the_identity_makes_another_run(
         "checkpoint_sha256": {"checkpoint": other_files["checkpoint"]},
         "questions_sha256": {"splits__val__questions": other_files["questions"]},
         "annotations_sha256": {"splits__val__annotations": other_files["annotations"]},
+        "format": {"splits__val__format": "vqa"},
         "image_name": {
             "splits__val__images": other_files["images"],
             "splits__val__image_name": "OTHER_val_{image_id:012d}.png",
@@ -457,8 +458,8 @@ def test_data_replaced_while_they_are_read_are_refused(
 ) -> None:
     path = other_files[name]
 
-    def replaced(split: Any) -> Any:
-        questions = read_questions(split)
+    def replaced(split: Any, say: Any) -> Any:
+        questions = read_questions(split, say)
         path.write_bytes(path.read_bytes() + b" ")
         return questions
 

@@ -20,7 +20,7 @@ from made_runs import DIGEST, ITEMS, items, written
 from hvx.errors import HvxError
 from hvx.store import seal as seals
 from hvx.store.reader import RunReader
-from hvx.store.schema import AXES, FIELDS, METHOD, VERSION
+from hvx.store.schema import AXES, FIELDS, IDS, METHOD, VERSION
 from hvx.store.seal import BLOCK, damage, open_hdf5, opened, seal, sealed_digest
 from hvx.store.sink import Sink, new_hdf5
 from hvx.store.writer import write_shard, write_solid, write_view
@@ -230,7 +230,9 @@ def test_shards_without_items_are_left_out_of_the_whole(tmp_path: Path, solid: b
         write_shard(path, items(number, 0 if number == 1 else ITEMS), label, [])
     whole = run / "explanations.h5"
     (write_solid if solid else write_view)(whole, paths, {"run_digest": DIGEST})
-    (run / "run.json").write_text(json.dumps({"identity": {}, "image": {}, "images": ""}))
+    (run / "run.json").write_text(
+        json.dumps({"identity": {}, "image": {}, "images": "", "integer_ids": list(IDS)})
+    )
     with RunReader(run) as reader:
         assert reader.column("question_id").tolist() == [0, 1, 2, 200, 201, 202]
         assert [reader[place].question_id for place in (2, 3)] == [2, 200]
@@ -276,7 +278,9 @@ def test_a_run_of_a_small_network_has_no_maps_of_attention_or_blocks(tmp_path: P
     path = run / "shards" / "00000.h5"
     write_shard(path, made, {"shard": 0, "run_digest": DIGEST}, [])
     (write_solid if solid else write_view)(run / "explanations.h5", [path], {"run_digest": DIGEST})
-    (run / "run.json").write_text(json.dumps({"identity": {}, "image": {}, "images": ""}))
+    (run / "run.json").write_text(
+        json.dumps({"identity": {}, "image": {}, "images": "", "integer_ids": list(IDS)})
+    )
     with RunReader(run) as reader:
         assert (reader.glimpses, reader.blocks, reader.attends_to_words) == (0, 0, False)
         item = reader[1]
@@ -316,7 +320,9 @@ def test_an_image_outside_of_the_folder_of_images_is_refused(tmp_path: Path, pat
     shard = run / "shards" / "00000.h5"
     write_shard(shard, made, {"shard": 0, "run_digest": DIGEST}, [])
     write_view(run / "explanations.h5", [shard], {"run_digest": DIGEST})
-    (run / "run.json").write_text(json.dumps({"identity": {}, "image": {}, "images": ""}))
+    (run / "run.json").write_text(
+        json.dumps({"identity": {}, "image": {}, "images": "", "integer_ids": list(IDS)})
+    )
     with RunReader(run) as reader:
         with pytest.raises(HvxError) as raised:
             reader[0]
@@ -331,7 +337,9 @@ def test_answers_and_probabilities_that_differ_in_number_are_refused(tmp_path: P
     shard = run / "shards" / "00000.h5"
     write_shard(shard, made, {"shard": 0, "run_digest": DIGEST}, [])
     write_view(run / "explanations.h5", [shard], {"run_digest": DIGEST})
-    (run / "run.json").write_text(json.dumps({"identity": {}, "image": {}, "images": ""}))
+    (run / "run.json").write_text(
+        json.dumps({"identity": {}, "image": {}, "images": "", "integer_ids": list(IDS)})
+    )
     with RunReader(run) as reader, pytest.raises(HvxError, match=r"damaged \(zip\(\) argument 2 is"):
         reader[0]
 

@@ -13,7 +13,8 @@ from conftest import Tiny
 from PIL import Image
 
 from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig, SplitConfig, TrainConfig
-from hvx.data.images import image_path, load_input
+from hvx.data.image_files import image_path
+from hvx.data.images import load_input
 from hvx.data.questions import Question, read_questions
 from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.errors import BadImage, HvxError
@@ -56,8 +57,12 @@ def test_cells_are_told_what_share_of_their_window_each_object_covers() -> None:
             np.testing.assert_allclose(found[:, row, column].numpy(), expected, atol=1e-6)
 
 
+def photo(image_id: int) -> str:
+    return f"SCENES_val_{image_id:012d}.png"
+
+
 def _cache(
-    backbone: Backbone, image: ImageConfig, split: SplitConfig, ids: list[int], path: Path
+    backbone: Backbone, image: ImageConfig, split: SplitConfig, ids: list[str], path: Path
 ) -> FeatureCache:
     job = CacheJob(split, ids, path)
     return cached_features(backbone, image, [job], lambda line: None, workers=0)[0]
@@ -68,14 +73,16 @@ def test_cached_features_are_the_backbones_in_half_precision(
 ) -> None:
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    ids = [1_000_004, 1_000_001, 1_000_006]
+    ids = list(map(photo, [1_000_004, 1_000_001, 1_000_006]))
     for in_memory in (features._IN_MEMORY, 0):  # 0: read row by row
         monkeypatch.setattr(features, "_IN_MEMORY", in_memory)
         cache = _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
-        found = cache[[cache.rows[1_000_006], cache.rows[1_000_004]]]
+        found = cache[[cache.rows[photo(1_000_006)], cache.rows[photo(1_000_004)]]]
         assert found.dtype == torch.float16
         for own, image_id in zip(found, (1_000_006, 1_000_004), strict=True):
-            expected = model.backbone(load_input(image_path(split, image_id), model.config.image)[None])[0]
+            expected = model.backbone(
+                load_input(image_path(split, photo(image_id)), model.config.image)[None]
+            )[0]
             torch.testing.assert_close(own.float(), expected, rtol=2e-3, atol=2e-3)
 
 
@@ -83,20 +90,20 @@ def test_features_are_computed_once_and_again_only_for_what_changes_them(tiny: T
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
     path = tmp_path / "f.h5"
-    image, backbone, ids = model.config.image, model.backbone, [1_000_001, 1_000_002]
+    image, backbone, ids = model.config.image, model.backbone, [photo(1_000_001), photo(1_000_002)]
 
     def computed(
         backbone: Backbone = backbone,
         image: ImageConfig = image,
         split: SplitConfig = split,
-        ids: list[int] = ids,
+        ids: list[str] = ids,
     ) -> bool:
         before = path.stat().st_mtime_ns if path.exists() else 0
         _cache(backbone, image, split, ids, path)
         return path.stat().st_mtime_ns != before
 
-    assert computed(ids=[1_000_001])
-    assert not computed(ids=[1_000_001])
+    assert computed(ids=[photo(1_000_001)])
+    assert not computed(ids=[photo(1_000_001)])
     assert computed()
     assert computed(image=image.model_copy(update={"interpolation": "bilinear"}))
     assert computed(split=split.model_copy(update={"exif_orientation": True}))
@@ -118,7 +125,7 @@ def test_features_without_a_lattice_are_refused_by_the_nodes_key(tiny: Tiny, tmp
     config = tiny.load(tmp_path)
     flat = build_backbone(BackboneConfig(architecture="resnet10", node="flatten"))
     with pytest.raises(HvxError, match=r"model\.backbone\.node: .*\(512,\)"):
-        _cache(flat, config.model.image, config.split("val"), [1_000_001], tmp_path / "f.h5")
+        _cache(flat, config.model.image, config.split("val"), [photo(1_000_001)], tmp_path / "f.h5")
     assert not list(tmp_path.iterdir())
 
 
@@ -129,7 +136,7 @@ def test_features_too_large_for_float16_are_refused(tiny: Tiny, tmp_path: Path) 
         if isinstance(module, torch.nn.BatchNorm2d):
             module.weight.mul_(1e5)
     with pytest.raises(HvxError, match="float16"):
-        _cache(model.backbone, model.config.image, split, [1_000_001], tmp_path / "f.h5")
+        _cache(model.backbone, model.config.image, split, [photo(1_000_001)], tmp_path / "f.h5")
 
 
 def test_an_image_that_turns_out_bad_is_named_and_what_was_computed_before_it_is_kept(
@@ -141,7 +148,7 @@ def test_an_image_that_turns_out_bad_is_named_and_what_was_computed_before_it_is
     images = tmp_path / "images"
     shutil.copytree(split.images, images)
     split = split.model_copy(update={"images": images})
-    ids = [1_000_000 + n for n in range(6)]
+    ids = [photo(1_000_000 + n) for n in range(6)]
     bad = image_path(split, ids[4])
     good = bad.read_bytes()
     bad.write_bytes(good[:200])
@@ -149,8 +156,8 @@ def test_an_image_that_turns_out_bad_is_named_and_what_was_computed_before_it_is
         _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
     assert not (tmp_path / "f.h5").exists()
     bad.write_bytes(good)
-    for image_id in ids[:4]:
-        image_path(split, image_id).unlink()  # they are not needed again
+    for name in ids[:4]:
+        image_path(split, name).unlink()  # they are not needed again
     cache = _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
     whole = _cache(model.backbone, model.config.image, config.split("val"), ids, tmp_path / "whole.h5")
     assert torch.equal(cache[list(range(6))], whole[list(range(6))])
@@ -163,7 +170,9 @@ def test_the_size_of_features_is_said_before_it_is_spent_and_refused_where_it_do
     config = tiny.load(tmp_path)
     model = load_checkpoint(config.path(config.checkpoint))
     jobs = [
-        CacheJob(config.split("val"), [1_000_000 + n for n in range(8)], tmp_path / "caches" / f"{name}.h5")
+        CacheJob(
+            config.split("val"), [photo(1_000_000 + n) for n in range(8)], tmp_path / "caches" / f"{name}.h5"
+        )
         for name in ("a", "b")
     ]
     each = 8 * 128 * 8 * 8 * 2
@@ -199,7 +208,7 @@ def test_a_scale_on_the_features_folds_into_the_weights() -> None:
 def test_a_cache_knows_how_large_its_features_are(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.load(tmp_path)
     model, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    ids = [1_000_000 + n for n in range(8)]
+    ids = [photo(1_000_000 + n) for n in range(8)]
     cache = _cache(model.backbone, model.config.image, split, ids, tmp_path / "f.h5")
     found = cache[list(range(8))].double().square().mean().sqrt().item()
     assert cache.root_mean_square == pytest.approx(found, rel=1e-3)
@@ -208,7 +217,7 @@ def test_a_cache_knows_how_large_its_features_are(tiny: Tiny, tmp_path: Path) ->
 class _Features:
     """Stands in for a cache: image id i has features full of i."""
 
-    def __init__(self, ids: list[int]) -> None:
+    def __init__(self, ids: list[str]) -> None:
         self.rows = {image_id: row for row, image_id in enumerate(ids)}
         self.ids = ids
 
@@ -219,10 +228,10 @@ class _Features:
 def _examples(people: dict[int, tuple[str, ...]] | None = None) -> Examples:
     """Eight questions on four images; ``people`` says what was answered to some."""
     questions = [
-        Question(n, image_id, "is it?", "yes", (people or {}).get(n, ("yes",)))
+        Question(n, image_id, f"{image_id}", "is it?", "yes", (people or {}).get(n, ("yes",)))
         for n, image_id in enumerate([7, 8, 7, 9, 9, 9, 5, 8])
     ]
-    return Examples(questions, _Features([5, 7, 8, 9]), {"is it?": [2, 3, 1]}, CPU)  # type: ignore[arg-type]
+    return Examples(questions, _Features(["5", "7", "8", "9"]), {"is it?": [2, 3, 1]}, CPU)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
@@ -310,12 +319,12 @@ def test_the_rate_rises_over_a_tenth_of_the_steps_and_falls_to_nothing() -> None
 
 def test_the_most_frequent_answers_are_kept_ties_in_alphabetical_order() -> None:
     truths = ["b", "a", "c", "c", "d"]
-    questions = [Question(n, n, "?", truth, (truth,)) for n, truth in enumerate(truths)]
+    questions = [Question(n, n, "n", "?", truth, (truth,)) for n, truth in enumerate(truths)]
     assert frequent_answers(questions, 3) == ["c", "a", "b"]
 
 
 def test_accuracy_counts_answers_right_to_the_letter() -> None:
-    questions = [Question(n, n, "?", truth) for n, truth in enumerate("abcd")]
+    questions = [Question(n, n, "n", "?", truth) for n, truth in enumerate("abcd")]
     assert accuracy(["a", "b", "x", "D"], questions) == 0.5
 
 

@@ -305,7 +305,7 @@ def forward(images, real=model.backbone.forward):
     return real(images)
 
 model.backbone.forward = forward
-job = features.CacheJob(split, [n for n in range(11)], Path(path))
+job = features.CacheJob(split, [f"SCENES_train_{n:012d}.png" for n in range(11)], Path(path))
 features.cached_features(model.backbone, model.config.image, [job], print, workers=0)
 """
 
@@ -317,7 +317,7 @@ def test_features_killed_on_the_way_are_continued(
     config = tiny.load(tmp_path)
     checkpoint = config.path(config.checkpoint)
     loaded, split = load_checkpoint(checkpoint), config.split("train")
-    job = CacheJob(split, list(range(11)), tmp_path / "killed.h5")
+    job = CacheJob(split, [f"SCENES_train_{n:012d}.png" for n in range(11)], tmp_path / "killed.h5")
     command = [
         sys.executable,
         "-c",
@@ -341,7 +341,9 @@ def test_features_killed_on_the_way_are_continued(
     assert asked == [1, 2, 2, 1]
     assert "6 images are done" in said[0]
     assert not job.partial.exists()
-    undisturbed = CacheJob(split, list(range(11)), tmp_path / "undisturbed.h5")
+    undisturbed = CacheJob(
+        split, [f"SCENES_train_{n:012d}.png" for n in range(11)], tmp_path / "undisturbed.h5"
+    )
     other = cached_features(loaded.backbone, loaded.config.image, [undisturbed], said.append, workers=0)[0]
     assert cache.rows == other.rows
     torch.testing.assert_close(cache[list(range(11))], other[list(range(11))])
@@ -351,8 +353,8 @@ def test_features_killed_on_the_way_are_continued(
 def test_features_of_something_else_are_not_continued_nor_torn_ones(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny.load(tmp_path)
     loaded, split = load_checkpoint(config.path(config.checkpoint)), config.split("val")
-    job = CacheJob(split, [1_000_001, 1_000_002], tmp_path / "f.h5")
-    reference = CacheJob(split, job.image_ids, tmp_path / "reference.h5")
+    job = CacheJob(split, [f"SCENES_val_{n:012d}.png" for n in (1_000_001, 1_000_002)], tmp_path / "f.h5")
+    reference = CacheJob(split, job.images, tmp_path / "reference.h5")
     expected = cached_features(loaded.backbone, loaded.config.image, [reference], lambda line: None, 0)[0]
     with h5py.File(reference.path, locking=False) as file:
         key, stored = file.attrs["key"], file["features"][:]

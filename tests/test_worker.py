@@ -129,7 +129,7 @@ def test_each_question_is_stored_with_what_the_network_says_of_it(config: Config
         assert json.loads(file.attrs["product"]) == "constant"
         assert json.loads(file.attrs["crop"])["scaled_to"] == [64, 64]
         assert file.attrs["failures"] == "[]"
-        assert file["question_id"][:].tolist() == [q.question_id for q in questions]
+        assert file["question_id"].asstr()[:].tolist() == [str(q.question_id) for q in questions]
         for row, question in enumerate(questions):
             number = question.question_id
             photo = config.root / "images" / "deep" / f"p{question.image_id}.png"
@@ -147,7 +147,7 @@ def test_each_question_is_stored_with_what_the_network_says_of_it(config: Config
             assert texts["answer"] == ANSWERS[best[0]]
             assert texts["top_answers"].tolist() == [ANSWERS[place] for place in best]
             assert texts["tokens"].tolist() == tokens + [""] * (4 - length)
-            assert file["image_id"][row] == question.image_id
+            assert texts["image_id"] == str(question.image_id)
             assert file["length"][row] == length
             assert file["zero_gradient"][row] == 0
             assert file["probability"][row] == pytest.approx(probabilities[best[0]], abs=1e-6)
@@ -216,7 +216,7 @@ def explanations(
 
 
 PLAIN = HeatmapConfig()
-ASKED = Question(31, 41, "how many?", "truth", ("a", "b"), "question type", "answer type")
+ASKED = Question(31, 41, "deep/p41.png", "how many?", "truth", ("a", "b"), "question type", "answer type")
 
 
 @pytest.mark.parametrize(("row", "length", "zero"), [(0, 2, 2), (1, 3, 1), (2, 1, 3)])
@@ -360,7 +360,7 @@ def test_gradients_that_are_zero_everywhere_are_marked_question_by_question(
     assert found.gradient.flatten(1).any(1).tolist() == [True, False, True, True, False]
     assert found.z[2, 0] == found.z[4, 0] == 0
     assert found.saliency.any(1).tolist() == [not words] * 5
-    items = [_item(Question(n, 1, text), found, n, PLAIN) for n, text in enumerate(questions)]
+    items = [_item(Question(n, 1, "a.png", text), found, n, PLAIN) for n, text in enumerate(questions)]
     bits = 2 if words else 0
     assert [item["zero_gradient"] for item in items] == [bits, 1 + bits, bits, bits, 1 + bits]  # type: ignore[index]
 
@@ -475,6 +475,9 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
 ) -> None:
     calls: list[Any] = []
 
+    def asked(*image_ids: int) -> tuple[Question, ...]:
+        return tuple(replace(ASKED, image=f"deep/p{image_id}.png") for image_id in image_ids)
+
     def stream(paths: Any, image: Any, places: Any, workers: int, exif: bool, pinned: bool) -> Any:
         calls.append((list(paths), image, places, workers, exif, pinned))
         yield from (Decoded(list(batch), torch.zeros(len(batch)), ["d"] * len(batch), {}) for batch in places)
@@ -485,9 +488,9 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
     made._device, made._batch = torch.device(device), 2
     made._split = made._split.model_copy(update={"exif_orientation": turned})
     shards = [
-        Shard(0, ((1, (ASKED,)), (2, (ASKED, ASKED)), (3, (ASKED,)))),
-        Shard(1, ((5, (ASKED,)),)),
-        Shard(2, ((2, (ASKED,)), (1, (ASKED, ASKED)))),
+        Shard(0, ((1, asked(1)), (2, asked(2, 2)), (3, asked(3)))),
+        Shard(1, ((5, asked(5)),)),
+        Shard(2, ((2, asked(2)), (1, asked(1, 1)))),
     ]
     found = [[one.places for one in batches] for batches in made._decoded(shards)]
     assert found == [[[1, 0], [2]], [[0]], [[1, 0]]]
@@ -565,7 +568,10 @@ class Made:
 def small_shard() -> Shard:
     """Three images: of two questions, one, and one."""
     asked = {1: (10, 11), 2: (20,), 5: (50,)}
-    return Shard(4, tuple((i, tuple(Question(q, i, f"q{q}") for q in own)) for i, own in asked.items()))
+    return Shard(
+        4,
+        tuple((i, tuple(Question(q, i, f"deep/p{i}.png", f"q{q}") for q in own)) for i, own in asked.items()),
+    )
 
 
 def worker_of(config: Config, explainer: Made, **explain: Any) -> ShardWorker:
@@ -629,7 +635,7 @@ def test_on_error_stop_ends_the_run_at_the_first_failure(config: Config) -> None
 def test_where_memory_lacks_a_batch_is_halved_and_so_are_later_ones(config: Config) -> None:
     explainer = Made(most=2)
     made = worker_of(config, explainer, batch_images=5)
-    asked = [(Question(n, n, f"q{n}"),) for n in range(5)]
+    asked = [(Question(n, n, f"deep/p{n}.png", f"q{n}"),) for n in range(5)]
     found = made._items(asked, torch.arange(5.0))
     assert [inputs for inputs, _, _ in explainer.calls] == [
         [0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4],
@@ -679,14 +685,14 @@ def test_shards_are_written_in_order_each_while_the_next_is_explained(
         with h5py.File(tmp_path / shard.name) as file:
             assert file.attrs["shard"] == shard.number
             ids = [question.question_id for _, own in shard.images for question in own]
-            assert file["question_id"][:].tolist() == ids
+            assert file["question_id"].asstr()[:].tolist() == list(map(str, ids))
     assert list(made.explain_all([], tmp_path)) == []
 
 
 def test_what_was_explained_before_an_error_is_written(config: Config, tmp_path: Path) -> None:
     made = worker_of(config, Made(infinite=("red?",)), on_error="stop")
     shards = [
-        Shard(number, ((image_id, (Question(number, image_id, text),)),))
+        Shard(number, ((image_id, (Question(number, image_id, f"deep/p{image_id}.png", text),)),))
         for number, (image_id, text) in enumerate([(1, "dog?"), (2, "red?"), (3, "dog?")])
     ]
     with pytest.raises(HvxError, match="question_id 1: "):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--rows", type=click.IntRange(min=1), show_default="3", help="How many rows.")
 @click.option(
-    "--id", "ids", multiple=True, type=int, help="Draw this question_id; repeatable, in this order."
+    "--id", "ids", multiple=True, type=str, help="Draw this question_id; repeatable, in this order."
 )
 @click.option(
     "--answer-type", "answer_types", multiple=True, help="Draw only answers of this type; repeatable."
@@ -46,7 +46,7 @@ def figure(
     run: Path,
     output: Path,
     rows: int | None,
-    ids: tuple[int, ...],
+    ids: tuple[str, ...],
     answer_types: tuple[str, ...],
     question_types: tuple[str, ...],
     only: str | None,

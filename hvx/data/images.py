@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from hvx.config import ImageConfig, SplitConfig
+from hvx.config import ImageConfig
 from hvx.data.photos import decode_photo, read_photo
 from hvx.errors import BadImage, HvxError
 
@@ -41,47 +41,10 @@ class Decoded:
     failures: dict[int, str]
 
 
-_NAMED = 5
-"""Files that are named where many are missing; the others are counted."""
 _PATIENCE = 600
 """Seconds in which a batch must be decoded; a decoding process that hangs is not waited for longer."""
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-def image_path(split: SplitConfig, image_id: int) -> Path:
-    """Where the image of an id lies.
-
-    Raises:
-        HvxError: the name leads out of the images' folder.
-    """
-    name = split.image_name.format(image_id=image_id)
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise HvxError(f"splits: image_name: '{name}' leads out of the images' folder {split.images}")
-    return split.images / name
-
-
-def missing_images(split: SplitConfig, image_ids: Sequence[int]) -> list[Path]:
-    """Where the images lie that are not there, of those with these ids.
-
-    Raises:
-        HvxError: the split's folder of images is not there.
-    """
-    if not split.images.is_dir():
-        raise HvxError(f"{split.images}: no such folder of images")
-    # One listing of the folder in place of a call for each image; a name may lead into folders below.
-    there = {entry.name for entry in os.scandir(split.images) if entry.is_file()}
-    paths = (image_path(split, image_id) for image_id in image_ids)
-    return [
-        path
-        for path in paths
-        if (path.parent != split.images or path.name not in there) and not path.is_file()
-    ]
-
-
-def some_names(paths: Sequence[Path]) -> str:
-    """The names of the first few files, for a line that counts them all."""
-    return ", ".join(path.name for path in paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
 
 
 def crop_photo(photo: Image.Image, image: ImageConfig) -> Image.Image:

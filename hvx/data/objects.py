@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from hvx.config import SplitConfig
+from hvx.data.image_files import named_by_pattern
+from hvx.data.layouts.layout import COCO_VAL
 from hvx.errors import HvxError
 from hvx.files import read_json
 
@@ -35,7 +37,7 @@ class ObjectTable:
         self._split, self._masks = split, split.objects.parent / "masks"
         tree = read_json(split.objects, "the split's table of objects")
         try:
-            self.objects: dict[int, list[dict[str, Any]]] = {
+            self.objects: dict[int | str, list[dict[str, Any]]] = {
                 row["image_id"]: row["objects"] for row in tree["images"]
             }
             """Image id → its objects, each with ``label``, ``color`` and ``shape``."""
@@ -48,9 +50,9 @@ class ObjectTable:
                 f"{split.objects}: not a table of objects as `hvx scenes` writes it: {error}"
             ) from None
 
-    def mask(self, image_id: int) -> np.ndarray:
+    def mask(self, image_id: int | str) -> np.ndarray:
         """Label mask of an image, (H, W) uint8; 0 is ground."""
-        path: Path = self._masks / self._split.image_name.format(image_id=image_id)
+        path: Path = self._masks / named_by_pattern(self._split.image_name or COCO_VAL, image_id)
         try:
             with Image.open(path) as opened:
                 return np.asarray(opened.convert("L"))

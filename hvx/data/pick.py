@@ -85,12 +85,18 @@ def pick_questions(questions: list[Question], picks: Sequence[PickConfig], sourc
         candidates = _candidates(pick, by_text[text_key(pick.question)], annotated, source)
         choices.append(
             {
-                "question_id": candidates[0].question_id if pick.question_id is None else pick.question_id,
+                "question_id": _taken(candidates, pick),
                 "candidates": [[q.question_id, q.image_id, q.ground_truth] for q in candidates],
             }
         )
     taken = {choice["question_id"] for choice in choices}
     return Picked(picks, [question for question in questions if question.question_id in taken], choices)
+
+
+def _taken(candidates: list[Question], pick: PickConfig) -> int | str:
+    """The id of the question that a pick takes, as the split's file has it."""
+    named = (q.question_id for q in candidates if str(q.question_id) == str(pick.question_id))
+    return next(named, candidates[0].question_id)
 
 
 def text_key(text: str) -> str:
@@ -121,11 +127,11 @@ def _candidates(pick: PickConfig, found: list[Question], annotated: bool, source
                 f"{source}: holds the question {pick.question!r:.200}, but not{with_truth}; "
                 f"there it has {_some([truth for truth, _ in truths.most_common()])}"
             )
-    ids = [question.question_id for question in fitting]
-    if pick.question_id is not None and pick.question_id not in ids:
+    ids = [str(question.question_id) for question in fitting]
+    if pick.question_id is not None and str(pick.question_id) not in ids:
         raise HvxError(
             f"{source}: question_id {pick.question_id} is not a question {pick.question!r:.200}{with_truth}; "
-            f"these are: {_some([str(question_id) for question_id in ids])}"
+            f"these are: {_some(ids)}"
         )
     return fitting
 

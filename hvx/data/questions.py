@@ -1,34 +1,36 @@
-"""Questions and their ground truth, as VQA JSON has them, or JSON Lines of the same fields."""
+"""Questions and their ground truth, from the files in which data sets are published."""
 
 from __future__ import annotations
 
 import gc
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from operator import itemgetter
 from typing import Any
 
 from hvx.config import SplitConfig
-from hvx.data.rows import Rows
-from hvx.errors import HvxError
+from hvx.data.ground_truth import GroundTruths, Say, first_of
+from hvx.data.ids import NO_TEXT, Id, Ids, storable
+from hvx.data.image_files import named_by_pattern, why_unsafe
+from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
+from hvx.data.layouts.known import LAYOUTS
+from hvx.data.layouts.layout import Layout, Sample
+from hvx.data.parquet import ParquetRows
+from hvx.data.rows import Row, Rows
+from hvx.errors import HvxError, did_you_mean, shown
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""What HDF5's UTF-8 strings cannot hold."""
-_NO_TEXT = "holds the character NUL or half a surrogate pair, which no run can store"
-_SAID = itemgetter("answer")
-_QUESTION = {"question_id": int, "image_id": int, "question": str}
-_ANNOTATION = {"question_id": int, "multiple_choice_answer": str}
+_Source = Rows | ParquetRows | DaquarRows
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question on one image; the last four fields are empty for a split without annotations."""
 
-    question_id: int
-    image_id: int
+    question_id: Id
+    image_id: Id
+    image: str
+    """The image's name below one of the split's folders of images."""
     question: str
     ground_truth: str = ""
     answers: tuple[str, ...] = ()
@@ -37,35 +39,30 @@ class Question:
     answer_type: str = ""
 
 
-class _Texts(dict[str, str]):
-    """Texts that occur again and again: each is held once and checked once."""
-
-    def __missing__(self, given: Any) -> str:
-        if type(given) not in (str, int, float):
-            raise TypeError
-        text = str(given)
-        if not _storable(text):
-            raise ValueError(f"an answer or type {_NO_TEXT}")
-        if text is given:
-            self[text] = text
-        return text
+def _quiet(line: str) -> None:
+    del line
 
 
-def read_questions(split: SplitConfig) -> list[Question]:
+def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = True) -> list[Question]:
     """The questions of a split in the order of its file, joined with their annotations.
 
-    Annotations come from the split's file of them; without one, from the questions' own rows, where these
-    carry a ``multiple_choice_answer``.
+    Annotations come from the split's file of them; without one, from the questions' own rows. The ground
+    truth is ``multiple_choice_answer``; else the most frequent of ``answers``, of several the one given
+    first; else ``answer``.
+
+    Args:
+        split: with its paths resolved.
+        say: told of a field that looks like a ground truth and is not used, once.
+        extract: write images that lie inside the file of questions (Parquet) into the folder of images.
 
     Raises:
-        HvxError: a file is missing or neither VQA JSON nor JSON Lines, holds no question, or lacks an
-            annotation.
+        HvxError: a file is missing or in no known layout, holds no question, or lacks an annotation.
     """
-    texts = _Texts()
     with _no_collection():
-        if split.annotations is None:
-            return _self_annotated(split, texts)
-        return _joined(split, Rows(split.annotations, "annotations"), texts)
+        rows = _opened(split, extract)
+        answers = Rows(split.annotations, "annotations") if split.annotations else None
+        layout = _layout(split, rows, answers)
+        return _Reading(split, layout, rows.about, say).questions(rows, answers)
 
 
 @contextmanager
@@ -80,101 +77,157 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _self_annotated(split: SplitConfig, texts: _Texts) -> list[Question]:
-    """The questions of a split without a file of annotations, annotated where their own rows are."""
-    rows = Rows(split.questions, "questions")
-    questions: list[Question] = []
-    bare: list[int] = []
-    for number, row in _question_rows(split, rows):
-        given: tuple[Any, ...] = ()
-        if row.get("multiple_choice_answer") is None:
-            bare.append(number)
-        else:
-            _check(rows, number, row, _ANNOTATION)
-            given = _annotation(row, rows, texts)
-        questions.append(Question(row["question_id"], row["image_id"], row["question"], *given))
-    if 0 < len(bare) < len(questions):
+def _opened(split: SplitConfig, extract: bool) -> _Source:
+    """The split's file of questions."""
+    path, name = split.questions, split.format
+    known = [layout.name for layout in LAYOUTS]
+    if name is not None and name not in known:
         raise HvxError(
-            f"{rows.place(bare[0], 'multiple_choice_answer')}: missing ({len(bare)} of {len(questions)} "
-            "questions lack one; give it to all of them or to none)"
+            f"splits: format: no layout {shown(name)}{did_you_mean(name, known)}; known: {', '.join(known)}"
         )
-    return questions
+    if in_parquet(split):
+        return ParquetRows(path, split.folders[0] if extract else None)
+    if name == "daquar-text" or (name is None and is_daquar_text(path)):
+        return DaquarRows(path)
+    return Rows(path, "questions")
 
 
-def _joined(split: SplitConfig, annotations: Rows, texts: _Texts) -> list[Question]:
-    """The questions of a split joined with their annotations by id."""
-    asked = {
-        row["question_id"]: (row["image_id"], row["question"])
-        for _, row in _question_rows(split, Rows(split.questions, "questions"))
-    }
-    found: dict[int, tuple[Any, ...]] = {}
-    for _, row in _checked(annotations, _ANNOTATION):
-        if row["question_id"] in asked:
-            found[row["question_id"]] = _annotation(row, annotations, texts)
-    missing = [question_id for question_id in asked if question_id not in found]
-    if missing:
-        raise HvxError(
-            f"{annotations.path}: no annotation for question {missing[0]} "
-            f"({len(missing)} of {len(asked)} questions of {split.questions} lack one)"
-        )
-    return [Question(question_id, *asked[question_id], *found[question_id]) for question_id in asked]
+def in_parquet(split: SplitConfig) -> bool:
+    """Whether the split's questions are read as a Parquet file."""
+    return split.format == "parquet" or (
+        split.format is None and split.questions.suffix.lower() == ".parquet"
+    )
 
 
-def _annotation(row: dict[str, Any], rows: Rows, texts: _Texts) -> tuple[Any, ...]:
-    """What a row says of its question: the last four fields of a ``Question``."""
-    truth = texts[row["multiple_choice_answer"]]
-    try:
-        answers = tuple(map(texts.__getitem__, map(_SAID, row.get("answers", ())))) or (truth,)
-        return truth, answers, _type(row, "question_type", texts), _type(row, "answer_type", texts)
-    except (TypeError, KeyError):
-        reason = "expected 'answers' as a list of {'answer': …}"
-    except ValueError as error:
-        reason = str(error)
-    raise HvxError(f"{rows.path}: question {row['question_id']}: {reason}")
+def _layout(split: SplitConfig, rows: _Source, answers: Rows | None) -> Layout:
+    if split.format is not None:
+        return next(layout for layout in LAYOUTS if layout.name == split.format)
+    sample = Sample(rows.shape, rows.key, _first(rows), _first(answers) if answers else {}, rows.about)
+    return next(layout for layout in LAYOUTS if layout.recognized(sample))
 
 
-def _type(row: dict[str, Any], field: str, texts: _Texts) -> str:
-    """A question's or answer's type, empty where there is none."""
-    found = row.get(field)
-    if found is not None and not isinstance(found, str):
-        raise ValueError(f"expected '{field}' as text, not {found!r:.40}")
-    return texts[found or ""]
+def _first(rows: _Source) -> Row:
+    row = next((row for _, row in rows), None)
+    return row if isinstance(row, dict) else {}
 
 
-def _question_rows(split: SplitConfig, rows: Rows) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows of a split's questions up to its limit, of which there must be one."""
-    number = None
-    for number, row in islice(_checked(rows, _QUESTION), split.limit):
-        yield number, row
-    if number is None:
-        raise HvxError(f"{split.questions}: the split holds no questions")
+class _Reading:
+    """A split being read in a layout."""
 
+    def __init__(self, split: SplitConfig, layout: Layout, about: Mapping[str, str], say: Say) -> None:
+        self._split, self._layout = split, layout
+        self._image_fields = frozenset(layout.image)
+        self._pattern = split.image_name or layout.names(about)
+        self._question_ids, self._image_ids = Ids(), Ids()
+        self._names: dict[Id, str] = {}
+        self._truths = GroundTruths(layout, say)
 
-def _checked(rows: Rows, wanted: dict[str, type]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows with the fields ``wanted``, and each ``question_id`` once."""
-    seen: set[int] = set()
-    for number, row in rows:
-        _check(rows, number, row, wanted)
-        if row["question_id"] in seen:
-            raise HvxError(f"{rows.path}: question_id {row['question_id']} occurs twice")
-        seen.add(row["question_id"])
-        yield number, row
+    def questions(self, rows: _Source, annotations: Rows | None) -> list[Question]:
+        """All of them, with their annotations."""
+        asked: dict[Id, tuple[Any, ...]] = {}
+        bare: list[int] = []
+        kinds: dict[Id, Any] = {}  # of questions whose own rows say it
+        for number, row in islice(self._rows(rows, self._layout.unfold), self._split.limit):
+            question_id, image_id, name, text = self._asked(rows, number, row)
+            if question_id in asked:
+                raise HvxError(f"{rows.path}: question_id {shown(question_id)} occurs twice")
+            if annotations is not None:
+                said, kind = None, first_of(row, self._layout.question_type)
+                if type(kind) is str:
+                    kinds[question_id] = kind
+            elif (said := self._truths.of(row, rows.path, question_id)) is None:
+                bare.append(number)
+            asked[question_id] = (image_id, name, text, *(said or ()))
+        if not asked:
+            raise HvxError(f"{rows.path}: the split holds no questions")
+        if annotations is not None:
+            self._join(asked, kinds, rows, annotations)
+        elif 0 < len(bare) < len(asked):
+            raise HvxError(
+                f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; "
+                "give it to all of them or to none)"
+            )
+        return [Question(question_id, *found) for question_id, found in asked.items()]
 
+    def _join(
+        self, asked: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
+    ) -> None:
+        """Add to each question what the file of annotations says of it."""
+        seen: set[Id] = set()
+        for number, row in self._rows(annotations, None):
+            question_id = self._question_ids.check(row.get("question_id"), annotations, number, "question_id")
+            if question_id in seen:
+                raise HvxError(f"{annotations.path}: question_id {shown(question_id)} occurs twice")
+            seen.add(question_id)
+            if question_id in asked:
+                if question_id in kinds:
+                    row.setdefault(self._layout.question_type[0], kinds[question_id])
+                said = self._truths.of(row, annotations.path, question_id)
+                if said is None:
+                    raise HvxError(
+                        f"{annotations.place(number)}: no answer; expected 'multiple_choice_answer', "
+                        f"'{self._layout.answers[0]}' or 'answer'"
+                    )
+                asked[question_id] += said
+        missing = [question_id for question_id, found in asked.items() if len(found) == 3]
+        if missing:
+            raise HvxError(
+                f"{annotations.path}: no annotation for question {shown(missing[0])} "
+                f"({len(missing)} of {len(asked)} questions of {rows.path} lack one)"
+            )
 
-def _check(rows: Rows, number: int, row: Any, wanted: dict[str, type]) -> None:
-    """Refuse a row that lacks a field, or has one that no run could store: before the work, not after."""
-    if not isinstance(row, dict):
-        raise HvxError(f"{rows.place(number)}: expected an object with {', '.join(wanted)}")
-    for field, kind in wanted.items():
-        value = row.get(field)
-        if type(value) is not kind:
-            raise HvxError(f"{rows.place(number, field)}: expected {kind.__name__}, not {value!r:.40}")
-        if not _storable(value):
-            reason = _NO_TEXT if kind is str else "does not fit 64 bits"
-            raise HvxError(f"{rows.place(number, field)}: {value!r:.40} {reason}")
+    def _rows(self, rows: _Source, unfold: Any) -> Iterator[tuple[int, Row]]:
+        """Rows that are objects, and the rows in them."""
+        active_only = self._layout.active_only
+        for number, row in rows:
+            if type(row) is not dict:
+                raise HvxError(f"{rows.place(number)}: expected an object, not {shown(row)}")
+            if active_only and row.get("active") is False:
+                continue
+            if unfold is None:
+                yield number, row
+                continue
+            try:
+                inner = list(unfold(row))
+            except (TypeError, KeyError):
+                raise HvxError(f"{rows.place(number)}: not a row of layout {self._layout.name}") from None
+            yield from ((number, one) for one in inner)
 
+    def _asked(self, rows: _Source, number: int, row: Row) -> tuple[Id, Id, str, str]:
+        """What a row asks: the first four fields of a ``Question``."""
+        layout = self._layout
+        text = row.get("question")
+        if type(text) is not str:
+            raise HvxError(f"{rows.place(number, 'question')}: expected text, not {shown(text)}")
+        if not storable(text):
+            raise HvxError(f"{rows.place(number, 'question')}: {shown(text)} {NO_TEXT}")
+        found = first_of(row, layout.question_id)
+        question_id = self._question_ids.check(found, rows, number, layout.question_id[0])
+        name = None if self._image_fields.isdisjoint(row) else first_of(row, layout.image)
+        image_id = first_of(row, layout.image_id)
+        if name is None and image_id is None:
+            raise HvxError(
+                f"{rows.place(number)}: no image; expected '{layout.image_id[0]}', or a name in "
+                f"{' or '.join(map(repr, layout.image))}"
+            )
+        field = layout.image[0] if image_id is None else layout.image_id[0]
+        image_id = self._image_ids.check(name if image_id is None else image_id, rows, number, field)
+        known = self._names.get(image_id)
+        if name is None:
+            name = known or named_by_pattern(self._pattern, image_id)
+        elif name != known:
+            self._check_name(name, known, image_id, rows.place(number, "image"))
+        self._names[image_id] = name
+        return question_id, image_id, name, text
 
-def _storable(value: Any) -> bool:
-    if isinstance(value, str):
-        return (value.isascii() and "\0" not in value) or not _UNSTORABLE.search(value)
-    return -(2**63) <= value < 2**63
+    @staticmethod
+    def _check_name(name: Any, known: str | None, image_id: Id, place: str) -> None:
+        """Refuse a name that leads out of the folder, or a second one of the same image."""
+        if type(name) is not str:
+            raise HvxError(f"{place}: expected a file's name below 'images', not {shown(name)}")
+        reason = why_unsafe(name)
+        if reason:
+            raise HvxError(f"{place}: {shown(name)} {reason}")
+        if known is not None:
+            raise HvxError(f"{place}: image_id {shown(image_id)} is {shown(known)} in a row before, "
+                           f"{shown(name)} here; expected one image for an id")  # fmt: skip

@@ -55,4 +55,4 @@ def _entry(item: Item, strengths: list[float]) -> list[Any]:
     """What a card and an item's page show beyond the index."""
     top = [(answer, number(share)) for answer, share in item.top_answers if answer]
     scores = [number(z) for z in item.token_z]
-    return [item.tokens, scores, top, item.image_id, item.image_path, [number(s, 2) for s in strengths]]
+    return [item.tokens, scores, top, str(item.image_id), item.image_path, [number(s, 2) for s in strengths]]

@@ -17,7 +17,7 @@ from hvx.data.images import crop_photo
 from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 
-_NAME = re.compile(r"(\d+)_\d+\.png")
+_NAME = re.compile(r"(.+)_\d+\.png")
 
 
 class HumanMaps:
@@ -35,22 +35,22 @@ class HumanMaps:
         if not folder.is_dir():
             raise HvxError(f"{folder}: no such folder of human attention maps")
         self._image = image
-        self._files: dict[int, list[Path]] = defaultdict(list)
+        self._files: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(folder.iterdir()):
             named = _NAME.fullmatch(path.name)
             if named:
-                self._files[int(named[1])].append(path)
+                self._files[named[1]].append(path)
         if not self._files:
             raise HvxError(f"{folder}: no human attention map; expected files named as {{question_id}}_1.png")
 
-    def of(self, question_id: int) -> list[np.ndarray]:
+    def of(self, question_id: int | str) -> list[np.ndarray]:
         """The maps (H, W) of a question, one for each person, cropped as the network's input; often none.
 
         Raises:
             BadImage: a picture cannot be read.
         """
         found = []
-        for path in self._files.get(question_id, []):
+        for path in self._files.get(str(question_id), []):
             crop = crop_photo(open_photo(path), self._image)
             found.append(np.asarray(crop.convert("L"), np.float64))
         return found

@@ -164,7 +164,9 @@ def _local_scores(found: dict[str, np.ndarray], inside: np.ndarray) -> dict[tupl
     return row
 
 
-def _asked_about(table: ObjectTable, image_id: int, question_id: int, subject: Subject) -> np.ndarray | None:
+def _asked_about(
+    table: ObjectTable, image_id: int | str, question_id: int | str, subject: Subject
+) -> np.ndarray | None:
     """Where what a question asks about lies (H, W) bool, as the network sees it; None if nowhere."""
     asked = table.asked.get(question_id)
     if asked is None:

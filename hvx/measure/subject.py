@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hvx.config import Config, SplitConfig, parse
+from hvx.data.image_files import find_image
 from hvx.data.images import input_batches
 from hvx.data.words import padded
 from hvx.errors import BadImage, HvxError, ReplacedImage
@@ -79,7 +80,7 @@ class Subject:
         self.explain = self.config.explain
         self._batch_images = self.explain.batch_images or _BATCH_IMAGES
         self.split: SplitConfig = self.config.split(self.explain.split)
-        self._images = self._image_folder()
+        self._folders = self._image_folders()
         path = self.config.path(self.config.checkpoint)
         self.model = _model(reader, path, device)
         self.image_ids: np.ndarray = reader.column("image_id")
@@ -134,9 +135,9 @@ class Subject:
         Raises:
             BadImage: an image is no longer there, or cannot be read.
         """
-        by_image: dict[int, list[int]] = {}
+        by_image: dict[int | str, list[int]] = {}
         for place in places:
-            by_image.setdefault(int(self.images[place]), []).append(place)
+            by_image.setdefault(self.images[place], []).append(place)
         groups = sorted(by_image.values(), key=lambda own: -len(own))
         paths = [self._path(own[0]) for own in groups]
         step = self._batch_images
@@ -159,18 +160,18 @@ class Subject:
 
     def batch_count(self, places: Sequence[int]) -> int:
         """How many ``batches`` these explanations make."""
-        return -(-len({int(self.images[place]) for place in places}) // self._batch_images)
+        return -(-len({self.images[place] for place in places}) // self._batch_images)
 
-    def _image_folder(self) -> Path:
-        """The run's folder of images, unless an override names another one."""
-        before = _config(self.reader, []).split(self.explain.split).images
-        return Path(self.reader.about["images"]) if self.split.images == before else self.split.images
+    def _image_folders(self) -> tuple[Path, ...]:
+        """The run's folders of images, unless an override names others."""
+        before = _config(self.reader, []).split(self.explain.split).folders
+        return self.reader.image_folders if self.split.folders == before else self.split.folders
 
     def _path(self, place: int) -> Path:
         given = Path(str(self._paths[self.numbers[place]]))
         if given.is_absolute() or ".." in given.parts:
             raise HvxError(f"{self.reader.path}: image_path: '{given}' leads out of the images' folder")
-        return self._images / given
+        return find_image(self._folders, given.as_posix())
 
     def _batch(self, inputs: Tensor, groups: list[list[int]]) -> Batch:
         places = [place for own in groups for place in own]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hvx.config import Config, ExplainConfig, SplitConfig
-from hvx.data.images import crop_rule, missing_images, some_names
+from hvx.data.image_files import folders_shown, missing_images, some_names
+from hvx.data.images import crop_rule
 from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, read_questions
 from hvx.errors import HvxError, Interrupted
@@ -24,7 +25,7 @@ from hvx.run.lock import Say, no_log
 from hvx.run.plan import Shard, plan_shards
 from hvx.run.size import check_map_size, check_room, explanation_bytes
 from hvx.run.stop import Requests, heeded
-from hvx.store.schema import VERSION
+from hvx.store.schema import IDS, VERSION
 
 
 class Engine(Protocol):
@@ -108,7 +109,9 @@ def explain_split(
     run = config.path(config.explain.run)
     check_room(run, shards, explanation_bytes(header.config, config.explain), options.pack, say)
     engine = start(config, identity)
-    about = _describe(config, split, header, picked, len(shards), identity) | {"device": engine.about}
+    about = _describe(config, split, header, picked, len(shards), identity, _integer_ids(questions)) | {
+        "device": engine.about
+    }
     with (
         opened_run(run, about, shards, say) as folder,
         _interruptible(folder) as requests,
@@ -181,7 +184,7 @@ def _interruptible(folder: RunFolder) -> Iterator[Requests]:
 
 def _questions(split: SplitConfig, explain: ExplainConfig, say: Say) -> tuple[list[Question], Picked | None]:
     """What is explained: the split's questions, or those that the config picks."""
-    questions = read_questions(split)
+    questions = read_questions(split, say)
     if not explain.pick:
         return questions, None
     picked = pick_questions(questions, explain.pick, split.questions)
@@ -192,21 +195,29 @@ def _questions(split: SplitConfig, explain: ExplainConfig, say: Say) -> tuple[li
 
 def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfig, say: Say) -> None:
     """Count the images that are not there before any work is done."""
-    image_ids = [image_id for shard in shards for image_id, _ in shard.images]
-    missing = missing_images(split, image_ids)
+    names = [own[0].image for shard in shards for _, own in shard.images]
+    missing = missing_images(split, names)
     if not missing:
         return
-    count = f"{len(missing):,} of the split's {len(image_ids):,} images are missing"
-    if explain.on_error == "stop" or len(missing) == len(image_ids):
-        skip = "" if len(missing) == len(image_ids) else "; --on-error skip explains the others"
+    count = f"{len(missing):,} of the split's {len(names):,} images are missing"
+    if explain.on_error == "stop" or len(missing) == len(names):
+        skip = "" if len(missing) == len(names) else "; --on-error skip explains the others"
         raise HvxError(f"{missing[0]}: no such image ({count}{skip})")
-    say(f"{split.images}: {count}: {some_names(missing)}; their questions will be listed in failures.jsonl")
+    say(
+        f"{folders_shown(split)}: {count}: {some_names(missing)}; "
+        "their questions will be listed in failures.jsonl"
+    )
 
 
 def data_digests(split: SplitConfig) -> dict[str, Any]:
     """Digests of the files with the split's questions and answers; reading an absent one is an error."""
     files = {"questions_sha256": split.questions, "annotations_sha256": split.annotations}
     return {key: sha256(path) if path and path.is_file() else None for key, path in files.items()}
+
+
+def _integer_ids(questions: list[Question]) -> list[str]:
+    """The kinds of ids that the split's file has as integers; the others are texts."""
+    return [name for name in IDS if isinstance(getattr(questions[0], name), int)]
 
 
 def identity_values(
@@ -217,6 +228,7 @@ def identity_values(
         "schema_version": VERSION,
         "checkpoint_sha256": sha256(config.path(config.checkpoint)),
         **data,
+        "format": split.format,
         "image_name": split.image_name,
         "exif_orientation": split.exif_orientation,
         "limit": split.limit,
@@ -236,12 +248,15 @@ def _describe(
     picked: Picked | None,
     shards: int,
     identity: RunIdentity,
+    integer_ids: list[str],
 ) -> dict[str, Any]:
     """What run.json says, but for the device."""
+    folders = [str(folder.resolve()) for folder in split.folders]
     return {
         "identity": identity.values,
         "image": header.config.image.model_dump(mode="json"),
-        "images": str(split.images.resolve()),
+        "images": folders if isinstance(split.images, tuple) else folders[0],
+        "integer_ids": integer_ids,
         "exif_orientation": split.exif_orientation,
         "picked": picked.choices if picked else None,
         "shards": shards,

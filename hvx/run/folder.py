@@ -112,8 +112,8 @@ class RunFolder:
         odd = answer_of.keys() ^ set(asked)
         if odd:
             raise HvxError(
-                f"{self.path / VIEW}: holds other questions than the split (such as {min(odd)}); delete it "
-                "and run `hvx explain` again"
+                f"{self.path / VIEW}: holds other questions than the split (such as {min(odd, key=str)}); "
+                "delete it and run `hvx explain` again"
             )
         return [{"question_id": number, "answer": answer_of[number]} for number in asked]
 

@@ -14,7 +14,7 @@ class Shard:
     """Some images with all of their questions; ``number`` is its place in the run."""
 
     number: int
-    images: tuple[tuple[int, tuple[Question, ...]], ...]
+    images: tuple[tuple[int | str, tuple[Question, ...]], ...]
 
     @property
     def name(self) -> str:
@@ -34,11 +34,11 @@ def plan_shards(questions: Iterable[Question], size: int) -> list[Shard]:
     A shard is closed once it holds ``size`` questions or more. Only an image with more than
     ``MOST_QUESTIONS`` is split: it takes part in several shards, or several times in one.
     """
-    by_image: dict[int, list[Question]] = {}
+    by_image: dict[int | str, list[Question]] = {}
     for question in questions:
         by_image.setdefault(question.image_id, []).append(question)
     shards: list[Shard] = []
-    images: list[tuple[int, tuple[Question, ...]]] = []
+    images: list[tuple[int | str, tuple[Question, ...]]] = []
     count = 0
     parts = (
         (image_id, tuple(own[start : start + MOST_QUESTIONS]))

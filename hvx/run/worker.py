@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from hvx.config import Config, HeatmapConfig, SplitConfig
-from hvx.data.images import Decoded, crop_rule, image_path, input_batches
+from hvx.data.image_files import image_path
+from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
 from hvx.device import cpus, free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
@@ -117,18 +118,17 @@ class ShardWorker:
             for start, own in zip(starts, plan, strict=False)
             for batch in own
         ]
-        ids = [image_id for shard in shards for image_id, _ in shard.images]
+        names = [own[0].image for shard in shards for _, own in shard.images]
         cuda, workers = self._device.type == "cuda", self._explain.workers
         if workers is None:
             workers = min(_GPU_DECODERS, max(1, cpus() - 1)) if cuda else 1
         turned = self._split.exif_orientation
-        stream = input_batches(_Paths(self._split, ids), self._image, places, workers, turned, pinned=cuda)
+        stream = input_batches(_Paths(self._split, names), self._image, places, workers, turned, pinned=cuda)
         for start, own in zip(starts, plan, strict=False):
             yield (_moved(decoded, -start) for decoded in islice(stream, len(own)))
 
     def _explained(self, shard: Shard, batches: Iterator[Decoded]) -> _Explained:
-        paths = [image_path(self._split, image_id) for image_id, _ in shard.images]
-        found: dict[int, dict[str, Any] | str] = {}
+        found: dict[int | str, dict[str, Any] | str] = {}
         failures: list[dict[str, Any]] = []
         digests: dict[int, str] = {}
         for batch in batches:
@@ -136,26 +136,24 @@ class ShardWorker:
             for place, reason in batch.failures.items():
                 if self._explain.on_error == "stop":
                     raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
-                failures += [
-                    _failure(question, paths[place], self._split, reason)
-                    for question in shard.images[place][1]
-                ]
+                failures += [_failure(question, reason) for question in shard.images[place][1]]
             if batch.places:
                 found |= self._items([shard.images[place][1] for place in batch.places], batch.inputs)
         items = []
-        for place, (path, (_, questions)) in enumerate(zip(paths, shard.images, strict=True)):
-            name = path.relative_to(self._split.images).as_posix()
+        for place, (_, questions) in enumerate(shard.images):
             for question in questions:
                 result = found.get(question.question_id)
                 if isinstance(result, str):
                     if self._explain.on_error == "stop":
                         raise HvxError(f"question_id {question.question_id}: {result}")
-                    failures.append(_failure(question, path, self._split, result))
+                    failures.append(_failure(question, result))
                 elif result is not None:
-                    items.append(result | {"image_path": name, "image_digest": digests[place]})
+                    items.append(result | {"image_path": question.image, "image_digest": digests[place]})
         return _Explained(shard, _stacked(items), failures)
 
-    def _items(self, asked: list[tuple[Question, ...]], inputs: Tensor) -> dict[int, dict[str, Any] | str]:
+    def _items(
+        self, asked: list[tuple[Question, ...]], inputs: Tensor
+    ) -> dict[int | str, dict[str, Any] | str]:
         """What the run keeps of the questions asked on each of some images, by question_id.
 
         For a question whose explanation is not finite, the reason.
@@ -192,14 +190,14 @@ class ShardWorker:
 class _Paths(Sequence[Path]):
     """The images' files, each named when it is asked for: a split may have a hundred thousand."""
 
-    def __init__(self, split: SplitConfig, ids: list[int]) -> None:
-        self._split, self._ids = split, ids
+    def __init__(self, split: SplitConfig, names: list[str]) -> None:
+        self._split, self._names = split, names
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._names)
 
     def __getitem__(self, place: Any) -> Any:
-        return image_path(self._split, self._ids[place])
+        return image_path(self._split, self._names[place])
 
 
 def _moved(decoded: Decoded, by: int) -> Decoded:
@@ -218,11 +216,11 @@ def _batch_images(explainer: Explainer) -> int:
     return max(1, min(_MOST_IMAGES, int(most / each)))
 
 
-def _failure(question: Question, path: Path, split: SplitConfig, reason: str) -> dict[str, Any]:
+def _failure(question: Question, reason: str) -> dict[str, Any]:
     return {
         "question_id": question.question_id,
         "image_id": question.image_id,
-        "image_path": path.relative_to(split.images).as_posix(),
+        "image_path": question.image,
         "reason": reason,
     }
 

@@ -15,11 +15,11 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.store.heatmaps import SCALES, from_8_bits
-from hvx.store.schema import FIELDS, TEXT, VERSION, run_digest
+from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.seal import damage, damaged, open_hdf5
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
-_DESCRIBED = {"identity": dict, "image": dict, "images": str}
+_DESCRIBED: dict[str, type | tuple[type, ...]] = {"identity": dict, "image": dict, "images": (str, list)}
 """What run.json must say for a run to be read."""
 
 
@@ -33,8 +33,8 @@ class Item:
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
 
-    question_id: int
-    image_id: int
+    question_id: int | str
+    image_id: int | str
     question: str
     image_path: str
     answer: str
@@ -76,6 +76,8 @@ class RunReader:
         if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _DESCRIBED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
+        integers = about.get("integer_ids")
+        self._integer_ids = tuple(integers) if isinstance(integers, list) else ()
         self._view = run / "explanations.h5"
         self._file = self._opened(run_digest(about["identity"]))
         try:
@@ -135,6 +137,12 @@ class RunReader:
         return self._shapes["question_id"][0]
 
     @property
+    def image_folders(self) -> tuple[Path, ...]:
+        """Where the run found its photographs, in the order in which they are searched."""
+        images = self.about["images"]
+        return tuple(map(Path, images if isinstance(images, list) else [images]))
+
+    @property
     def glimpses(self) -> int:
         """G, the attention maps of each item; 0 of a model without attention."""
         return self._shapes["attention"][1] if "attention" in self._shapes else 0
@@ -158,20 +166,25 @@ class RunReader:
     def column(self, name: str) -> np.ndarray:
         """A whole dataset; strings as ``str``, 8-bit heat maps as float32.
 
-        Axes that differ between shards are filled to the longest.
+        Ids are integers where the split's file has integers. Axes that differ between shards are filled to
+        the longest.
         """
-        field = FIELDS[name]
         with self._reading():
-            if self._shards is None:
-                return self._values(self._file, name)
-            dtype = object if field.dtype is TEXT else self._dtype(self._shards.file(0), name)
-            whole = np.full(self._shapes[name], field.fill, dtype)
-            for place, start in enumerate(self._shards.starts[:-1]):
-                values = self._values(self._shards.file(place), name)
-                if len(values) != self._shards.entries[place].items:
-                    raise ValueError(f"shard {place}: {name} has another number of items")
-                whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
-            return whole
+            values = self._column(name)
+            return values.astype(np.int64) if name in IDS and name in self._integer_ids else values
+
+    def _column(self, name: str) -> np.ndarray:
+        field = FIELDS[name]
+        if self._shards is None:
+            return self._values(self._file, name)
+        dtype = object if field.dtype is TEXT else self._dtype(self._shards.file(0), name)
+        whole = np.full(self._shapes[name], field.fill, dtype)
+        for place, start in enumerate(self._shards.starts[:-1]):
+            values = self._values(self._shards.file(place), name)
+            if len(values) != self._shards.entries[place].items:
+                raise ValueError(f"shard {place}: {name} has another number of items")
+            whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
+        return whole
 
     def _values(self, file: h5py.File, name: str, rows: int | slice = slice(None)) -> np.ndarray:
         """Values of a dataset in a file, of one item or of all; strings as ``str``, 8-bit maps as float32."""
@@ -208,14 +221,17 @@ class RunReader:
         def text(name: str) -> str:
             return str(texts(name))
 
+        def own_id(name: str) -> int | str:
+            return int(text(name)) if name in self._integer_ids else text(name)
+
         length = int(value("length"))
         top = [str(answer) for answer in texts("top_answers")]
         photo = Path(text("image_path"))
         if photo.is_absolute() or ".." in photo.parts:
             raise HvxError(f"{self.path}: image_path: '{photo}' leads out of the images' folder")
         return Item(
-            question_id=int(value("question_id")),
-            image_id=int(value("image_id")),
+            question_id=own_id("question_id"),
+            image_id=own_id("image_id"),
             question=text("question"),
             image_path=text("image_path"),
             image_digest=text("image_digest"),
@@ -253,7 +269,7 @@ class RunReader:
         """What HDF5 cannot read, as by a checksum of its own, as one line."""
         try:
             yield
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError, OverflowError) as error:
             raise damaged(self.path, error) from None
 
 

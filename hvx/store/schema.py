@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-VERSION = 3
+VERSION = 4
 METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
 
 TEXT = h5py.string_dtype("utf-8")
@@ -73,8 +73,8 @@ AXES: dict[str, Axis] = {
 C channels, H×W pixels."""
 
 FIELDS: dict[str, Field] = {
-    "question_id": Field(np.int64, long_name="id of the question"),
-    "image_id": Field(np.int64, long_name="id of the image"),
+    "question_id": Field(TEXT, fill="", long_name="id of the question"),
+    "image_id": Field(TEXT, fill="", long_name="id of the image"),
     "question": Field(TEXT, fill="", long_name="text of the question"),
     "image_path": Field(TEXT, fill="", long_name="image file, below the folder of images"),
     "image_digest": Field(TEXT, fill="", long_name="SHA-256 of the image file"),
@@ -105,6 +105,10 @@ FIELDS: dict[str, Field] = {
 
 ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT = 1, 2
 """Bits of ``zero_gradient``: Eq. 2, or Eq. 3, is zero everywhere, so that its map or scores say nothing."""
+
+
+IDS = ("question_id", "image_id")
+"""Stored as text; run.json lists under ``integer_ids`` those that the split's file has as integers."""
 
 
 def run_digest(identity: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.axes import name_axes
 from hvx.store.heatmaps import SCALES
-from hvx.store.schema import FIELDS, METHOD, TEXT, VERSION, Field
+from hvx.store.schema import FIELDS, IDS, METHOD, TEXT, VERSION, Field
 from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
 from hvx.store.shards import INDEX, own_dataset
 from hvx.store.sink import Sink, new_hdf5
@@ -45,7 +45,7 @@ def write_shard(
         for name, field in FIELDS.items():
             if name not in items and field.optional:
                 continue
-            values = items[name]
+            values = np.array(list(map(str, items[name])), object) if name in IDS else items[name]
             dtype = values.dtype if name in SCALES and values.dtype == np.uint8 else field.dtype
             if dtype == np.float16:
                 values = np.clip(values, -HALF_MAX, HALF_MAX)

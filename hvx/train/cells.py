@@ -12,7 +12,9 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 
 from hvx.config import Config, SplitConfig
-from hvx.data.images import image_path, load_input
+from hvx.data.image_files import image_path, named_by_pattern
+from hvx.data.images import load_input
+from hvx.data.layouts.layout import COCO_VAL
 from hvx.data.objects import ObjectTable
 from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.errors import HvxError
@@ -59,7 +61,7 @@ def _load(split: SplitConfig, config: Config, lattice: int) -> tuple[Tensor, Ten
         )
     inputs, shares = [], []
     for image_id, objects in bar(table.objects.items(), "reading scenes", "scene", len(table.objects)):
-        path = image_path(split, image_id)
+        path = image_path(split, named_by_pattern(split.image_name or COCO_VAL, image_id))
         inputs.append(load_input(path, config.model.image, split.exif_orientation))
         mask = Image.fromarray(table.mask(image_id)).resize((size, size), Image.Resampling.NEAREST)
         shares.append(cell_shares(np.asarray(mask), objects, lattice))

@@ -52,7 +52,7 @@ class Evaluator:
         return round(accuracy(predicted, self.examples.questions), _DIGITS)
 
     @torch.inference_mode()
-    def _predict(self, shown: dict[int, int] | None = None) -> tuple[list[str], float]:
+    def _predict(self, shown: dict[str, str] | None = None) -> tuple[list[str], float]:
         """The answer to each question, in their order, and the sum of their losses."""
         self.model.eval()
         predicted, loss = [""] * len(self.examples.questions), 0.0

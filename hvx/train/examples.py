@@ -94,41 +94,41 @@ class Examples:
     ) -> None:
         self.questions, self.features, self.device, self.scale = questions, features, device, scale
         self.rows = [rows[question.question] for question in questions]
-        self.by_image: dict[int, list[int]] = {}
+        self.by_image: dict[str, list[int]] = {}
         for place, question in enumerate(questions):
-            self.by_image.setdefault(question.image_id, []).append(place)
+            self.by_image.setdefault(question.image, []).append(place)
 
-    def groups(self, size: int, rng: np.random.Generator | None = None) -> list[list[int]]:
-        """Image ids in groups with about ``size`` questions each, shuffled by ``rng`` if given."""
-        image_ids = list(self.by_image)
+    def groups(self, size: int, rng: np.random.Generator | None = None) -> list[list[str]]:
+        """Names of images in groups with about ``size`` questions each, shuffled by ``rng`` if given."""
+        images = list(self.by_image)
         if rng is not None:
-            rng.shuffle(image_ids)
-        groups: list[list[int]] = [[]]
+            rng.shuffle(images)
+        groups: list[list[str]] = [[]]
         count = 0
-        for image_id in image_ids:
+        for image in images:
             if count >= size:
                 groups.append([])
                 count = 0
-            groups[-1].append(image_id)
-            count += len(self.by_image[image_id])
+            groups[-1].append(image)
+            count += len(self.by_image[image])
         return groups
 
-    def swapped(self) -> dict[int, int]:
-        """Each image id → another one, half of the split further on."""
-        image_ids = list(self.by_image)
-        half = len(image_ids) // 2
-        return dict(zip(image_ids, image_ids[half:] + image_ids[:half], strict=True))
+    def swapped(self) -> dict[str, str]:
+        """Each image → another one, half of the split further on."""
+        images = list(self.by_image)
+        half = len(images) // 2
+        return dict(zip(images, images[half:] + images[:half], strict=True))
 
-    def batch(self, asked: list[int], shown: dict[int, int] | None = None) -> Batch:
+    def batch(self, asked: list[str], shown: dict[str, str] | None = None) -> Batch:
         """The questions on a group of images.
 
-        ``shown`` may give an image's questions another image's features, image id → image id.
+        ``shown`` may give an image's questions another image's features, image → image.
         """
-        places = [place for image_id in asked for place in self.by_image[image_id]]
-        images = [b for b, image_id in enumerate(asked) for _ in self.by_image[image_id]]
+        places = [place for image in asked for place in self.by_image[image]]
+        images = [b for b, image in enumerate(asked) for _ in self.by_image[image]]
         rows, lengths = padded([self.rows[place] for place in places])
         to = self.device
-        found = [self.features.rows[shown[image_id] if shown else image_id] for image_id in asked]
+        found = [self.features.rows[shown[image] if shown else image] for image in asked]
         features = self.features[found].to(to).float()
         return Batch(
             features * self.scale, torch.tensor(images, device=to), torch.from_numpy(rows).to(to),

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from hvx.config import ImageConfig, SplitConfig
-from hvx.data.images import image_path, input_batches, missing_images, some_names
+from hvx.data.image_files import folders_shown, image_path, missing_images, some_names
+from hvx.data.images import input_batches
 from hvx.errors import BadImage, HvxError
 from hvx.files import flush_to_disk
 from hvx.models.backbone import Backbone
@@ -35,12 +36,12 @@ _LARGEST = float(np.finfo(np.float16).max)
 
 
 class FeatureCache:
-    """Features of a split's images by row; ``rows`` maps an image id to its row."""
+    """Features of a split's images by row; ``rows`` maps an image's name to its row."""
 
     def __init__(self, path: Path) -> None:
         self._file = h5py.File(path, "r", locking=False)  # a finished file never changes
         stored = self._file["features"]
-        self.rows = {int(image_id): row for row, image_id in enumerate(self._file["image_id"][:])}
+        self.rows = {str(name): row for row, name in enumerate(self._file["image"].asstr()[:])}
         self._features = stored[:] if stored.nbytes <= _IN_MEMORY else stored
         self.root_mean_square = float(self._file.attrs["root_mean_square"])
         """Of all features: how large this backbone's are."""
@@ -61,10 +62,10 @@ class FeatureCache:
 
 @dataclass(frozen=True)
 class CacheJob:
-    """The images of a split whose features are wanted, each id once, and the file that keeps them."""
+    """The images of a split whose features are wanted, each name once, and the file that keeps them."""
 
     split: SplitConfig
-    image_ids: list[int]
+    images: list[str]
     path: Path
 
     @property
@@ -78,11 +79,11 @@ class CacheJob:
         Raises:
             HvxError: counts the images that are missing, and names some.
         """
-        missing = missing_images(self.split, self.image_ids)
+        missing = missing_images(self.split, self.images)
         if missing:
             raise HvxError(
-                f"{self.split.images}: {len(missing):,} of the split's {len(self.image_ids):,} images are "
-                f"missing: {some_names(missing)}; training needs all of them"
+                f"{folders_shown(self.split)}: {len(missing):,} of the split's {len(self.images):,} "
+                f"images are missing: {some_names(missing)}; training needs all of them"
             )
 
 
@@ -141,10 +142,10 @@ def _check_room(
     row = int(np.prod(shape)) * np.dtype(np.float16).itemsize
     lattice = "×".join(map(str, shape))
     for job, _, done in started:
-        count = len(job.image_ids)
+        count = len(job.images)
         before = f", {done:,} images are done" if done else ""
         say(f"{job.path}: {count:,} images × {lattice} × 2 bytes = {_size(count * row)} of features{before}")
-    needed = sum(len(job.image_ids) - done for job, _, done in started) * row
+    needed = sum(len(job.images) - done for job, _, done in started) * row
     if needed > free:
         raise HvxError(
             f"{folder}: {_size(needed)} of features do not fit, {_size(free)} are free; "
@@ -161,9 +162,9 @@ def _rows_done(job: CacheJob, key: str, shape: tuple[int, ...]) -> int:
     """Rows that an earlier, killed computation of the same features has left."""
     try:
         with _open_partial(job.partial, "r") as file:
-            same = file.attrs.get("key") == key and file["features"].shape == (len(job.image_ids), *shape)
+            same = file.attrs.get("key") == key and file["features"].shape == (len(job.images), *shape)
             done = int(file["done"][()]) if same else 0
-            return done if 0 <= done <= len(job.image_ids) else 0
+            return done if 0 <= done <= len(job.images) else 0
     except BlockingIOError:
         raise HvxError(f"{job.partial}: another process is at it; wait for it to end") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
@@ -173,14 +174,14 @@ def _rows_done(job: CacheJob, key: str, shape: tuple[int, ...]) -> int:
 def _create(job: CacheJob, key: str, shape: tuple[int, ...]) -> None:
     """A file with all its room laid out: from then on rows are written in place, so that a kill at any
     moment leaves it readable."""
-    count = len(job.image_ids)
+    count = len(job.images)
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with _open_partial(job.partial, "w") as file:
         file.create_dataset("features", (count, *shape), np.float16, dcpl=layout)
         file["squares"] = np.zeros(count)
-        file["image_id"] = np.array(job.image_ids, np.int64)
+        file.create_dataset("image", data=job.images, dtype=h5py.string_dtype("utf-8"))
         file["done"] = 0
         file.attrs["key"] = key
 
@@ -213,7 +214,7 @@ def _fill(
 ) -> None:
     """Compute the rows from ``done`` on; however this ends, the rows computed are counted."""
     device = next(backbone.parameters()).device
-    paths = [image_path(job.split, image_id) for image_id in job.image_ids]
+    paths = [image_path(job.split, name) for name in job.images]
     batches = [range(i, min(i + _BATCH, len(paths))) for i in range(done, len(paths), _BATCH)]
     inputs = input_batches(paths, image, batches, workers, job.split.exif_orientation)
     flushed = time.monotonic()
@@ -268,7 +269,7 @@ def _digest(backbone: Backbone, image: ImageConfig) -> str:
 def _key(digest: str, job: CacheJob) -> str:
     """Digest of all that a job's features depend on, short of the images' own bytes."""
     split = job.split
-    read = f"{split.images.resolve()}{split.image_name}{split.exif_orientation}{job.image_ids}"
+    read = f"{[folder.resolve() for folder in split.folders]}{split.exif_orientation}{job.images}"
     return hashlib.sha256(f"{digest}{read}".encode()).hexdigest()
 
 

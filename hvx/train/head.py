@@ -66,7 +66,7 @@ class HeadTrainer:
         """The learning rate of the latest step."""
         return self.train.rate * warm_cosine(max(0, self.progress.steps - 1), self._planned)
 
-    def begin(self) -> list[list[int]]:
+    def begin(self) -> list[list[str]]:
         """Draw the epoch's order and its target for each question.
 
         Returns:
@@ -78,7 +78,7 @@ class HeadTrainer:
         self.model.train()
         return groups[self.progress.step :]
 
-    def step(self, group: list[int]) -> None:
+    def step(self, group: list[str]) -> None:
         """Learn from the questions on a group of images.
 
         Raises:

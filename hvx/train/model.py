@@ -205,7 +205,7 @@ class _Training:
         }
 
     def _questions(self) -> dict[str, list[Question]]:
-        questions = {name: read_questions(split) for name, split in self.splits.items()}
+        questions = {name: read_questions(split, self.say) for name, split in self.splits.items()}
         for name, own in questions.items():
             if not own[0].answers:
                 raise HvxError(
@@ -219,8 +219,8 @@ class _Training:
         caches = self.config.path(folder) if folder else checkpoint.parent
         jobs = []
         for name, split in self.splits.items():
-            image_ids = sorted({question.image_id for question in questions[name]})
-            jobs.append(CacheJob(split, image_ids, caches / f"{checkpoint.stem}.features.{name}.h5"))
+            images = sorted({question.image for question in questions[name]})
+            jobs.append(CacheJob(split, images, caches / f"{checkpoint.stem}.features.{name}.h5"))
             jobs[-1].check_images()
         return jobs
 

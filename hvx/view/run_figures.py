@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from hvx.config import ImageConfig, PickConfig, checked
+from hvx.data.image_files import find_image
 from hvx.data.images import crop_photo
 from hvx.data.photos import open_photo
 from hvx.errors import HvxError
@@ -62,7 +64,7 @@ def cropped_photo(reader: RunReader, image_path: str, digest: str, size: int) ->
     """
     about = f"{reader.path / 'run.json'}: image"
     crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)
-    path = Path(reader.about["images"]) / image_path
+    path = find_image(reader.image_folders, image_path)
     return crop_photo(open_photo(path, reader.about.get("exif_orientation") is True, digest), crop)
 
 
@@ -78,7 +80,14 @@ def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:
     return beside
 
 
-def run_picks(reader: RunReader) -> list[tuple[PickConfig, int]]:
+def _one_id(given: Any) -> int | str:
+    """A question_id of run.json; anything else is an error of the file."""
+    if type(given) not in (int, str):
+        raise TypeError
+    return given
+
+
+def run_picks(reader: RunReader) -> list[tuple[PickConfig, int | str]]:
     """The picks that a run was made from, each with the question_id that it took; none: it had no picks.
 
     Raises:
@@ -88,7 +97,7 @@ def run_picks(reader: RunReader) -> list[tuple[PickConfig, int]]:
     choices = reader.about.get("picked") or []
     try:
         given = reader.about["config"]["explain"]["pick"] if choices else []
-        pairs = [(pick, int(choice["question_id"])) for pick, choice in zip(given, choices, strict=True)]
+        pairs = [(pick, _one_id(choice["question_id"])) for pick, choice in zip(given, choices, strict=True)]
     except (KeyError, TypeError, ValueError):
         raise HvxError(
             f"{source}: 'picked' does not fit config.explain.pick; run `hvx explain` anew"
@@ -120,9 +129,9 @@ def write_figure(
         HvxError: the file cannot be written or does not hold so many rows, or a photograph is no longer where
             the run found it.
     """
-    picks = {question_id: pick for pick, question_id in reversed(run_picks(reader))}
+    picks = {str(question_id): pick for pick, question_id in reversed(run_picks(reader))}
     ids = reader.column("question_id")
-    chosen = [(number, picks.get(int(ids[number]))) for number in numbers]
+    chosen = [(number, picks.get(str(ids[number]))) for number in numbers]
     return _write(reader, chosen, output, width, style, setup)
 
 
@@ -141,7 +150,9 @@ def write_picked_figures(
         HvxError: the run was made without picks; else see ``write_figure``.
     """
     picks = run_picks(reader)
-    numbers = {int(question_id): number for number, question_id in enumerate(reader.column("question_id"))}
+    numbers = {
+        question_id: number for number, question_id in enumerate(reader.column("question_id").tolist())
+    }
     if not picks:
         raise HvxError(
             f"{folder}: a folder is for the figures that explain.pick names, and {reader.path} was explained "

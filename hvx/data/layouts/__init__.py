@@ -1,0 +1,1 @@
+"""Layouts in which data sets publish their questions; ``known.py`` lists them."""
