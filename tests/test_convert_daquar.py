@@ -62,7 +62,7 @@ def test_the_config_reads_what_the_script_writes(published: Path) -> None:
     (asked,) = read_questions(val)
     assert (asked.question, asked.ground_truth, asked.answer_type) == ("is the door open ?", "yes", "yes/no")
     for split, own in ((train, questions), (val, [asked])):
-        assert missing_images(split, [question.image_id for question in own]) == []
+        assert missing_images(split, [question.image for question in own]) == []
     with Image.open(val.images / "DAQUAR_000000000007.jpg") as photo:
         assert abs(int(np.asarray(photo).mean()) - 70) <= 1
 

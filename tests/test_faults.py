@@ -115,7 +115,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
 ) -> None:
     run = tmp_path / "run"
     process = started(explain_command(tiny, run, explain__workers=workers))
-    until(shards_there(run, 2), process)
+    until(shards_there(run, 1), process)
     for _ in range(times):
         signalled(process, number, everyone)
         time.sleep(0.05)

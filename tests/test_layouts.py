@@ -510,7 +510,9 @@ def own_split(folder: Path, name: str, photo: Path) -> dict[str, Any]:
     split = split_of(folder, RUNS[name])
     with Image.open(photo) as opened:
         for place, image in enumerate(dict.fromkeys(q.image for q in read_questions(split))):
-            opened.convert("RGB").save(folders[min(place, 1)] / image)
+            path = folders[min(place, 1)] / image
+            path.parent.mkdir(exist_ok=True)
+            opened.convert("RGB").save(path)
     return {"questions": split.questions, "annotations": split.annotations or "null", "images": images}
 
 

@@ -82,7 +82,8 @@ def test_a_run_with_a_flipped_bit_reads_the_same_or_is_refused(tmp_path: Path, s
     whole = everything(run)
     path = run / "explanations.h5" if solid else run / "shards" / "00000.h5"
     lines = []
-    for place in range(0, path.stat().st_size, 97):
+    size = path.stat().st_size
+    for place in range(0, size, size // 251):
         bit = chance.randrange(8)
         flipped(path, place, bit)
         try:
@@ -90,7 +91,7 @@ def test_a_run_with_a_flipped_bit_reads_the_same_or_is_refused(tmp_path: Path, s
         except HvxError as error:
             lines.append(str(error))
         flipped(path, place, bit)
-    assert len(lines) > 120
+    assert len(lines) > 100
     assert all(line.startswith(str(run)) and ": damaged (" in line for line in lines)
     assert everything(run) == whole
 
@@ -109,7 +110,8 @@ def test_the_core_is_all_but_the_chunked_numbers(run: Path) -> None:
     numbers = sum(
         ITEMS * chunk.size for chunk in chunks
     )  # the chunks of a dataset differ little in what they pack to
-    found = sum(_found(path, place) for place in range(0, path.stat().st_size, 43)) * 43
+    step = path.stat().st_size // 1000
+    found = sum(_found(path, place) for place in range(0, path.stat().st_size, step)) * step
     assert abs(path.stat().st_size - numbers - found) < path.stat().st_size / 20
 
 

@@ -171,9 +171,9 @@ def _interruptible(folder: RunFolder) -> Iterator[Requests]:
     with heeded() as requests:
         try:
             yield requests
-        except (KeyboardInterrupt, HvxError) as error:
+        except (KeyboardInterrupt, Exception) as error:
             # The same signal may have ended a decoding process first, and so have led to an error.
-            if isinstance(error, HvxError) and not requests.came:
+            if not isinstance(error, KeyboardInterrupt) and not requests.came:
                 raise
             done = sum(folder.is_done(shard) for shard in folder.shards)
             raise Interrupted(
