@@ -1,14 +1,15 @@
 """Prints what smaller heat maps, and 8-bit ones, lose against the whole maps of a run.
 
 python scripts/measure_heatmaps.py runs/reproduce/run
-python scripts/measure_heatmaps.py runs/daquar/run --count 300 --masks MASKS
+python scripts/measure_heatmaps.py runs/daquar/run --count 1000 --masks MASKS
 
 For each stored size and dtype:
 
 - bytes of a map, and of VQA v2 val (214,354 explanations) at 448×448 pixels reduced by the same factor;
 - pointing game: how often the maximum lies in the object asked about, by the split's table of objects; or by
   label masks of the photographs' names and size (.png) with a classes.json, whose ``words`` give the label
-  of a word: where the question names one class and that is in the crop;
+  of a word: where the question names one class and that is in the crop. Chance is the share of the crop that
+  this object covers;
 - rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
 - picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles;
   for comparison, that of the map of another question on the same image.
@@ -116,18 +117,18 @@ def _photo(path: Path, size: int) -> Image.Image:
     return photo.crop((left, top, left + side, top + side)).resize((size, size))
 
 
-def row(found: list[Sample], reduction: int, dtype: str) -> list[float]:
-    """Pointing game, two rank correlations, difference of the pictures in each style."""
+def row(found: list[Sample], pictures: int, reduction: int, dtype: str) -> list[float]:
+    """Pointing game, two rank correlations, difference of the first so many pictures in each style."""
     hits, pixel, grid = [], [], []
     apart: list[list[float]] = [[] for _ in STYLES]
-    for each in found:
+    for place, each in enumerate(found):
         whole = each.item.heatmap
         own = stored(whole, reduction, dtype)
         if each.inside is not None:
             hits.append(points_inside(own, each.inside))
         pixel.append(rank_correlation(enlarged(own, whole.shape), whole))
         grid.append(rank_correlation(pooled(own, GRID), pooled(whole, GRID)))
-        for style, values in zip(STYLES, apart, strict=True):
+        for style, values in zip(STYLES if place < pictures else (), apart, strict=False):
             values.append(_difference(each.photo, own, whole, style))
     return [_mean(hits), _mean(pixel), _mean(grid), *map(_mean, apart)]
 
@@ -153,13 +154,17 @@ def _mean(values: list[float] | list[bool]) -> float:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--count", default=300, show_default=True, help="Explanations.")
+@click.option("--pictures", default=60, show_default=True, help="Of these, how many are drawn.")
 @click.option("--masks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Label masks.")
-def main(run: Path, count: int, masks: Path | None) -> None:
+def main(run: Path, count: int, pictures: int, masks: Path | None) -> None:
     """A Markdown table of stored sizes and dtypes, on the whole maps of RUN."""
     found = samples(run, count, Masks(masks) if masks else None)
     side = found[0].item.heatmap.shape[0]
-    pointing = sum(each.inside is not None for each in found)
-    click.echo(f"n = {len(found)} heat maps of {side}×{side}; pointing game n = {pointing}\n")
+    covered = [float(each.inside.mean()) for each in found if each.inside is not None]
+    click.echo(
+        f"n = {len(found)} heat maps of {side}×{side}; pointing game n = {len(covered)}, chance "
+        f"{_mean(covered):.3f}; pictures n = {min(pictures, len(found))}\n"
+    )
     styles = " | ".join(f"picture, {style}" for style in STYLES)
     click.echo(f"| stored | bytes | v2 val, GB | pointing | ρ pixels | ρ 7×7 | {styles} |")
     click.echo("|---|---|---|---|---|---|" + "---|" * len(STYLES))
@@ -168,10 +173,10 @@ def main(run: Path, count: int, masks: Path | None) -> None:
             each = (side // reduction) ** 2 * np.dtype(dtype).itemsize
             total = V2_VAL * (V2_SIDE // reduction) ** 2 * np.dtype(dtype).itemsize / 1e9
             name = f"{side // reduction}×{side // reduction} {dtype}"
-            pointed, pixel, grid, *pictures = row(found, reduction, dtype)
-            values = f"{pointed:.3f} | {pixel:.4f} | {grid:.4f} | " + " | ".join(f"{p:.2f}" for p in pictures)
+            pointed, pixel, grid, *drawn = row(found, pictures, reduction, dtype)
+            values = f"{pointed:.3f} | {pixel:.4f} | {grid:.4f} | " + " | ".join(f"{p:.2f}" for p in drawn)
             click.echo(f"| {name} | {each:,} | {total:.1f} | {values} |")
-    others = " | ".join(f"{p:.2f}" for p in other_question(found))
+    others = " | ".join(f"{p:.2f}" for p in other_question(found[:pictures]))
     click.echo(f"| another question's map | | | | | | {others} |")
 
 
