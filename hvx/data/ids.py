@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from hvx.errors import HvxError, shown
 
 Id = int | str
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """What HDF5's UTF-8 strings cannot hold."""
@@ -33,7 +34,7 @@ class Ids:
             HvxError: it is neither, of the other kind than those before it, or cannot be stored.
         """
         kind = type(value)
-        if kind is self._kind and storable(value) and value != "":
+        if kind is self._kind and (_is_plain(value) if kind is str else _LEAST <= value <= _MOST):
             found: Id = value
             return found
         place = rows.place(number, field)
@@ -52,8 +53,13 @@ class Ids:
         return value
 
 
+def _is_plain(text: str) -> bool:
+    """Whether a text is what nearly all ids are: not empty, and ASCII without NUL."""
+    return text.isascii() and "\0" not in text and text != ""
+
+
 def storable(value: int | str) -> bool:
     """Whether a run can keep a text, or an integer, as it is."""
     if isinstance(value, str):
         return (value.isascii() and "\0" not in value) or not _UNSTORABLE.search(value)
-    return -(2**63) <= value < 2**63
+    return _LEAST <= value <= _MOST

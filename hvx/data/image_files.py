@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ from hvx.errors import HvxError, shown
 
 _NAMED = 5
 """Files that are named where many are missing; the others are counted."""
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
+"""What nearly all names are; a check of these alone is fast."""
 _LONGEST = 255
 """Bytes of a file's name, as file systems have it."""
 
@@ -37,6 +40,8 @@ def named_by_pattern(pattern: str, image_id: int | str) -> str:
 
 def why_unsafe(name: str) -> str | None:
     """Why a name must not become a path below a folder of images; None if it may."""
+    if _PLAIN.fullmatch(name):
+        return None
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return "leads out of the images' folder"

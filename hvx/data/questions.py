@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, starmap
 from typing import Any
+
+from msgspec import Struct
 
 from hvx.config import SplitConfig
 from hvx.data.ground_truth import GroundTruths, Say, first_of
@@ -23,8 +24,7 @@ from hvx.errors import HvxError, did_you_mean, shown
 _Source = Rows | ParquetRows | DaquarRows
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True, gc=False):
     """One question on one image; the last four fields are empty for a split without annotations."""
 
     question_id: Id
@@ -147,7 +147,7 @@ class _Reading:
                 f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; "
                 "give it to all of them or to none)"
             )
-        return [Question(question_id, *found) for question_id, found in asked.items()]
+        return list(starmap(Question, ((question_id, *found) for question_id, found in asked.items())))
 
     def _join(
         self, asked: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
