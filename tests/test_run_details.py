@@ -28,6 +28,7 @@ from hvx.run.explain import explain_split
 from hvx.run.identity import versions
 from hvx.run.lock import LOCK
 from hvx.store.reader import RunReader
+from hvx.store.schema import VERSION
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_run_json_says_what_the_run_is_and_how_long_it_took(
     assert found.pop("config") == config.model_copy(update={"root": tiny.root}).model_dump(mode="json")
     assert found == {
         "identity": {
-            "schema_version": 3, "checkpoint_sha256": sha256(checkpoint),
+            "schema_version": VERSION, "checkpoint_sha256": sha256(checkpoint),
             "questions_sha256": sha256(split.questions), "annotations_sha256": sha256(split.annotations),
             "format": None,
             "image_name": "SCENES_val_{image_id:012d}.png", "exif_orientation": False, "limit": None,

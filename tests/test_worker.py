@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import h5py
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -476,7 +477,7 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
     calls: list[Any] = []
 
     def asked(*image_ids: int) -> tuple[Question, ...]:
-        return tuple(replace(ASKED, image=f"deep/p{image_id}.png") for image_id in image_ids)
+        return tuple(msgspec.structs.replace(ASKED, image=f"deep/p{image_id}.png") for image_id in image_ids)
 
     def stream(paths: Any, image: Any, places: Any, workers: int, exif: bool, pinned: bool) -> Any:
         calls.append((list(paths), image, places, workers, exif, pinned))
