@@ -11,8 +11,9 @@ For each stored size and dtype:
   of a word: where the question names one class and that is in the crop. Chance is the share of the crop that
   this object covers;
 - rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
-- picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles;
-  for comparison, that of the map of another question on the same image.
+- picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles.
+
+The last two rows are controls: the map of another question on the same image, and of another image.
 """
 
 from __future__ import annotations
@@ -133,13 +134,21 @@ def row(found: list[Sample], pictures: int, reduction: int, dtype: str) -> list[
     return [_mean(hits), _mean(pixel), _mean(grid), *map(_mean, apart)]
 
 
-def other_question(found: list[Sample]) -> list[float]:
-    """The differences of pictures, for the map of another question on the same image."""
-    pairs = [(one, other) for one, other in pairwise(found) if one.item.image_id == other.item.image_id]
-    return [
-        _mean([_difference(one.photo, other.item.heatmap, one.item.heatmap, style) for one, other in pairs])
-        for style in STYLES
-    ]
+def control(found: list[Sample], pictures: int, same_image: bool) -> list[float]:
+    """As ``row``, for the whole map of another question on the same image, or of another image."""
+    hits, pixel, grid = [], [], []
+    apart: list[list[float]] = [[] for _ in STYLES]
+    for place, (one, other) in enumerate(pairwise(found)):
+        if (one.item.image_id == other.item.image_id) != same_image:
+            continue
+        whole, own = one.item.heatmap, other.item.heatmap
+        if one.inside is not None:
+            hits.append(points_inside(own, one.inside))
+        pixel.append(rank_correlation(own, whole))
+        grid.append(rank_correlation(pooled(own, GRID), pooled(whole, GRID)))
+        for style, values in zip(STYLES if place < pictures else (), apart, strict=False):
+            values.append(_difference(one.photo, own, whole, style))
+    return [_mean(hits), _mean(pixel), _mean(grid), *map(_mean, apart)]
 
 
 def _difference(photo: Image.Image, one: np.ndarray, other: np.ndarray, style: str) -> float:
@@ -173,11 +182,16 @@ def main(run: Path, count: int, pictures: int, masks: Path | None) -> None:
             each = (side // reduction) ** 2 * np.dtype(dtype).itemsize
             total = V2_VAL * (V2_SIDE // reduction) ** 2 * np.dtype(dtype).itemsize / 1e9
             name = f"{side // reduction}×{side // reduction} {dtype}"
-            pointed, pixel, grid, *drawn = row(found, pictures, reduction, dtype)
-            values = f"{pointed:.3f} | {pixel:.4f} | {grid:.4f} | " + " | ".join(f"{p:.2f}" for p in drawn)
-            click.echo(f"| {name} | {each:,} | {total:.1f} | {values} |")
-    others = " | ".join(f"{p:.2f}" for p in other_question(found[:pictures]))
-    click.echo(f"| another question's map | | | | | | {others} |")
+            click.echo(
+                f"| {name} | {each:,} | {total:.1f} | {_cells(row(found, pictures, reduction, dtype))} |"
+            )
+    for name, same_image in (("another question's map", True), ("another image's map", False)):
+        click.echo(f"| {name} | | | {_cells(control(found, pictures, same_image))} |")
+
+
+def _cells(values: list[float]) -> str:
+    pointed, pixel, grid, *drawn = values
+    return f"{pointed:.3f} | {pixel:.4f} | {grid:.4f} | " + " | ".join(f"{value:.2f}" for value in drawn)
 
 
 if __name__ == "__main__":

@@ -372,6 +372,14 @@ def test_the_file_says_of_which_subset_its_images_are(tmp_path: Path, subset: An
 def test_a_pattern_of_the_config_is_taken_before_the_layout(tmp_path: Path) -> None:
     (found, _) = read_questions(split_of(tmp_path, MADE["gqa"], image_name="deep/{image_id}.png"))
     assert found.image == "deep/n161313.png"
+    (found,) = read_questions(split_of(tmp_path, MADE["vqa-cp"], image_name="{image_id}.png"))
+    assert found.image == "2.png"
+
+
+@pytest.mark.parametrize("subset", ["/../../b", "/etc/passwd\0", "a/../../b"])
+def test_a_subset_that_leads_out_of_the_folder_is_refused(tmp_path: Path, subset: str) -> None:
+    said = error_of(tmp_path, rows(vqa(coco_split=subset)))
+    assert said.startswith("splits: image_name: ") and "\0" not in said
 
 
 # Answers

@@ -215,7 +215,7 @@ def test_people_are_told_apart_by_question_and_cropped_as_photographs(tmp_path: 
     wide[:, 20:] = 90
     Image.fromarray(wide).save(tmp_path / "12_2.png")
     Image.fromarray(np.full((10, 10), 7, np.uint8)).save(tmp_path / "12_1.png")
-    Image.fromarray(np.full((10, 10), 9, np.uint8)).save(tmp_path / "2_1.png")
+    Image.fromarray(np.full((10, 10), 9, np.uint8)).save(tmp_path / "0002_1.png")
     for name in ("x12_1.png", "12_1.png.bak", "12.png", "12_1.jpg", "12_a.png"):
         (tmp_path / name).write_text("x")
     people = HumanMaps(tmp_path, ImageConfig(size=10))
@@ -223,8 +223,9 @@ def test_people_are_told_apart_by_question_and_cropped_as_photographs(tmp_path: 
     assert [own.shape for own in found] == [(10, 10), (10, 10)]
     assert (found[0] == 7).all() and (found[1] == 200).all()
     assert found[0].dtype == np.float64
-    assert [own[0, 0] for own in people.of(2)] == [9]
-    assert people.of(1) == [] == people.of(3)
+    assert [own[0, 0] for own in people.of(2)] == [9] == [own[0, 0] for own in people.of("0002")]
+    assert people.of(1) == [] == people.of(3) == people.of("2")
+    assert len(people.of("12")) == 2
 
 
 def test_folders_without_such_maps_are_refused(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ DAQUAR = Path(__file__).parents[2] / "shared" / "data" / "daquar"
 FIRST = {"question_id": 11, "image_id": 1, "question": "What color is the hydrant?"}
 SECOND = {"question_id": 12, "image_id": 1, "question": "Is it new?"}
 THIRD = {"question_id": 20, "image_id": 2, "question": "How many?"}
+IMAGE = "COCO_val2014_000000000001.jpg"
 PEOPLE = ["red", "red", "dark red", "red", "red", "red", "red", "maroon", "red", "red"]
 
+HYDRANT = Question(11, 1, IMAGE, "What color is the hydrant?", "red", tuple(PEOPLE), "what color", "other")
 NO_IMAGE = (
     "no image; expected 'image_id', or a name in 'image' or 'image_name' or 'image_filename' or 'file_name'"
 )
@@ -71,16 +73,7 @@ def test_questions_are_joined_with_their_annotations_by_id(tmp_path: Path) -> No
     annotations = [annotation(SECOND, "no"), annotation(THIRD, "2"), annotation(FIRST, "red", PEOPLE)]
     read = read_questions(split(tmp_path, [FIRST, SECOND], annotations))
     assert read == [
-        Question(
-            11,
-            1,
-            "COCO_val2014_000000000001.jpg",
-            "What color is the hydrant?",
-            "red",
-            tuple(PEOPLE),
-            "what color",
-            "other",
-        ),
+        HYDRANT,
         Question(
             12, 1, "COCO_val2014_000000000001.jpg", "Is it new?", "no", ("no",) * 10, "what color", "other"
         ),
@@ -344,16 +337,7 @@ def test_blank_lines_a_mark_at_the_start_and_any_line_end_are_read(tmp_path: Pat
 def test_lines_carry_their_own_annotations(tmp_path: Path) -> None:
     both = [{**FIRST, **annotation(FIRST, "red", PEOPLE)}, {**SECOND, "multiple_choice_answer": "no"}]
     assert read_questions(split_of_lines(tmp_path, both)) == [
-        Question(
-            11,
-            1,
-            "COCO_val2014_000000000001.jpg",
-            "What color is the hydrant?",
-            "red",
-            tuple(PEOPLE),
-            "what color",
-            "other",
-        ),
+        HYDRANT,
         Question(12, 1, "COCO_val2014_000000000001.jpg", "Is it new?", "no", ("no",)),
     ]
 

@@ -226,7 +226,7 @@ def equations(
         )
     _warn_of_nothing("Eq. 2", "image", to_image)
     _warn_of_nothing("Eq. 3", "words", to_words)
-    # The factors lie in the model's memory, which is the caller's again afterwards.
+    # The factors share the model's memory, which the caller may write to afterwards.
     v, q, product = (
         torch.cat(side, -1) if len(side) > 1 else side[0].clone() for side in _sides(parts, ends, joined)
     )

@@ -53,7 +53,7 @@ class Product:
 class Factor:
     """One side of a product: its values, and where gradients enter it.
 
-    The values lie in the model's own memory, since a factor over a lattice is large; ``keep`` copies them.
+    The values share the model's memory, since a factor over a lattice is large; ``keep`` copies them.
 
     Attributes:
         edge: where gradients enter the tensor of the graph.
@@ -75,12 +75,12 @@ class Factor:
         if self._counted._version != self._version:
             raise HvxError(
                 f"a factor {tuple(self._values.shape)} of the product was written to after the forward; "
-                "explain ahead of that"
+                "explain first, then write to it"
             )
         return self._values
 
     def keep(self) -> None:
-        """Copy the values, ahead of a write to their memory."""
+        """Copy the values, before something writes to their memory."""
         self._values = self._counted = self.values.clone()
         self._version = self._counted._version
 

@@ -68,7 +68,7 @@ class Watch:
         self.made: dict[str, list[Node]] = {}
         """Module path or ``file:line`` → the nodes of what it made."""
         self._unwritten: dict[StorageWeakRef, list[Factor]] = {}
-        """Those in a memory that no operation has written to since."""
+        """Memory → the factors in it, as long as no operation has written to it."""
         self.before_write: Callable[[Tensor], None] = lambda tensor: None
         """Called with each tensor that an operation is about to write to."""
 

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from hvx.config import SplitConfig
 from hvx.errors import HvxError, shown
@@ -19,14 +20,19 @@ _LONGEST = 255
 """Bytes of a file's name, as file systems have it."""
 
 
-def named_by_pattern(pattern: str, image_id: int | str) -> str:
+def named_by_pattern(pattern: str, image_id: int | str, coco_split: Any = None) -> str:
     """The name of the image of an id, below the folder of images.
+
+    Args:
+        pattern: with ``{image_id}``, and perhaps ``{coco_split}``.
+        image_id: the id.
+        coco_split: what VQA-CP's rows say: the subset of COCO that the image is from.
 
     Raises:
         HvxError: the pattern does not fit ids of this kind, or the name leads out of the folder.
     """
     try:
-        name = pattern.format(image_id=image_id)
+        name = pattern.format(image_id=image_id, coco_split=coco_split)
     except (ValueError, TypeError, LookupError, AttributeError):
         raise HvxError(
             f"splits: image_name: {pattern!r} does not fit the image_id {shown(image_id)}; "

@@ -214,7 +214,7 @@ class _Reading:
         image_id = self._image_ids.check(name if image_id is None else image_id, rows, number, field)
         known = self._names.get(image_id)
         if name is None:
-            name = known or named_by_pattern(self._pattern, image_id)
+            name = known or named_by_pattern(self._pattern, image_id, row.get("coco_split"))
         elif name != known:
             self._check_name(name, known, image_id, rows.place(number, "image"))
         self._names[image_id] = name

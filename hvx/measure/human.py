@@ -35,11 +35,13 @@ class HumanMaps:
         if not folder.is_dir():
             raise HvxError(f"{folder}: no such folder of human attention maps")
         self._image = image
-        self._files: dict[str, list[Path]] = defaultdict(list)
+        self._files: dict[int | str, list[Path]] = defaultdict(list)
         for path in sorted(folder.iterdir()):
             named = _NAME.fullmatch(path.name)
             if named:
                 self._files[named[1]].append(path)
+                if named[1].isdecimal():
+                    self._files[int(named[1])].append(path)
         if not self._files:
             raise HvxError(f"{folder}: no human attention map; expected files named as {{question_id}}_1.png")
 
@@ -50,7 +52,7 @@ class HumanMaps:
             BadImage: a picture cannot be read.
         """
         found = []
-        for path in self._files.get(str(question_id), []):
+        for path in self._files.get(question_id, []):
             crop = crop_photo(open_photo(path), self._image)
             found.append(np.asarray(crop.convert("L"), np.float64))
         return found

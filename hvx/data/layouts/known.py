@@ -14,14 +14,6 @@ def _visual_genome_rows(row: Row) -> Iterator[Row]:
         yield {"image_id": row.get("image_id", row.get("id")), **asked}
 
 
-def _vqa_cp_rows(row: Row) -> Iterator[Row]:
-    """VQA-CP draws from both of COCO's splits, so that a name needs to say which."""
-    subset, image_id = row.get("coco_split"), row.get("image_id")
-    if isinstance(subset, str) and isinstance(image_id, int):
-        row["image"] = f"COCO_{subset}_{image_id:012d}.jpg"
-    yield row
-
-
 def _gqa_rows(row: Row) -> Iterator[Row]:
     """GQA keeps several types of a question; the structural one is the coarsest."""
     types = row.get("types")
@@ -54,7 +46,10 @@ _ANY_ID = ("question_id", "qid", "id")
 LAYOUTS = (
     Layout("daquar-text", lambda sample: sample.shape == "text"),
     Layout("parquet", lambda sample: sample.shape == "parquet", question_id=_ANY_ID),
-    Layout("vqa-cp", lambda sample: "coco_split" in sample.row, image_name=COCO, unfold=_vqa_cp_rows),
+    Layout(
+        "vqa-cp", lambda sample: "coco_split" in sample.row,
+        image_name="COCO_{coco_split}_{image_id:012d}.jpg",
+    ),
     Layout(
         "a-okvqa", _is_a_okvqa, image_name="{image_id:012d}.jpg", answers=("direct_answers", "answers")
     ),

@@ -42,7 +42,7 @@ class Layout:
         question_id, image_id: fields of the ids.
         image: fields that name the image, below the split's folder; these go before ``image_name``.
         image_name: pattern of the names of images by id, unless the config gives one; ``{data_subtype}`` in
-            it is what the file of questions says.
+            it is what the file of questions says, ``{coco_split}`` what the row says.
         answers: fields with a list of all that people answered.
         question_type: fields of the question's type.
         unfold: the rows of questions in one row of the file.
