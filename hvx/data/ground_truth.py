@@ -121,7 +121,8 @@ class GroundTruths:
 
 def first_of(row: Row, fields: tuple[str, ...]) -> Any:
     """The value of the first of the fields that a row has."""
-    value = row.get(fields[0])
-    if value is not None or len(fields) == 1:
-        return value
-    return next((row[field] for field in fields[1:] if row.get(field) is not None), None)
+    for field in fields:
+        value = row.get(field)
+        if value is not None:
+            return value
+    return None

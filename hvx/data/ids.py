@@ -34,7 +34,11 @@ class Ids:
             HvxError: it is neither, of the other kind than those before it, or cannot be stored.
         """
         kind = type(value)
-        if kind is self._kind and (_is_plain(value) if kind is str else _LEAST <= value <= _MOST):
+        if kind is self._kind and (
+            (value != "" and value.isascii() and "\0" not in value)  # nearly all texts
+            if kind is str
+            else _LEAST <= value <= _MOST
+        ):
             found: Id = value
             return found
         place = rows.place(number, field)
@@ -51,11 +55,6 @@ class Ids:
             raise HvxError(f"{place}: {shown(value)} {reason}")
         self._kind = kind
         return value
-
-
-def _is_plain(text: str) -> bool:
-    """Whether a text is what nearly all ids are: not empty, and ASCII without NUL."""
-    return text.isascii() and "\0" not in text and text != ""
 
 
 def storable(value: int | str) -> bool:

@@ -169,10 +169,10 @@ class _Reading:
                         f"'{self._layout.answers[0]}' or 'answer'"
                     )
                 asked[question_id] += said
-        missing = [question_id for question_id, found in asked.items() if len(found) == 3]
-        if missing:
+        if missing := asked.keys() - seen:
+            first = next(question_id for question_id in asked if question_id in missing)
             raise HvxError(
-                f"{annotations.path}: no annotation for question {shown(missing[0])} "
+                f"{annotations.path}: no annotation for question {shown(first)} "
                 f"({len(missing)} of {len(asked)} questions of {rows.path} lack one)"
             )
 
@@ -203,8 +203,8 @@ class _Reading:
             raise HvxError(f"{rows.place(number, 'question')}: {shown(text)} {NO_TEXT}")
         found = first_of(row, layout.question_id)
         question_id = self._question_ids.check(found, rows, number, layout.question_id[0])
-        name = None if self._image_fields.isdisjoint(row) else first_of(row, layout.image)
         image_id = first_of(row, layout.image_id)
+        name = None if self._image_fields.isdisjoint(row) else first_of(row, layout.image)
         if name is None and image_id is None:
             raise HvxError(
                 f"{rows.place(number)}: no image; expected '{layout.image_id[0]}', or a name in "
@@ -217,7 +217,8 @@ class _Reading:
             name = known or named_by_pattern(self._pattern, image_id, row.get("coco_split"))
         elif name != known:
             self._check_name(name, known, image_id, rows.place(number, "image"))
-        self._names[image_id] = name
+        if known is None:
+            self._names[image_id] = name
         return question_id, image_id, name, text
 
     @staticmethod
