@@ -103,6 +103,11 @@ def _mrn(config: ModelConfig) -> dict[str, str]:
     return {"model": f"MRN, {config.mrn.blocks} blocks, joint {config.joint} wide, {pool} over the lattice"}
 
 
+def _mutan(config: ModelConfig) -> dict[str, str]:
+    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+    return {"model": f"MUTAN, {glimpses}, sum of {config.mutan.rank} products, each {config.joint} wide"}
+
+
 def _gated(config: ModelConfig) -> dict[str, str]:
     return {"model": f"gated tanh (Teney et al. 2017), 1 glimpse, joint {config.joint} wide"}
 
@@ -115,6 +120,7 @@ def _dan(config: ModelConfig) -> dict[str, str]:
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mlb": _mlb,
     "mrn": _mrn,
+    "mutan": _mutan,
     "gated": _gated,
     "dan": _dan,
 }

@@ -83,8 +83,8 @@ def torch7(
 @import_.command("vqa-pytorch")
 @click.argument("folder", type=Existing("folder"))
 @click.option(
-    "--checkpoint", "which", type=click.Choice(["best", "ckpt"]), default="best", show_default=True,
-    help="best_model.pth.tar or ckpt_model.pth.tar.",
+    "--checkpoint", "which", default="best", show_default=True, metavar="best|ckpt|epoch,N",
+    help="best_model.pth.tar, ckpt_model.pth.tar, or ckpt_epoch,N_model.pth.tar.",
 )  # fmt: skip
 @click.option(
     "--options", type=Existing("options file"), help="The options' YAML file, where it is not in FOLDER."
@@ -101,7 +101,8 @@ def vqa_pytorch(
     folder: Path, which: str, options: Path | None, vocabulary: Path | None, backbone: str, architecture: str,
     node: str | None, output: Path,
 ) -> None:  # fmt: skip
-    """vqa.pytorch: FOLDER holds options, checkpoint and pickled vocabularies (MLBAtt, MLBNoAtt).
+    """vqa.pytorch: FOLDER holds options, checkpoint and pickled vocabularies (MLBAtt, MLBNoAtt, MutanAtt,
+    MutanNoAtt).
 
     \b
     Example:
