@@ -223,6 +223,18 @@ class MRNConfig(Section):
     pool: Literal["mean", "max"] = "mean"
     """Over the lattice: the features' mean, as Kim et al. (2016) have it, or the maximum of tanh(W_1 ·) over
     the cells, which keeps together what lies together."""
+    inner: Width | None = None
+    """Width of W_1's output; None: d."""
+    shortcuts: Flag = True
+    """False: H_l = F_l, the network that the author's code calls MN."""
+    unit_length: Flag = False
+    """Divide the features' mean by its L2 norm, as the author's code does (pool: mean only)."""
+
+    @model_validator(mode="after")
+    def _unit_length_of_the_mean(self) -> MRNConfig:
+        if self.unit_length and self.pool != "mean":
+            raise ValueError(f"mrn.unit_length is of the features' mean; pool is '{self.pool}'")
+        return self
 
 
 class MutanConfig(Section):

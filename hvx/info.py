@@ -99,8 +99,13 @@ def _mlb(config: ModelConfig) -> dict[str, str]:
 
 
 def _mrn(config: ModelConfig) -> dict[str, str]:
-    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mrn.pool]
-    return {"model": f"MRN, {config.mrn.blocks} blocks, joint {config.joint} wide, {pool} over the lattice"}
+    own = config.mrn
+    blocks = f"{own.blocks} block{'s' if own.blocks > 1 else ''}" + (
+        "" if own.shortcuts else ", no shortcuts"
+    )
+    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[own.pool]
+    length = ", of unit length" if own.unit_length else ""
+    return {"model": f"MRN, {blocks}, joint {config.joint} wide, {pool} over the lattice{length}"}
 
 
 def _mutan(config: ModelConfig) -> dict[str, str]:
