@@ -237,7 +237,7 @@ def test_every_number_has_bounds_in_the_table() -> None:
     numbers = {key for key, value in DEFAULTS.items() if type(value) in {int, float}}
     optional = {
         "splits.val.limit", "explain.batch_images", "explain.workers",
-        "model.encoder.max_tokens", "explain.heatmap.size",
+        "model.encoder.max_tokens", "explain.heatmap.size", "model.mrn.inner",
     }  # fmt: skip
     lists = {f"model.image.{name}.{place}" for name in ("mean", "std") for place in range(3)}
     assert set(BOUNDS) == numbers | optional | lists | {"explain.pick.0.printed_z.0"}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hvx.config import BackboneConfig
 from hvx.data.words import TOKENIZERS, padded
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 from hvx.explain.hadamard import head_gradients
 from hvx.importers.vqa_pytorch import import_vqa_pytorch
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
@@ -358,7 +358,7 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
     with pytest.raises(HvxError, match=r"no best_model\.pth\.tar; it has ckpt_model\.pth\.tar"):
         import_vqa_pytorch(folder, BACKBONE)
     for which in ("../x", "epoch,", "epoch,7/../../x", "epoch,1234567"):
-        with pytest.raises(HvxError, match=rf"'best', 'ckpt' or 'epoch,N', not '{re.escape(which)}'"):
+        with pytest.raises(HvxError, match=rf"'best', 'ckpt' or 'epoch,N', not {re.escape(shown(which))}"):
             import_vqa_pytorch(folder, BACKBONE, which=which)
 
 

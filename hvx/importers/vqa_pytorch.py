@@ -17,6 +17,7 @@ from hvx.importers.vqa_pytorch_files import (
     Options,
     Size,
     State,
+    check_which,
     checkpoint_in,
     options_in,
     read_options,
@@ -53,6 +54,7 @@ def import_vqa_pytorch(
         HvxError: a file is missing or not what it should be, the options ask for another network, or
             options, tensors and vocabularies do not fit one another.
     """
+    check_which(which)
     if not folder.is_dir():
         raise HvxError(f"{folder}: no such folder (options and checkpoint of vqa.pytorch)")
     path = options or options_in(folder)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from hvx.config import Positive, checked
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 from hvx.importers.pickles import Plain, read_plain_pickle
 from hvx.models.weights import read_state_dict
 from hvx.strict_yaml import read_yaml_file
@@ -125,12 +125,19 @@ def read_options(path: Path) -> Options:
     return said
 
 
+def check_which(which: str) -> None:
+    """Refuse a name of a checkpoint that no folder has.
+
+    Raises:
+        HvxError: neither ``best`` nor ``ckpt`` nor ``epoch,N``.
+    """
+    if which not in _USUAL and not _EPOCH.fullmatch(which):
+        raise HvxError(f"checkpoint: expected 'best', 'ckpt' or 'epoch,N', not {shown(which)}")
+
+
 def checkpoint_in(folder: Path, which: str) -> Path:
     """The state dict of the ``best``, the last (``ckpt``) or a numbered epoch (``epoch,7``)."""
-    epoch = _EPOCH.fullmatch(which)
-    if not epoch and which not in _USUAL:
-        raise HvxError(f"which checkpoint: expected 'best', 'ckpt' or 'epoch,N', not '{which}'")
-    path = folder / f"{'ckpt_' if epoch else ''}{which}{_ENDING}"
+    path = folder / f"{'' if which in _USUAL else 'ckpt_'}{which}{_ENDING}"
     if not path.is_file():
         others = _checkpoints(folder)
         has = f"; it has {', '.join(others[:5])}" if others else ""

@@ -19,7 +19,8 @@ class MRN(HadamardHead):
     F_l = Q_l ∘ V_l, Q_l = tanh(W_q H_{l−1}) and V_l = tanh(W_2 tanh(W_1 v)). H_L goes to the classifier.
     v is the features' mean over the lattice, with ``mrn.unit_length`` divided by its L2 norm; or W_1 reads
     each cell, and the maximum over the cells is taken behind its tanh (``mrn.pool``). Without
-    ``mrn.shortcuts`` H_l = F_l, the author's *MN*. V_l depends on the image alone; Q_l, behind the first block, on both.
+    ``mrn.shortcuts`` H_l = F_l, the author's *MN*. V_l depends on the image alone; Q_l, behind the first
+    block, on both.
 
     Args:
         config: sizes, ``mrn`` and d, the width of all blocks.
