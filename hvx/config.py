@@ -196,8 +196,9 @@ class EncoderConfig(Section):
     """Keep the first so many tokens of a question; None: all of them."""
     embedding: Width = 620
     hidden: Width = 2400
-    candidate: Literal["reset_before", "reset_after"] = "reset_before"
-    """tanh(Wx + b + U(r∘h)) as in Torch7, or tanh(Wx + b + r∘(Uh)) as in skip-thoughts."""
+    candidate: Literal["reset_before", "reset_after", "reset_after_bias"] = "reset_before"
+    """tanh(Wx + b + U(r∘h)) as in Torch7; tanh(Wx + b + r∘(Uh)) as in skip-thoughts; or, as in PyTorch's own
+    GRU, tanh(Wx + b + r∘(Uh + c))."""
 
 
 MLB_FORMS: dict[str, dict[str, Any]] = {
@@ -222,6 +223,43 @@ class MRNConfig(Section):
     pool: Literal["mean", "max"] = "mean"
     """Over the lattice: the features' mean, as Kim et al. (2016) have it, or the maximum of tanh(W_1 ·) over
     the cells, which keeps together what lies together."""
+    inner: Width | None = None
+    """Width of W_1's output; None: d."""
+    shortcuts: Flag = True
+    """False: H_l = F_l, the network that the author's code calls MN."""
+    unit_length: Flag = False
+    """Divide the features' mean by its L2 norm, as the author's code does (pool: mean only)."""
+
+    @model_validator(mode="after")
+    def _unit_length_of_the_mean(self) -> MRNConfig:
+        if self.unit_length and self.pool != "mean":
+            raise ValueError(f"mrn.unit_length is of the features' mean; pool is '{self.pool}'")
+        return self
+
+
+class MutanConfig(Section):
+    """What MUTAN has beyond the sizes of all networks; defaults are those of vqa.pytorch's MutanAtt.
+
+    The width of the sum behind the attention is ``joint``.
+    """
+
+    visual: Width = 620
+    """Width of x, of all glimpses side by side; a multiple of ``glimpses``."""
+    textual: Width = 310
+    """Width of y."""
+    rank: Steps = 5
+    """R: how many products are summed."""
+    attention_visual: Width = 310
+    attention_textual: Width = 310
+    attention_joint: Width = 510
+    attention_rank: Steps = 5
+    visual_part_activation: Activation = "none"
+    """b of every b(B_r x), and so on."""
+    textual_part_activation: Activation = "none"
+    attention_visual_part_activation: Activation = "none"
+    attention_textual_part_activation: Activation = "none"
+    sum_activation: Activation = "none"
+    """Of the sum, ahead of ``product_activation``."""
 
 
 class DANConfig(Section):
@@ -238,8 +276,9 @@ class ModelConfig(Section):
     options behind ``joint`` are MLB's, those of another network lie under its name.
     """
 
-    network: Literal["mlb", "mrn", "gated", "dan"] = "mlb"
-    """MLB; MRN (Kim et al. 2016); the gated tanh network of Teney et al. (2017); r-DAN (Nam et al. 2017)."""
+    network: Literal["mlb", "mrn", "mutan", "gated", "dan"] = "mlb"
+    """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); the gated tanh network of Teney et al.
+    (2017); r-DAN (Nam et al. 2017)."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -256,12 +295,22 @@ class ModelConfig(Section):
     textual_activation: Activation = "tanh"
     product_activation: Activation = "none"
     mrn: MRNConfig = MRNConfig()
+    mutan: MutanConfig = MutanConfig()
     dan: DANConfig = DANConfig()
 
     @property
     def width(self) -> int:
         """The width of MLB's V, Q and F: d of all glimpses side by side."""
         return self.joint * max(1, self.glimpses)
+
+    @model_validator(mode="after")
+    def _glimpses_share_the_width(self) -> ModelConfig:
+        if self.network == "mutan" and self.mutan.visual % max(1, self.glimpses):
+            raise ValueError(
+                f"mutan.visual: {self.mutan.visual} is no multiple of the {self.glimpses} glimpses, which "
+                "share it"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

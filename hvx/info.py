@@ -99,8 +99,18 @@ def _mlb(config: ModelConfig) -> dict[str, str]:
 
 
 def _mrn(config: ModelConfig) -> dict[str, str]:
-    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mrn.pool]
-    return {"model": f"MRN, {config.mrn.blocks} blocks, joint {config.joint} wide, {pool} over the lattice"}
+    own = config.mrn
+    blocks = f"{own.blocks} block{'s' if own.blocks > 1 else ''}" + (
+        "" if own.shortcuts else ", no shortcuts"
+    )
+    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[own.pool]
+    length = ", of unit length" if own.unit_length else ""
+    return {"model": f"MRN, {blocks}, joint {config.joint} wide, {pool} over the lattice{length}"}
+
+
+def _mutan(config: ModelConfig) -> dict[str, str]:
+    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+    return {"model": f"MUTAN, {glimpses}, sum of {config.mutan.rank} products, each {config.joint} wide"}
 
 
 def _gated(config: ModelConfig) -> dict[str, str]:
@@ -115,6 +125,7 @@ def _dan(config: ModelConfig) -> dict[str, str]:
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mlb": _mlb,
     "mrn": _mrn,
+    "mutan": _mutan,
     "gated": _gated,
     "dan": _dan,
 }

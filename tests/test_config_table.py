@@ -70,6 +70,21 @@ DEFAULTS = {
     "model.product_activation": "none",
     "model.mrn.blocks": 3,
     "model.mrn.pool": "mean",
+    "model.mrn.inner": None,
+    "model.mrn.shortcuts": True,
+    "model.mrn.unit_length": False,
+    "model.mutan.visual": 620,
+    "model.mutan.textual": 310,
+    "model.mutan.rank": 5,
+    "model.mutan.attention_visual": 310,
+    "model.mutan.attention_textual": 310,
+    "model.mutan.attention_joint": 510,
+    "model.mutan.attention_rank": 5,
+    "model.mutan.visual_part_activation": "none",
+    "model.mutan.textual_part_activation": "none",
+    "model.mutan.attention_visual_part_activation": "none",
+    "model.mutan.attention_textual_part_activation": "none",
+    "model.mutan.sum_activation": "none",
     "model.dan.steps": 2,
     "train.split": "train",
     "train.validation": "val",
@@ -126,6 +141,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "model.glimpses": (0, 64),
     "model.joint": (1, 65_536),
     "model.mrn.blocks": (1, 64),
+    "model.mrn.inner": (1, 65_536),
+    "model.mutan.visual": (1, 65_536),
+    "model.mutan.textual": (1, 65_536),
+    "model.mutan.rank": (1, 64),
+    "model.mutan.attention_visual": (1, 65_536),
+    "model.mutan.attention_textual": (1, 65_536),
+    "model.mutan.attention_joint": (1, 65_536),
+    "model.mutan.attention_rank": (1, 64),
     "model.dan.steps": (1, 64),
     "train.answers": (1, 10**9),
     "train.min_word_count": (1, 10**9),
@@ -214,7 +237,7 @@ def test_every_number_has_bounds_in_the_table() -> None:
     numbers = {key for key, value in DEFAULTS.items() if type(value) in {int, float}}
     optional = {
         "splits.val.limit", "explain.batch_images", "explain.workers",
-        "model.encoder.max_tokens", "explain.heatmap.size",
+        "model.encoder.max_tokens", "explain.heatmap.size", "model.mrn.inner",
     }  # fmt: skip
     lists = {f"model.image.{name}.{place}" for name in ("mean", "std") for place in range(3)}
     assert set(BOUNDS) == numbers | optional | lists | {"explain.pick.0.printed_z.0"}
@@ -318,13 +341,13 @@ def test_printed_tokens_are_texts() -> None:
 
 
 CHOICES = {
-    "model.network": ["mlb", "mrn", "gated", "dan"],
+    "model.network": ["mlb", "mrn", "mutan", "gated", "dan"],
     "model.form": ["paper", "torch7", "vqa-pytorch"],
     "model.image.interpolation": ["bilinear", "bicubic"],
     "model.encoder.tokenizer": ["nltk", "mcb"],
     "splits.val.accuracy": ["vqa", "evalai"],
     "explain.heatmap.dtype": ["float16", "uint8"],
-    "model.encoder.candidate": ["reset_before", "reset_after"],
+    "model.encoder.candidate": ["reset_before", "reset_after", "reset_after_bias"],
     "model.visual_projection": ["joint", "per_glimpse"],
     **{
         f"model.{place}_activation": ["none", "tanh", "relu", "sigmoid"]
@@ -338,6 +361,16 @@ CHOICES = {
         )
     },
     "model.mrn.pool": ["mean", "max"],
+    **{
+        f"model.mutan.{place}_activation": ["none", "tanh", "relu", "sigmoid"]
+        for place in (
+            "visual_part",
+            "textual_part",
+            "attention_visual_part",
+            "attention_textual_part",
+            "sum",
+        )
+    },
     "explain.precision": ["float32", "bfloat16"],
     "explain.product": ["constant", "free"],
     "explain.on_error": ["skip", "stop"],
@@ -432,3 +465,18 @@ def test_the_width_is_of_all_glimpses() -> None:
     for glimpses, width in ((0, 7), (1, 7), (3, 21)):
         tree["model"]["glimpses"] = glimpses
         assert parse(tree, "c.yaml").model.width == width
+
+
+def test_the_glimpses_of_mutan_share_its_visual_width() -> None:
+    model = {"network": "mutan", "glimpses": 3, "mutan": {"visual": 8}}
+    with pytest.raises(HvxError, match=r"model: mutan\.visual: 8 is no multiple of the 3 glimpses"):
+        parse({**BASE, "model": model}, "c.yaml")
+    parse({**BASE, "model": model | {"network": "mlb"}}, "c.yaml")
+    parse({**BASE, "model": model | {"glimpses": 0}}, "c.yaml")
+
+
+def test_unit_length_is_of_the_mean() -> None:
+    with pytest.raises(
+        HvxError, match=r"model\.mrn: mrn\.unit_length is of the features' mean; pool is 'max'"
+    ):
+        parse({**BASE, "model": {"mrn": {"unit_length": True, "pool": "max"}}}, "c.yaml")

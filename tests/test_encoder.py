@@ -26,14 +26,15 @@ def written_out(gru: SkipThoughtGRU, embeddings: Tensor, lengths: list[int]) -> 
                 if gru.candidate == "reset_before":
                     new = torch.tanh(gates[2 * hidden :] + gru.state.weight @ (r * h))
                 else:
-                    new = torch.tanh(gates[2 * hidden :] + r * (gru.state.weight @ h))
+                    inside = gru.state.weight @ h + (0 if gru.state.bias is None else gru.state.bias)
+                    new = torch.tanh(gates[2 * hidden :] + r * inside)
                 h = (1 - z) * new + z * h
             states.append(h)
         rows.append(torch.stack(states))
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("candidate", ["reset_before", "reset_after"])
+@pytest.mark.parametrize("candidate", ["reset_before", "reset_after", "reset_after_bias"])
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_states_and_gradients_are_those_of_the_recurrence_written_out(
     candidate: str, lengths: list[int]

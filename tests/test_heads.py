@@ -74,6 +74,28 @@ HEADS: list[tuple[dict[str, Any], dict[str, tuple[int, ...]], dict[str, str]]] =
         {"model": "MRN, 2 blocks, joint 5 wide, mean of the features over the lattice"},
     ),
     (
+        {"network": "mrn", "mrn": {"blocks": 1, "inner": 7, "shortcuts": False, "unit_length": True}},
+        _linear("textual.0", 5, 4) | _linear("visual_inner.0", 7, 6) | _linear("visual.0", 5, 7)
+        | _linear("classifier", 8, 5),
+        {
+            "model": "MRN, 1 block, no shortcuts, joint 5 wide, mean of the features over the lattice, of "
+            "unit length"
+        },
+    ),
+    (
+        {
+            "network": "mutan", "glimpses": 2,
+            "mutan": {"visual": 6, "textual": 7, "rank": 2, "attention_visual": 9, "attention_textual": 11,
+                      "attention_joint": 12, "attention_rank": 3},
+        },
+        _linear("attention_visual", 9, 6) | _linear("attention_textual", 11, 4)
+        | _linear("attention_visual_parts", 36, 9) | _linear("attention_textual_parts", 36, 11)
+        | _linear("attention_output", 2, 12) | _linear("visual.0", 3, 6) | _linear("visual.1", 3, 6)
+        | _linear("textual", 7, 4) | _linear("visual_parts", 10, 6) | _linear("textual_parts", 10, 7)
+        | _linear("classifier", 8, 5),
+        {"model": "MUTAN, 2 glimpses, sum of 2 products, each 5 wide"},
+    ),
+    (
         {"network": "gated"},
         {"attention_visual.weight": (10, 6)} | _linear("attention_textual", 10, 4)
         | {"attention_output.weight": (1, 5)} | _gated("visual", 6) | _gated("textual", 4)

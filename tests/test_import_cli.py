@@ -163,7 +163,7 @@ def test_fbresnet152_and_skipthoughts_pass_on_their_files(monkeypatch: pytest.Mo
         ),
         (
             ("vqa-pytorch", "folder", "--checkpoint", "last", "--backbone", "x", "-o", "out"),
-            "'last' is not one of 'best', 'ckpt'",
+            "expected 'best', 'ckpt' or 'epoch,N', not 'last'",
         ),
         (("torch7", "p", "q", "-o", "out"), "Missing option '--backbone'"),
         (("vqa-pytorch", "folder", "-o", "out"), "Missing option '--backbone'"),
@@ -213,7 +213,6 @@ def test_an_import_without_a_node_takes_the_formats_own(
     monkeypatch.setattr(torch7, "assemble", stop)
     monkeypatch.setattr(vqa_pytorch, "assemble", stop)
     monkeypatch.setattr(torch7, "_head", lambda *rest: {})
-    monkeypatch.setattr(torch7, "_tensors", lambda *rest: {})
     monkeypatch.setattr(torch7, "read_prepro", lambda path: (["a"], ["b"]))
     # As many parameters as one word, one answer and one glimpse make at the published sizes.
     count = torch7.Sizes(1, 1, 1, 620, 2400, 1200, 2048).count

@@ -132,6 +132,16 @@ def test_the_classifier_is_taken_over_and_the_prefix_of_data_parallel_left_out(
     )
 
 
+def test_older_files_call_the_classifier_fc(
+    port: dict[str, Tensor], read: Callable[[dict[str, Tensor]], Path]
+) -> None:
+    older = {name.replace("last_linear.", "fc."): tensor for name, tensor in port.items()}
+    assert is_fbresnet152(older)
+    found, expected = convert_fbresnet152(read(older)), convert_fbresnet152(read(port))
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_counters_of_batches_in_the_file_do_no_harm(
     port: dict[str, Tensor], read: Callable[[dict[str, Tensor]], Path]
 ) -> None:

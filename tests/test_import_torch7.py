@@ -19,8 +19,9 @@ from torch import Tensor
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError
 from hvx.explain.hadamard import head_gradients
-from hvx.importers.torch7 import Sizes, fitting_sizes, import_torch7, read_prepro
+from hvx.importers.torch7 import Sizes, fitting_sizes, import_torch7
 from hvx.importers.torch7_file import read_tensor
+from hvx.importers.torch7_parts import read_prepro
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 
 TOLERANCE = 1e-5

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hvx.config import BackboneConfig
 from hvx.data.words import TOKENIZERS, padded
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 from hvx.explain.hadamard import head_gradients
 from hvx.importers.vqa_pytorch import import_vqa_pytorch
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
@@ -299,9 +299,9 @@ def changed(options: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("model.arch", "MutanAtt", r"options\.yaml: model\.arch: .*'MLBAtt' or 'MLBNoAtt', not 'MutanAtt'"),
+        ("model.arch", "MCBAtt", r"options\.yaml: model\.arch: .*'MutanAtt' or 'MutanNoAtt', not 'MCBAtt'"),
         ("model.seq2vec.arch", "2-lstm", r"model\.seq2vec\.arch: .*'skipthoughts', not '2-lstm'"),
-        ("model.seq2vec.type", "UniSkip", r"model\.seq2vec\.type: .*'BayesianUniSkip', not 'UniSkip'"),
+        ("model.seq2vec.type", "BiSkip", r"model\.seq2vec\.type: .*'BayesianUniSkip'.*, not 'BiSkip'"),
         ("model.fusion.activation_v", "elu", r"model\.fusion\.activation_v: .*'tanh'.* not 'elu'"),
         ("model.classif.activation", 3, r"model\.classif\.activation: .*'tanh'.* not 3"),
         ("vqa.nlp", "naive", r"vqa\.nlp: .*'mcb' or 'nltk', not 'naive'"),
@@ -357,8 +357,21 @@ def test_what_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
     (folder / "best_model.pth.tar").rename(folder / "ckpt_model.pth.tar")
     with pytest.raises(HvxError, match=r"no best_model\.pth\.tar; it has ckpt_model\.pth\.tar"):
         import_vqa_pytorch(folder, BACKBONE)
-    with pytest.raises(HvxError, match=r"'best' or 'ckpt', not '\.\./x'"):
-        import_vqa_pytorch(folder, BACKBONE, which="../x")
+    for which in ("../x", "epoch,", "epoch,7/../../x", "epoch,1234567"):
+        with pytest.raises(HvxError, match=rf"'best', 'ckpt' or 'epoch,N', not {re.escape(shown(which))}"):
+            import_vqa_pytorch(folder, BACKBONE, which=which)
+
+
+def test_the_checkpoint_of_an_epoch_can_be_asked_for(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "f", noatt_options(), foreign_state(0))
+    (folder / "best_model.pth.tar").rename(folder / "ckpt_epoch,12_model.pth.tar")
+    model = import_vqa_pytorch(folder, BACKBONE, which="epoch,12")
+    assert model.training["checkpoint"] == "ckpt_epoch,12_model.pth.tar"
+    (folder / "ckpt_epoch,9_model.pth.tar").write_bytes(b"")
+    (folder / "ckpt_epoch,x_model.pth.tar").write_bytes(b"")
+    has = r"it has ckpt_epoch,9_model\.pth\.tar, ckpt_epoch,12_model\.pth\.tar: ask for 'epoch,9'"
+    with pytest.raises(HvxError, match=rf"no ckpt_epoch,3_model\.pth\.tar; {has}"):
+        import_vqa_pytorch(folder, BACKBONE, which="epoch,3")
 
 
 def test_a_state_dict_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -80,11 +80,37 @@ def torch7(
     _save(import_torch7(parameters, prepro, under, glimpses=glimpses), output)
 
 
+@import_.command("torch7-mrn")
+@click.argument("parameters", metavar="FILE.t7", type=Existing("file"))
+@click.argument("prepro", metavar="DATA_PREPRO.json", type=Existing("file"))
+@click.option("--blocks", type=click.IntRange(min=1), default=None, show_default="those that fit", help="L.")
+@_backbone_options
+@_output
+@common
+def torch7_mrn(
+    parameters: Path, prepro: Path, blocks: int | None, backbone: str, architecture: str, node: str | None,
+    output: Path,
+) -> None:  # fmt: skip
+    """The author's Torch7 code for MRN: FILE.t7 holds three vectors, DATA_PREPRO.json words and answers.
+
+    Its images are of 224 pixels, their mean features of unit length. The published file learned on Caffe's
+    ResNet-152; with another CNN its answers mean little.
+
+    \b
+    Example:
+      hvx import torch7-mrn mrn.t7 data_prepro.json --backbone IMAGENET1K_V2 -o mrn.safetensors
+    """
+    from hvx.importers.torch7_mrn import import_torch7_mrn
+
+    under = _backbone(backbone, architecture, node)
+    _save(import_torch7_mrn(parameters, prepro, under, blocks), output)
+
+
 @import_.command("vqa-pytorch")
 @click.argument("folder", type=Existing("folder"))
 @click.option(
-    "--checkpoint", "which", type=click.Choice(["best", "ckpt"]), default="best", show_default=True,
-    help="best_model.pth.tar or ckpt_model.pth.tar.",
+    "--checkpoint", "which", default="best", show_default=True, metavar="best|ckpt|epoch,N",
+    help="best_model.pth.tar, ckpt_model.pth.tar, or ckpt_epoch,N_model.pth.tar.",
 )  # fmt: skip
 @click.option(
     "--options", type=Existing("options file"), help="The options' YAML file, where it is not in FOLDER."
@@ -101,7 +127,8 @@ def vqa_pytorch(
     folder: Path, which: str, options: Path | None, vocabulary: Path | None, backbone: str, architecture: str,
     node: str | None, output: Path,
 ) -> None:  # fmt: skip
-    """vqa.pytorch: FOLDER holds options, checkpoint and pickled vocabularies (MLBAtt, MLBNoAtt).
+    """vqa.pytorch: FOLDER holds options, checkpoint and pickled vocabularies (MLBAtt, MLBNoAtt, MutanAtt,
+    MutanNoAtt).
 
     \b
     Example:

@@ -1,8 +1,8 @@
 """The Torch7 ResNet-152 as ported to PyTorch (``fbresnet152``) → the weights of torchvision's ``resnet152``.
 
 The port's names are torchvision's, except that every convolution carries a bias and that the classifier is
-``last_linear``. Each convolution goes straight into a BatchNorm, which takes the running mean off again:
-the bias b folds in exactly as running_mean − b.
+``last_linear``, or ``fc`` in older files. Each convolution goes straight into a BatchNorm, which takes the
+running mean off again: the bias b folds in exactly as running_mean − b.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def convert_fbresnet152(path: Path) -> dict[str, Tensor]:
         raise HvxError(f"{path}: not fbresnet152: {_instead(state, network)}")
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if not any(name.startswith("last_linear.") for name in state):
+        state = {_ported(name): tensor for name, tensor in state.items()}
     _check(state, network, path)
     return _folded(state, network)
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import log, prod
+from math import log
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from hvx.config import BackboneConfig, EncoderConfig, ModelConfig
-from hvx.data.words import PADDING
+from hvx.config import BackboneConfig, ModelConfig
 from hvx.errors import HvxError
-from hvx.files import read_json, sha256
+from hvx.files import sha256
 from hvx.importers.assemble import AHEAD_OF_LAST_RELU, assemble, at_node
 from hvx.importers.torch7_file import read_tensor
+from hvx.importers.torch7_parts import (
+    Shapes,
+    count,
+    cut,
+    encoder_config,
+    encoder_state,
+    gru_shapes,
+    linear_shapes,
+    read_prepro,
+)
 from hvx.models.checkpoint import VQAModel
 
 GLIMPSES = range(1, 9)
-MOST_TOKENS = 26
-"""At which the author's code cuts questions."""
 """G that a checkpoint may have, and that are tried where none is given."""
 _USUAL_ANSWERS = (1000, 2000, 3000)
 """O for which the author's code has word tables; tried where the vocabulary at hand does not fit."""
@@ -45,16 +50,10 @@ class Sizes:
     channels: int
     """Of the features."""
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors by name, in the vector's order; each Linear is out × in."""
-        shapes: dict[str, tuple[int, ...]] = {"table": (self.words + 1, self.embedding)}
-        for gate in ("r", "z"):
-            shapes |= {f"W_{gate}": (self.hidden, self.embedding), f"b_{gate}": (self.hidden,)}
-        shapes |= {"U_r": (self.hidden, self.hidden), "U_z": (self.hidden, self.hidden)}
-        shapes |= {"W_h": (self.hidden, self.embedding), "b_h": (self.hidden,)}
-        shapes |= {"U_h": (self.hidden, self.hidden)}
+    def shapes(self) -> Shapes:
+        """The tensors in the vector's order."""
         width = self.joint * self.glimpses
-        linears = {
+        linears: Shapes = {
             "attention_textual": (self.joint, self.hidden),
             "attention_visual": (self.joint, self.channels),
             "attention_output": (self.glimpses, self.joint),
@@ -62,14 +61,13 @@ class Sizes:
             **{f"visual.{g}": (self.joint, self.channels) for g in range(self.glimpses)},
             "classifier": (self.answers, width),
         }
-        for name, (out, into) in linears.items():
-            shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
-        return shapes
+        table = {"table": (self.words + 1, self.embedding)}
+        return table | gru_shapes(self.embedding, self.hidden) | linear_shapes(linears)
 
     @property
     def count(self) -> int:
         """Length of the vector."""
-        return sum(prod(shape) for shape in self.shapes().values())
+        return count(self.shapes())
 
     def __str__(self) -> str:
         return f"{self.words:,} words and {self.answers:,} answers with G = {self.glimpses}"
@@ -112,18 +110,11 @@ def import_torch7(
         given = next((sizes for sizes in tried if sizes.count == len(vector)), given)
     if given.count != len(vector):
         raise HvxError(f"{parameters}: {_misfit(given, len(vector), prepro)}")
-    head = _head(_tensors(vector, given, parameters), given)
+    head = _head(vector, given, parameters)
     config = ModelConfig(
         form="torch7",
         backbone=at_node(backbone, AHEAD_OF_LAST_RELU),
-        encoder=EncoderConfig(
-            tokenizer="nltk",
-            sentences=True,
-            max_tokens=MOST_TOKENS,
-            embedding=embedding,
-            hidden=hidden,
-            candidate="reset_before",
-        ),
+        encoder=encoder_config(embedding, hidden),
         glimpses=given.glimpses,
         joint=joint,
     )
@@ -180,63 +171,8 @@ def _distance(sizes: Sizes, given: Sizes) -> tuple[int, float, int]:
     return changed, apart, abs(sizes.glimpses - given.glimpses)
 
 
-def read_prepro(path: Path) -> tuple[list[str], list[str]]:
-    """The words and the answers of a ``data_prepro.json``, in the order of their numbers.
-
-    Raises:
-        HvxError: not JSON, or ``ix_to_word`` or ``ix_to_ans`` is not ``{"1": …, "2": …}`` of different
-            texts.
-    """
-    tree = read_json(path, "data_prepro.json: words and answers")
-    if not isinstance(tree, dict):
-        raise HvxError(f"{path}: expected an object with the keys 'ix_to_word' and 'ix_to_ans'")
-    return _numbered(tree, "ix_to_word", path), _numbered(tree, "ix_to_ans", path)
-
-
-def _numbered(tree: dict[str, Any], key: str, path: Path) -> list[str]:
-    """The texts of ``{"1": …, "2": …}``, in the order of their numbers."""
-    numbered = tree.get(key)
-    if not isinstance(numbered, dict) or not numbered:
-        raise HvxError(f'{path}: expected \'{key}\': {{"1": "…", "2": "…"}}')
-    numbers: dict[str, str] = {}
-    for number in map(str, range(1, len(numbered) + 1)):
-        if number not in numbered:
-            raise HvxError(f"{path}: {key} has {len(numbered):,} entries, but none numbered '{number}'")
-        text = numbered[number]
-        if not _is_text(text):
-            raise HvxError(f"{path}: {key}: '{number}' is no text, but {text!r:.40}")
-        if text in numbers:
-            raise HvxError(f"{path}: {key}: {text!r:.40} is both '{numbers[text]}' and '{number}'")
-        numbers[text] = number
-    return list(numbers)
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value from JSON is text that can be stored: no half of a surrogate pair, no NUL."""
-    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def _tensors(vector: np.ndarray, sizes: Sizes, source: Path) -> dict[str, Tensor]:
-    """The vector cut into its tensors, by the names of ``Sizes.shapes``, their memory shared."""
-    flat = torch.from_numpy(np.array(vector, np.float32))
-    tensors, start = {}, 0
-    for name, shape in sizes.shapes().items():
-        tensors[name] = flat[start : start + prod(shape)].view(shape)
-        start += prod(shape)
-        if not torch.isfinite(tensors[name]).all():
-            raise HvxError(f"{source}: not all parameters are finite numbers; the first others are in {name}")
-    return tensors
-
-
-def _head(tensors: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
-    """The tensors under the names of ``MLB``'s state dict."""
+def _head(vector: np.ndarray, sizes: Sizes, source: Path) -> dict[str, Tensor]:
+    """The vector's tensors under the names of ``MLB``'s state dict."""
+    tensors = cut(vector, sizes.shapes(), source)
     own = {name: tensor for name, tensor in tensors.items() if "." in name}
-    table = tensors["table"]
-    table[PADDING] = 0  # what padding looks up; Torch7 overwrites it with zeros before it reads it
-    return own | {
-        "encoder.table.weight": table,
-        "encoder.gru.input.weight": torch.cat([tensors[f"W_{gate}"] for gate in "rzh"]),
-        "encoder.gru.input.bias": torch.cat([tensors[f"b_{gate}"] for gate in "rzh"]),
-        "encoder.gru.gates.weight": torch.cat([tensors["U_r"], tensors["U_z"]]),
-        "encoder.gru.state.weight": tensors["U_h"],
-    }
+    return own | encoder_state(tensors["table"], tensors)

@@ -71,6 +71,24 @@ def read_tensor(path: Path) -> np.ndarray:
         return reader.tensors[0].astype(np.float32, copy=False)
 
 
+def read_tensors(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The vectors that the table of a ``.t7`` file holds under these names, as ``read_tensor`` gives one.
+
+    Raises:
+        HvxError: as ``read_tensor``; or a name is missing, or stands twice.
+    """
+    reader = _Reader(path, _mapped(path))
+    reader.object(0)
+    if reader.left:
+        reader.wrong(reader.at, "the file's end", f"{reader.left:,} more bytes")
+    for name in names:
+        if name not in reader.named:
+            has = ", ".join(map(repr, sorted(reader.named)[:5])) or "none"
+            raise HvxError(f"{path}: expected a table with a vector '{name}'; vectors with names: {has}")
+    with np.errstate(over="ignore"):
+        return {name: reader.named[name].astype(np.float32, copy=False) for name in names}
+
+
 def _mapped(path: Path) -> memoryview:
     """The bytes of a file, mapped into memory."""
     try:
@@ -95,6 +113,8 @@ class _Reader:
         self.objects = 0
         self.tensors: list[np.ndarray] = []
         """(size) each, views of their storages."""
+        self.named: dict[str, np.ndarray] = {}
+        """Those of them that are a table's values under texts."""
         self.seen: dict[int, _Storage | None] = {}
         """The storages by index; None for tables and tensors, of which nothing more is needed."""
 
@@ -139,8 +159,21 @@ class _Reader:
         at, count = self.at, self._int32("a table's count")
         if not 0 <= count <= self.left // 8:  # a key and a value take 4 bytes each, or more
             self.wrong(at, f"a table's count that fits the {self.left:,} bytes left", f"{count:,}")
-        for _ in range(2 * count):
+        for _ in range(count):
+            key_at, known = self.at, len(self.tensors)
             self.object(depth)
+            key, of_key = self._text(key_at), len(self.tensors)
+            self.object(depth)
+            if key is not None and known == of_key == len(self.tensors) - 1:
+                if key in self.named:
+                    self.wrong(key_at, "a name that stands once", repr(key))
+                self.named[key] = self.tensors[-1]
+
+    def _text(self, at: int) -> str | None:
+        """The text at a byte that has been read over, if it is a short one."""
+        if self.at - at < 8 or struct.unpack_from("<i", self.data, at)[0] != 2 or self.at - at - 8 > _NAME:
+            return None
+        return bytes(self.data[at + 8 : self.at]).decode("utf-8", "replace")
 
     def _torch_object(self, depth: int) -> _Storage | None:
         at, version = self.at, self._name("a version")

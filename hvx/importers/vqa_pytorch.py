@@ -1,4 +1,4 @@
-"""MLB as vqa.pytorch saves it: a folder with options, a state dict and pickled vocabularies."""
+"""MLB and MUTAN as vqa.pytorch saves them: a folder with options, a state dict, pickled vocabularies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig
+from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig, MutanConfig
 from hvx.errors import HvxError
 from hvx.files import sha256
 from hvx.importers.assemble import AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU, assemble, at_node
@@ -17,14 +17,17 @@ from hvx.importers.vqa_pytorch_files import (
     Options,
     Size,
     State,
+    check_which,
     checkpoint_in,
     options_in,
     read_options,
     read_vocabularies,
 )
+from hvx.importers.vqa_pytorch_mutan import mutan_config, mutan_joint
 from hvx.models.checkpoint import VQAModel
 
-_CELL = "seq2vec.rnn.gru_cell."
+_GRU = "seq2vec.rnn."
+_CELL = f"{_GRU}gru_cell."
 _TORCH7_FEATURES = "fbresnet152torch"
 """Features that Torch7 made: of images scaled bicubically, ahead of the last ReLU. The port's own extraction
 scales bilinearly and keeps that ReLU."""
@@ -48,9 +51,10 @@ def import_vqa_pytorch(
         vocabulary: folder of the four pickled vocabularies; none: ``folder``.
 
     Raises:
-        HvxError: a file is missing or not what it should be, the options ask for what MLB is not, or
+        HvxError: a file is missing or not what it should be, the options ask for another network, or
             options, tensors and vocabularies do not fit one another.
     """
+    check_which(which)
     if not folder.is_dir():
         raise HvxError(f"{folder}: no such folder (options and checkpoint of vqa.pytorch)")
     path = options or options_in(folder)
@@ -58,7 +62,9 @@ def import_vqa_pytorch(
     checkpoint = checkpoint_in(folder, which)
     words, answers = read_vocabularies(vocabulary or folder)
     state = State(checkpoint, path)
-    head = _encoder(state, said.model, len(words)) | _joint(state, said.model, len(answers))
+    question = _question(state, said.model)
+    joint = mutan_joint if said.model.is_mutan else _joint
+    head = _encoder(state, said.model, len(words)) | joint(state, said.model, question, len(answers))
     state.finish()
     model = assemble(_config(said, backbone, head), head, words, answers, str(checkpoint))
     model.training = {
@@ -76,29 +82,55 @@ def _encoder(state: State, said: ModelOptions, words: int) -> dict[str, Tensor]:
     embedding = state.size("seq2vec.embedding.weight", 1)
     table = state.take("seq2vec.embedding.weight", Size(words + 1, "the vocabulary with padding"), embedding)
     hidden = _question(state, said)
+    gru = _cell if said.seq2vec.type == "BayesianUniSkip" else _pytorch_gru
+    own = {"encoder.table.weight": table}
+    return own | {
+        f"encoder.gru.{name}": tensor for name, tensor in gru(state, said, hidden, embedding).items()
+    }
+
+
+def _cell(state: State, said: ModelOptions, hidden: Size, embedding: Size) -> dict[str, Tensor]:
+    """Bayesian skip-thoughts: a cell of single layers; the recurrent ones have no bias."""
+    del said
     inputs = [state.linear(gate, f"{_CELL}weight_i{gate}", hidden, embedding) for gate in "rin"]
     states = {gate: state.take(f"{_CELL}weight_h{gate}.weight", hidden, hidden) for gate in "rin"}
     gates = {name: tensor for linear in inputs for name, tensor in linear.items()}
     return {
-        "encoder.table.weight": table,
-        "encoder.gru.input.weight": torch.cat([gates[f"{gate}.weight"] for gate in "rin"]),
-        "encoder.gru.input.bias": torch.cat([gates[f"{gate}.bias"] for gate in "rin"]),
-        "encoder.gru.gates.weight": torch.cat([states["r"], states["i"]]),
-        "encoder.gru.state.weight": states["n"],
+        "input.weight": torch.cat([gates[f"{gate}.weight"] for gate in "rin"]),
+        "input.bias": torch.cat([gates[f"{gate}.bias"] for gate in "rin"]),
+        "gates.weight": torch.cat([states["r"], states["i"]]),
+        "state.weight": states["n"],
+    }
+
+
+def _pytorch_gru(state: State, said: ModelOptions, hidden: Size, embedding: Size) -> dict[str, Tensor]:
+    """PyTorch's own GRU, rows [r | z | n]: a gate's two biases add up, the candidate's stay apart."""
+    layer = "_l0" if said.seq2vec.type == "UniSkip" else ""
+    three = Size(3 * hidden.value, f"three times {hidden.source}")
+    inputs = state.take(f"{_GRU}weight_ih{layer}", three, embedding)
+    recurrent = state.take(f"{_GRU}weight_hh{layer}", three, hidden)
+    bias, recurrent_bias = (state.take(f"{_GRU}bias_{side}{layer}", three) for side in ("ih", "hh"))
+    both = 2 * hidden.value
+    return {
+        "input.weight": inputs,
+        "input.bias": torch.cat([bias[:both] + recurrent_bias[:both], bias[both:]]),
+        "gates.weight": recurrent[:both],
+        "state.weight": recurrent[both:],
+        "state.bias": recurrent_bias[both:],
     }
 
 
 def _question(state: State, said: ModelOptions) -> Size:
     """The width of the question's vector q."""
-    if said.arch == "MLBNoAtt":
+    if not said.attends:
         return state.size("fusion.linear_q.weight", 1, said.fusion.dim_q, "model.fusion.dim_q")
     return state.size("linear_q_att.weight", 1, said.dim_q, "model.dim_q")
 
 
-def _joint(state: State, said: ModelOptions, answers: int) -> dict[str, Tensor]:
+def _joint(state: State, said: ModelOptions, question: Size, answers: int) -> dict[str, Tensor]:
     """All behind the encoder, under the names of ``MLB``'s state dict."""
-    question, out = _question(state, said), Size(answers, "the vocabulary of answers")
-    if said.attention is None or said.arch == "MLBNoAtt":
+    out = Size(answers, "the vocabulary of answers")
+    if said.attention is None or not said.attends:
         channels = state.size("fusion.linear_v.weight", 1, said.fusion.dim_v, "model.fusion.dim_v")
         joint = state.size("fusion.linear_v.weight", 0, said.fusion.dim_h, "model.fusion.dim_h")
         return (
@@ -131,7 +163,7 @@ def _joint(state: State, said: ModelOptions, answers: int) -> dict[str, Tensor]:
 def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) -> ModelConfig:
     """The native config; sizes are the tensors' own."""
     model = said.model
-    attention = model.attention if model.arch == "MLBAtt" else None
+    attention = model.attention if model.attends else None
     activations: dict[str, Any] = {
         "attention_visual_activation": attention and attention.activation_v,
         "attention_textual_activation": attention and attention.activation_q,
@@ -142,7 +174,9 @@ def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) ->
     }
     named: dict[str, Any] = {place: activation or "none" for place, activation in activations.items()}
     by_torch7 = said.coco.arch == _TORCH7_FEATURES
+    joint = head["classifier.weight"].shape[1] if model.is_mutan else head["visual.0.weight"].shape[0]
     return ModelConfig(
+        network="mutan" if model.is_mutan else "mlb",
         form="vqa-pytorch",
         image=ImageConfig(size=said.coco.size, interpolation="bicubic" if by_torch7 else "bilinear"),
         backbone=at_node(backbone, AHEAD_OF_LAST_RELU if by_torch7 else BEHIND_LAST_RELU),
@@ -152,10 +186,11 @@ def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) ->
             max_tokens=said.vqa.maxlength,
             embedding=head["encoder.table.weight"].shape[1],
             hidden=head["encoder.gru.state.weight"].shape[0],
-            candidate="reset_after",
+            candidate="reset_after" if model.seq2vec.type == "BayesianUniSkip" else "reset_after_bias",
         ),
         glimpses=attention.nb_glimpses if attention else 0,
-        joint=head["visual.0.weight"].shape[0],
+        joint=joint,
         visual_projection="per_glimpse",
+        mutan=mutan_config(model, head) if model.is_mutan else MutanConfig(),
         **named,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,29 +12,39 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from hvx.config import Positive, checked
-from hvx.errors import HvxError
+from hvx.errors import HvxError, shown
 from hvx.importers.pickles import Plain, read_plain_pickle
 from hvx.models.weights import read_state_dict
 from hvx.strict_yaml import read_yaml_file
+
+_ENDING = "_model.pth.tar"
+_USUAL = ("best", "ckpt")
+_EPOCH = re.compile(r"epoch,(?P<epoch>[0-9]{1,6})")
+"""What `train.py --save_all_from` leaves."""
 
 Torch = Literal["tanh", "relu", "sigmoid"]
 """Names of activations in the options; where a key is absent, none is applied."""
 
 
-class _Attention(BaseModel):
-    nb_glimpses: Positive
-    dim_h: Positive | None = None
-    activation_v: Torch | None = None
-    activation_q: Torch | None = None
-    activation_mm: Torch | None = None
+class Fusion(BaseModel):
+    """A fusion of image and question: MLB's is ``dim_h`` wide; the rest is MUTAN's."""
 
-
-class _Fusion(BaseModel):
     dim_v: Positive | None = None
     dim_q: Positive | None = None
     dim_h: Positive | None = None
+    dim_hv: Positive | None = None
+    dim_hq: Positive | None = None
+    dim_mm: Positive | None = None
+    R: Positive | None = None
     activation_v: Torch | None = None
     activation_q: Torch | None = None
+    activation_mm: Torch | None = None
+    activation_hv: Torch | None = None
+    activation_hq: Torch | None = None
+
+
+class _Attention(Fusion):
+    nb_glimpses: Positive
 
 
 class _Classifier(BaseModel):
@@ -42,19 +53,28 @@ class _Classifier(BaseModel):
 
 class _Sentence(BaseModel):
     arch: Literal["skipthoughts"] = "skipthoughts"
-    type: Literal["BayesianUniSkip"] = "BayesianUniSkip"
+    type: Literal["BayesianUniSkip", "UniSkip", "DropUniSkip"] = "BayesianUniSkip"
 
 
 class ModelOptions(BaseModel):
-    """The section ``model``; ``MLBNoAtt`` has its sizes under ``fusion``."""
+    """The section ``model``; without attention the sizes are under ``fusion``."""
 
-    arch: Literal["MLBAtt", "MLBNoAtt"]
+    arch: Literal["MLBAtt", "MLBNoAtt", "MutanAtt", "MutanNoAtt"]
     dim_v: Positive | None = None
     dim_q: Positive | None = None
     seq2vec: _Sentence = _Sentence()
     attention: _Attention | None = None
-    fusion: _Fusion = _Fusion()
+    fusion: Fusion = Fusion()
     classif: _Classifier = _Classifier()
+
+    @property
+    def attends(self) -> bool:
+        """Whether the network has attention; its section is then required."""
+        return not self.arch.endswith("NoAtt")
+
+    @property
+    def is_mutan(self) -> bool:
+        return self.arch.startswith("Mutan")
 
 
 class _Questions(BaseModel):
@@ -91,27 +111,50 @@ def read_options(path: Path) -> Options:
     """Read an options file.
 
     Raises:
-        HvxError: no such file, no YAML, or options of a network that is not MLB over skip-thoughts.
+        HvxError: no such file, no YAML, or options of a network that is neither MLB nor MUTAN over
+            skip-thoughts.
     """
     tree = read_yaml_file(path, "file of vqa.pytorch's options")
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected options of vqa.pytorch, with a section 'model'")
     said = checked(Options, tree, str(path))
-    if said.model.arch == "MLBAtt" and said.model.attention is None:
-        raise HvxError(f"{path}: key 'model.attention' is missing; MLBAtt has one with nb_glimpses")
+    if said.model.attends and said.model.attention is None:
+        raise HvxError(
+            f"{path}: key 'model.attention' is missing; {said.model.arch} has one with nb_glimpses"
+        )
     return said
 
 
+def check_which(which: str) -> None:
+    """Refuse a name of a checkpoint that no folder has.
+
+    Raises:
+        HvxError: neither ``best`` nor ``ckpt`` nor ``epoch,N``.
+    """
+    if which not in _USUAL and not _EPOCH.fullmatch(which):
+        raise HvxError(f"checkpoint: expected 'best', 'ckpt' or 'epoch,N', not {shown(which)}")
+
+
 def checkpoint_in(folder: Path, which: str) -> Path:
-    """The state dict of the ``best`` or the last (``ckpt``) epoch."""
-    known = {name: folder / f"{name}_model.pth.tar" for name in ("best", "ckpt")}
-    if which not in known:
-        raise HvxError(f"which checkpoint: expected 'best' or 'ckpt', not '{which}'")
-    if not known[which].is_file():
-        other = next((name for name, path in known.items() if path.is_file()), None)
-        hint = f"; it has {known[other].name}: ask for '{other}'" if other else ""
-        raise HvxError(f"{folder}: no {known[which].name}{hint}")
-    return known[which]
+    """The state dict of the ``best``, the last (``ckpt``) or a numbered epoch (``epoch,7``)."""
+    path = folder / f"{'' if which in _USUAL else 'ckpt_'}{which}{_ENDING}"
+    if not path.is_file():
+        others = _checkpoints(folder)
+        has = f"; it has {', '.join(others[:5])}" if others else ""
+        ask = f": ask for '{others[0].removesuffix(_ENDING).removeprefix('ckpt_')}'" if others else ""
+        raise HvxError(f"{folder}: no {path.name}{has}{ask}")
+    return path
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    """Names of the checkpoints that a folder has, the usual ones first."""
+    numbered = {
+        int(match["epoch"]): path.name
+        for path in folder.glob(f"ckpt_epoch,*{_ENDING}")
+        if (match := _EPOCH.fullmatch(path.name.removesuffix(_ENDING).removeprefix("ckpt_")))
+    }
+    usual = [f"{name}{_ENDING}" for name in _USUAL if (folder / f"{name}{_ENDING}").is_file()]
+    return usual + [numbered[epoch] for epoch in sorted(numbered)]
 
 
 def read_vocabularies(folder: Path) -> tuple[list[str], list[str]]:
@@ -221,6 +264,13 @@ class State:
         if name not in self.tensors:
             raise HvxError(f"{self.path}: tensor '{name}' is missing")
         return self.tensors[name]
+
+    def stacked(self, own: str, name: str, count: int, out: Size, into: Size) -> dict[str, Tensor]:
+        """The layers ``name.0`` … ``name.{count − 1}``, one above the other, as one layer ``own``."""
+        layers = [self.linear("", f"{name}.{r}", out, into) for r in range(count)]
+        return {
+            f"{own}.{part}": torch.cat([layer[f".{part}"] for layer in layers]) for part in ("weight", "bias")
+        }
 
     def finish(self) -> None:
         """Refuse what is left: a network with more to it computes something else."""

@@ -195,9 +195,9 @@ def load_weights(
 
 def is_fbresnet152(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict is named as the Torch7 ResNet ported to PyTorch: its convolutions have biases,
-    its classifier is ``last_linear``."""
+    its classifier is ``last_linear``, ``fc`` in older files."""
     names = {name.removeprefix("module.") for name in state}
-    return {"conv1.bias", "last_linear.weight"} <= names
+    return "conv1.bias" in names and not names.isdisjoint({"last_linear.weight", "fc.weight"})
 
 
 def _published_state(config: BackboneConfig) -> dict[str, Tensor]:

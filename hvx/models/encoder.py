@@ -15,9 +15,9 @@ class SkipThoughtGRU(nn.Module):
     """A GRU whose state after a question's last token is the question's vector q.
 
     With gates r = σ(W_r x + b_r + U_r h) and z = σ(W_z x + b_z + U_z h), the state becomes
-    h' = (1 − z) h̃ + z h. The candidate h̃ exists in two conventions: ``reset_before``,
-    tanh(W x + b + U (r ∘ h)), as in Torch7, and ``reset_after``, tanh(W x + b + r ∘ (U h)), as in
-    skip-thoughts.
+    h' = (1 − z) h̃ + z h. The candidate h̃ exists in three conventions: ``reset_before``,
+    tanh(W x + b + U (r ∘ h)), as in Torch7; ``reset_after``, tanh(W x + b + r ∘ (U h)), as in
+    skip-thoughts; and ``reset_after_bias``, tanh(W x + b + r ∘ (U h + c)), as in PyTorch's own GRU.
     """
 
     def __init__(self, embedding: int, hidden: int, candidate: str) -> None:
@@ -27,8 +27,8 @@ class SkipThoughtGRU(nn.Module):
         """W and b of [r | z | h̃]."""
         self.gates = nn.Linear(hidden, 2 * hidden, bias=False)
         """U of [r | z]."""
-        self.state = nn.Linear(hidden, hidden, bias=False)
-        """U of h̃."""
+        self.state = nn.Linear(hidden, hidden, bias=candidate == "reset_after_bias")
+        """U of h̃, and its c."""
         for recurrent in (self.gates, self.state):
             for block in recurrent.weight.data.split(hidden):
                 nn.init.orthogonal_(block)

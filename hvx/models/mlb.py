@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.config import ModelConfig
+from hvx.models.activations import activation, slope
 from hvx.models.joint import Block, HadamardHead, Joint
-
-_ACTIVATIONS = {"none": lambda x: x, "tanh": torch.tanh, "relu": torch.relu, "sigmoid": torch.sigmoid}
-_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": torch.ones_like,
-    "tanh": lambda y: 1 - y.square(),
-    "relu": lambda y: (y > 0).to(y.dtype),
-    "sigmoid": lambda y: y * (1 - y),
-}
-"""Derivative of each activation, by its output."""
 
 
 class MLB(HadamardHead):
@@ -85,8 +77,8 @@ class MLB(HadamardHead):
         if not self.config.glimpses:
             cells = lattice[0] * lattice[1]
             return (cotangent / cells)[:, :, None, None].expand(-1, -1, *lattice)
-        slope = _SLOPES[self.config.attention_visual_activation](terms)
-        pulled = (cotangent * slope) @ self.attention_visual.weight
+        slopes = slope(self.config.attention_visual_activation, terms)
+        pulled = (cotangent * slopes) @ self.attention_visual.weight
         return pulled.transpose(1, 2).unflatten(2, lattice)
 
     def _pool(
@@ -120,4 +112,4 @@ class MLB(HadamardHead):
         return torch.cat([linear(pooled[:, g]) for g, linear in enumerate(self.visual)], dim=1)
 
     def _activate(self, place: str, x: Tensor) -> Tensor:
-        return _ACTIVATIONS[getattr(self.config, f"{place}_activation")](x)
+        return activation(getattr(self.config, f"{place}_activation"))(x)

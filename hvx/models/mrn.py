@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hvx.config import ModelConfig
 from hvx.models.joint import Block, HadamardHead, Joint
@@ -16,8 +17,10 @@ class MRN(HadamardHead):
 
     From the question's vector H_0 = q on, block l computes H_l = W_q' H_{l−1} + F_l with
     F_l = Q_l ∘ V_l, Q_l = tanh(W_q H_{l−1}) and V_l = tanh(W_2 tanh(W_1 v)). H_L goes to the classifier.
-    v is the features' mean over the lattice; or W_1 reads each cell, and the maximum over the cells is taken
-    behind its tanh (``mrn.pool``). V_l depends on the image alone; Q_l, behind the first block, on both.
+    v is the features' mean over the lattice, with ``mrn.unit_length`` divided by its L2 norm; or W_1 reads
+    each cell, and the maximum over the cells is taken behind its tanh (``mrn.pool``). Without
+    ``mrn.shortcuts`` H_l = F_l, the author's *MN*. V_l depends on the image alone; Q_l, behind the first
+    block, on both.
 
     Args:
         config: sizes, ``mrn`` and d, the width of all blocks.
@@ -34,21 +37,25 @@ class MRN(HadamardHead):
     ) -> None:
         super().__init__(config, channels, words, dropout)
         d, count = config.joint, config.mrn.blocks
+        inner = config.mrn.inner or d
         widths = [config.encoder.hidden] + [d] * (count - 1)
         self.textual = nn.ModuleList(nn.Linear(width, d) for width in widths)
-        self.shortcut = nn.ModuleList(nn.Linear(width, d) for width in widths)
-        self.visual_inner = nn.ModuleList(nn.Linear(channels, d) for _ in widths)
-        self.visual = nn.ModuleList(nn.Linear(d, d) for _ in widths)
+        self.shortcut = nn.ModuleList(nn.Linear(width, d) for width in widths if config.mrn.shortcuts)
+        self.visual_inner = nn.ModuleList(nn.Linear(channels, inner) for _ in widths)
+        self.visual = nn.ModuleList(nn.Linear(inner, d) for _ in widths)
         self.classifier = nn.Linear(d, answers)
 
     def readers(self) -> Sequence[nn.Module]:
-        return list(self.visual_inner)
+        # What reads features of unit length does not see their scale.
+        return [] if self.config.mrn.unit_length else list(self.visual_inner)
 
     def image_terms(self, features: Tensor) -> Tensor:
         """V of each block, (B, L, d)."""
         cells = self._drop(features.flatten(2).transpose(1, 2))
         if self.config.mrn.pool == "mean":
             cells = cells.mean(1, keepdim=True)
+        if self.config.mrn.unit_length:
+            cells = functional.normalize(cells, dim=2)
         pairs = zip(self.visual_inner, self.visual, strict=True)
         return torch.stack(
             [torch.tanh(outer(self._drop(torch.tanh(inner(cells)).amax(1)))) for inner, outer in pairs], 1
@@ -59,9 +66,8 @@ class MRN(HadamardHead):
     ) -> Joint:
         state = self._drop(question)
         blocks = []
-        for textual, shortcut, visual in zip(
-            self.textual, self.shortcut, terms.index_select(0, images).unbind(1), strict=True
-        ):
-            blocks.append(Block.of(visual, torch.tanh(textual(state))))
-            state = shortcut(state) + blocks[-1].product
+        for place, visual in enumerate(terms.index_select(0, images).unbind(1)):
+            blocks.append(Block.of(visual, torch.tanh(self.textual[place](state))))
+            shortcut = self.shortcut[place](state) if self.config.mrn.shortcuts else 0
+            state = shortcut + blocks[-1].product
         return Joint(tuple(blocks), None, self.classifier(self._drop(state)))

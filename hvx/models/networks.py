@@ -10,8 +10,15 @@ from hvx.models.gated import Gated
 from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.models.mrn import MRN
+from hvx.models.mutan import Mutan
 
-NETWORKS: dict[str, type[HadamardHead]] = {"mlb": MLB, "mrn": MRN, "gated": Gated, "dan": DAN}
+NETWORKS: dict[str, type[HadamardHead]] = {
+    "mlb": MLB,
+    "mrn": MRN,
+    "mutan": Mutan,
+    "gated": Gated,
+    "dan": DAN,
+}
 
 
 def new_head(
