@@ -50,7 +50,7 @@ def attention_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndar
 
 
 def token_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarray:
-    """The same for the z-scores of the tokens; NaN where the two runs' tokens differ, or are fewer than two."""
+    """The same for the z-scores of the tokens; NaN where tokens differ, or are fewer than two."""
     return word_correlations(Words(joined, one), Words(joined, other))
 
 
@@ -95,6 +95,7 @@ def map_ranks(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         (N, C) uint16, C = rows · columns; equal means share their mean rank, which twice is a whole number. A
         constant map has zeros.
     """
+    maps = maps.astype(np.float32) if maps.dtype == np.float16 else maps  # NumPy compares halves slowly
     flat = maps.reshape(len(maps), -1)
     constant = flat.min(1) == flat.max(1)
     means = cell_means(maps, grid).reshape(len(maps), -1)
@@ -148,8 +149,8 @@ def _read(joined: Joined, run: int, name: str, label: str) -> Iterator[tuple[np.
     place = np.full(len(reader), -1)
     place[joined.numbers[run]] = np.arange(len(joined))
     size = max(1, _VALUES // reader.item_values(name))
-    blocks = reader.blocks(name, size)
-    for first, maps in bar(blocks, f"{joined.labels[run]}: {label}", "block", reader.block_count(size)):
+    chunks = reader.chunks(name, size)
+    for first, maps in bar(chunks, f"{joined.labels[run]}: {label}", "chunk", reader.chunk_count(size)):
         own = place[first : first + len(maps)]
         yield own[own >= 0], maps[own >= 0]
 
@@ -167,7 +168,7 @@ class Words:
         reader = joined.runs[run]
         texts = [
             "\0".join(map(str, row)).rstrip("\0")
-            for _, rows in reader.blocks("tokens", _ROWS)
+            for _, rows in reader.chunks("tokens", _ROWS)
             for row in rows
         ]
         self.texts = np.array(texts, object)[joined.numbers[run]]
@@ -180,8 +181,8 @@ def word_correlations(one: Words, other: Words, partners: np.ndarray | None = No
 
     Args:
         one, other: of the runs.
-        partners: (n) the question of ``other`` that each of ``one``'s is compared with, −1: none; its tokens may
-            be others, as many of them. None: the same question, whose tokens must be the same.
+        partners: (n) the question of ``other`` that each of ``one``'s is compared with, −1: none; its tokens
+            may be others, as many of them. None: the same question, whose tokens must be the same.
 
     Returns:
         (n) float64; NaN where tokens differ (or their number), are fewer than two, or all z are equal.

@@ -31,7 +31,7 @@ class Joined:
         labels: "A", "B", …, one for each run.
         names: the shortest end of each run's path that no other run shares.
         question_ids: (n) as the first run has them.
-        numbers: for each run, (n) int64, the number of each common question in it: ``runs[k][numbers[k][i]]``.
+        numbers: for each run, (n) int64: its item ``runs[k][numbers[k][i]]`` explains common question i.
         questions: (n) texts, of the first run.
         images: (n) int64, the image of each question, 0, 1, …: questions on one image have one number.
         regions: why the maps of the runs do not cover the same part of the photographs; None if they do.
@@ -111,7 +111,7 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
 
 def short_names(paths: Sequence[Path]) -> list[str]:
     """The shortest end of each path that none of the others has; of ``…/daquar/run`` at least two parts."""
-    parts = [Path(os.path.abspath(path)).parts[1:] for path in paths]
+    parts = [path.resolve().parts[1:] for path in paths]
     names = []
     for place, own in enumerate(parts):
         others = [other for number, other in enumerate(parts) if number != place]
@@ -177,8 +177,8 @@ def _changed(
                 f"{value!r:.60}" if what == "questions" else f"{value:.12}…" for value in values
             )
             raise HvxError(
-                f"question_id {shown(question_ids[place])}: its {one} differs between {runs[0].path} and {run.path} "
-                f"({detail}; {int(unlike.sum()):,} question(s) in all): not comparable; "
+                f"question_id {shown(question_ids[place])}: its {one} differs between {runs[0].path} and "
+                f"{run.path} ({detail}; {int(unlike.sum()):,} question(s) in all): not comparable; "
                 f"--allow-changed {what} compares them nevertheless"
             )
         differs |= unlike
@@ -190,8 +190,8 @@ def _changed(
 def _identical(runs: Sequence[RunReader], labels: Sequence[str]) -> list[str]:
     digests = [run_digest(run.about["identity"]) for run in runs]
     return [
-        f"{labels[digests.index(own)]} and {label} have the same model, questions and settings: copies of one run, or "
-        "the same run computed twice"
+        f"{labels[digests.index(own)]} and {label} have the same model, questions and settings: "
+        "one run copied, or computed twice"
         for label, place, own in zip(labels, range(len(runs)), digests, strict=True)
         if digests.index(own) < place
     ]

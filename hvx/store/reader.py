@@ -184,7 +184,7 @@ class RunReader:
             values = self._column(name)
             return values.astype(np.int64) if name in IDS and name in self._integer_ids else values
 
-    def blocks(self, name: str, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    def chunks(self, name: str, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """A dataset in the order of the items, a few of them at a time; values as ``column`` returns them.
 
         Axes that differ between shards are as long as the shard has them.
@@ -210,8 +210,8 @@ class RunReader:
                         values = values.astype(np.int64)
                 yield first, values
 
-    def block_count(self, size: int) -> int:
-        """How many blocks of at most ``size`` items ``blocks`` yields."""
+    def chunk_count(self, size: int) -> int:
+        """How many pieces of at most ``size`` items ``chunks`` yields."""
         if self._shards is None:
             return -(-len(self) // size)
         return sum(-(-entry.items // size) for entry in self._shards.entries)
