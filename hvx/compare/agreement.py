@@ -111,8 +111,13 @@ def cell_means(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
     A pixel that lies in two cells counts in each by the share of it that lies there.
     """
-    rows, columns = (_shares(cells, size) for cells, size in zip(grid, maps.shape[1:], strict=True))
-    return rows @ maps.astype(np.float64) @ columns.T
+    height, width = maps.shape[1:]
+    if height % grid[0] == 0 and width % grid[1] == 0:
+        squares = maps.reshape(len(maps), grid[0], height // grid[0], grid[1], width // grid[1])
+        return squares.mean((2, 4), dtype=np.float64)
+    rows, columns = _shares(grid[0], height), _shares(grid[1], width)
+    lines = np.einsum("nhw,cw->nhc", maps.astype(np.float64), columns)
+    return np.einsum("rh,nhc->nrc", rows, lines)
 
 
 def _shares(cells: int, size: int) -> np.ndarray:
