@@ -154,8 +154,8 @@ def _read(joined: Joined, run: int, name: str, label: str) -> Iterator[tuple[np.
     place = np.full(len(reader), -1)
     place[joined.numbers[run]] = np.arange(len(joined))
     size = max(1, _VALUES // reader.item_values(name))
-    chunks = reader.chunks(name, size)
-    for first, maps in bar(chunks, f"{joined.labels[run]}: {label}", "chunk", reader.chunk_count(size)):
+    chunks, total = reader.chunks(name, size, place >= 0), reader.chunk_count(size, place >= 0)
+    for first, maps in bar(chunks, f"{joined.labels[run]}: {label}", "chunk", total):
         own = place[first : first + len(maps)]
         yield own[own >= 0], maps[own >= 0]
 

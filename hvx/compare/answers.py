@@ -104,8 +104,7 @@ def members(answers: Answers, choice: str) -> np.ndarray:
     """
     right, known = answers.right, answers.known
     if choice in ("same", "changed"):
-        same = answers.same.all(0)
-        found: np.ndarray = same if choice == "same" else ~same
+        found = answers.same.all(0) == (choice == "same")
     elif choice in ("all-correct", "none-correct"):
         found = known & (right.all(0) if choice == "all-correct" else ~right.any(0))
     else:

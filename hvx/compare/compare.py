@@ -23,7 +23,7 @@ from hvx.measure.bootstrap import NOTHING, Estimate, mean
 from hvx.store.reader import RunReader
 
 HEATMAP, ATTENTION, WORDS = "heatmap", "attention", "token_z"
-KINDS = {HEATMAP: "heat map", ATTENTION: "attention, summed over glimpses", WORDS: "z-scores of tokens"}
+KINDS = {HEATMAP: "heat map", ATTENTION: "summed attention", WORDS: "token z"}
 """What is correlated, in the tables' order."""
 
 

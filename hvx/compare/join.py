@@ -74,7 +74,7 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
     """
     _check_runs(runs)
     labels = tuple(ascii_uppercase[: len(runs)])
-    ids = [run.column("question_id") for run in runs]
+    ids: list[list[int | str]] = [run.column("question_id").tolist() for run in runs]
     places = [_places(run, own) for run, own in zip(runs, ids, strict=True)]
     common = [key for key in places[0] if all(key in own for own in places[1:])]
     if not common:
@@ -89,7 +89,7 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
     digests = [run.column("image_digest")[own] for run, own in zip(runs, numbers, strict=True)]
     # By the file's bytes: one photograph may have two ids, and one id two photographs if a file was replaced.
     _, images = np.unique(digests[0].astype(str), return_inverse=True)
-    question_ids = ids[0][numbers[0]].tolist()
+    question_ids = [ids[0][number] for number in numbers[0]]
     notes = [
         *_mixed_ids(ids, labels),
         *_changed(runs, question_ids, texts, "questions", allow),
@@ -134,7 +134,7 @@ def _check_runs(runs: Sequence[RunReader]) -> None:
         seen[real] = run.path
 
 
-def _places(run: RunReader, ids: np.ndarray) -> dict[str, int]:
+def _places(run: RunReader, ids: Sequence[int | str]) -> dict[str, int]:
     """Each question_id as text → its number in the run."""
     places = {str(one): number for number, one in enumerate(ids)}
     if len(places) < len(ids):
@@ -143,8 +143,8 @@ def _places(run: RunReader, ids: np.ndarray) -> dict[str, int]:
     return places
 
 
-def _mixed_ids(ids: Sequence[np.ndarray], labels: Sequence[str]) -> list[str]:
-    integers = [label for label, own in zip(labels, ids, strict=True) if own.dtype.kind == "i"]
+def _mixed_ids(ids: Sequence[list[int | str]], labels: Sequence[str]) -> list[str]:
+    integers = [label for label, own in zip(labels, ids, strict=True) if isinstance(own[0], int)]
     texts = [label for label in labels if label not in integers]
     if not integers or not texts:
         return []

@@ -152,7 +152,7 @@ def _answers(found: Comparison, other: int) -> Table:
 def _agreement(pair: Pair) -> Table:
     rows: list[tuple[str, ...]] = []
     for one in pair.agreement:
-        grid = f", {one.grid[0]}×{one.grid[1]}" if one.grid else ""
+        grid = f" {one.grid[0]}×{one.grid[1]}" if one.grid else ""
         title = KINDS[one.kind] + grid
         if one.none:
             rows.append((title, "", "none", "", "0"))
