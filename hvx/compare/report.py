@@ -19,13 +19,14 @@ from hvx.measure.bootstrap import DRAWS, LEVEL, Estimate
 _UNTYPED = "(no type)"
 _CONTROLS = {
     "same": "same question",
-    "other_question": "another question, same image",
-    "above": "same less another question",
-    "other_image": "another image",
+    "other_question": "other question",
+    "above": "difference",
+    "other_image": "other image",
 }
 _READING = (
-    "Controls: the same with the other run's map of another question on the same image, and of another "
-    "image (tokens: of another question with as many tokens). Only what lies above them is agreement on the "
+    "Controls: \"other question\" correlates A's with the other run's of another question on the same image, "
+    '"other image" of another image (token z: of another question with as many tokens). "difference" is '
+    'what "same question" lies above "other question", where there is one: that alone is agreement on the '
     "question."
 )
 
@@ -98,9 +99,14 @@ def _cells(one: Estimate, signed: bool = False) -> tuple[str, str, str]:
     """A mean, its interval and n."""
     if not one.known:
         return "none", "", "0"
-    form = "+.3f" if signed else ".3f"
-    interval = f"{one.low:{form}} … {one.high:{form}}" if one.bounded else "(one image)"
-    return f"{one.value:{form}}", interval, f"{one.n:,}"
+    low, high = (_number(value, signed) for value in (one.low, one.high))
+    return _number(one.value, signed), f"{low} … {high}" if one.bounded else "(one image)", f"{one.n:,}"
+
+
+def _number(value: float, signed: bool) -> str:
+    """Three decimals; nothing that rounds to 0 has a sign."""
+    text = f"{value:+.3f}" if signed else f"{value:.3f}"
+    return text.lstrip("+-") if float(text) == 0 else text
 
 
 def answer_counts(found: Comparison, other: int, among: np.ndarray) -> dict[str, int]:

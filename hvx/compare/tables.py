@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hvx.terminal import safe
+
 _GAP = "  "
 _LEAST = 4
 """Columns that a shortened cell keeps, at least."""
@@ -28,7 +30,8 @@ def as_markdown(table: Table) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(' '.join(cell.replace('|', chr(92) + '|').split()) for cell in cells)} |"
+    shown = (_one_line(cell).replace("|", r"\|").replace("<", "&lt;") for cell in cells)
+    return f"| {' | '.join(shown)} |"
 
 
 def as_text(table: Table, width: int) -> str:
@@ -36,7 +39,7 @@ def as_text(table: Table, width: int) -> str:
 
     What is cut is the widest column of texts; numbers stay whole.
     """
-    rows = [tuple(" ".join(cell.split()) for cell in row) for row in (table.header, *table.rows)]
+    rows = [tuple(map(_one_line, row)) for row in (table.header, *table.rows)]
     sizes = [max(columns(row[place]) for row in rows) for place in range(len(table.header))]
     excess = sum(sizes) + len(_GAP) * (len(sizes) - 1) - width
     while excess > 0:
@@ -53,6 +56,11 @@ def as_text(table: Table, width: int) -> str:
         ]
         lines.append(_GAP.join(cells).rstrip())
     return "\n".join([lines[0], "-" * max(map(columns, lines)), *lines[1:]])
+
+
+def _one_line(cell: str) -> str:
+    """A cell without line breaks and what acts on a terminal; its texts are a dataset's, or of paths."""
+    return safe(" ".join(cell.split()))
 
 
 def columns(text: str) -> int:
