@@ -39,7 +39,7 @@ _WIDTHS = 60, 100
     "--by", type=click.Choice(["run", "agreement", "disagreement"]), show_default="run",
     help="Order of --list: as in the first run, or by how much the heat maps of A and B agree.",
 )  # fmt: skip
-@click.option("--no-maps", is_flag=True, help="Compare answers and words alone, which takes no time.")
+@click.option("--no-maps", is_flag=True, help="Compare answers and words alone; read no maps.")
 @click.option(
     "--allow-changed", multiple=True, type=click.Choice(["questions", "images"]),
     help="Compare although texts of questions, or image files, differ between the runs; repeatable.",
