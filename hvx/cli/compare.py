@@ -108,8 +108,8 @@ def _ordered(joined: Joined, places: list[int], by: str | None) -> list[int]:
         return places
     from hvx.compare.agreement import heatmap_agreement
 
-    if joined.regions:
-        raise HvxError(f"--by {by}: heat maps cannot be compared: {joined.regions}")
+    if reason := joined.apart(0, 1):
+        raise HvxError(f"--by {by}: heat maps cannot be compared: {reason}")
     values = heatmap_agreement(joined)
     sign = 1 if by == "disagreement" else -1
     return sorted(
