@@ -2,8 +2,9 @@
 
 Implements *Visual Explanations from Hadamard Product in Multimodal Deep Networks* (Kim & Zhang,
 2017) over whole splits. The folders are the stations of the road, in order: ``data``, ``models``,
-``explain``, ``store``, ``run``, ``view``, ``capture``, ``measure``, ``train``; ``cli`` is a thin skin over
-them. From Python: ``load_model`` and ``Explainer`` for hvx's own models, ``explain_product`` for any other.
+``explain``, ``store``, ``run``, ``view``, ``capture``, ``measure``, ``compare``, ``train``; ``cli`` is a
+thin skin over them. From Python: ``load_model`` and ``Explainer`` for hvx's own models, ``explain_product``
+for any other.
 """
 
 from __future__ import annotations

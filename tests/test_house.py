@@ -21,6 +21,7 @@ ORDER = [
     "view",
     "capture",
     "measure",
+    "compare",
     "choose",
     "gallery",
     "train",

@@ -8,6 +8,7 @@ from hvx import __version__
 from hvx.cli.ask import ask
 from hvx.cli.check import check
 from hvx.cli.common import Main
+from hvx.cli.compare import compare
 from hvx.cli.explain import explain
 from hvx.cli.figure import figure
 from hvx.cli.gallery import gallery
@@ -32,9 +33,23 @@ def main() -> None:
     hvx figure runs/daquar/run -o fig.png   draw explanations as in the paper
     hvx gallery runs/daquar/run -o pages    browse explanations in a web browser
     hvx measure runs/daquar/run             measure what explanations show
+    hvx compare runs/mlb/run runs/dan/run   compare two runs, or more
     hvx import torch7 -h                    convert a checkpoint of other software
     """
 
 
-for _command in (ask, check, explain, figure, gallery, import_, info, measure, reproduce, scenes, train):
+for _command in (
+    ask,
+    check,
+    compare,
+    explain,
+    figure,
+    gallery,
+    import_,
+    info,
+    measure,
+    reproduce,
+    scenes,
+    train,
+):
     main.add_command(_command)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,16 @@ class RunReader:
         _, height, width = self._shapes["heatmap"]
         return height, width
 
+    @property
+    def attention_size(self) -> tuple[int, int]:
+        """(S, S) of each attention map; (0, 0) of a model without attention."""
+        _, _, rows, columns = self._shapes.get("attention", (0, 0, 0, 0))
+        return rows, columns
+
+    def item_values(self, name: str) -> int:
+        """How many values of a dataset an item has."""
+        return prod(self._shapes[name][1:])
+
     def column(self, name: str) -> np.ndarray:
         """A whole dataset; strings as ``str``, 8-bit heat maps as float32.
 
@@ -172,6 +183,44 @@ class RunReader:
         with self._reading():
             values = self._column(name)
             return values.astype(np.int64) if name in IDS and name in self._integer_ids else values
+
+    def chunks(
+        self, name: str, size: int, wanted: np.ndarray | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """A dataset in the order of the items, a few of them at a time; values as ``column`` returns them.
+
+        Axes that differ between shards are as long as the shard has them.
+
+        Args:
+            name: of the dataset.
+            size: items at a time, at most.
+            wanted: (N) bool; pieces without a wanted item are not read. None: all are.
+
+        Yields:
+            The number of the first item, and the values.
+        """
+        for place, first, rows in self._pieces(size, wanted):
+            with self._reading():
+                file = self._file if self._shards is None else self._shards.file(place)
+                values = self._values(file, name, rows)
+                if len(values) != rows.stop - rows.start:
+                    raise ValueError(f"shard {place}: {name} has another number of items")
+                if name in IDS and name in self._integer_ids:
+                    values = values.astype(np.int64)
+            yield first, values
+
+    def chunk_count(self, size: int, wanted: np.ndarray | None = None) -> int:
+        """How many pieces ``chunks`` yields."""
+        return sum(1 for _ in self._pieces(size, wanted))
+
+    def _pieces(self, size: int, wanted: np.ndarray | None) -> Iterator[tuple[int, int, slice]]:
+        """The place of a shard, the number of the first item in the run, the rows in the shard."""
+        starts = [0] if self._shards is None else self._shards.starts[:-1]
+        for place, (start, end) in enumerate(zip(starts, [*starts[1:], len(self)], strict=True)):
+            for first in range(start, end, size):
+                last = min(first + size, end)
+                if wanted is None or wanted[first:last].any():
+                    yield place, first, slice(first - start, last - start)
 
     def _column(self, name: str) -> np.ndarray:
         field = FIELDS[name]
