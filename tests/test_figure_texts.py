@@ -52,7 +52,7 @@ BARS = ["62.0 %", "a very l…", "20.0 %", "no", "10.0 %", "red", "5.0 %"]
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("brightness", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE]),
+        ("paper", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE]),
         ("color", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE, *MAP_SCALE]),
         ("outline", [*HEADING, *NAMES, *FIRST, *SECOND]),
         (
@@ -68,14 +68,14 @@ def test_a_figure_writes_these_texts_in_this_order(name: str, expected: list[str
 
 def test_a_value_stands_under_its_token() -> None:
     """Which a picture of the figure can hardly tell."""
-    page = drawn(rows()[:1], STYLES["brightness"])
+    page = drawn(rows()[:1], STYLES["paper"])
     words = {found.line: found for found in texts(page)}
     for token, value in zip(FIRST[:-1:2], FIRST[1::2], strict=True):
         assert words[value].middle == pytest.approx(words[token].middle)
         assert words[value].baseline > words[token].baseline
 
 
-@pytest.mark.parametrize("style", ["brightness", "color"])
+@pytest.mark.parametrize("style", ["paper", "color"])
 def test_ticks_stand_under_the_colors_that_they_name(style: Style) -> None:
     expected = {
         "z-score": [(0.0, LOW), (0.25, None), (0.5, NEUTRAL), (0.75, None), (1.0, HIGH)],
@@ -115,15 +115,15 @@ def test_scales_that_do_not_fit_beside_each_other_stand_under_each_other() -> No
 
 
 def test_a_scale_stays_within_a_narrow_figure() -> None:
-    for found in texts(page_of(draw_scales, scales("brightness", False), 10, 250, 20, width=270)):
+    for found in texts(page_of(draw_scales, scales("paper", False), 10, 250, 20, width=270)):
         assert found.left >= 10 and found.right <= 260, found.line
 
 
 def test_scales_are_those_of_the_style() -> None:
-    assert [scale.name for scale in scales("brightness", False)] == ["z-score"]
+    assert [scale.name for scale in scales("paper", False)] == ["z-score"]
     assert [scale.name for scale in scales("color", False)] == ["z-score", "attention, heat"]
-    assert [scale.name for scale in scales("brightness", True)] == ["z-score", *OUTLINE]
-    z = scales("brightness", False)[0]
+    assert [scale.name for scale in scales("paper", True)] == ["z-score", *OUTLINE]
+    z = scales("paper", False)[0]
     assert z.ticks == ((0.0, "≤ −2"), (0.25, "−1"), (0.5, "0"), (0.75, "1"), (1.0, "≥ 2"))
     assert scales("color", False)[1].ticks == ((0.0, "least"), (1.0, "most"))
 
@@ -166,7 +166,7 @@ IMAGE_LABEL, WORDS_NOTE = (
     ("bits", "said"),
     [(0, []), (1, [IMAGE_LABEL]), (2, [WORDS_NOTE]), (3, [IMAGE_LABEL, WORDS_NOTE])],
 )
-@pytest.mark.parametrize("style", ["brightness", "color"])
+@pytest.mark.parametrize("style", ["paper", "color"])
 def test_a_gradient_that_is_zero_everywhere_is_said(style: Style, bits: int, said: list[str]) -> None:
     row = replace(rows()[0], zero_gradient=bits)
     shown = FigureStyle(style, outline=True, top_answers=True, font_pt=5)

@@ -1,4 +1,4 @@
-"""The pictures of a gallery: photographs as the network saw them, and each item's maps side by side."""
+"""The pictures of a gallery: whole photographs, and each item's maps side by side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.store.reader import Item
-from hvx.view.heat import enlarge, standing
+from hvx.view.crop import middle
+from hvx.view.heat import emphasis, enlarge, warmth
 
 PHOTO_SIDE = 320
-"""Pixels. A card is 240 wide on a usual screen."""
+"""Pixels of the square that the network saw. A card is 240 wide on a usual screen."""
 
 MAP_SIDE = 160
 """Pixels. Maps are smooth; the browser enlarges them."""
@@ -28,24 +29,21 @@ def picture_path(kind: str, number: int) -> str:
     return f"{kind}/{number // _FOLDER:04d}/{number:07d}.jpg"
 
 
-def save_photo(photo: Image.Image, gallery: Path, number: int) -> None:
-    """Save a photograph under its number."""
-    _save(photo, gallery / picture_path("photos", number), _PHOTO_QUALITY)
+def save_photo(photo: Image.Image, side: int, gallery: Path, number: int) -> None:
+    """Save a whole photograph under its number, its shorter side ``side`` pixels; the page cuts it."""
+    _save(middle(photo, side), gallery / picture_path("photos", number), _PHOTO_QUALITY)
 
 
-def save_maps(item: Item, gallery: Path, number: int) -> list[float]:
-    """Save an item's attention maps and its heat map, from left to right, as one grey picture.
+def save_maps(item: Item, gallery: Path, number: int) -> None:
+    """Save an item's attention maps and its heat map, from left to right, as one gray picture.
 
-    A pixel's grey is its place t^γ between a map's base and its peak; see ``hvx.view.heat.emphasis``.
-
-    Returns:
-        How far each map's peak stands out, s of ``emphasis``: as strongly the page lays it on the photograph.
+    Its upper half is for the color style, its lower one for the paper's: a pixel's gray is its ``warmth``,
+    and its ``emphasis``, as in a figure.
     """
-    drawn = [standing(enlarge(_shrunk(map), MAP_SIDE)) for map in (*item.attention, item.heatmap)]
-    side_by_side = np.concatenate([place for place, _ in drawn], axis=1)
-    grey = Image.fromarray((side_by_side * 255).round().astype(np.uint8))
-    _save(grey, gallery / picture_path("maps", number), _MAP_QUALITY)
-    return [strength for _, strength in drawn]
+    drawn = [enlarge(_shrunk(map), MAP_SIDE) for map in (*item.attention, item.heatmap)]
+    halves = [np.concatenate([rule(map) for map in drawn], axis=1) for rule in (warmth, emphasis)]
+    gray = Image.fromarray((np.concatenate(halves) * 255).round().astype(np.uint8))
+    _save(gray, gallery / picture_path("maps", number), _MAP_QUALITY)
 
 
 def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
