@@ -37,7 +37,7 @@ def _describe_run(path: Path) -> dict[str, str]:
         "run": str(path),
         "explanations": f"{len(reader):,}",
         "no gradient": _zero_gradients(reader),
-        "unknown words": _unknown(reader),
+        "unknown": _unknown(reader),
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": ", ".join(map(str, reader.image_folders)),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",

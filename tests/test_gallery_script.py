@@ -18,7 +18,7 @@ from made_galleries import Asked, write_run
 
 from hvx.choose import agreement
 from hvx.gallery.build import CHUNK, build_gallery
-from hvx.gallery.pictures import picture_path
+from hvx.gallery.pictures import outline_path, picture_path
 from hvx.store.reader import RunReader
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_colour, ink_on, value_text
 
@@ -49,6 +49,12 @@ class Node {
   }
   setAttribute(name, value) { this.attributes[name] = String(value); }
   addEventListener() {}
+  removeAttribute(name) { delete this.attributes[name]; }
+  cloneNode() {
+    const clone = new Node(this.tag);
+    clone.children = this.children.map((child) => child.cloneNode());
+    return clone;
+  }
   append(...children) { this.children.push(...children); }
   replaceChildren(...children) { this.children = children; }
   get textContent() { return this.children.map((child) => child.textContent ?? child).join(""); }
@@ -57,7 +63,8 @@ class Node {
     return [this.tag, this.attributes, style, ...this.children];
   }
 }
-const byId = {};
+const byId = { outline: new Node("svg") };
+byId.outline.append(new Node("path"), new Node("path"));
 const document = {
   createElement: (tag) => new Node(tag),
   getElementById: (id) => (byId[id] ??= new Node(`#${id}`)),
@@ -422,6 +429,16 @@ def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> N
     assert map[2]["backgroundSize"] == "300% 200%"
     assert map[2]["backgroundPositionX"] == position
     assert box[1]["class"] == "picture mapped"
+
+
+def test_the_heat_map_alone_has_its_outline(js: Run, built: tuple[Path, Path]) -> None:
+    detail(js, 1)
+    with RunReader(built[0]) as reader:
+        expected = outline_path(reader[1].heatmap)
+    assert expected.startswith("M")
+    for column, shown in ((0, []), (1, []), (2, []), (3, [expected, expected])):
+        box = js(f"picture(1, {column}, found)")
+        assert [one[1]["d"] for one in elements(box, "path")] == shown
 
 
 def test_the_first_column_is_the_photograph_alone(js: Run) -> None:

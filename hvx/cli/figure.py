@@ -74,7 +74,7 @@ def figure(
       hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style paper
       hvx figure runs/daquar/run -o print.png --id 17 --inches 7 --dpi 300
       hvx figure runs/daquar/run -o slide.svg --font-pt 12 --digits 1
-      hvx figure runs/paper_figures -o figures/
+      hvx figure runs/paper_figures -o figures/ --style paper
     """
     from hvx.store.reader import RunReader
     from hvx.view.export import check_suffix

@@ -6,7 +6,7 @@ from typing import Any
 
 from hvx.choose import agreement
 from hvx.errors import BadImage, ReplacedImage
-from hvx.gallery.pictures import save_maps, save_photo
+from hvx.gallery.pictures import outline_path, save_maps, save_photo
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.workers import Chunk, Done, Job, Missing, Photo
 from hvx.store.reader import Item, RunReader
@@ -56,4 +56,12 @@ def _entry(item: Item) -> list[Any]:
     top = [(answer, number(share)) for answer, share in item.top_answers if answer]
     scores = [number(z) for z in item.token_z]
     unknown = [place for place, lacking in enumerate(item.unknown) if lacking]
-    return [item.tokens, scores, top, str(item.image_id), item.image_path, unknown]
+    return [
+        item.tokens,
+        scores,
+        top,
+        str(item.image_id),
+        item.image_path,
+        unknown,
+        outline_path(item.heatmap),
+    ]

@@ -5,18 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.path import Path as Line
 from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.store.reader import Item
 from hvx.view.crop import middle
-from hvx.view.heat import emphasis, enlarge, warmth
+from hvx.view.heat import emphasis, enlarge, outline, warmth
 
 PHOTO_SIDE = 320
 """Pixels of the square that the network saw. A card is 240 wide on a usual screen."""
 
 MAP_SIDE = 160
 """Pixels. Maps are smooth; the browser enlarges them."""
+
+_EDGE = 1.25
+"""Of ``MAP_SIDE`` pixels that an outline keeps from a picture's edge, so that it is seen whole; half its
+width, as in a figure."""
+_STRAY = 0.5
+"""Of these pixels that a simplified outline strays by."""
 
 _PHOTO_QUALITY, _MAP_QUALITY = 82, 75
 """Of JPEG."""
@@ -44,6 +51,18 @@ def save_maps(item: Item, gallery: Path, number: int) -> None:
     halves = [np.concatenate([rule(map) for map in drawn], axis=1) for rule in (warmth, emphasis)]
     gray = Image.fromarray((np.concatenate(halves) * 255).round().astype(np.uint8))
     _save(gray, gallery / picture_path("maps", number), _MAP_QUALITY)
+
+
+def outline_path(map: NDArray[np.floating]) -> str:
+    """The outline of a heat map as an SVG path over ``MAP_SIDE``×``MAP_SIDE``; empty where there is none."""
+    parts = []
+    for points in outline(_shrunk(map), MAP_SIDE):
+        line = Line(points.clip(_EDGE, MAP_SIDE - _EDGE))
+        line.simplify_threshold = _STRAY
+        simple = line.cleaned(simplify=True)
+        kept = np.asarray(simple.vertices)[np.asarray(simple.codes) != Line.STOP]
+        parts.append("M" + " ".join(f"{x:.4g} {y:.4g}" for x, y in kept.round(1)) + "Z")
+    return "".join(parts)
 
 
 def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:

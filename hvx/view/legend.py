@@ -105,9 +105,9 @@ def draw_frame(page: Page, square: tuple[int, int, int, int], left: float, top: 
     """A thin line along the inner edge of a square (left, top, right, bottom) on a picture."""
     thin = max(1.0, side / 160)
     inner = thin / 2
-    x0, y0, x1, y1 = square
-    x0, y0, x1, y1 = left + x0 + inner, top + y0 + inner, left + x1 - inner, top + y1 - inner
-    page.stroke((x0, x1, x1, x0, x0), (y0, y0, y1, y1, y0), BLACK, thin)
+    x, right = left + square[0] + inner, left + square[2] - inner
+    y, bottom = top + square[1] + inner, top + square[3] - inner
+    page.stroke((x, right, right, x, x), (y, y, bottom, bottom, y), BLACK, thin)
 
 
 def draw_answers(

@@ -54,6 +54,14 @@ const frame = (box, image) => {
   box.append(square);
 };
 
+// A white line within a black one, as in figures.
+const outlined = (path) => {
+  const drawn = document.getElementById("outline").cloneNode(true);
+  drawn.removeAttribute("id");
+  for (const line of drawn.children) line.setAttribute("d", path);
+  return drawn;
+};
+
 // The square that the network saw, under the map in a column of the figure; column 0 is the whole photograph.
 const picture = (number, column, detail) => {
   const photo = hvx.index.photo[number];
@@ -74,6 +82,7 @@ const picture = (number, column, detail) => {
     map.style.backgroundSize = `${100 * maps}% 200%`; // above for the color style, below for the paper's
     map.style.backgroundPositionX = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}%` : "0";
     box.append(map);
+    if (column === maps) box.append(outlined(detail.outline));
   }
   if (column === names.length - 1 && hvx.zeroImage(number)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
   return box;
