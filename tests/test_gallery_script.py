@@ -434,8 +434,9 @@ def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> N
 def test_the_heat_map_alone_has_its_outline(js: Run, built: tuple[Path, Path]) -> None:
     detail(js, 1)
     with RunReader(built[0]) as reader:
-        expected = outline_path(reader[1].heatmap)
-    assert expected.startswith("M")
+        assert js("found.outline") == outline_path(reader[1].heatmap) == ""  # nothing stands out of a ramp
+    expected = "M1 2 3 4Z"
+    js(f"(found.outline = {json.dumps(expected)}, 0)")
     for column, shown in ((0, []), (1, []), (2, []), (3, [expected, expected])):
         box = js(f"picture(1, {column}, found)")
         assert [one[1]["d"] for one in elements(box, "path")] == shown
