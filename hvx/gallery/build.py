@@ -46,7 +46,7 @@ def build_gallery(run: Path, output: Path, workers: int | None = None, size: int
         run: a finished run folder.
         output: a new or empty folder, or an earlier gallery; see ``gallery_folder``.
         workers: processes that make pictures; None: as many as there are processors for this process.
-        size: side of the photographs in pixels; None: ``PHOTO_SIDE``.
+        size: pixels of the shorter side of the photographs; None: ``PHOTO_SIDE``.
 
     Raises:
         HvxError: no run, a damaged one, or the folder cannot be written or holds something else.

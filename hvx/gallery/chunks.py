@@ -6,11 +6,11 @@ from typing import Any
 
 from hvx.choose import agreement
 from hvx.errors import BadImage, ReplacedImage
-from hvx.gallery.pictures import save_maps, save_photo
+from hvx.gallery.pictures import outline_path, save_maps, save_photo
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.workers import Chunk, Done, Job, Missing, Photo
 from hvx.store.reader import Item, RunReader
-from hvx.view.run_figures import cropped_photo
+from hvx.view.run_figures import open_photo_of
 
 
 class ChunkWriter:
@@ -32,8 +32,8 @@ class ChunkWriter:
         entries, scores, zero = [], [], []
         for place in chunk.items:
             item = self._reader[place]
-            strengths = save_maps(item, folder, place)
-            entries.append(_entry(item, strengths))
+            save_maps(item, folder, place)
+            entries.append(_entry(item))
             scores.append(number(agreement(item)))
             zero.append(item.zero_gradient)
         write_script(folder / "data" / f"items-{chunk.index:06d}.js", "hvx.addItems", chunk.index, entries)
@@ -42,17 +42,26 @@ class ChunkWriter:
     def _save(self, photo: Photo, number: int) -> Missing | None:
         """Save a photo under its number; or why it is not shown."""
         try:
-            picture = cropped_photo(self._reader, photo.path, photo.digest, self._job.size)
+            picture = open_photo_of(self._reader, photo.path, photo.digest)
         except ReplacedImage as error:
             return Missing("replaced", str(error))
         except BadImage as error:
             return Missing("unreadable", str(error))
-        save_photo(picture, self._job.folder, number)
+        save_photo(picture, self._job.size, self._job.folder, number)
         return None
 
 
-def _entry(item: Item, strengths: list[float]) -> list[Any]:
+def _entry(item: Item) -> list[Any]:
     """What a card and an item's page show beyond the index."""
     top = [(answer, number(share)) for answer, share in item.top_answers if answer]
     scores = [number(z) for z in item.token_z]
-    return [item.tokens, scores, top, str(item.image_id), item.image_path, [number(s, 2) for s in strengths]]
+    unknown = [place for place, lacking in enumerate(item.unknown) if lacking]
+    return [
+        item.tokens,
+        scores,
+        top,
+        str(item.image_id),
+        item.image_path,
+        unknown,
+        outline_path(item.heatmap),
+    ]

@@ -25,8 +25,14 @@ const tokenColours = (z) => {
   return [`rgb(${fill.join(" ")})`, luminance > 0.179 ? "#000" : "#fff"];
 };
 
-const tokenSpan = (token, z) => {
-  const span = element("span", { class: "token", dir: "auto", title: `z ${valueText(z)}` }, token);
+const UNKNOWN = "unknown to the model";
+
+// Token `place` of an item, on its colour; dots stand around one that the model does not know.
+const tokenSpan = (detail, place) => {
+  const z = detail.z[place];
+  const unknown = detail.unknown.has(place);
+  const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
+  const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
   [span.style.backgroundColor, span.style.color] = tokenColours(z);
   return span;
 };
@@ -39,25 +45,44 @@ const MISSING = {
 const ZERO_IMAGE = "zero gradient: no heat map";
 const ZERO_WORDS = "zero gradient of the words: no z-scores";
 
-// The photograph, under the map in a column of the figure; column 0 is the photograph itself.
+// Frames the square that the network saw on a picture of a whole photograph.
+const frame = (box, image) => {
+  const { naturalWidth: width, naturalHeight: height } = image;
+  if (width === height) return;
+  const square = element("div", { class: "square", "aria-hidden": "true" });
+  square.style.width = `${(100 * Math.min(width, height)) / Math.max(width, height)}%`;
+  box.append(square);
+};
+
+// A white line within a black one, as in figures.
+const outlined = (path) => {
+  const drawn = document.getElementById("outline").cloneNode(true);
+  drawn.removeAttribute("id");
+  for (const line of drawn.children) line.setAttribute("d", path);
+  return drawn;
+};
+
+// The square that the network saw, under the map in a column of the figure; column 0 is the whole photograph.
 const picture = (number, column, detail) => {
   const photo = hvx.index.photo[number];
   const names = hvx.about.columns;
-  const name = column ? `${names[column]}: where it lies on the photograph` : "The photograph";
-  const box = element("div", { class: column ? "picture mapped" : "picture" });
+  const name = column ? `${names[column]}: where it lies on the photograph` : "The photograph; framed: what the model saw";
+  const box = element("div", { class: column ? "picture mapped" : "picture whole" });
   if (hvx.missingPhotos.has(photo)) {
     box.append(element("p", { class: "lost" }, MISSING[hvx.missingPhotos.get(photo)]));
     return box; // a map says nothing without its photograph
   }
-  box.append(element("img", { src: hvx.picturePath("photos", photo), alt: name, decoding: "async" }));
+  const image = element("img", { src: hvx.picturePath("photos", photo), alt: name, decoding: "async" });
+  if (!column) image.addEventListener("load", () => frame(box, image));
+  box.append(image);
   if (column && detail) {
     const map = element("div", { class: "map", "aria-hidden": "true" });
     const maps = names.length - 1;
     map.style.backgroundImage = `url("${hvx.picturePath("maps", number)}")`;
-    map.style.backgroundSize = `${100 * maps}% 100%`;
-    map.style.backgroundPosition = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}% 0` : "0 0";
-    map.style.setProperty("--strength", detail.strengths[column - 1] ?? 0);
+    map.style.backgroundSize = `${100 * maps}% 200%`; // above for the color style, below for the paper's
+    map.style.backgroundPositionX = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}%` : "0";
     box.append(map);
+    if (column === maps) box.append(outlined(detail.outline));
   }
   if (column === names.length - 1 && hvx.zeroImage(number)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
   return box;
@@ -82,7 +107,7 @@ const verdict = (number) => {
 const card = (number, detail, href) => {
   const link = element("a", { class: "open", href, dir: "auto" });
   if (detail) {
-    detail.tokens.forEach((token, place) => link.append(tokenSpan(token, detail.z[place]), " "));
+    detail.tokens.forEach((token, place) => link.append(tokenSpan(detail, place), " "));
   }
   if (!link.textContent.trim()) link.append(hvx.index.question[number] || `question ${hvx.index.id[number]}`);
   const words = element("div", { class: "words" }, element("h2", {}, link), verdict(number));
@@ -103,7 +128,7 @@ const fillItem = (number, detail) => {
     "figure", {}, element("figcaption", {}, name), picture(number, column, detail),
   )));
   at("item-tokens").replaceChildren(...(detail?.tokens ?? []).map((token, place) => element(
-    "li", {}, tokenSpan(token, detail.z[place]), element("span", { class: "value" }, valueText(detail.z[place])),
+    "li", {}, tokenSpan(detail, place), element("span", { class: "value" }, valueText(detail.z[place])),
   )));
   at("item-answers").replaceChildren(...(detail?.top ?? []).map(([answer, share]) => {
     const filled = element("span");
@@ -122,6 +147,7 @@ const fillItem = (number, detail) => {
     ["Question type", kind("question_type")],
     ["Answer type", kind("answer_type")],
     ["Heat map", hvx.zeroImage(number) ? ZERO_IMAGE : undefined],
+    ["Dotted", detail?.unknown.size ? UNKNOWN : undefined],
     ["Tokens", hvx.zeroWords(number) ? ZERO_WORDS : undefined],
     ["Agreement of heat map and attention", index.agreement[number]?.toFixed(3)],
   ];

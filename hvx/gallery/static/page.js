@@ -150,7 +150,7 @@ const listen = () => {
   at("next").addEventListener("click", () => turn(state.page + 1));
   at("last").addEventListener("click", () => turn(pageCount()));
   at("maps").addEventListener("click", () => toggle(at("maps"), "data-maps", "always", "hover"));
-  at("style").addEventListener("click", () => toggle(at("style"), "data-style", "colour", "brightness"));
+  at("style").addEventListener("click", () => toggle(at("style"), "data-style", "colour", "paper"));
   at("theme").addEventListener("click", () => {
     setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]);
   });

@@ -51,8 +51,8 @@ hvx.detail = async (number) => {
   } catch {
     return null;
   }
-  const [tokens, z, top, imageId, path, strengths] = hvx.details.get(place)[number % hvx.about.chunk];
-  return { tokens, z, top, imageId, path, strengths };
+  const [tokens, z, top, imageId, path, unknown, outline] = hvx.details.get(place)[number % hvx.about.chunk];
+  return { tokens, z, top, imageId, path, unknown: new Set(unknown), outline };
 };
 
 const plain = (text) => text.normalize("NFKC").toLowerCase();
