@@ -22,6 +22,7 @@ ORDER = [
     "capture",
     "measure",
     "choose",
+    "figures",
     "gallery",
     "train",
     "info",

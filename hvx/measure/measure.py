@@ -24,16 +24,13 @@ from hvx.measure.human import HumanMaps
 from hvx.measure.measures import Measures
 from hvx.measure.plots import write_plots
 from hvx.measure.scores import score_curves, score_maps
-from hvx.measure.shelf import Shelf, maps_key, opened_shelf
+from hvx.measure.shelf import FOLDER, Shelf, maps_key, opened_shelf
 from hvx.measure.subject import Subject
 from hvx.measure.tables import report, zero_gradients
 from hvx.measure.words_report import paper_tokens, run_tokens, run_word_agreement, word_means
 from hvx.run.stop import heeded
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
-
-FOLDER = "measure"
-"""Of a run, where what is measured goes."""
 
 Say = Callable[[str], None]
 

@@ -23,6 +23,9 @@ from hvx.measure.methods import PATH_STEPS
 from hvx.run.lock import ReadOnly, Say, no_log, only_writer
 from hvx.store.reader import RunReader
 
+FOLDER = "measure"
+"""Of a run, where what is measured goes."""
+
 VERSION = 1
 """Of what the methods and measures compute; another one starts anew."""
 
@@ -116,6 +119,14 @@ class Shelf:
         except HvxError:
             return False
         return found.ndim == 3 and len(found) == count and found.dtype == np.float16
+
+    def map_count(self, name: str) -> int:
+        """How many maps of a method are there; 0 if there are none, or none that can be read."""
+        try:
+            count = len(self.maps(name))
+        except (HvxError, TypeError):
+            return 0
+        return count if self.has_maps(name, count) else 0
 
     def maps(self, name: str) -> np.ndarray:
         """A method's maps (n, h, w) float16, left on the disk until they are looked at.

@@ -255,13 +255,11 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
 def _model(reader: RunReader, path: Path, device: torch.device, takes_set: bool) -> VQAModel:
     """The model that made the run; refused if its checkpoint is another one."""
     if not path.is_file():
-        moved = (
-            "if it moved: --set checkpoint=FILE or --set root=FOLDER" if takes_set else "put it back there"
-        )
+        moved = "if it moved: --set checkpoint=FILE or --set root=FOLDER" if takes_set else "restore it"
         raise HvxError(f"{path}: no such checkpoint, which made the run; {moved}")
     wanted, found = reader.about["identity"].get("checkpoint_sha256"), sha256(path)
     if found != wanted:
-        other = "--set checkpoint=FILE names another" if takes_set else "put that one back"
+        other = "--set checkpoint=FILE names another" if takes_set else "restore it"
         raise HvxError(
             f"{path}: not the checkpoint that the run was made with (sha256 {found:.12}…, the run's "
             f"{wanted!s:.12}…); {other}"

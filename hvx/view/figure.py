@@ -243,7 +243,9 @@ class FigureLayout:
         if style.top_answers:
             legend.draw_answers(page, row.top_answers, (grid.left(answers), top), grid.side, sizes)
         answer = (row.predicted, row.ground_truth)
-        size = (grid.inner_width, grid.side)
+        # Beside many columns an answer needs more room than one of them.
+        least = grid.inner_width // 5 if self._columns is not None else 0
+        size = (grid.inner_width, max(grid.side, least))
         panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits)
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
