@@ -15,13 +15,11 @@ from made_galleries import Asked, write_run
 from PIL import Image
 
 from hvx.measure import method_maps
-from hvx.measure.methods import METHODS
 from hvx.store.reader import RunReader
 from hvx.view.run_figures import run_names
 
 A = [Asked("is it red ?", "yes", "no"), Asked("how many ?", "2", "2"), Asked("which one ?", "a", "b")]
 B = [Asked("is it red ?", "no", "no"), Asked("how many ?", "3", "2")]
-ALL = list(METHODS)
 
 
 def made(folder: Path, asked: list[Asked]) -> Path:
@@ -65,13 +63,6 @@ def test_questions_that_cannot_be_compared_are_refused(
     tmp_path: Path, asked: list[Asked], options: list[object], reason: str
 ) -> None:
     runs = [made(tmp_path / "first", A), made(tmp_path / "second", asked)]
-    if "image" in reason:
-        Image.new("RGB", (40, 30), "red").save(tmp_path / "second" / "photos" / "1.png")
-        shutil.rmtree(runs[1])
-        Image.new("RGB", (40, 30), "red")
-        runs[1] = made(
-            tmp_path / "second", [Asked("is it red ?", photo="1.png"), Asked("how many ?", photo="0.png")]
-        )
     done = hvx("figure", *runs, "-o", tmp_path / "f.png", *options)
     assert done.returncode == 2
     assert reason in done.stderr and done.stderr.count("\n") == 1
