@@ -345,7 +345,7 @@ def test_values_at_the_bounds_are_accepted(command: str, line: list[object]) -> 
 
 
 REQUIRED = {
-    "figure": (["run"], ["output"]), "gallery": (["run"], ["output"]), "scenes": (["folder"], []),
+    "figure": (["runs"], ["output"]), "gallery": (["run"], ["output"]), "scenes": (["folder"], []),
     "ask": (["checkpoint", "image", "question"], ["output"]), "measure": (["run"], []), "reproduce": ([], []),
     "explain": (["config"], []), "train": (["config"], []), "info": (["path"], []),
 }  # fmt: skip
