@@ -31,6 +31,7 @@ class Choice:
         order: by lot, or the heat map's agreement with the attention: highest or lowest first.
         count: how many; those of ``ids`` all.
         seed: of the lot.
+        among: of these question_ids alone, as text; None: of all.
     """
 
     ids: tuple[int | str, ...] = ()
@@ -40,6 +41,7 @@ class Choice:
     order: Order = "random"
     count: int = 3
     seed: int = 0
+    among: frozenset[str] | None = None
 
 
 def choose(reader: RunReader, choice: Choice) -> list[int]:
@@ -54,6 +56,8 @@ def choose(reader: RunReader, choice: Choice) -> list[int]:
     wanted = np.ones(len(reader), bool)
     for name, types in (("answer_type", choice.answer_types), ("question_type", choice.question_types)):
         wanted &= _of_types(reader, name, types)
+    if choice.among is not None:
+        wanted &= np.array([str(one) in choice.among for one in reader.column("question_id")], bool)
     if choice.right is not None:
         pairs = zip(reader.column("answer"), reader.column("ground_truth"), strict=True)
         wanted &= np.array([is_right(*pair) is choice.right for pair in pairs], bool)

@@ -63,16 +63,16 @@ CPU = torch.device("cpu")
 def figure_calls(calls: Calls) -> Callable[..., dict[str, Any]]:
     def call(*options: object) -> dict[str, Any]:
         calls.of("hvx.store.reader.RunReader", "reader")
-        calls.of("hvx.choose.choose", [4, 5])
-        calls.of("hvx.view.run_figures.write_figure", "")
+        calls.of("hvx.figures.draw_runs", SimpleNamespace(question_ids=[17, "4b"], missing_glyphs=""))
         done = run("figure", "somewhere/run", "-o", "figure.png", *options)
         assert done.exit_code == 0, done.output
-        assert done.stdout == "figure.png: 2 explanations\n"
-        choice = calls.made["choose"][0][1]
-        args, kwargs = calls.made["write_figure"]
-        assert args[:3] == ("reader", [4, 5], Path("figure.png"))
+        assert done.stdout == "figure.png: 2 explanations\nquestion_id: 17, 4b\n"
+        args, kwargs = calls.made["draw_runs"]
+        readers, choice, output, *how = args
+        assert (readers, output) == (["reader"], Path("figure.png"))
         assert not kwargs
-        return {**vars(choice), "width": args[3], "style": args[4], "setup": args[5]}
+        names = ("width", "style", "setup", "methods", "device")
+        return vars(choice) | dict(zip(names, how, strict=True))
 
     return call
 
@@ -80,6 +80,7 @@ def figure_calls(calls: Calls) -> Callable[..., dict[str, Any]]:
 FIGURE = {
     "ids": (), "answer_types": (), "question_types": (), "right": None, "order": "random", "count": 3,
     "seed": 0, "width": 1200, "style": FigureStyle("color", None, False), "setup": PageSetup(200, 8),
+    "among": None, "methods": None, "device": "auto",
 }  # fmt: skip
 
 
@@ -97,6 +98,8 @@ FIGURE = {
         (["--by", "agreement"], {"order": "agreement"}),
         (["--by", "disagreement"], {"order": "disagreement"}),
         (["--seed", 5], {"seed": 5}),
+        (["--methods", "gradient, proposed"], {"methods": ["gradient", "proposed"]}),
+        (["--device", "cpu"], {"device": "cpu"}),
         (["--top-answers"], {"style": FigureStyle("color", None, True)}),
         (["--style", "color"], {}),
         (["--style", "paper"], {"style": FigureStyle("paper", None, False)}),
@@ -158,14 +161,14 @@ def test_figure_into_a_folder_rejects_every_choice_of_rows(tmp_path: Path, rule:
 @pytest.mark.parametrize("missing", [[], ["picked question 7 could not be explained"]])
 def test_figure_into_a_folder_draws_the_picks(calls: Calls, tmp_path: Path, missing: list[str]) -> None:
     calls.of("hvx.store.reader.RunReader", "reader")
-    drawn = SimpleNamespace(files={tmp_path / "figure2.png": 3}, missing=missing, missing_glyphs="")
+    drawn = SimpleNamespace(files={tmp_path / "figure2.png": [7, 5, 6]}, missing=missing, missing_glyphs="")
     calls.of("hvx.view.run_figures.write_picked_figures", drawn)
     done = run("figure", "run", "-o", tmp_path, "--style", "paper", "--outline", "--width", 700)
     assert done.exit_code == (3 if missing else 0)
     assert calls.made["write_picked_figures"] == (
         ("reader", tmp_path, 700, FigureStyle("paper", True, False), PageSetup(200, 8)), {}
     )  # fmt: skip
-    assert done.stdout == f"{tmp_path / 'figure2.png'}: 3 explanations\n"
+    assert done.stdout == f"{tmp_path / 'figure2.png'}: 3 explanations\nquestion_id: 7, 5, 6\n"
     assert done.stderr == "".join(f"{line}\n" for line in missing)
 
 
@@ -356,7 +359,7 @@ def test_values_at_the_bounds_are_accepted(command: str, line: list[object]) -> 
 
 
 REQUIRED = {
-    "figure": (["run"], ["output"]), "gallery": (["run"], ["output"]), "scenes": (["folder"], []),
+    "figure": (["runs"], ["output"]), "gallery": (["run"], ["output"]), "scenes": (["folder"], []),
     "ask": (["checkpoint", "image", "question"], ["output"]), "measure": (["run"], []), "reproduce": ([], []),
     "explain": (["config"], []), "train": (["config"], []), "info": (["path"], []),
 }  # fmt: skip

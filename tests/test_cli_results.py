@@ -256,6 +256,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "figure": {
         "--output": "required", "--rows": None, "--id": "many", "--answer-type": "many",
         "--question-type": "many", "--only": None, "--by": None, "--top-answers": False, **LOOK, "--seed": 0,
+        "--methods": None, "--device": "auto",
     },
     "gallery": {"--output": "required", "--size": 320, "--workers": None},
     "info": {"--verify": False},

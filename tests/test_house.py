@@ -23,6 +23,7 @@ ORDER = [
     "measure",
     "compare",
     "choose",
+    "figures",
     "gallery",
     "train",
     "info",

@@ -51,7 +51,7 @@ def test_a_figure_says_which_gradients_are_zero(
 ) -> None:
     drawn = []
     monkeypatch.setattr(
-        "hvx.view.run_figures.export_figure", lambda path, layout, rows, page_rows: drawn.extend(rows) or ""
+        "hvx.view.run_figures.export_figure", lambda path, layout, rows, *more: drawn.extend(rows) or ""
     )
     arguments = ["figure", str(run), "-o", str(tmp_path / "f.png"), "--id", "3", "--id", "1", "--id", "2"]
     assert CliRunner().invoke(main, arguments).exit_code == 0

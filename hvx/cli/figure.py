@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hvx.cli.common import PATH, RunPath, common, seed_option
+from hvx.cli.common import PATH, RunPath, common, device_option, seed_option
 from hvx.cli.explain import SOME_FAILED
 from hvx.cli.figure_options import FigureOptions, figure_options, report_missing_glyphs
 from hvx.errors import HvxError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=RunPath())
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=RunPath())
 @click.option(
     "-o", "--output", required=True, type=PATH, metavar="FILE.png|FILE.pdf|FILE.svg|FOLDER",
     help="Where the figure goes; a folder gets all figures that the config's picks name.",
@@ -39,11 +39,16 @@ if TYPE_CHECKING:
     help="Choose rows by lot, or those whose heat map agrees most, or least, with the attention.",
 )  # fmt: skip
 @click.option("--top-answers", is_flag=True, help="Add a column with the five likeliest answers as bars.")
+@click.option(
+    "--methods", metavar="NAME,…",
+    help="Columns of maps: these methods of `hvx measure`, in this order; a wrong name lists all.",
+)  # fmt: skip
 @figure_options
 @seed_option
+@device_option
 @common
 def figure(
-    run: Path,
+    runs: tuple[Path, ...],
     output: Path,
     rows: int | None,
     ids: tuple[str, ...],
@@ -52,8 +57,10 @@ def figure(
     only: str | None,
     order: str | None,
     top_answers: bool,
+    methods: str | None,
     options: FigureOptions,
     seed: int,
+    device: str,
 ) -> None:
     """Draw explanations of RUN as in the paper's Figures 2-5.
 
@@ -63,6 +70,12 @@ def figure(
     "predicted (ground truth)", marked where it is wrong. Dots stand around a word that the model does not
     know; a frame shows what it saw of the photograph. Under a token's z stands, in brackets, the one
     that a paper prints, where the config's picks (explain.pick) give it.
+
+    Of several runs on the same questions each question has a row for each run, under the run's name. Rows are
+    chosen among the questions that all have: by type, right or wrong and agreement in the first run.
+
+    With --methods, maps that `hvx measure` kept for RUN are drawn; others are computed, which needs the run's
+    checkpoint and photographs.
 
     A PNG or SVG is one picture of at most 100 rows; a PDF has as many pages as it needs.
 
@@ -74,6 +87,8 @@ def figure(
       hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style paper
       hvx figure runs/daquar/run -o print.png --id 17 --inches 7 --dpi 300
       hvx figure runs/daquar/run -o slide.svg --font-pt 12 --digits 1
+      hvx figure runs/daquar/run -o others.png --methods attention,proposed,grad-cam,gradient
+      hvx figure runs/daquar/run runs/other/run -o two.png --only wrong
       hvx figure runs/paper_figures -o figures/ --style paper
     """
     from hvx.store.reader import RunReader
@@ -88,28 +103,48 @@ def figure(
             f"{output}: a folder gets the figures that explain.pick names; "
             "a choice of rows needs FILE.png, FILE.pdf or FILE.svg"
         )
-    if not to_folder:
+    named = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    if to_folder:
+        _check_folder(output, runs, methods)
+    else:
         check_suffix(output)
     width = options.pixels
-    reader = RunReader(run)  # up to here, a wrong argument is told before PyTorch is imported
+    readers = [RunReader(run) for run in runs]
+    # Up to here, a wrong argument is told before PyTorch is imported.
 
-    from hvx.choose import Choice, choose
-    from hvx.view.run_figures import write_figure, write_picked_figures
+    from hvx.choose import Choice
+    from hvx.figures import draw_runs
+    from hvx.view.run_figures import write_picked_figures
 
     style, setup = options.style(top_answers), options.setup
     if not to_folder:
         right = None if only is None else only == "right"
         by = cast("Order", order or "random")
         wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
-        chosen = choose(reader, wanted)
-        report_missing_glyphs(write_figure(reader, chosen, output, width, style, setup))
-        echo(f"{output}: {len(chosen)} explanations")
+        drawn = draw_runs(readers, wanted, output, width, style, setup, named, device)
+        report_missing_glyphs(drawn.missing_glyphs)
+        _tell(output, drawn.question_ids)
         return
-    drawn = write_picked_figures(reader, output, width, style, setup)
-    report_missing_glyphs(drawn.missing_glyphs)
-    for path, count in drawn.files.items():
-        echo(f"{path}: {count} explanations")
-    for line in drawn.missing:
+    picked = write_picked_figures(readers[0], output, width, style, setup)
+    report_missing_glyphs(picked.missing_glyphs)
+    for path, question_ids in picked.files.items():
+        _tell(path, question_ids)
+    for line in picked.missing:
         echo(line, err=True)
-    if drawn.missing:
+    if picked.missing:
         raise SystemExit(SOME_FAILED)
+
+
+def _check_folder(output: Path, runs: tuple[Path, ...], methods: str | None) -> None:
+    """A folder gets the figures of one run as the paper has them."""
+    if methods is not None or len(runs) > 1:
+        raise HvxError(
+            f"{output}: a folder gets the figures that explain.pick names, of one run and without --methods; "
+            "give FILE.png, FILE.pdf or FILE.svg"
+        )
+
+
+def _tell(path: Path, question_ids: list[int | str]) -> None:
+    """Print the file with how many questions it shows, and which."""
+    echo(f"{path}: {len(question_ids)} explanations")
+    echo(f"question_id: {', '.join(map(str, question_ids))}")

@@ -62,7 +62,8 @@ def measure(
       hvx measure runs/reproduce/run --methods attention,grad-cam,gradient --sample 200
     """
     from hvx.device import pick_device
-    from hvx.measure.measure import FOLDER, Options, measure_run
+    from hvx.measure.measure import Options, measure_run
+    from hvx.measure.shelf import FOLDER
     from hvx.measure.tables import claims_table, overview
 
     named = tuple(name.strip() for name in methods.split(",") if name.strip())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,16 +24,13 @@ from hvx.measure.human import HumanMaps
 from hvx.measure.measures import Measures
 from hvx.measure.plots import write_plots
 from hvx.measure.scores import score_curves, score_maps
-from hvx.measure.shelf import Shelf, opened_shelf
+from hvx.measure.shelf import FOLDER, Shelf, maps_key, opened_shelf
 from hvx.measure.subject import Subject
 from hvx.measure.tables import report, zero_gradients
 from hvx.measure.words_report import paper_tokens, run_tokens, run_word_agreement, word_means
 from hvx.run.stop import heeded
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
-
-FOLDER = "measure"
-"""Of a run, where what is measured goes."""
 
 Say = Callable[[str], None]
 
@@ -187,15 +183,7 @@ def _is_sanity(found: Any, subject: Subject, count: int) -> bool:
 def _key(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:
     """All that decides what is kept of the sample: another one has a shelf of its own."""
     ids = reader.column("question_id")[subject.numbers].tolist()
-    return {
-        "run": reader.about["identity"],
-        "made": [reader.about.get(part) for part in ("versions", "finished")],
-        "questions": hashlib.sha256(repr(ids).encode()).hexdigest(),
-        "path_steps": methods.PATH_STEPS,
-        "shares": SHARES,
-        "blur": BLUR,
-        "seed": options.seed,
-    }
+    return {**maps_key(reader, ids), "shares": SHARES, "blur": BLUR, "seed": options.seed}
 
 
 def _about(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:

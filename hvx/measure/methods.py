@@ -68,17 +68,44 @@ def chosen(names: Iterable[str], glimpses: int) -> list[str]:
         HvxError: no such method, or the attention of a model that has none.
     """
     wanted = set(names)
-    for name in sorted(wanted):
-        if name not in METHODS:
-            known = ", ".join(METHODS)
-            raise HvxError(f"--methods: no method '{name}'{did_you_mean(name, METHODS)}; known are: {known}")
+    _check_known(sorted(wanted))
     if ATTENTION in wanted and not glimpses:
         raise HvxError("--methods: the run is of a model without attention; leave 'attention' out")
     wanted = (wanted or set(METHODS)) | {PROPOSED}
     return [name for name in METHODS if name in wanted and (glimpses or name != ATTENTION)]
 
 
-def check_installed(names: Iterable[str]) -> None:
+def in_order(names: Iterable[str], glimpses: int, about: str = "--methods") -> list[str]:
+    """Names of methods as they are given: the columns of a figure.
+
+    Args:
+        names: at least one, none twice.
+        glimpses: attention maps of the network.
+        about: what errors begin with: an option, a run, an argument.
+
+    Raises:
+        HvxError: no such method, none, one twice, or the attention of a network that has none.
+    """
+    given = list(names)
+    _check_known(given, about)
+    if not given:
+        raise HvxError(f"{about}: names no method; known are: {', '.join(METHODS)}")
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice:
+        raise HvxError(f"{about}: '{twice}' is named twice")
+    if ATTENTION in given and not glimpses:
+        raise HvxError(f"{about}: the network has no attention; leave 'attention' out")
+    return given
+
+
+def _check_known(names: Iterable[str], about: str = "--methods") -> None:
+    for name in names:
+        if name not in METHODS:
+            known = ", ".join(METHODS)
+            raise HvxError(f"{about}: no method '{name}'{did_you_mean(name, METHODS)}; known are: {known}")
+
+
+def check_installed(names: Iterable[str], about: str = "--methods") -> None:
     """Refuse, ahead of any work, methods whose library is not installed.
 
     Raises:
@@ -86,5 +113,5 @@ def check_installed(names: Iterable[str]) -> None:
     """
     if any(METHODS[name].family == "path" for name in names) and not find_spec("captum"):
         raise HvxError(
-            "--methods: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
+            f"{about}: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
         )

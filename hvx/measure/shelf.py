@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,7 +19,12 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
+from hvx.measure.methods import PATH_STEPS
 from hvx.run.lock import ReadOnly, Say, no_log, only_writer
+from hvx.store.reader import RunReader
+
+FOLDER = "measure"
+"""Of a run, where what is measured goes."""
 
 VERSION = 1
 """Of what the methods and measures compute; another one starts anew."""
@@ -76,6 +81,31 @@ def _make(folder: Path) -> None:
         raise kind(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
+def maps_key(reader: RunReader, ids: Sequence[int | str]) -> dict[str, Any]:
+    """What decides the maps of these questions of a run: a part of the key of each shelf that has them."""
+    return {
+        "run": reader.about["identity"],
+        "made": [reader.about.get(part) for part in ("versions", "finished")],
+        "questions": hashlib.sha256(repr(list(ids)).encode()).hexdigest(),
+        "path_steps": PATH_STEPS,
+    }
+
+
+def kept_shelves(folder: Path) -> Iterator[tuple[Shelf, dict[str, Any]]]:
+    """The shelves of a folder that this version can read, to look at only, each with its key.
+
+    Args:
+        folder: ``RUN/measure``; it may be absent.
+    """
+    for path in sorted(folder.glob("*/about.json")):
+        try:
+            about = read_json(path, "the key of what `hvx measure` kept")
+        except HvxError:
+            continue
+        if isinstance(about, dict) and about.get("version") == VERSION:
+            yield Shelf(path.parent), about
+
+
 class Shelf:
     """The folder of one key."""
 
@@ -89,6 +119,14 @@ class Shelf:
         except HvxError:
             return False
         return found.ndim == 3 and len(found) == count and found.dtype == np.float16
+
+    def map_count(self, name: str) -> int:
+        """How many maps of a method are there; 0 if there are none, or none that can be read."""
+        try:
+            count = len(self.maps(name))
+        except (HvxError, TypeError):
+            return 0
+        return count if self.has_maps(name, count) else 0
 
     def maps(self, name: str) -> np.ndarray:
         """A method's maps (n, h, w) float16, left on the disk until they are looked at.

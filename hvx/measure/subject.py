@@ -65,6 +65,8 @@ class Subject:
         device: where the network runs.
         count: explanations to draw; 0: all of them.
         seed: of the draw.
+        numbers: the items, in place of those that ``count`` and ``seed`` would draw.
+        takes_set: whether the command has ``--set``, which errors then recommend.
 
     Raises:
         HvxError: the run holds nothing, the config is not one, or the checkpoint is not there or not the
@@ -72,7 +74,14 @@ class Subject:
     """
 
     def __init__(
-        self, reader: RunReader, overrides: list[str], device: torch.device, count: int, seed: int
+        self,
+        reader: RunReader,
+        overrides: list[str],
+        device: torch.device,
+        count: int = 0,
+        seed: int = 0,
+        numbers: Sequence[int] | None = None,
+        takes_set: bool = True,
     ) -> None:
         self.reader, self.device = reader, device
         self.config = _config(reader, overrides)
@@ -82,10 +91,11 @@ class Subject:
         self.split: SplitConfig = self.config.split(self.explain.split)
         self._folders = self._image_folders()
         path = self.config.path(self.config.checkpoint)
-        self.model = _model(reader, path, device)
+        self._takes_set = takes_set
+        self.model = _model(reader, path, device, takes_set)
         self.image_ids: np.ndarray = reader.column("image_id")
         """Of each item of the run."""
-        self.numbers = draw(self.image_ids, count, seed)
+        self.numbers = draw(self.image_ids, count, seed) if numbers is None else list(numbers)
         """The sample: numbers of items of the run."""
         self.images: np.ndarray = self.image_ids[self.numbers]
         """(n) the image id of each explanation of the sample."""
@@ -149,10 +159,8 @@ class Subject:
         image = self.model.config.image
         for decoded in input_batches(paths, image, batches, workers, turned):
             for reason in decoded.failures.values():
-                raise BadImage(
-                    f"{reason} (the run explains it; if images moved: "
-                    f"--set splits.{self.explain.split}.images=FOLDER)"
-                )
+                hint = f"; if images moved: --set splits.{self.explain.split}.images=FOLDER"
+                raise BadImage(f"{reason} (the run explains it{hint if self._takes_set else ''})")
             self.check()
             for number, digest in zip(decoded.places, decoded.digests, strict=True):
                 self._check_digest(paths[number], groups[number][0], digest)
@@ -244,17 +252,16 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
     return parse(copy.deepcopy(tree), source, overrides)
 
 
-def _model(reader: RunReader, path: Path, device: torch.device) -> VQAModel:
+def _model(reader: RunReader, path: Path, device: torch.device, takes_set: bool) -> VQAModel:
     """The model that made the run; refused if its checkpoint is another one."""
     if not path.is_file():
-        raise HvxError(
-            f"{path}: no such checkpoint, which made the run; "
-            "if it moved: --set checkpoint=FILE or --set root=FOLDER"
-        )
+        moved = "if it moved: --set checkpoint=FILE or --set root=FOLDER" if takes_set else "restore it"
+        raise HvxError(f"{path}: no such checkpoint, which made the run; {moved}")
     wanted, found = reader.about["identity"].get("checkpoint_sha256"), sha256(path)
     if found != wanted:
+        other = "--set checkpoint=FILE names another" if takes_set else "restore it"
         raise HvxError(
             f"{path}: not the checkpoint that the run was made with (sha256 {found:.12}…, the run's "
-            f"{wanted!s:.12}…); --set checkpoint=FILE names another"
+            f"{wanted!s:.12}…); {other}"
         )
     return load_checkpoint(path, device)

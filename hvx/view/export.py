@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from PIL.PngImagePlugin import PngInfo
 
 from hvx.errors import HvxError
 from hvx.files import whole_file
@@ -40,6 +43,25 @@ class PageSetup:
 SCREEN = PageSetup()
 
 
+@dataclass(frozen=True)
+class FigureSource:
+    """What a figure's file says of where its rows come from.
+
+    Attributes:
+        runs: each run's name, which is no path of this machine, and the SHA-256 of its checkpoint, None where
+            the run does not say it.
+        question_ids: of the questions drawn, in their order.
+    """
+
+    runs: Sequence[tuple[str, str | None]]
+    question_ids: Sequence[int | str]
+
+    def as_json(self) -> str:
+        """In ASCII, which the metadata of all three kinds of file hold as it is."""
+        runs = [{"run": name, "checkpoint_sha256": digest} for name, digest in self.runs]
+        return json.dumps({"runs": runs, "question_ids": list(self.question_ids)})
+
+
 def check_suffix(path: Path) -> None:
     """Raise an ``HvxError`` where a file's name is that of no kind of figure."""
     if path.suffix.lower() not in SUFFIXES:
@@ -53,7 +75,13 @@ def check_rows(path: Path, count: int) -> None:
         raise HvxError(f"{path}: {count} rows; a {kind} holds at most {MOST_ROWS}: {_INSTEAD}")
 
 
-def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], page_rows: int = 8) -> str:
+def export_figure(
+    path: Path,
+    layout: FigureLayout,
+    rows: Iterable[FigureRow],
+    page_rows: int = 8,
+    source: FigureSource | None = None,
+) -> str:
     """Write a figure, as PNG, PDF or SVG by the file's name, whole or not at all.
 
     A PNG or SVG is one picture. A page of a PDF is as wide as the figure and as high as its rows need, has
@@ -65,6 +93,8 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
         layout: the figure's.
         rows: at least one, taken as they are drawn.
         page_rows: rows on a page of a PDF, at most.
+        source: goes into the file's metadata as JSON: "Description" of a PNG (tEXt) and of an SVG,
+            "Subject" of a PDF.
 
     Returns:
         The characters that no font here has, which are drawn as boxes.
@@ -74,6 +104,7 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
     """
     check_suffix(path)
     missing: set[str] = set()
+    about = source.as_json() if source else None
 
     def noted() -> Iterator[FigureRow]:
         for number, row in enumerate(rows, start=1):
@@ -84,7 +115,7 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
     kind = path.suffix.lower()
     with whole_file(path) as part, settings(), part.open("wb") as file:
         if kind == ".pdf":
-            _write_pdf(file, layout, noted(), page_rows)
+            _write_pdf(file, layout, noted(), page_rows, about)
             return "".join(sorted(missing))
         try:
             page = layout.draw(noted(), MOST_PIXELS)
@@ -93,14 +124,21 @@ def export_figure(path: Path, layout: FigureLayout, rows: Iterable[FigureRow], p
         if kind == ".svg":
             from matplotlib.backends.backend_svg import FigureCanvasSVG  # hvx starts sooner without
 
-            FigureCanvasSVG(page.close()).print_svg(file, metadata={"Creator": "hvx", "Date": None})
+            metadata = {"Creator": "hvx", "Date": None} | ({"Description": about} if about else {})
+            FigureCanvasSVG(page.close()).print_svg(file, metadata=metadata)
         else:
             # Twice as fast as Pillow's default level, and the file a fiftieth larger.
-            page.render().save(file, "png", dpi=(layout.dpi, layout.dpi), compress_level=4)
+            text = PngInfo()
+            text.add_text("Software", "hvx")
+            if about:
+                text.add_text("Description", about)
+            page.render().save(file, "png", dpi=(layout.dpi, layout.dpi), compress_level=4, pnginfo=text)
     return "".join(sorted(missing))
 
 
-def _write_pdf(file: BinaryIO, layout: FigureLayout, rows: Iterator[FigureRow], page_rows: int) -> None:
+def _write_pdf(
+    file: BinaryIO, layout: FigureLayout, rows: Iterator[FigureRow], page_rows: int, about: str | None
+) -> None:
     """Write page by page.
 
     PdfPages would keep the pictures of all pages until the document ends. Here a page's pictures are written
@@ -109,7 +147,8 @@ def _write_pdf(file: BinaryIO, layout: FigureLayout, rows: Iterator[FigureRow], 
     from matplotlib.backends.backend_pdf import PdfPages
 
     written: dict[Any, tuple[None, Any, Any]] = {}
-    with PdfPages(file, metadata={"Creator": "hvx", "CreationDate": None}) as pages:
+    metadata = {"Creator": "hvx", "CreationDate": None} | ({"Subject": about} if about else {})
+    with PdfPages(file, metadata=metadata) as pages:
         document: Any = pages._ensure_file()
         for first in rows:
             pages.savefig(layout.draw(chain([first], islice(rows, page_rows - 1))).close())

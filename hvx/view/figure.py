@@ -17,7 +17,7 @@ from hvx.view import legend
 from hvx.view.crop import framed, is_cropped
 from hvx.view.heat import STYLES, Style, fit, outline, overlay
 from hvx.view.page import Page, settings
-from hvx.view.text import line_height, unbroken, wrap
+from hvx.view.text import line_height, shorten, unbroken, wrap
 from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, TextSizes, draw_panel, lay_out
 
 DPI = 200
@@ -26,12 +26,29 @@ DPI = 200
 SMALLEST_SQUARE = 48
 """Pixels; under a narrower picture there is no room for a z-score."""
 
+ORIGINAL = "Original"
 PRINTED_NOTE = "In brackets: z printed in the paper"
 
 ZERO_IMAGE_LABEL = "zero gradient: no heat map"
+NO_HEAT_LABEL = "no value above zero"
 ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-scores."
 
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
+
+
+@dataclass(frozen=True)
+class MapColumn:
+    """A column of maps that stands in place of the attention and the heat map.
+
+    Attributes:
+        title: its name in the heading.
+        outlined: whether ``FigureStyle.outline`` applies to it.
+        proposed: whether its maps are the proposed method's, for which ``FigureRow.zero_gradient`` counts.
+    """
+
+    title: str
+    outlined: bool = True
+    proposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,8 @@ class FigureRow:
             nothing; the figure says so.
         unknown: of each token, whether the model's vocabulary lacks it; empty: none is known to be lacking.
         whole: the whole photograph, of which ``photo`` is the center square; None: there is no more of it.
+        maps: a map (H, W) or (S, S) for each ``MapColumn`` of the layout, where it has such.
+        label: a line above the row, such as the name of its run; "": none.
     """
 
     photo: Image.Image
@@ -69,6 +88,8 @@ class FigureRow:
     zero_gradient: int = 0
     unknown: Sequence[bool] = ()
     whole: Image.Image | None = None
+    maps: tuple[NDArray[np.floating], ...] = ()
+    label: str = ""
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
@@ -89,7 +110,9 @@ class FigureRow:
     def texts(self) -> Iterator[str]:
         """All that a figure writes of it in words."""
         return chain(
-            self.tokens, (self.predicted, self.ground_truth), (answer for answer, _ in self.top_answers)
+            self.tokens,
+            (self.predicted, self.ground_truth, self.label),
+            (answer for answer, _ in self.top_answers),
         )
 
 
@@ -163,6 +186,7 @@ class FigureLayout:
         printed: whether any row has z-scores printed in a paper, which a note above then explains.
         blocks: heat maps of the row that has the most; a row of fewer leaves the first places empty.
         dpi: pixels in an inch.
+        columns: the columns of maps, in place of the attention and the heat map; rows have ``maps`` then.
 
     Attributes:
         side: of the pictures, in pixels.
@@ -180,10 +204,15 @@ class FigureLayout:
         printed: bool = False,
         blocks: int = 1,
         dpi: int = DPI,
+        columns: Sequence[MapColumn] | None = None,
     ) -> None:
-        names = column_names(glimpses, blocks)
+        self._columns = columns
+        if columns is None:
+            names = column_names(glimpses, blocks)
+        else:
+            names = [ORIGINAL, *(column.title for column in columns)]
         self._proposed = len(names) - 1
-        """The column of the last block's heat map."""
+        """The last column of maps, without named ones that of the last block's heat map."""
         self._names = names + (["Likeliest answers"] if style.top_answers else [])
         self._grid = _make_grid(width, len(self._names))
         self._sizes = TextSizes.for_figure(width, dpi, style.font_pt)
@@ -231,13 +260,20 @@ class FigureLayout:
 
     def _draw_row(self, page: Page, row: FigureRow) -> None:
         """One row's pictures with the text under them."""
-        grid, sizes, style, top = self._grid, self._sizes, self._style, page.bottom
+        grid, sizes, style = self._grid, self._sizes, self._style
+        if row.label:
+            label = shorten(row.label, sizes.token, grid.inner_width)
+            page.lines((label,), (grid.left(0), page.bottom), sizes.token, BLACK)
+            page.bottom += math.ceil(line_height(sizes.token)) + grid.gap // 2
+        top = page.bottom
         self._draw_pictures(page, row)
         answers = self._proposed + 1
         if style.top_answers:
             legend.draw_answers(page, row.top_answers, (grid.left(answers), top), grid.side, sizes)
         answer = (row.predicted, row.ground_truth)
-        size = (grid.inner_width, grid.side)
+        # Beside many columns an answer needs more room than one of them.
+        least = grid.inner_width // 5 if self._columns is not None else 0
+        size = (grid.inner_width, max(grid.side, least))
         panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown)
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
@@ -251,6 +287,9 @@ class FigureLayout:
         grid, style, top = self._grid, self._style, page.bottom
         photo = fit(row.photo, grid.side)
         self._draw_photo(page, row, photo)
+        if self._columns is not None:
+            self._draw_columns(page, row, photo, self._columns)
+            return
         for column, map in enumerate(row.attention, start=1):
             page.picture(overlay(photo, map, grid.side, style.style), grid.left(column), top)
         for column, map in enumerate(row.heatmaps, start=self._proposed + 1 - len(row.heatmaps)):
@@ -273,6 +312,21 @@ class FigureLayout:
         page.picture(shown.picture, left, top)
         legend.draw_frame(page, shown.square, left, top, side)
 
+    def _draw_columns(
+        self, page: Page, row: FigureRow, photo: Image.Image, columns: Sequence[MapColumn]
+    ) -> None:
+        """The maps of named columns, all shaded by the same rule."""
+        side, style, top = self._grid.side, self._style, page.bottom
+        for number, (column, map) in enumerate(zip(columns, row.maps, strict=True), start=1):
+            left = self._grid.left(number)
+            page.picture(overlay(photo, map, side, style.style), left, top)
+            if style.outlined and column.outlined:
+                legend.draw_outline(page, outline(map, side), left, top, side)
+            if column.proposed and row.zero_gradient & ZERO_IMAGE_GRADIENT:
+                legend.draw_label(page, ZERO_IMAGE_LABEL, (left, top), side, self._sizes)
+            elif not (map > 0).any():
+                legend.draw_label(page, NO_HEAT_LABEL, (left, top), side, self._sizes)
+
     def _draw_foot(self, page: Page, unknown: bool, crop: bool) -> None:
         """The scale of the tokens' colors, that of the maps where they have one, what marks mean; the margin
         below."""
@@ -289,6 +343,7 @@ def draw_figure(
     width: int = 1200,
     title: str | None = None,
     style: FigureStyle = IN_COLOR,
+    columns: Sequence[MapColumn] | None = None,
 ) -> Image.Image:
     """The paper's figure of some questions, a row each, as one picture in memory.
 
@@ -299,6 +354,7 @@ def draw_figure(
         width: of the figure in pixels; its height follows from the rows.
         title: a line above the column names.
         style: how it shows its rows.
+        columns: of the rows' ``maps``; None: the attention maps and the heat map.
 
     Returns:
         An RGB picture on white.
@@ -310,7 +366,7 @@ def draw_figure(
         raise HvxError("a figure needs at least one row")
     glimpses, printed = max(len(row.attention) for row in rows), any(row.shows_printed for row in rows)
     blocks = max(len(row.heatmaps) for row in rows)
-    layout = FigureLayout(width, glimpses, style, title, printed, blocks)
+    layout = FigureLayout(width, glimpses, style, title, printed, blocks, columns=columns)
     with settings():
         return layout.draw(rows).render()
 
@@ -323,7 +379,7 @@ def column_names(glimpses: int, blocks: int = 1) -> list[str]:
         names = [f"{ordinal} Attention" for ordinal in _ORDINALS[:glimpses]]
         names += [f"Attention {glimpse}" for glimpse in range(len(_ORDINALS) + 1, glimpses + 1)]
     proposed = [f"Block {block}" for block in range(1, blocks + 1)] if blocks > 1 else ["Proposed"]
-    return ["Original", *names, *proposed]
+    return [ORIGINAL, *names, *proposed]
 
 
 def _make_grid(width: int, columns: int) -> _Grid:

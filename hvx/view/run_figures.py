@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.config import ImageConfig, PickConfig, checked
@@ -17,22 +19,46 @@ from hvx.data.images import crop_photo
 from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
-from hvx.store.reader import RunReader
+from hvx.store.reader import Item, RunReader
 from hvx.view.crop import is_cropped, middle
-from hvx.view.export import SCREEN, PageSetup, check_rows, export_figure
-from hvx.view.figure import IN_COLOR, FigureLayout, FigureRow, FigureStyle
+from hvx.view.export import SCREEN, FigureSource, PageSetup, check_rows, export_figure
+from hvx.view.figure import IN_COLOR, FigureLayout, FigureRow, FigureStyle, MapColumn
 
 _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class PickedFigures:
-    """The figures drawn of a run's picks: rows in each file, a line for each row that is missing, and the
-    characters that no font has."""
+    """The figures drawn of a run's picks: the question_ids in each file, a line for each row that is missing,
+    and the characters that no font has."""
 
-    files: dict[Path, int]
+    files: dict[Path, list[int | str]]
     missing: list[str]
     missing_glyphs: str
+
+
+class RunMaps(Protocol):
+    """Maps of a run's items for columns of their own, in place of the attention and the heat map."""
+
+    @property
+    def columns(self) -> Sequence[MapColumn]:
+        """The columns, from left to right."""
+        ...
+
+    def of(self, number: int, item: Item) -> tuple[NDArray[np.floating], ...]:
+        """A map for each column of an item, which has this number in the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnItem:
+    """What a row of a figure is made of: an item of a run, what made it part of the run, the run's label."""
+
+    reader: RunReader
+    number: int
+    pick: PickConfig | None = None
+    label: str = ""
+    maps: RunMaps | None = None
 
 
 def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | None = None) -> FigureRow:
@@ -124,11 +150,12 @@ def write_figure(
     width: int,
     style: FigureStyle = IN_COLOR,
     setup: PageSetup = SCREEN,
+    maps: RunMaps | None = None,
 ) -> str:
     """Draw items of a run as in the paper's Figures 2-5 and write the figure, PNG, PDF or SVG by its name.
 
     A PDF is written page by page, however many rows there are. Where the run's picks say which z-scores are
-    printed for an item, they stand beside its own.
+    printed for an item, they stand beside its own. ``maps``: columns in place of attention and heat map.
 
     Returns:
         The characters that no font here has, which are drawn as boxes.
@@ -137,10 +164,55 @@ def write_figure(
         HvxError: the file cannot be written or does not hold so many rows, or a photograph is no longer where
             the run found it.
     """
+    drawn = drawn_items(reader, numbers, maps=maps)
+    return write_items(drawn, output, width, style, setup, source_of([reader], drawn_ids(reader, numbers)))
+
+
+def drawn_items(
+    reader: RunReader, numbers: Sequence[int], label: str = "", maps: RunMaps | None = None
+) -> list[DrawnItem]:
+    """Items of a run as rows of a figure, each with the pick that made it part of the run."""
     picks = {str(question_id): pick for pick, question_id in reversed(run_picks(reader))}
-    ids = reader.column("question_id")
-    chosen = [(number, picks.get(str(ids[number]))) for number in numbers]
-    return _write(reader, chosen, output, width, style, setup)
+    ids = drawn_ids(reader, numbers)
+    return [
+        DrawnItem(reader, number, picks.get(str(question_id)), label, maps)
+        for number, question_id in zip(numbers, ids, strict=True)
+    ]
+
+
+def drawn_ids(reader: RunReader, numbers: Sequence[int]) -> list[int | str]:
+    """The question_ids of items of a run."""
+    found: list[int | str] = reader.column("question_id")[list(numbers)].tolist()
+    return found
+
+
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """A short name for each run folder, no two the same: the folder's, or its parent's where it is ``run``.
+
+    Names that are still the same have the parent's before them, and else a number after them.
+    """
+    own = [(path.parent if path.name == "run" else path) for path in (run.resolve() for run in runs)]
+    names = [path.name for path in own]
+    names = [
+        f"{path.parent.name}/{name}" if names.count(name) > 1 else name
+        for path, name in zip(own, names, strict=True)
+    ]
+    return [
+        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+
+
+def _named(reader: RunReader, name: str) -> tuple[str, str | None]:
+    """A run's name, and the SHA-256 of the checkpoint that made it."""
+    digest = reader.about["identity"].get("checkpoint_sha256")
+    return name, digest if isinstance(digest, str) else None
+
+
+def source_of(readers: Sequence[RunReader], question_ids: Sequence[int | str]) -> FigureSource:
+    """What a figure's file says of the runs that it is drawn of."""
+    names = run_names([reader.path for reader in readers])
+    return FigureSource([_named(*pair) for pair in zip(readers, names, strict=True)], question_ids)
 
 
 def write_picked_figures(
@@ -166,14 +238,16 @@ def write_picked_figures(
             f"{folder}: a folder is for the figures that explain.pick names, and {reader.path} was explained "
             "without picks; give FILE.png"
         )
-    files: dict[Path, int] = {}
+    files: dict[Path, list[int | str]] = {}
     glyphs: set[str] = set()
     for figure in dict.fromkeys(pick.figure for pick, _ in picks):
-        rows = [(numbers[q], pick) for pick, q in picks if pick.figure == figure and q in numbers]
-        if rows:
+        own = [(pick, q) for pick, q in picks if pick.figure == figure and q in numbers]
+        if own:
             path, title = folder / f"{figure}.png", _FIGURE_NUMBER.sub("Figure ", figure)
-            glyphs.update(_write(reader, rows, path, width, style, setup, title))
-            files[path] = len(rows)
+            rows = [DrawnItem(reader, numbers[q], pick) for pick, q in own]
+            files[path] = [q for _, q in own]
+            source = source_of([reader], files[path])
+            glyphs.update(write_items(rows, path, width, style, setup, source, title))
     missing = [
         f"{pick.figure}: no row for {pick.question!r:.200}: question_id {question_id} could not be "
         f"explained; see {reader.path / 'failures.jsonl'}"
@@ -183,20 +257,36 @@ def write_picked_figures(
     return PickedFigures(files, missing, "".join(sorted(glyphs)))
 
 
-def _write(
-    reader: RunReader,
-    chosen: Sequence[tuple[int, PickConfig | None]],
+def write_items(
+    drawn: Sequence[DrawnItem],
     output: Path,
     width: int,
     style: FigureStyle,
     setup: PageSetup,
+    source: FigureSource,
     title: str | None = None,
 ) -> str:
-    check_rows(output, len(chosen))
-    printed = any(z is not None for _, pick in chosen if pick for z in pick.printed_z)
-    blocks = max(1, reader.blocks)
-    layout = FigureLayout(width, reader.glimpses, style, title, printed, blocks, setup.dpi)
+    """Draw items of one run or of several; see ``write_figure``.
+
+    Where runs have different numbers of blocks, the heat map of the last block is drawn alone.
+    """
+    check_rows(output, len(drawn))
+    readers = list({id(one.reader): one.reader for one in drawn}.values())
+    printed = any(z is not None for one in drawn if one.pick for z in one.pick.printed_z)
+    blocks = {max(1, reader.blocks) for reader in readers}
+    glimpses = max(reader.glimpses for reader in readers)
+    columns = drawn[0].maps.columns if drawn[0].maps else None
+    shown = blocks.pop() if len(blocks) == 1 else 1
+    layout = FigureLayout(width, glimpses, style, title, printed, shown, setup.dpi, columns)
+    rows = (_row(one, layout, shown) for one in bar(drawn, "drawing", "row"))
+    return export_figure(output, layout, rows, setup.page_rows, source)
+
+
+def _row(one: DrawnItem, layout: FigureLayout, blocks: int) -> FigureRow:
     # A column's width, but no less than the network's input.
-    size = max(layout.side, reader.heatmap_size[0])
-    rows = (figure_row(reader, number, size, pick) for number, pick in bar(chosen, "drawing", "row"))
-    return export_figure(output, layout, rows, setup.page_rows)
+    size = max(layout.side, one.reader.heatmap_size[0])
+    row = figure_row(one.reader, one.number, size, one.pick)
+    if blocks == 1:
+        row = replace(row, block_heatmaps=None)
+    maps = one.maps.of(one.number, one.reader[one.number]) if one.maps else ()
+    return replace(row, label=one.label, maps=maps)
