@@ -26,6 +26,7 @@ ORDER = [
     "train",
     "info",
     "check",
+    "opened_run",
     "face",
     "ask",
     "reproduce",
