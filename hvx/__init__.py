@@ -19,36 +19,50 @@ if TYPE_CHECKING:
     from hvx.capture.records import Product
     from hvx.capture.result import ProductExplanation
     from hvx.capture.smooth import SmoothGrad
-    from hvx.errors import HvxError
+    from hvx.errors import BadImage, HvxError
     from hvx.face import Explainer, Explanation, load_model
+    from hvx.models.checkpoint import VQAModel
+    from hvx.opened_run import Run, RunItem, open_run
+    from hvx.view.figure import FigureStyle
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BadImage": "hvx.errors",
     "Explainer": "hvx.face",
     "Explanation": "hvx.face",
+    "FigureStyle": "hvx.view.figure",
     "ForwardPass": "hvx.capture.forward",
     "HvxError": "hvx.errors",
     "Product": "hvx.capture.records",
     "ProductExplanation": "hvx.capture.result",
+    "Run": "hvx.opened_run",
+    "RunItem": "hvx.opened_run",
     "SmoothGrad": "hvx.capture.smooth",
+    "VQAModel": "hvx.models.checkpoint",
     "explain_joint": "hvx.capture.equations",
     "explain_product": "hvx.capture.products",
     "explain_products": "hvx.capture.products",
     "find_products": "hvx.capture.products",
     "forward_pass": "hvx.capture.forward",
     "load_model": "hvx.face",
+    "open_run": "hvx.opened_run",
 }
 """Names of the face → the modules they live in, loaded when first asked for: PyTorch takes seconds."""
 
 __all__ = [
+    "BadImage",
     "Explainer",
     "Explanation",
+    "FigureStyle",
     "ForwardPass",
     "HvxError",
     "Product",
     "ProductExplanation",
+    "Run",
+    "RunItem",
     "SmoothGrad",
+    "VQAModel",
     "__version__",
     "explain_joint",
     "explain_product",
@@ -56,6 +70,7 @@ __all__ = [
     "find_products",
     "forward_pass",
     "load_model",
+    "open_run",
 ]
 
 

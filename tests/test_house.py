@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hvx"
-GROUND = {"errors", "files", "progress", "device", "device_name", "strict_yaml", "terminal"}
+GROUND = {"errors", "files", "progress", "device", "device_name", "strict_yaml", "table", "terminal"}
 """What every stage may use; these import nothing of hvx but one another."""
 ORDER = [
     "config",
@@ -28,6 +28,7 @@ ORDER = [
     "train",
     "info",
     "check",
+    "opened_run",
     "face",
     "ask",
     "reproduce",
