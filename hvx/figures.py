@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hvx.choose import Choice, choose
+from hvx.compare.join import Joined, join
+from hvx.errors import HvxError
 from hvx.measure.method_maps import run_maps
 from hvx.store.reader import RunReader
 from hvx.view.export import SCREEN, PageSetup
 from hvx.view.figure import IN_COLOR, FigureStyle
-from hvx.view.joined_runs import join_runs, write_joined_figure
-from hvx.view.run_figures import drawn_ids, write_figure
+from hvx.view.run_figures import drawn_ids, drawn_items, source_of, write_figure, write_items
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,44 @@ def draw_runs(
     """
     first, joined = readers[0], None
     if len(readers) > 1:
-        joined = join_runs(readers)
-        joined.check_ids(choice.ids)
-        choice = replace(choice, among=frozenset(joined.common))
+        joined = join(readers)
+        _check_ids(joined, choice.ids)
+        choice = replace(choice, among=frozenset(map(str, joined.question_ids)))
     numbers = choose(first, choice)
     question_ids = drawn_ids(first, numbers)
-    of_runs = joined.numbers(question_ids) if joined else [numbers]
+    of_runs = _numbers(joined, numbers) if joined else [numbers]
     with ExitStack() as stack:
         maps = methods is not None and [
             stack.enter_context(run_maps(reader, own, methods, device, choice.seed))
             for reader, own in zip(readers, of_runs, strict=True)
         ]
         if joined:
-            glyphs = write_joined_figure(joined, question_ids, output, width, style, setup, maps or None)
+            drawn = [
+                drawn_items(reader, own, name, maps[run] if maps else None)
+                for run, (reader, own, name) in enumerate(zip(readers, of_runs, joined.names, strict=True))
+            ]
+            rows = [row for question in zip(*drawn, strict=True) for row in question]
+            source = source_of(readers, question_ids)
+            glyphs = write_items(rows, output, width, style, setup, source)
         else:
             glyphs = write_figure(first, numbers, output, width, style, setup, maps[0] if maps else None)
     return DrawnFigure(question_ids, glyphs)
+
+
+def _check_ids(joined: Joined, ids: Sequence[int | str]) -> None:
+    """Refuse a question that is not in every run.
+
+    Raises:
+        HvxError: names the run and the question_id.
+    """
+    common = set(map(str, joined.question_ids))
+    for question_id in map(str, ids):
+        for run in joined.runs if question_id not in common else ():
+            if question_id not in map(str, run.column("question_id")):
+                raise HvxError(f"{run.path}: holds no explanation of question_id {question_id}")
+
+
+def _numbers(joined: Joined, numbers: Sequence[int]) -> list[list[int]]:
+    """For each run, the items of the questions that the first run has at these numbers."""
+    place = {number: i for i, number in enumerate(joined.numbers[0].tolist())}
+    return [[int(own[place[number]]) for number in numbers] for own in joined.numbers]

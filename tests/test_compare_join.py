@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from made_compare import Made, changed
 
-from hvx.compare.join import Joined, join, short_names
+from hvx.compare.join import Joined, join
 from hvx.errors import HvxError
+from hvx.store.names import short_names
 from hvx.store.reader import RunReader
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 from hvx.measure import method_maps
 from hvx.store.reader import RunReader
-from hvx.view.run_figures import run_names
 
 A = [Asked("is it red ?", "yes", "no"), Asked("how many ?", "2", "2"), Asked("which one ?", "a", "b")]
 B = [Asked("is it red ?", "no", "no"), Asked("how many ?", "3", "2")]
@@ -46,7 +45,7 @@ def test_a_file_says_which_runs_and_questions_it_shows(tmp_path: Path, kind: str
         raw = re.search(rb"/Subject \((.*?[^\\])\)", file.read_bytes(), re.DOTALL)
         assert raw
         said = raw[1].decode("latin-1").replace("\\(", "(").replace("\\)", ")")
-    names = [{"run": name, "checkpoint_sha256": None} for name in ("first", "second")]
+    names = [{"run": name, "checkpoint_sha256": None} for name in ("first/run", "second/run")]
     assert json.loads(said) == {"runs": names, "question_ids": [2, 1]}
     assert str(tmp_path).encode() not in file.read_bytes()
 
@@ -55,8 +54,12 @@ def test_a_file_says_which_runs_and_questions_it_shows(tmp_path: Path, kind: str
     ("asked", "options", "reason"),
     [
         (B, ["--id", 3], "second/run: holds no explanation of question_id 3"),
-        ([A[0], Asked("how much ?")], ["--id", 2], "question_id 2 has another question than in"),
-        ([Asked("is it red ?", photo="1.png"), A[1]], ["--id", 1], "question_id 1 has another image than in"),
+        ([A[0], Asked("how much ?")], ["--id", 2], "question_id 2: its text differs between"),
+        (
+            [Asked("is it red ?", photo="1.png"), A[1]],
+            ["--id", 1],
+            "question_id 1: its image file differs between",
+        ),
     ],
 )
 def test_questions_that_cannot_be_compared_are_refused(
@@ -80,12 +83,7 @@ def test_rules_choose_among_common_questions_by_the_first_run(tmp_path: Path) ->
 def test_a_run_given_twice_is_refused(tmp_path: Path) -> None:
     run = made(tmp_path / "first", A)
     done = hvx("figure", run, run.parent, "-o", tmp_path / "f.png")
-    assert done.returncode == 2 and "is given twice" in done.stderr
-
-
-def test_names_of_runs_are_short_and_differ() -> None:
-    paths = [Path("/x/a/run"), Path("/x/b"), Path("/y/b/run"), Path("/z/y/b")]
-    assert run_names(paths) == ["a", "x/b", "y/b (1)", "y/b (2)"]
+    assert done.returncode == 2 and "given twice" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -109,23 +110,24 @@ def figure(
     else:
         check_suffix(output)
     width = options.pixels
-    readers = [RunReader(run) for run in runs]
-    # Up to here, a wrong argument is told before PyTorch is imported.
+    with ExitStack() as stack:
+        readers = [stack.enter_context(RunReader(run)) for run in runs]
+        # Up to here, a wrong argument is told before PyTorch is imported.
 
-    from hvx.choose import Choice
-    from hvx.figures import draw_runs
-    from hvx.view.run_figures import write_picked_figures
+        from hvx.choose import Choice
+        from hvx.figures import draw_runs
+        from hvx.view.run_figures import write_picked_figures
 
-    style, setup = options.style(top_answers), options.setup
-    if not to_folder:
-        right = None if only is None else only == "right"
-        by = cast("Order", order or "random")
-        wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
-        drawn = draw_runs(readers, wanted, output, width, style, setup, named, device)
-        report_missing_glyphs(drawn.missing_glyphs)
-        _tell(output, drawn.question_ids)
-        return
-    picked = write_picked_figures(readers[0], output, width, style, setup)
+        style, setup = options.style(top_answers), options.setup
+        if not to_folder:
+            right = None if only is None else only == "right"
+            by = cast("Order", order or "random")
+            wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
+            drawn = draw_runs(readers, wanted, output, width, style, setup, named, device)
+            report_missing_glyphs(drawn.missing_glyphs)
+            _tell(output, drawn.question_ids)
+            return
+        picked = write_picked_figures(readers[0], output, width, style, setup)
     report_missing_glyphs(picked.missing_glyphs)
     for path, question_ids in picked.files.items():
         _tell(path, question_ids)

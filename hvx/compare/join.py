@@ -12,14 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from hvx.errors import HvxError, shown
+from hvx.store.names import short_names
 from hvx.store.reader import RunReader
 from hvx.store.schema import run_digest
 
 Changed = Literal["questions", "images"]
 """What may differ between runs on request: the texts of the questions, the files of the images."""
-
-_PLAIN_NAMES = ("run",)
-"""Folder names that say nothing of a run: the folder around it is named too."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Joined:
         return _regions((self.runs[one], self.runs[other]), (self.labels[one], self.labels[other]))
 
 
-def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
+def join(runs: Sequence[RunReader], allow: Sequence[Changed] | None = None) -> Joined:
     """Join runs by question_id.
 
     An integer id of one run and a text of another are the same if the text is how the integer is written:
@@ -71,7 +69,8 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
     Args:
         runs: two or more.
         allow: "questions": join questions whose texts differ between the runs, such as rephrased ones.
-            "images": the same for image files, such as re-encoded or altered photographs.
+            "images": the same for image files, such as re-encoded or altered photographs. None: neither, and
+            a user has no way to allow it.
 
     Raises:
         HvxError: fewer than two runs, or too many; one run given twice; no common question; an id whose text
@@ -114,19 +113,6 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
     )
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest end of each path that none of the others has; of ``…/daquar/run`` at least two parts."""
-    parts = [path.resolve().parts[1:] for path in paths]
-    names = []
-    for place, own in enumerate(parts):
-        others = [other for number, other in enumerate(parts) if number != place]
-        count = 2 if own[-1:] and own[-1] in _PLAIN_NAMES else 1
-        while count < len(own) and any(other[-count:] == own[-count:] for other in others):
-            count += 1
-        names.append("/".join(own[-count:]))
-    return names
-
-
 def _check_runs(runs: Sequence[RunReader]) -> None:
     if not 2 <= len(runs) <= len(ascii_uppercase):
         raise HvxError(f"{len(runs):,} run(s) to compare; expected 2 to {len(ascii_uppercase)}")
@@ -164,7 +150,7 @@ def _changed(
     question_ids: Sequence[int | str],
     columns: Sequence[np.ndarray],
     what: Changed,
-    allow: Sequence[Changed],
+    allow: Sequence[Changed] | None,
 ) -> list[str]:
     """A note on questions whose text, or image file, differs between the runs.
 
@@ -174,7 +160,7 @@ def _changed(
     differs = np.zeros(len(question_ids), bool)
     for run, other in zip(runs[1:], columns[1:], strict=True):
         unlike = np.asarray(columns[0] != other, bool)
-        if unlike.any() and what not in allow:
+        if unlike.any() and what not in (allow or ()):
             place = int(np.flatnonzero(unlike)[0])
             values = columns[0][place], other[place]
             one = "text" if what == "questions" else "image file"
@@ -183,8 +169,8 @@ def _changed(
             )
             raise HvxError(
                 f"question_id {shown(question_ids[place])}: its {one} differs between {runs[0].path} and "
-                f"{run.path} ({detail}; {int(unlike.sum()):,} question(s) in all): not comparable; "
-                f"--allow-changed {what} compares them nevertheless"
+                f"{run.path} ({detail}; {int(unlike.sum()):,} question(s) in all): not comparable"
+                + (f"; --allow-changed {what} compares them nevertheless" if allow is not None else "")
             )
         differs |= unlike
     count = int(differs.sum())

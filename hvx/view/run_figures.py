@@ -19,6 +19,7 @@ from hvx.data.images import crop_photo
 from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
+from hvx.store.names import short_names
 from hvx.store.reader import Item, RunReader
 from hvx.view.crop import is_cropped, middle
 from hvx.view.export import SCREEN, FigureSource, PageSetup, check_rows, export_figure
@@ -186,23 +187,6 @@ def drawn_ids(reader: RunReader, numbers: Sequence[int]) -> list[int | str]:
     return found
 
 
-def run_names(runs: Sequence[Path]) -> list[str]:
-    """A short name for each run folder, no two the same: the folder's, or its parent's where it is ``run``.
-
-    Names that are still the same have the parent's before them, and else a number after them.
-    """
-    own = [(path.parent if path.name == "run" else path) for path in (run.resolve() for run in runs)]
-    names = [path.name for path in own]
-    names = [
-        f"{path.parent.name}/{name}" if names.count(name) > 1 else name
-        for path, name in zip(own, names, strict=True)
-    ]
-    return [
-        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
-
-
 def _named(reader: RunReader, name: str) -> tuple[str, str | None]:
     """A run's name, and the SHA-256 of the checkpoint that made it."""
     digest = reader.about["identity"].get("checkpoint_sha256")
@@ -211,7 +195,7 @@ def _named(reader: RunReader, name: str) -> tuple[str, str | None]:
 
 def source_of(readers: Sequence[RunReader], question_ids: Sequence[int | str]) -> FigureSource:
     """What a figure's file says of the runs that it is drawn of."""
-    names = run_names([reader.path for reader in readers])
+    names = short_names([reader.path for reader in readers])
     return FigureSource([_named(*pair) for pair in zip(readers, names, strict=True)], question_ids)
 
 
