@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from hvx.view.heat import enlarge, standing
 PHOTO_SIDE = 320
 """Pixels. A card is 240 wide on a usual screen."""
 
-MAP_SIDE = 160
-"""Pixels. Maps are smooth; the browser enlarges them."""
+MAP_SIDE = 112
+"""Pixels. Maps are smoothed by a hundredth of their side, here a pixel; the browser enlarges them."""
 
 _PHOTO_QUALITY, _MAP_QUALITY = 82, 75
 """Of JPEG."""
@@ -33,15 +34,21 @@ def save_photo(photo: Image.Image, gallery: Path, number: int) -> None:
     _save(photo, gallery / picture_path("photos", number), _PHOTO_QUALITY)
 
 
-def save_maps(item: Item, gallery: Path, number: int) -> list[float]:
-    """Save an item's attention maps and its heat map, from left to right, as one grey picture.
+def save_maps(items: Sequence[Item], gallery: Path, number: int) -> list[float]:
+    """Save the attention maps and the heat map of each run's item, from left to right, as one grey picture.
 
     A pixel's grey is its place t^γ between a map's base and its peak; see ``hvx.view.heat.emphasis``.
+
+    Args:
+        items: of one question, one for each run.
+        gallery: its folder.
+        number: of the item in the gallery.
 
     Returns:
         How far each map's peak stands out, s of ``emphasis``: as strongly the page lays it on the photograph.
     """
-    drawn = [standing(enlarge(_shrunk(map), MAP_SIDE)) for map in (*item.attention, item.heatmap)]
+    maps = [map for item in items for map in (*item.attention, item.heatmap)]
+    drawn = [standing(enlarge(_shrunk(map), MAP_SIDE)) for map in maps]
     side_by_side = np.concatenate([place for place, _ in drawn], axis=1)
     grey = Image.fromarray((side_by_side * 255).round().astype(np.uint8))
     _save(grey, gallery / picture_path("maps", number), _MAP_QUALITY)
@@ -49,13 +56,12 @@ def save_maps(item: Item, gallery: Path, number: int) -> list[float]:
 
 
 def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A map much larger than it is shown, brought near that size: to smooth the whole takes long."""
-    height, width = map.shape
-    if min(height, width) < 2 * MAP_SIDE:
+    """A map much larger than it is shown, as means over squares: to smooth the whole takes long."""
+    step = min(map.shape) // MAP_SIDE
+    if step < 2:
         return map
-    finite = np.where(np.isfinite(map), map, 0).astype(np.float32).clip(0)
-    image = Image.fromarray(finite)
-    return np.asarray(image.resize((MAP_SIDE, MAP_SIDE * height // width), Image.Resampling.BOX))
+    finite = np.where(np.isfinite(map), map, 0).astype(np.float32, copy=False).clip(0)
+    return np.asarray(Image.fromarray(finite).reduce(step))
 
 
 def _save(picture: Image.Image, path: Path, quality: int) -> None:
