@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from hvx.compare.agreement import heatmap_agreement
-from hvx.compare.join import join, short_names
+from hvx.compare.answers import Answers, compare_answers
+from hvx.compare.join import Joined, join, short_names
 from hvx.gallery.workers import Chunk, Photo
 from hvx.store.reader import RunReader
 
@@ -104,13 +105,17 @@ def gallery_content(runs: Sequence[Path]) -> Iterator[Content]:
         readers = tuple(stack.enter_context(RunReader(run)) for run in runs)
         numbers: tuple[np.ndarray, ...] = (np.arange(len(readers[0].column("question_id"))),)
         names, labels, notes = tuple(short_names(runs)), ("",) * len(readers), tuple[str, ...]()
-        alike = np.zeros(0)
+        alike, shared = np.zeros(0), dict[str, np.ndarray]()
         if len(readers) > 1:
             joined = join(readers)
             numbers, names, labels = joined.numbers, joined.names, joined.labels
-            alike, notes = heatmap_agreement(joined), _notes(joined.regions, joined.notes)
+            alike, answers = heatmap_agreement(joined), compare_answers(joined)
+            notes = _notes(joined, answers)
+            # One truth and one type for a question, whichever run they come from.
+            shared = {"ground_truth": answers.truths, "answer_type": answers.types}
+            shared["question_type"] = joined.column(0, "question_type")
         columns = tuple(
-            {name: reader.column(name)[own] for name in INDEXED}
+            {name: reader.column(name)[own] for name in INDEXED} | shared
             for reader, own in zip(readers, numbers, strict=True)
         )
         # One path is two photos where the file was replaced during the run.
@@ -121,5 +126,14 @@ def gallery_content(runs: Sequence[Path]) -> Iterator[Content]:
         yield Content(readers, labels, names, numbers, columns, list(places), shown, alike, notes)
 
 
-def _notes(regions: str | None, notes: tuple[str, ...]) -> tuple[str, ...]:
-    return (*notes, f"{regions}: their heat maps are not correlated") if regions else notes
+def _notes(joined: Joined, answers: Answers) -> tuple[str, ...]:
+    """What a user should know of joined runs."""
+    notes = [*joined.notes]
+    if joined.regions:
+        notes.append(f"{joined.regions}: their heat maps are not correlated")
+    if answers.disputed:
+        notes.append(
+            f"the ground truth of {answers.disputed:,} question(s) differs between the runs and counts as "
+            "unknown"
+        )
+    return tuple(notes)

@@ -151,6 +151,7 @@ const likeliest = (detail) => detail.top.map(([answer, share]) => {
 const otherRuns = (detail) => (detail?.others ?? []).flatMap((other, place) => {
   const { label } = hvx.about.runs[place + 1];
   return [
+    element("h3", {}, `${label}: tokens`),
     element("ol", { class: "scored", "aria-label": `${label}: tokens with their z-scores` }, ...scored(other)),
     element("h3", {}, `${label}: likeliest answers`),
     element("ol", { class: "answers", "aria-label": `${label}: likeliest answers` }, ...likeliest(other)),

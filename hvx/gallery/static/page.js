@@ -139,10 +139,11 @@ const select = (number, on = !hvx.selected.has(number)) => {
 
 const copySelection = async () => {
   const text = at("selection-text");
-  text.select();
   try {
     await navigator.clipboard.writeText(text.value);
   } catch {
+    at("selection-shown").open = true;
+    text.select();
     document.execCommand("copy"); // where a page from a file has no clipboard of its own
   }
   at("selection-copy").textContent = "Copied";
@@ -309,7 +310,7 @@ const furnish = () => {
     return element("label", {}, box, name);
   }));
   fillSummary();
-  at("filters").open = !matchMedia("(max-width: 40rem)").matches;
+  at("filters").open = at("selection-shown").open = !matchMedia("(max-width: 40rem)").matches;
   const parts = [`${about.items.toLocaleString("en")} explanations`];
   if (about.split) parts.push(`split ${about.split}`);
   at("subtitle").textContent = parts.join(", ");

@@ -14,13 +14,21 @@ const table = (caption, header, rows) => element(
 
 const labelled = (run, name) => (run.label ? `${name}, ${run.label}` : name);
 
-// Accuracy by a kind of type; a type that a run has no ground truth of is "n/a" there.
+const MOST_TYPES = 15;
+
+// The commonest types, [type, items, right ones], and all others in one line.
+const commonest = (types) => {
+  if (types.length <= MOST_TYPES + 1) return types;
+  const rest = types.slice(MOST_TYPES);
+  const sum = (place) => rest.reduce((total, row) => total + row[place], 0);
+  return [...types.slice(0, MOST_TYPES), [`${rest.length} other types`, sum(1), sum(2)]];
+};
+
+// Accuracy by a kind of type. Two runs have the same questions, and so the same types in the same order.
 const accuracyTable = (runs, kind, caption) => {
-  const types = new Map();
-  for (const { summary } of runs) for (const [type, count] of summary[kind]) if (!types.has(type)) types.set(type, count);
-  const rows = [...types].map(([type, count]) => [
-    type || "(no type)", String(count),
-    ...runs.map(({ summary }) => share(summary[kind].find(([name]) => name === type) ?? [type, 0, 0])),
+  const columns = runs.map(({ summary }) => commonest(summary[kind]));
+  const rows = columns[0].map(([type, count], place) => [
+    type || "(no type)", String(count), ...columns.map((own) => share(own[place] ?? [type, 0, 0])),
   ]);
   return table(caption, ["", "n", ...runs.map((run) => labelled(run, "right"))], rows);
 };
