@@ -248,6 +248,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_run(tmp_path / tree.get("root", ".") / tree["explain"]["run"])
     (tmp_path / "run").rename(tmp_path / "run of scenes")  # it lies in the folder that hvx reproduce makes
     make_run(tmp_path / "runs" / "reproduce" / "run")
+    for name in ("mlb", "dan"):  # two models to compare
+        make_run(tmp_path / "runs" / name / "run")
     for name in ("model.safetensors", "photo.jpg", "mlb.t7", "data_prepro.json", "fbresnet152-2e20f6b4.pth"):
         (tmp_path / name).touch()
     for name in ("logs/mlb_att", "skip-thoughts"):

@@ -138,6 +138,23 @@ def test_maps_of_other_parts_are_left_out_with_the_reason(joins: Joins) -> None:
     assert found[WORDS].same.n == 4
 
 
+def test_a_run_that_sees_another_part_does_not_keep_the_others_from_being_compared(joins: Joins) -> None:
+    joined = joins(Made(range(4)), Made(range(4), 1, crop={"square": "whole"}), Made(range(4), 2))
+    assert np.isnan(heatmap_agreement(joined)).all() and np.isnan(heatmap_agreement(joined, 1, 2)).all()
+    first, second = compare_runs(joined.runs).pairs
+    assert first.agreement[0].none and second.agreement[0].same.n == 4
+    assert second.agreement[0].values == pytest.approx(heatmap_agreement(joined, 0, 2))
+
+
+def test_ranks_of_a_very_large_grid_fit_their_type(joins: Joins) -> None:
+    """Twice the rank of the last of 200 · 200 cells does not fit 16 bits."""
+    ramps = np.arange(2 * 200 * 200, dtype=np.float32).reshape(1, 2, 200, 200).repeat(2, 0)
+    runs = [Made(range(2), seed, grid=200, given={"attention": ramps}) for seed in (0, 1)]
+    assert attention_agreement(joins(*runs)) == pytest.approx([1, 1])
+    joined = joins(runs[0], Made(range(2), 1, grid=200, given={"attention": ramps[..., ::-1, ::-1].copy()}))
+    assert attention_agreement(joined) == pytest.approx([-1, -1], abs=1e-3)
+
+
 def test_words_agree_only_where_the_tokens_are_the_same(joins: Joins) -> None:
     first, second = Made(range(7), 0), Made(range(7), 1)
     columns = second.columns()

@@ -39,7 +39,7 @@ _WIDTHS = 60, 100
     "--by", type=click.Choice(["run", "agreement", "disagreement"]), show_default="run",
     help="Order of --list: as in the first run, or by how much the heat maps of A and B agree.",
 )  # fmt: skip
-@click.option("--no-maps", is_flag=True, help="Compare answers and words alone, which takes no time.")
+@click.option("--no-maps", is_flag=True, help="Compare answers and words alone; read no maps.")
 @click.option(
     "--allow-changed", multiple=True, type=click.Choice(["questions", "images"]),
     help="Compare although texts of questions, or image files, differ between the runs; repeatable.",
@@ -108,8 +108,8 @@ def _ordered(joined: Joined, places: list[int], by: str | None) -> list[int]:
         return places
     from hvx.compare.agreement import heatmap_agreement
 
-    if joined.regions:
-        raise HvxError(f"--by {by}: heat maps cannot be compared: {joined.regions}")
+    if reason := joined.apart(0, 1):
+        raise HvxError(f"--by {by}: heat maps cannot be compared: {reason}")
     values = heatmap_agreement(joined)
     sign = 1 if by == "disagreement" else -1
     return sorted(

@@ -19,6 +19,8 @@ from hvx.progress import bar
 GRID = 14
 """Cells across the grid on which heat maps are compared, as `hvx measure` does without attention."""
 
+_LARGEST = 180
+"""Cells across any grid: twice the rank of a cell is kept in 16 bits."""
 _VALUES = 1 << 22
 """Of maps read at a time."""
 _DIGITS = 12
@@ -37,14 +39,14 @@ def heatmap_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarra
     Returns:
         (n) float64 in the order of ``joined.question_ids``, −1 to 1; NaN where there is none.
     """
-    if joined.regions:
+    if joined.apart(one, other):
         return np.full(len(joined), np.nan)
     return correlations(heatmap_ranks(joined, one), heatmap_ranks(joined, other))
 
 
 def attention_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarray:
     """The same for the attention, summed over glimpses; all NaN if either run has none."""
-    if joined.regions or not (joined.runs[one].glimpses and joined.runs[other].glimpses):
+    if joined.apart(one, other) or not (joined.runs[one].glimpses and joined.runs[other].glimpses):
         return np.full(len(joined), np.nan)
     return correlations(attention_ranks(joined, one), attention_ranks(joined, other))
 
@@ -61,9 +63,9 @@ def heatmap_grid(joined: Joined) -> tuple[int, int]:
 
 
 def attention_grid(joined: Joined) -> tuple[int, int]:
-    """Rows and columns on which attention is compared: the smallest of the runs that have attention."""
+    """Rows and columns on which attention is compared: the smallest of those that have it, or less."""
     sizes = [run.attention_size for run in joined.runs if run.glimpses]
-    return min(rows for rows, _ in sizes), min(columns for _, columns in sizes)
+    return min(_LARGEST, *(rows for rows, _ in sizes)), min(_LARGEST, *(columns for _, columns in sizes))
 
 
 def heatmap_ranks(joined: Joined, run: int) -> np.ndarray:

@@ -131,7 +131,7 @@ class _Agreements:
         if kind == WORDS:
             return self._words()
         later = range(1, len(self._joined.runs))
-        reasons = [self._joined.regions or self._lacking(kind, other) for other in later]
+        reasons = [self._joined.apart(0, other) or self._lacking(kind, other) for other in later]
         if all(reasons):
             return [self._nothing(kind, None, reason or "") for reason in reasons]
         grid = heatmap_grid(self._joined) if kind == HEATMAP else attention_grid(self._joined)

@@ -34,7 +34,8 @@ class Joined:
         numbers: for each run, (n) int64: its item ``runs[k][numbers[k][i]]`` explains common question i.
         questions: (n) texts, of the first run.
         images: (n) int64, the image of each question, 0, 1, …: questions on one image have one number.
-        regions: why the maps of the runs do not cover the same part of the photographs; None if they do.
+        regions: why the maps of some run do not cover the same part of the photographs as the first run's;
+            None if all do. ``apart`` says it of two runs.
         notes: lines that a user should read.
     """
 
@@ -55,6 +56,10 @@ class Joined:
         """A dataset of a run (``RunReader.column``), in the order of the common questions."""
         values: np.ndarray = self.runs[run].column(name)[self.numbers[run]]
         return values
+
+    def apart(self, one: int, other: int) -> str | None:
+        """Why the maps of two of the runs do not cover the same part of the photographs; None if they do."""
+        return _regions((self.runs[one], self.runs[other]), (self.labels[one], self.labels[other]))
 
 
 def join(runs: Sequence[RunReader], allow: Sequence[Changed] = ()) -> Joined:
