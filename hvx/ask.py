@@ -9,18 +9,27 @@ import torch
 
 from hvx.face import WITH_ANSWERS, Explainer
 from hvx.models.checkpoint import load_checkpoint
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.export import SCREEN, PageSetup, check_suffix, export_figure
 from hvx.view.figure import FigureStyle
+
+_ZERO = (
+    (ZERO_IMAGE_GRADIENT, "the gradient of the image (Eq. 2) is zero everywhere: there is no heat map"),
+    (ZERO_WORD_GRADIENT, "the gradient of the words (Eq. 3) is zero everywhere: there are no z-scores"),
+)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The likeliest answers with their probabilities, each token with its z-score, and the characters that
-    are drawn as boxes in the figure, since no font has them."""
+    """The likeliest answers with their probabilities, each token with its z-score, the characters that are
+    drawn as boxes in the figure, since no font has them; the tokens that the model does not know, each once;
+    and a line for each gradient that is zero everywhere."""
 
     answers: list[tuple[str, float]]
     tokens: list[tuple[str, float]]
     missing_glyphs: str
+    unknown: list[str]
+    zero: list[str]
 
 
 def ask(
@@ -55,4 +64,7 @@ def ask(
     why = Explainer(load_checkpoint(checkpoint, device)).explain(image, question)
     layout = why.layout(width, style, setup.dpi)
     missing = export_figure(output, layout, [why.row(layout.side)], setup.page_rows)
-    return Reply(why.answers, list(zip(why.tokens, why.z.tolist(), strict=True)), missing)
+    marked = zip(why.tokens, why.unknown, strict=True)
+    unknown = list(dict.fromkeys(token for token, lacking in marked if lacking))
+    zero = [line for bit, line in _ZERO if why.zero_gradient & bit]
+    return Reply(why.answers, list(zip(why.tokens, why.z.tolist(), strict=True)), missing, unknown, zero)

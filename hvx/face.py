@@ -21,6 +21,8 @@ from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer as BatchExplainer
 from hvx.explain.explainer import Explanations
 from hvx.models.checkpoint import VQAModel, load_checkpoint
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+from hvx.view.crop import is_cropped, middle
 from hvx.view.figure import DPI, FigureLayout, FigureRow, FigureStyle, draw_figure
 
 _TOGETHER = 64
@@ -60,6 +62,9 @@ class Explanation:
         textual_attention: (T), summing to 1; None of a model without one.
         photo: the photo, of which the model saw the crop that ``figure`` shows.
         image: how the model crops and scales a photo.
+        unknown: of each token, whether the model's vocabulary lacks it; to the model all such words are one.
+        zero_gradient: bits of ``hvx.store.schema``: which of Eqs 2 and 3 is zero everywhere, so that the heat
+            map or the z-scores say nothing.
     """
 
     question: str
@@ -74,6 +79,8 @@ class Explanation:
     textual_attention: Tensor | None
     photo: Image.Image
     image: ImageConfig
+    unknown: list[bool]
+    zero_gradient: int
 
     @property
     def answer(self) -> str:
@@ -111,6 +118,9 @@ class Explanation:
             "",
             top_answers=tuple(self.answers),
             block_heatmaps=None if self.block_heatmaps is None else self.block_heatmaps.numpy(),
+            zero_gradient=self.zero_gradient,
+            unknown=self.unknown,
+            whole=middle(self.photo, size) if is_cropped(self.photo) else None,
         )
 
     def _repr_png_(self) -> bytes:
@@ -194,6 +204,9 @@ class Explainer:
             None if words is None else words[n, : len(tokens)],
             photo,
             self.model.config.image,
+            explained.unknown[n],
+            ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[n])
+            | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[n]),
         )
 
 

@@ -37,6 +37,7 @@ def _describe_run(path: Path) -> dict[str, str]:
         "run": str(path),
         "explanations": f"{len(reader):,}",
         "no gradient": _zero_gradients(reader),
+        "unknown": _unknown(reader),
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": ", ".join(map(str, reader.image_folders)),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
@@ -50,6 +51,13 @@ def _zero_gradients(reader: RunReader) -> str:
     bits = reader.column("zero_gradient")
     image, words = (int(((bits & bit) > 0).sum()) for bit in (ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT))
     return f"Eq. 2 (image) of {image:,}, Eq. 3 (words) of {words:,}"
+
+
+def _unknown(reader: RunReader) -> str:
+    """How many tokens the model does not know, and in how many questions."""
+    unknown, lengths = reader.column("unknown") != 0, reader.column("length")
+    share = f"{int(unknown.sum()):,} of {int(lengths.sum()):,} tokens"
+    return f"{share}, in {int(unknown.any(1).sum()):,} questions"
 
 
 def _computed_by(about: dict[str, Any]) -> str:

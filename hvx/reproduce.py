@@ -24,6 +24,7 @@ from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
 from hvx.train.model import train_model
+from hvx.view.figure import AS_IN_THE_PAPER
 from hvx.view.run_figures import write_figure
 
 REPORT = "reproduce.json"
@@ -139,7 +140,7 @@ def _figures(reader: RunReader, folder: Path, seed: int) -> dict[Path, str]:
         "figure5": ("wrong answers", some(~right, _ROWS) or some(right, _ROWS)),
     }
     for name, (_, numbers) in figures.items():
-        write_figure(reader, numbers, folder / f"{name}.png", _WIDTH)
+        write_figure(reader, numbers, folder / f"{name}.png", _WIDTH, AS_IN_THE_PAPER)
     return {folder / f"{name}.png": caption for name, (caption, _) in figures.items()}
 
 

@@ -104,6 +104,7 @@ def _items(
         "top_probabilities": top.astype(np.float32),
         "tokens": tokens,
         "length": lengths,
+        "unknown": np.zeros((n, _LONGEST), np.uint8),
         "token_saliency": np.abs(z),
         "token_z": z,
         "attention": attention / attention.sum((2, 3), keepdims=True),

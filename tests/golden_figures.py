@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ FOLDER = Path(__file__).parent / "golden"
 WIDTH = 400
 
 STYLES = {
-    "brightness": FigureStyle(),
-    "color": FigureStyle("color"),
-    "outline": FigureStyle(outline=True, legend=False),
-    "answers": FigureStyle("color", outline=True, top_answers=True),
+    "paper": FigureStyle("paper"),
+    "color": FigureStyle(outline=False),
+    "outline": FigureStyle("paper", outline=True, legend=False),
+    "answers": FigureStyle(top_answers=True),
+    "marks": FigureStyle(),
 }
 
 
@@ -28,6 +30,21 @@ def rows() -> list[FigureRow]:
         _row(0, ["is", "the", "star", "red", "?"], "yes", "yes"),
         _row(1, ["how", "many", "?"], "two", "three", [0.5, None, -1.25]),
         _row(2, long, "green", ""),
+    ]
+
+
+def marked_rows() -> list[FigureRow]:
+    """Photographs of which the network saw a part, words that it does not know, gradients that are zero."""
+    right, wrong, long = rows()
+    wide = Image.fromarray(draw_scene(np.random.default_rng(5), 128).image).crop((0, 16, 128, 112))
+    high = wide.rotate(90, expand=True)
+    nothing = np.zeros_like(wrong.heatmap)
+    return [
+        replace(
+            right, photo=wide.crop((16, 0, 112, 96)), whole=wide, unknown=[False, False, True, True, False]
+        ),
+        replace(wrong, heatmap=nothing, z=[0.0] * 3, zero_gradient=3, whole=wrong.photo),
+        replace(long, photo=high.crop((0, 16, 96, 112)), whole=high),
     ]
 
 
@@ -60,7 +77,7 @@ def _hill(side: int, y: float, x: float) -> np.ndarray:
 
 def draw(name: str) -> Image.Image:
     """One of the figures, by its file's stem."""
-    return draw_figure(rows(), WIDTH, "Golden", STYLES[name])
+    return draw_figure(marked_rows() if name == "marks" else rows(), WIDTH, "Golden", STYLES[name])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Asked:
     agreeing: bool = True
     photo: str = "0.png"
     zero_gradient: int = 0
+    unknown: tuple[str, ...] = ()
 
 
 def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
@@ -61,6 +62,13 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
             [[one.probability, 0.1, 0.05, np.nan, np.nan] for one in asked], np.float32
         ),
         "tokens": np.array([row + [""] * (longest - len(row)) for row in tokens], object),
+        "unknown": np.array(
+            [
+                [int(token in one.unknown) for token in row] + [0] * (longest - len(row))
+                for one, row in zip(asked, tokens, strict=True)
+            ],
+            np.uint8,
+        ),
         "length": np.array([len(row) for row in tokens], np.int32),
         "token_saliency": np.ones((len(asked), longest), np.float32),
         "token_z": np.stack([_padded(np.linspace(-2, 2, len(row)), longest) for row in tokens]),

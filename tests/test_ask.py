@@ -31,6 +31,14 @@ def test_ask_prints_answers_and_scores_and_draws_a_figure(tiny: Tiny, tmp_path: 
         assert figure.width == 1200
 
 
+def test_words_that_the_model_does_not_know_are_named(tiny: Tiny, tmp_path: Path) -> None:
+    question = "what blorp is the circle blorp frob ?"
+    done = hvx("ask", tiny.root / "model.safetensors", _photo(tiny), question, "-o", tmp_path / "why.png")
+    assert "unknown to the model: blorp, frob" in done.stdout.splitlines()
+    known = hvx("ask", tiny.root / "model.safetensors", _photo(tiny), QUESTION, "-o", tmp_path / "why.png")
+    assert "unknown" not in known.stdout
+
+
 def test_a_photo_of_ones_own_is_turned_as_its_exif_data_says(tiny: Tiny, tmp_path: Path) -> None:
     """The same picture stored upright, and stored on its side with a note to turn it, explains alike."""
     with Image.open(_photo(tiny)) as opened:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import click
 import pytest
@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 from hvx.cli import main
 from hvx.view.export import PageSetup
 from hvx.view.figure import FigureStyle
-from hvx.view.heat import Style
 
 
 @dataclass
@@ -58,7 +57,6 @@ def run(*arguments: object) -> Result:
 
 
 CPU = torch.device("cpu")
-COLOR = next(style for style in get_args(Style) if style != "brightness")
 
 
 @pytest.fixture
@@ -81,7 +79,7 @@ def figure_calls(calls: Calls) -> Callable[..., dict[str, Any]]:
 
 FIGURE = {
     "ids": (), "answer_types": (), "question_types": (), "right": None, "order": "random", "count": 3,
-    "seed": 0, "width": 1200, "style": FigureStyle("brightness", False, False), "setup": PageSetup(200, 8),
+    "seed": 0, "width": 1200, "style": FigureStyle("color", None, False), "setup": PageSetup(200, 8),
 }  # fmt: skip
 
 
@@ -99,10 +97,12 @@ FIGURE = {
         (["--by", "agreement"], {"order": "agreement"}),
         (["--by", "disagreement"], {"order": "disagreement"}),
         (["--seed", 5], {"seed": 5}),
-        (["--top-answers"], {"style": FigureStyle("brightness", False, True)}),
-        (["--style", "brightness"], {}),
-        (["--style", COLOR], {"style": FigureStyle(COLOR, False, False)}),
-        (["--outline"], {"style": FigureStyle("brightness", True, False)}),
+        (["--top-answers"], {"style": FigureStyle("color", None, True)}),
+        (["--style", "color"], {}),
+        (["--style", "paper"], {"style": FigureStyle("paper", None, False)}),
+        (["--outline"], {"style": FigureStyle("color", True, False)}),
+        (["--no-outline"], {"style": FigureStyle("color", False, False)}),
+        (["--style", "paper", "--outline"], {"style": FigureStyle("paper", True, False)}),
         (["--width", 300], {"width": 300}),
         (["--width", 20_000], {"width": 20_000}),
         (["--style", "colour"], {"style": FigureStyle("color")}),
@@ -131,6 +131,13 @@ def test_figure_passes_every_option_on(
     assert figure_calls(*options) == {**FIGURE, **changed}
 
 
+@pytest.mark.parametrize("arguments", [["figure", "run"], ["ask", __file__, __file__, "is it red ?"]])
+def test_the_former_name_of_the_papers_style_is_told_in_one_line(arguments: list[str]) -> None:
+    done = run(*arguments, "-o", "figure.png", "--style", "brightness")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].endswith("'brightness': this style is called 'paper'")
+
+
 @pytest.mark.parametrize("rule", [["--rows", 2], ["--answer-type", "x"], ["--question-type", "x"],
                                   ["--only", "right"], ["--by", "random"]])  # fmt: skip
 def test_figure_with_ids_rejects_every_other_choice_of_rows(rule: list[object]) -> None:
@@ -153,10 +160,10 @@ def test_figure_into_a_folder_draws_the_picks(calls: Calls, tmp_path: Path, miss
     calls.of("hvx.store.reader.RunReader", "reader")
     drawn = SimpleNamespace(files={tmp_path / "figure2.png": 3}, missing=missing, missing_glyphs="")
     calls.of("hvx.view.run_figures.write_picked_figures", drawn)
-    done = run("figure", "run", "-o", tmp_path, "--style", "brightness", "--outline", "--width", 700)
+    done = run("figure", "run", "-o", tmp_path, "--style", "paper", "--outline", "--width", 700)
     assert done.exit_code == (3 if missing else 0)
     assert calls.made["write_picked_figures"] == (
-        ("reader", tmp_path, 700, FigureStyle("brightness", True, False), PageSetup(200, 8)), {}
+        ("reader", tmp_path, 700, FigureStyle("paper", True, False), PageSetup(200, 8)), {}
     )  # fmt: skip
     assert done.stdout == f"{tmp_path / 'figure2.png'}: 3 explanations\n"
     assert done.stderr == "".join(f"{line}\n" for line in missing)
@@ -181,12 +188,12 @@ def test_a_width_is_given_once() -> None:
 @pytest.mark.parametrize(
     ("options", "width", "style", "setup"),
     [
-        ([], 1200, FigureStyle("brightness", False, True), PageSetup(200, 8)),
-        (["--outline", "--width", 640], 640, FigureStyle("brightness", True, True), PageSetup(200, 8)),
+        ([], 1200, FigureStyle("color", None, True), PageSetup(200, 8)),
+        (["--outline", "--width", 640], 640, FigureStyle("color", True, True), PageSetup(200, 8)),
         (
             ["--inches", 4, "--dpi", 100, "--page-rows", 3],
             400,
-            FigureStyle("brightness", False, True, font_pt=8),
+            FigureStyle("color", None, True, font_pt=8),
             PageSetup(100, 3),
         ),
     ],
@@ -195,14 +202,21 @@ def test_ask_passes_every_option_on(
     calls: Calls, options: list[object], width: int, style: FigureStyle, setup: PageSetup
 ) -> None:
     reply = SimpleNamespace(
-        answers=[("red", 0.75), ("blue", 0.25)], tokens=[("what", 1.5), ("?", -1.5)], missing_glyphs=""
+        answers=[("red", 0.75), ("blue", 0.25)],
+        tokens=[("what", 1.5), ("?", -1.5)],
+        missing_glyphs="",
+        unknown=["what", "?"],
+        zero=["no gradient"],
     )
     calls.of("hvx.ask.ask", reply)
     done = run("ask", "m.safetensors", "photo.jpg", "what ?", "-o", "why.png", "--device", "cpu", *options)
     assert done.exit_code == 0, done.output
     expected = (Path("m.safetensors"), Path("photo.jpg"), "what ?", Path("why.png"), width, CPU, style, setup)
     assert calls.made["ask"] == (expected, {})
-    assert done.stdout == "  0.750  red\n  0.250  blue\nwhat +1.50  ? -1.50\nwhy.png: red\n"
+    assert done.stdout == (
+        "  0.750  red\n  0.250  blue\nwhat +1.50  ? -1.50\nunknown to the model: what, ?\nno gradient\n"
+        "why.png: red\n"
+    )
 
 
 @pytest.mark.parametrize("missing", [[], ["a.png: cannot be read"]])
@@ -222,8 +236,8 @@ def test_gallery_passes_every_option_on(
 
 def test_gallery_passes_a_second_run_on(calls: Calls) -> None:
     calls.of("hvx.gallery.build.build_gallery", SimpleNamespace(items=12, missing=[], notes=("one copied",)))
-    done = run("gallery", "run", "other", "-o", "pages")
-    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), None, 320, Path("other")), {})
+    done = run("gallery", "run", "run", "-o", "pages")
+    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), None, 320, Path("run")), {})
     assert done.stdout == f"{Path('pages/index.html')}: 12 questions explained by both runs\n"
     assert done.stderr == "note: one copied\n"
 
@@ -350,7 +364,7 @@ def test_values_at_the_bounds_are_accepted(command: str, line: list[object]) -> 
 
 
 REQUIRED = {
-    "figure": (["run"], ["output"]), "gallery": (["run"], ["output"]), "scenes": (["folder"], []),
+    "figure": (["run"], ["output"]), "gallery": (["run", "other"], ["output"]), "scenes": (["folder"], []),
     "ask": (["checkpoint", "image", "question"], ["output"]), "measure": (["run"], []), "reproduce": ([], []),
     "explain": (["config"], []), "train": (["config"], []), "info": (["path"], []),
 }  # fmt: skip

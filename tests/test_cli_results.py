@@ -237,8 +237,8 @@ def test_reproduce_passes_every_option_on_and_prints_its_tables(calls: Calls, ok
 
 COMMON = {"--quiet": False, "--debug": False}
 LOOK = {
-    "--style": "brightness",
-    "--outline": False,
+    "--style": "color",
+    "--outline": None,
     "--width": None,
     "--inches": None,
     "--dpi": 200,

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn import lines, pictures, rectangles, strokes, texts
-from golden_figures import STYLES, rows
+from golden_figures import STYLES, marked_rows, rows
+from matplotlib.patches import FancyBboxPatch
+from PIL import Image
 
+from hvx.errors import HvxError
 from hvx.view import text
 from hvx.view.figure import FigureLayout, FigureRow, FigureStyle
 from hvx.view.heat import Style, colour_scale, outline
@@ -52,7 +55,7 @@ BARS = ["62.0 %", "a very l…", "20.0 %", "no", "10.0 %", "red", "5.0 %"]
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("brightness", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE]),
+        ("paper", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE]),
         ("color", [*HEADING, *NAMES, *FIRST, *SECOND, *Z_SCALE, *MAP_SCALE]),
         ("outline", [*HEADING, *NAMES, *FIRST, *SECOND]),
         (
@@ -68,14 +71,14 @@ def test_a_figure_writes_these_texts_in_this_order(name: str, expected: list[str
 
 def test_a_value_stands_under_its_token() -> None:
     """Which a picture of the figure can hardly tell."""
-    page = drawn(rows()[:1], STYLES["brightness"])
+    page = drawn(rows()[:1], STYLES["paper"])
     words = {found.line: found for found in texts(page)}
     for token, value in zip(FIRST[:-1:2], FIRST[1::2], strict=True):
         assert words[value].middle == pytest.approx(words[token].middle)
         assert words[value].baseline > words[token].baseline
 
 
-@pytest.mark.parametrize("style", ["brightness", "color"])
+@pytest.mark.parametrize("style", ["paper", "color"])
 def test_ticks_stand_under_the_colors_that_they_name(style: Style) -> None:
     expected = {
         "z-score": [(0.0, LOW), (0.25, None), (0.5, NEUTRAL), (0.75, None), (1.0, HIGH)],
@@ -115,15 +118,15 @@ def test_scales_that_do_not_fit_beside_each_other_stand_under_each_other() -> No
 
 
 def test_a_scale_stays_within_a_narrow_figure() -> None:
-    for found in texts(page_of(draw_scales, scales("brightness", False), 10, 250, 20, width=270)):
+    for found in texts(page_of(draw_scales, scales("paper", False), 10, 250, 20, width=270)):
         assert found.left >= 10 and found.right <= 260, found.line
 
 
 def test_scales_are_those_of_the_style() -> None:
-    assert [scale.name for scale in scales("brightness", False)] == ["z-score"]
+    assert [scale.name for scale in scales("paper", False)] == ["z-score"]
     assert [scale.name for scale in scales("color", False)] == ["z-score", "attention, heat"]
-    assert [scale.name for scale in scales("brightness", True)] == ["z-score", *OUTLINE]
-    z = scales("brightness", False)[0]
+    assert [scale.name for scale in scales("paper", True)] == ["z-score", *OUTLINE]
+    z = scales("paper", False)[0]
     assert z.ticks == ((0.0, "≤ −2"), (0.25, "−1"), (0.5, "0"), (0.75, "1"), (1.0, "≥ 2"))
     assert scales("color", False)[1].ticks == ((0.0, "least"), (1.0, "most"))
 
@@ -166,7 +169,7 @@ IMAGE_LABEL, WORDS_NOTE = (
     ("bits", "said"),
     [(0, []), (1, [IMAGE_LABEL]), (2, [WORDS_NOTE]), (3, [IMAGE_LABEL, WORDS_NOTE])],
 )
-@pytest.mark.parametrize("style", ["brightness", "color"])
+@pytest.mark.parametrize("style", ["paper", "color"])
 def test_a_gradient_that_is_zero_everywhere_is_said(style: Style, bits: int, said: list[str]) -> None:
     row = replace(rows()[0], zero_gradient=bits)
     shown = FigureStyle(style, outline=True, top_answers=True, font_pt=5)
@@ -260,3 +263,96 @@ def test_dollar_signs_are_text_and_no_formula() -> None:
     for word in (*row.tokens, "✕ $x$ (yes)"):
         assert word in found
     assert FigureLayout(600, 2).draw([row]).render().size[0] == 600
+
+
+UNKNOWN, FRAME = "dotted: word unknown to the model", "frame: what the model saw"
+
+
+def dotted(page: Page) -> list[FancyBboxPatch]:
+    patches = page.figure.axes[0].patches
+    return [one for one in patches if isinstance(one, FancyBboxPatch) and not one.get_fill()]
+
+
+def test_dots_stand_around_the_words_that_the_model_does_not_know() -> None:
+    page = drawn(marked_rows()[:1], FigureStyle())
+    marks = dotted(page)
+    words = {found.line: found for found in texts(page)}
+    assert len(marks) == 2
+    for mark, word in zip(marks, ("star", "red"), strict=True):
+        left, right = mark.get_x(), mark.get_x() + mark.get_width()
+        assert left < words[word].left < words[word].right < right
+        assert mark.get_y() < words[word].baseline < mark.get_y() + mark.get_height()
+    assert lines(page)[-2:] == [UNKNOWN, FRAME]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unknown": (), "whole": None}, []),
+        ({"unknown": [False] * 5, "whole": Image.new("RGB", (50, 50))}, []),
+        ({"unknown": [False] * 4 + [True], "whole": None}, [UNKNOWN]),
+        ({"unknown": (), "whole": Image.new("RGB", (51, 50))}, [FRAME]),
+    ],
+)
+def test_the_foot_explains_the_marks_that_a_page_has(changes: dict[str, Any], said: list[str]) -> None:
+    page = drawn([replace(rows()[0], **changes), rows()[1]], FigureStyle("paper"))
+    assert [line for line in lines(page) if line in (UNKNOWN, FRAME)] == said
+    assert bool(dotted(page)) == (UNKNOWN in said)
+    assert bool(strokes(page)) == (FRAME in said)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((80, 60), (1, 0.75)), ((60, 80), (0.75, 1)), ((1000, 10), (1, 1 / 3)), ((61, 60), (1, 1))],
+)
+def test_a_cropped_photograph_is_shown_whole_with_a_frame(
+    size: tuple[int, int], shown: tuple[float, float]
+) -> None:
+    """Red within the center square, blue beside it. Of one longer than 3:1 the middle is shown."""
+    width, height = size
+    whole, side = Image.new("RGB", size, (0, 0, 200)), min(size)
+    whole.paste(
+        (200, 0, 0), ((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2)
+    )
+    page = drawn([replace(rows()[0], whole=whole)], FigureStyle("paper"))
+    photo, attention = pictures(page)[:2]
+    cell = attention.picture.width
+    assert photo.picture.size == pytest.approx([cell * share for share in shown], abs=4)
+    ((line, ink, _),) = strokes(page)
+    assert ink == BLACK
+    frame = [*line.min(0), *line.max(0)]
+    short = min(photo.picture.size)
+    left, top = photo.left + (photo.picture.width - short) / 2, photo.top + (photo.picture.height - short) / 2
+    assert frame == pytest.approx([left, top, left + short, top + short], abs=2)
+    assert photo.left + photo.picture.width / 2 == pytest.approx(attention.left - 10 - cell / 2, abs=1)
+    pixels = np.asarray(photo.picture, int)
+    assert np.abs(pixels[pixels.shape[0] // 2, pixels.shape[1] // 2] - (200, 0, 0)).max() <= 1
+    if max(size) > 1.1 * side:
+        assert np.abs(pixels[0, 0] - (166, 166, 236)).max() <= 2  # pale
+
+
+def test_each_heat_map_that_is_zero_everywhere_is_labeled() -> None:
+    row = rows()[0]
+    blocks = np.stack([np.zeros_like(row.heatmap), row.heatmap])
+    with settings():
+        page = FigureLayout(1600, 2, blocks=2).draw([replace(row, block_heatmaps=blocks)])
+    (label,) = [found for found in texts(page) if found.line == IMAGE_LABEL]
+    first = pictures(page)[3]
+    assert first.left < label.left < label.right < first.left + first.picture.width
+
+
+def test_an_outline_goes_with_color_and_a_style_that_there_is_not_is_refused() -> None:
+    assert FigureStyle().style == "color"
+    asked = {
+        (style, given): FigureStyle(style, given).outlined
+        for style in ("color", "paper")
+        for given in (None, True, False)
+    }
+    assert asked == {
+        ("color", None): True, ("color", True): True, ("color", False): False,
+        ("paper", None): False, ("paper", True): True, ("paper", False): False,
+    }  # fmt: skip
+    with pytest.raises(HvxError, match="style: 'brightness': this style is called 'paper'"):
+        FigureStyle("brightness")  # type: ignore[arg-type]
+    with pytest.raises(HvxError, match="style: 'hot': give one of color, paper"):
+        FigureStyle("hot")  # type: ignore[arg-type]

@@ -20,10 +20,10 @@ from hvx.cli import main
 from hvx.files import sha256
 from hvx.gallery.build import CHUNK, Built, build_gallery
 from hvx.gallery.folder import MANIFEST, MARK
-from hvx.gallery.pictures import MAP_SIDE, picture_path, save_maps
+from hvx.gallery.pictures import MAP_SIDE, outline_path, picture_path, save_maps
 from hvx.gallery.scripts import as_script
 from hvx.store.reader import RunReader
-from hvx.view.heat import enlarge, standing
+from hvx.view.heat import emphasis, enlarge, outline, warmth
 
 HOSTILE = "</script><script>alert(1)</script> \u2028 \" ' & <!-- \\"
 PLAIN = st.recursive(
@@ -62,7 +62,9 @@ def test_hostile_text_arrives_whole() -> None:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run of two chunks and its gallery, made in this process."""
     folder = tmp_path_factory.mktemp("gallery")
-    run = write_run(folder / "run", asked(CHUNK + 10))
+    questions = asked(CHUNK + 10)
+    questions[CHUNK + 3] = replace(questions[CHUNK + 3], unknown=("is", "?"))
+    run = write_run(folder / "run", questions)
     assert build_gallery(run, folder / "gallery", workers=1).items == CHUNK + 10
     return run, folder / "gallery"
 
@@ -86,13 +88,14 @@ def test_a_chunk_holds_what_its_cards_show(built: tuple[Path, Path]) -> None:
     place, entries = data(gallery, "data/items-000001.js")
     assert place == 1
     assert len(entries) == 10
-    tokens, z, top, image_id, path, strengths = entries[3]
+    tokens, z, top, image_id, path, unknown, line = entries[3]
     item = RunReader(run)[CHUNK + 3]
     assert tokens == item.tokens == ["is", "it", str(CHUNK + 3), "?"]
     assert z == [round(one, 4) for one in item.token_z]
     assert [answer for answer, _ in top] == ["yes", "no", "two"]
     assert (image_id, path) == (str(item.image_id), item.image_path)
-    assert len(strengths) == 3
+    assert unknown == [0, 3]
+    assert line == outline_path(item.heatmap)
 
 
 def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[Path, Path]) -> None:
@@ -104,21 +107,38 @@ def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[P
     maps = sorted((gallery / "maps").rglob("*.jpg"))
     assert len(maps) == CHUNK + 10
     with Image.open(maps[0]) as picture:
-        assert picture.size == (3 * MAP_SIDE, MAP_SIDE)
+        assert picture.size == (3 * MAP_SIDE, 2 * MAP_SIDE)
         assert picture.mode == "L"
 
 
 def test_maps_are_drawn_as_figures_draw_them(built: tuple[Path, Path], tmp_path: Path) -> None:
     run, _ = built
     item = RunReader(run)[0]
-    strengths = save_maps([item], tmp_path, 0)
-    expected = [standing(enlarge(map, MAP_SIDE)) for map in (*item.attention, item.heatmap)]
-    assert strengths == pytest.approx([strength for _, strength in expected])
+    save_maps([item], tmp_path, 0)
+    maps = [enlarge(map, MAP_SIDE) for map in (*item.attention, item.heatmap)]
     with Image.open(tmp_path / picture_path("maps", 0)) as picture:
         grey = np.asarray(picture, np.float64) / 255
-    drawn = np.concatenate([place for place, _ in expected], axis=1)
+    drawn = np.concatenate([np.concatenate(list(map(rule, maps)), axis=1) for rule in (warmth, emphasis)])
     assert np.abs(grey - drawn).mean() < 0.01
     assert np.abs(grey - drawn).max() < 0.15
+
+
+def test_an_outline_in_the_gallery_is_that_of_figures() -> None:
+    """But for the simplification: no point is further than a pixel from the line of figures."""
+    heat = np.zeros((80, 80))
+    heat[20:40, 10:30] = 1
+    heat[70:, 70:] = 1  # at the edge
+    parts = outline_path(heat).split("Z")[:-1]
+    lines = outline(heat, MAP_SIDE)
+    assert len(parts) == len(lines) == 2
+    for part, line in zip(parts, lines, strict=True):
+        points = np.array(part[1:].split(), float).reshape(-1, 2)
+        inner = line.clip(1.25, MAP_SIDE - 1.25)
+        assert np.abs(points[:, None] - inner[None]).max(2).min(1).max() < 1
+        assert np.abs(points.min(0) - inner.min(0)).max() < 1
+        assert np.abs(points.max(0) - inner.max(0)).max() < 1
+        assert len(points) < len(line)
+    assert outline_path(np.ones((80, 80))) == ""
 
 
 def test_two_processes_build_what_one_builds(built: tuple[Path, Path], tmp_path: Path) -> None:

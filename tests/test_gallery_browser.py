@@ -5,16 +5,23 @@ Needs Chromium (Debian's package, or whatever `chromium` is on the path); skips 
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 import pytest
 from made_galleries import Asked, write_run
+from PIL import Image
 
 from hvx.gallery.build import build_gallery
+from hvx.gallery.pictures import PHOTO_SIDE
+from hvx.store.reader import RunReader
+from hvx.view.heat import Style, overlay
+from hvx.view.run_figures import figure_row
 from hvx.view.tokens import contrast
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")
@@ -108,7 +115,7 @@ def test_it_opens_with_its_first_page_of_cards(page: sync_api.Page, address: str
     loaded = page.evaluate(
         "Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)))"
     )
-    assert set(loaded) == {320}
+    assert set(loaded) == {427}  # of 40×30 pixels, the shorter side 320
 
 
 def test_search_finds_words_of_questions_and_answers_in_any_order(page: sync_api.Page, address: str) -> None:
@@ -263,6 +270,47 @@ def test_heat_maps_show_at_once_or_on_hover(page: sync_api.Page, address: str) -
     assert opacity(page) == 0
     page.locator(".card").first.hover()
     assert opacity(page) > 0.3
+
+
+@pytest.mark.parametrize("style", ["color", "paper"])
+def test_a_map_lies_on_its_photograph_as_in_a_figure(page: sync_api.Page, address: str, style: Style) -> None:
+    """But for JPEG, the enlargement of small pictures, and the fewer stops of the color scale."""
+    page.emulate_media(reduced_motion="reduce")
+    go(page, address)
+    if style == "paper":
+        page.click("#style")
+    run = Path(unquote(urlparse(address).path)).parents[1] / "run"
+    with RunReader(run) as reader:
+        row = figure_row(reader, 1, PHOTO_SIDE)
+    box = page.locator(".card .picture").nth(1)
+    outline = box.locator(".outline")
+    expect(outline).to_have_css("display", "block" if style == "color" else "none")
+    outline.evaluate("drawn => drawn.remove()")
+    box.locator("img").evaluate("image => image.decode()")
+    with Image.open(io.BytesIO(box.screenshot())) as taken:
+        side = taken.width
+        found = np.asarray(taken.convert("RGB").resize((side, side)), np.float64)
+    expected = np.asarray(overlay(row.photo, row.heatmap, side, style), np.float64)
+    inner = slice(side // 20, -side // 20)  # rounded corners, and what lies beside the map in its picture
+    apart = np.abs(found - expected)[inner, inner]
+    assert apart.mean() < 4
+    assert expected[inner, inner].std() > 10
+
+
+def test_the_first_picture_of_an_open_item_is_the_whole_photograph(page: sync_api.Page, address: str) -> None:
+    """40×30 pixels, of which the model saw 30×30."""
+    go(page, f"{address}#item=1")
+    frame = page.locator("#item-pictures .whole .square")
+    expect(frame).to_have_count(1)
+    image = page.locator("#item-pictures .whole img")
+    assert image.evaluate("image => image.naturalWidth / image.naturalHeight") == pytest.approx(
+        4 / 3, abs=0.01
+    )
+    outer, inner = image.bounding_box(), frame.bounding_box()
+    assert inner["width"] == pytest.approx(0.75 * outer["width"], abs=1)
+    assert inner["height"] == pytest.approx(inner["width"], abs=1)
+    assert inner["x"] + inner["width"] / 2 == pytest.approx(outer["x"] + outer["width"] / 2, abs=1)
+    assert page.locator("#item-pictures .mapped .square").count() == 0
 
 
 def test_tokens_have_the_colours_of_the_figures(page: sync_api.Page, address: str) -> None:

@@ -18,7 +18,7 @@ from made_galleries import Asked, write_run
 
 from hvx.choose import agreement
 from hvx.gallery.build import CHUNK, build_gallery
-from hvx.gallery.pictures import picture_path
+from hvx.gallery.pictures import outline_path, picture_path
 from hvx.store.reader import RunReader
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_colour, ink_on, value_text
 
@@ -48,6 +48,13 @@ class Node {
     Object.assign(this, { tag, attributes: {}, children: [], style });
   }
   setAttribute(name, value) { this.attributes[name] = String(value); }
+  addEventListener() {}
+  removeAttribute(name) { delete this.attributes[name]; }
+  cloneNode() {
+    const clone = new Node(this.tag);
+    clone.children = this.children.map((child) => child.cloneNode());
+    return clone;
+  }
   append(...children) { this.children.push(...children); }
   replaceChildren(...children) { this.children = children; }
   get textContent() { return this.children.map((child) => child.textContent ?? child).join(""); }
@@ -56,7 +63,8 @@ class Node {
     return [this.tag, this.attributes, style, ...this.children];
   }
 }
-const byId = {};
+const byId = { outline: new Node("svg") };
+byId.outline.append(new Node("path"), new Node("path"));
 const document = {
   createElement: (tag) => new Node(tag),
   getElementById: (id) => (byId[id] ??= new Node(`#${id}`)),
@@ -93,7 +101,7 @@ ASKED = [
     Asked("", "no", "", "other", "none", 0.05, True, "cat.png"),
     Asked("ﬁnd 猫 は ？", "はい", "はい", "yes/no", "is the", 0.4, False, "cat.png"),
     Asked("what is number 10 ?", "lamp", "Lamp ", "other", "what is", 0.5, True, "cat.png"),
-    Asked("what is number 9 ?", "lamp", "bed", "other", "what is", 0.75, True, "cat.png"),
+    Asked("what is number 9 ?", "lamp", "bed", "other", "what is", 0.75, True, "cat.png", 0, ("9", "?")),
 ] + [Asked(f"so {n} ?", "a", "", "other", "so", 0.5) for n in range(CHUNK)]  # fmt: skip
 ZERO = {2: 1, 4: 2, 5: 3, len(ASKED) - 1: 1}
 """Items without a gradient of the image (1), of the words (2), of both."""
@@ -417,22 +425,32 @@ def test_a_card_without_details_or_words_has_a_text(js: Run) -> None:
     assert text(elements(js('card(3, null, "#")'), "a")[0]) == "question 4"
 
 
-@pytest.mark.parametrize(("column", "position"), [(1, "0% 0"), (2, "50% 0"), (3, "100% 0")])
+@pytest.mark.parametrize(("column", "position"), [(1, "0%"), (2, "50%"), (3, "100%")])
 def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> None:
     detail(js, 1)
     box = js(f"picture(1, {column}, found)")
     _, map = elements(box, "div")
     assert map[2]["backgroundImage"] == f'url("{picture_path("maps", 1)}")'
-    assert map[2]["backgroundSize"] == "300% 100%"
-    assert map[2]["backgroundPosition"] == position
-    assert map[2]["--strength"] == js(f"found.strengths[{column - 1}]")
+    assert map[2]["backgroundSize"] == "300% 200%"
+    assert map[2]["backgroundPositionX"] == position
     assert box[1]["class"] == "picture mapped"
+
+
+def test_the_heat_map_alone_has_its_outline(js: Run, built: tuple[Path, Path]) -> None:
+    detail(js, 1)
+    with RunReader(built[0]) as reader:
+        assert js("found.outline") == outline_path(reader[1].heatmap)
+    expected = "M0 0 9 0 9 9Z"  # a map of so few cells may have none
+    js(f"(found.outline = {json.dumps(expected)}, 0)")
+    for column, shown in ((0, []), (1, []), (2, []), (3, [expected, expected])):
+        box = js(f"picture(1, {column}, found)")
+        assert [one[1]["d"] for one in elements(box, "path")] == shown
 
 
 def test_the_first_column_is_the_photograph_alone(js: Run) -> None:
     box = js("picture(1, 0, null)")
-    assert box[1]["class"] == "picture"
-    assert elements(box, "img")[0][1]["alt"] == "The photograph"
+    assert box[1]["class"] == "picture whole"
+    assert elements(box, "img")[0][1]["alt"] == "The photograph; framed: what the model saw"
     assert len(elements(box, "div")) == 1
 
 
@@ -473,6 +491,34 @@ def test_a_photograph_that_is_missing_is_said_and_no_map_lies_on_it(js: Run, kin
         assert elements(js("picture(2, 3, null)"), "img") != []
     finally:
         js("(hvx.missingPhotos = new Map(), 0)")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "shown"),
+    [(40, 30, ["75%"]), (30, 40, ["75%"]), (96, 32, [f"{100 / 3}"[:8]]), (32, 32, [])],
+)
+def test_the_square_that_the_model_saw_is_framed(js: Run, width: int, height: int, shown: list[str]) -> None:
+    image = f"{{naturalWidth: {width}, naturalHeight: {height}}}"
+    js(f"(globalThis.box = new Node('div'), frame(box, {image}), 0)")
+    squares = js("box")[3:]
+    assert [square[1]["class"] for square in squares] == ["square"] * len(shown)
+    for square, expected in zip(squares, shown, strict=True):
+        assert square[2]["width"].startswith(expected)
+
+
+def test_words_that_the_model_does_not_know_are_dotted_and_said(js: Run) -> None:
+    detail(js, 6)
+    tokens = elements(elements(js('card(6, found, "#")'), "a")[0], "span")
+    marked = [text(token) for token in tokens if token[1]["class"] == "token unknown"]
+    assert marked == ["9", "?"]
+    assert [token[1]["title"].endswith("; unknown to the model") for token in tokens] == [
+        text(token) in marked for token in tokens
+    ]
+    js("(fillItem(6, found), 0)")
+    assert text(js('byId["item-about"]')).count("Dottedunknown to the model") == 1
+    detail(js, 5)
+    js("(fillItem(5, found), 0)")
+    assert "Dotted" not in text(js('byId["item-about"]'))
 
 
 def test_an_open_item_shows_all_of_it(js: Run) -> None:

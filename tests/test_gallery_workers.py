@@ -182,7 +182,7 @@ def test_one_process_needs_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
     chunk = Chunk(0, range(1), {0: photo}, ((0,),), ((-1,),))
     (done,) = write_chunks(job, [chunk], 1)
     words = {"is": (1, -2.0), "it": (1, 0.0), "?": (1, 2.0)}
-    assert (done.chunk, done.runs, done.missing) == (chunk, (Measured([1.0], [None], [0], words),), {})
+    assert (done.chunk, done.runs, done.missing) == (chunk, (Measured([1.0], [None], [0], [0], words),), {})
 
 
 def test_what_a_process_meets_reaches_its_parent(tmp_path: Path) -> None:

@@ -54,12 +54,12 @@ def test_the_comparison_sees_one_other_digit(
         draw_lines(page, [instead if line == shown else line for line in lines], *arguments)
 
     monkeypatch.setattr(Page, "lines", other)
-    with Image.open(FOLDER / "brightness.png") as kept:
-        assert not alike(draw("brightness"), kept)
+    with Image.open(FOLDER / "paper.png") as kept:
+        assert not alike(draw("paper"), kept)
 
 
 def test_the_comparison_sees_what_a_reader_would_see() -> None:
-    with Image.open(FOLDER / "brightness.png") as opened:
+    with Image.open(FOLDER / "paper.png") as opened:
         kept = opened.convert("RGB")
     with Image.open(FOLDER / "color.png") as other:
         assert not alike(kept, other)

@@ -19,3 +19,11 @@ def test_explanations_that_are_zero_everywhere_are_counted(tmp_path: Path) -> No
     assert done.returncode == 0
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("no gradient:")]
     assert line.endswith(" Eq. 2 (image) of 4, Eq. 3 (words) of 3")
+
+
+def test_words_that_the_model_does_not_know_are_counted(tmp_path: Path) -> None:
+    questions = asked(3)  # is it N ?
+    questions[1] = replace(questions[1], unknown=("it", "1"))
+    done = hvx("info", write_run(tmp_path / "run", questions))
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("unknown:")]
+    assert line.split(maxsplit=1)[1] == "2 of 12 tokens, in 1 questions"

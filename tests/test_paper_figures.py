@@ -28,8 +28,8 @@ from hvx.run.local import here
 from hvx.store.reader import RunReader
 from hvx.view.figure import FigureLayout, FigureRow, draw_figure
 from hvx.view.run_figures import (
-    cropped_photo,
     figure_row,
+    open_photo_of,
     printed_beside,
     run_picks,
     write_figure,
@@ -301,7 +301,7 @@ def test_a_photograph_is_turned_in_the_figure_just_where_it_was_turned_for_the_r
     shown = []
     for turned in (False, True):
         reader.about["exif_orientation"] = turned
-        shown.append(cropped_photo(reader, path.name, sha256(path), 64))
+        shown.append(open_photo_of(reader, path.name, sha256(path)))
     assert shown[1].tobytes() == shown[0].transpose(Image.Transpose.ROTATE_270).tobytes()
     assert shown[1].tobytes() != shown[0].tobytes()
     with pytest.raises(BadImage, match="another image than the one explained"):

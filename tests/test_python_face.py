@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_an_explanation_holds_what_the_equations_say(explainer: face.Explainer, 
     assert found.answer == found.answers[0][0]
     chances = [chance for _, chance in found.answers]
     assert chances == sorted(chances, reverse=True)
+
+
+def test_an_explanation_says_what_its_parts_do_not_mean(explainer: face.Explainer, photo: Path) -> None:
+    """Words that the model does not know, gradients that are zero everywhere, what lies outside the crop."""
+    known, other = explainer.explain_all(photo, [QUESTION, "what blorp is the frob ?"])
+    assert known.unknown == [False] * 6 and known.zero_gradient == 0
+    assert other.unknown == [False, True, False, False, True, False]
+    assert known.row(80).unknown == known.unknown and known.row(80).whole is None
+    wide = explainer.explain(np.zeros((48, 64, 3), np.uint8), QUESTION)
+    row = wide.row(80)
+    assert row.whole is not None and row.whole.size == (107, 80)
+    for bits in (1, 2, 3):
+        assert replace(known, zero_gradient=bits).row(80).zero_gradient == bits
 
 
 def test_a_path_and_an_opened_photo_explain_alike(explainer: face.Explainer, photo: Path) -> None:

@@ -95,7 +95,7 @@ def test_run_json_says_what_made_the_run(finished_run: Path) -> None:
 
 def test_the_file_says_how_heat_maps_lie_on_the_photograph(finished_run: Path) -> None:
     with h5py.File(finished_run / "explanations.h5", "r") as file:
-        assert file.attrs["schema_version"] == 4
+        assert file.attrs["schema_version"] == 5
         assert "Kim & Zhang 2017" in file.attrs["method"]
         assert json.loads(file.attrs["crop"])["scaled_to"] == [64, 64]
 

@@ -17,7 +17,7 @@ from hvx.view.figure import FigureRow, FigureStyle, column_names, draw_figure
 from hvx.view.heat import fit, shade
 from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_colour
 
-BARE = FigureStyle(legend=False)
+BARE = FigureStyle("paper", legend=False)
 """Without the scale of colors under the rows."""
 TOKENS = ["is", "the", "man", "happy", "?"]
 Z = [-0.6286, -0.8024, -0.0144, 1.7015, -0.256]
@@ -96,7 +96,7 @@ def test_every_column_has_a_name_of_its_own_for_many_glimpses() -> None:
 
 def test_a_row_of_fewer_glimpses_keeps_the_proposed_map_in_its_column() -> None:
     full, short = make_row(4), make_row(2)
-    figure = draw_figure([full, short], width=900)
+    figure = draw_figure([full, short], width=900, style=FigureStyle("paper"))
     (_, top, side), (left, _, _) = squares(figure, 6)[0], squares(figure, 6)[-1]
     proposed = shade(short.photo, short.heatmap, side).tobytes()
     below = range(top + side, figure.height - side + 1)
@@ -104,7 +104,7 @@ def test_a_row_of_fewer_glimpses_keeps_the_proposed_map_in_its_column() -> None:
 
 
 def test_rows_keep_apart() -> None:
-    figure = draw_figure([make_row(), make_row(), make_row()], width=800)
+    figure = draw_figure([make_row(), make_row(), make_row()], width=800, style=FigureStyle("paper"))
     blank = (np.asarray(figure) == 255).all((1, 2))
     pictures = np.flatnonzero(np.asarray(figure).min(2).mean(1) < 160)
     row_starts = pictures[np.flatnonzero(np.diff(pictures, prepend=-100) > 50)]
@@ -169,7 +169,7 @@ def test_title_and_note_keep_apart() -> None:
     assert len(lines) == 3  # title, note, column names
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan")])
+@pytest.mark.parametrize("value", [0.5, float("nan")])
 def test_a_row_whose_scores_and_maps_say_nothing_is_drawn(value: float) -> None:
     row = make_row(z=[value] * 5, heatmap=np.full((112, 112), value), attention=np.full((2, 14, 14), value))
     figure = draw_figure([row], width=900, style=BARE)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvx.view.heat import emphasis, enlarge, fit, shade
+from hvx.view.heat import PEAK_AREA, colour_scale, emphasis, enlarge, fit, shade, tint, warmth
 
 SIZE = 280
 CELL = SIZE // 14
@@ -173,3 +173,59 @@ def test_emphasis_lies_between_0_and_1_and_rises_with_the_map(values: Array) -> 
     assert weight.max() <= 1
     order = np.argsort(values, axis=None)
     assert (np.diff(weight.ravel()[order]) >= 0).all()
+
+
+def test_the_color_scale_ends_at_the_99th_percentile() -> None:
+    """A few pixels, however hot, do not darken the rest."""
+    ramp = np.linspace(0, 1, 10_000).reshape(100, 100)
+    weight = warmth(ramp)
+    assert weight[ramp >= 0.991].min() == weight.max()
+    assert weight[ramp <= 0.98].max() < weight.max()
+    hot = ramp.copy()
+    hot[-1, -50:] = 3  # half a percent of the pixels
+    assert np.abs(warmth(hot) - weight)[ramp < 0.9].max() < 0.04
+
+
+def test_a_peak_of_less_than_a_hundredth_of_the_picture_is_seen() -> None:
+    """There the 99th percentile is the base."""
+    lone = np.zeros((100, 100))
+    lone[50:55, 50:55] = 1
+    weight = warmth(lone)
+    assert weight[lone == 1].min() == 1
+    assert weight[lone == 0].max() == 0
+    assert 25 / lone.size < PEAK_AREA
+
+
+def test_the_color_style_has_no_edge_where_a_map_begins_to_rise() -> None:
+    """Beside a slope of equal steps, no two neighbors differ by more than the curve's steepest part does."""
+    for flat in (0.0, 0.5, 0.9):
+        line = np.concatenate([np.zeros(round(1000 * flat)), np.linspace(0, 1, 1000 - round(1000 * flat))])
+        steps = np.diff(warmth(line[None])[0])
+        assert steps.min() >= 0
+        assert steps.max() < 3 / (1000 - round(1000 * flat))
+
+
+@settings(deadline=None, max_examples=50)
+@given(arrays(np.float64, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.floats(0, 1e4)))
+def test_warmth_lies_between_0_and_1_and_rises_with_the_map(values: Array) -> None:
+    weight = warmth(values)
+    assert weight.min() >= 0
+    assert weight.max() <= 1
+    order = np.argsort(values, axis=None)
+    assert np.diff(weight.ravel()[order]).min(initial=0) >= -1e-12
+
+
+def test_a_tinted_pixel_is_gray_and_scale_in_the_share_that_its_warmth_says() -> None:
+    """The formula of docs/method.md, pixel by pixel."""
+    heatmap, _ = speckled(112)
+    photo = coloured_photo()
+    found = np.asarray(tint(photo, heatmap, 40), np.float64)
+    drawn, pixels = enlarge(heatmap, 40), np.asarray(fit(photo, 40), np.float64)
+    least, base = drawn.min(), min(np.median(drawn), drawn.mean())
+    top = max(np.quantile(drawn, 0.99), np.sort(drawn, axis=None)[-80:].mean())
+    for y, x in np.ndindex(40, 40):
+        place = min(1, (drawn[y, x] - least) / (top - least))
+        heat = (top - base) / (top - base + 0.2 * base) * np.log(1 + 4 * place) / np.log(5)
+        opacity, gray = 0.3 + 0.45 * heat, pixels[y, x] @ [0.299, 0.587, 0.114]
+        expected = (1 - opacity) * gray + opacity * colour_scale()[round(255 * heat)]
+        assert np.abs(found[y, x] - expected).max() <= 2

@@ -17,7 +17,7 @@ from hvx.view.run_figures import figure_row
 
 ASKED = [
     Asked("is it red ?", "yes", "no", photo="a.png"),
-    Asked("how many ?", "2", "2", photo="b.png", zero_gradient=1),
+    Asked("how many ?", "2", "2", photo="b.png", zero_gradient=1, unknown=("many",)),
     Asked("what color is it ?", "red", "", photo="a.png", zero_gradient=2),
 ]
 
@@ -36,6 +36,8 @@ def test_a_row_is_of_its_item(run: Path, number: int) -> None:
         asked.answer, asked.truth, asked.zero_gradient
     )  # fmt: skip
     assert row.z == item.token_z
+    assert row.unknown == [token in asked.unknown for token in row.tokens]
+    assert row.whole is not None and row.whole.size == (64, 48)  # of 40×30 pixels
     assert np.array_equal(row.attention, item.attention)
     assert np.array_equal(row.heatmap, item.heatmap)
     assert [answer for answer, _ in row.top_answers] == [asked.answer, "no", "two"]

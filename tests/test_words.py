@@ -178,3 +178,15 @@ def test_questions_side_by_side_are_padded_on_the_right(rows: list[list[int]]) -
     assert lengths.tolist() == [len(row) for row in rows]
     for found, row in zip(matrix.tolist(), rows, strict=True):
         assert found == row + [PADDING] * (len(found) - len(row))
+
+
+@settings(deadline=None)
+@given(st.lists(WORDS, max_size=6), st.lists(WORDS, max_size=6))
+def test_a_word_is_unknown_where_it_has_no_row_of_its_own(known: list[str], asked: list[str]) -> None:
+    vocabulary = Vocabulary.from_tokens([known])
+    of_unknown = vocabulary.words.index("UNK") + 1
+    expected = [
+        row == of_unknown and token != "UNK" for row, token in zip(vocabulary.rows(asked), asked, strict=True)
+    ]
+    assert vocabulary.unknown(asked) == expected
+    assert Vocabulary(("a",)).unknown(["a", "b"]) == [False, True]  # without UNK's row

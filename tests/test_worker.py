@@ -211,6 +211,7 @@ def explanations(
         numbers(answers),
         torch.tensor([False, True, True][:count]),
         torch.tensor([True, False, True][:count]),
+        [[place == 1 for place in range(length)] for length in tokens],
         numbers(2, 4, 5) if optional else None,
         words if optional else None,
     )
@@ -242,6 +243,7 @@ def test_an_item_is_one_row_of_the_explanations(row: int, length: int, zero: int
         "token_z": made.z[row, :length].numpy(),
         "heatmap": made.heatmap[row].numpy().astype(np.float16),
         "zero_gradient": zero,
+        "unknown": np.array([place == 1 for place in range(length)], np.uint8),
     }
     assert made.attention is not None and made.textual_attention is not None
     assert made.block_heatmaps is not None and made.gradient is not None

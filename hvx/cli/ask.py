@@ -31,13 +31,13 @@ def ask(
 ) -> None:
     """Ask CHECKPOINT a QUESTION on the photo IMAGE and draw why it answered so.
 
-    The figure has the likeliest answers as bars. Prints them too, and each token's z-score. A photo is turned
-    as its EXIF data says.
+    The figure has the likeliest answers as bars. Prints them too, each token's z-score, and which words the
+    model does not know. A photo is turned as its EXIF data says.
 
     \b
     Example:
       hvx ask model.safetensors photo.jpg "what is on the table?" -o why.png
-      hvx ask model.safetensors photo.jpg "is it red?" -o why.pdf --style color --outline
+      hvx ask model.safetensors photo.jpg "is it red?" -o why.pdf --style paper
     """
     from hvx.view.export import check_suffix
 
@@ -53,4 +53,8 @@ def ask(
     for answer, probability in reply.answers:
         echo(f"{probability:7.3f}  {answer}")
     echo("  ".join(f"{token} {z:+.2f}" for token, z in reply.tokens))
+    if reply.unknown:
+        echo(f"unknown to the model: {', '.join(reply.unknown)}")
+    for line in reply.zero:
+        echo(line)
     echo(f"{output}: {reply.answers[0][0]}")

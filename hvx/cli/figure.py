@@ -60,7 +60,8 @@ def figure(
     RUN may also be the folder around a run: runs/daquar for runs/daquar/run.
 
     Under each row stand the question's tokens, from blue (low) to red (high z), and the answer as
-    "predicted (ground truth)", marked where it is wrong. Under a token's z stands, in brackets, the one
+    "predicted (ground truth)", marked where it is wrong. Dots stand around a word that the model does not
+    know; a frame shows what it saw of the photograph. Under a token's z stands, in brackets, the one
     that a paper prints, where the config's picks (explain.pick) give it.
 
     A PNG or SVG is one picture of at most 100 rows; a PDF has as many pages as it needs.
@@ -70,10 +71,10 @@ def figure(
     \b
     Example:
       hvx figure runs/daquar/run -o figure.png --rows 4 --seed 1
-      hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style color --outline
+      hvx figure runs/daquar/run -o wrong.pdf --only wrong --by disagreement --style paper
       hvx figure runs/daquar/run -o print.png --id 17 --inches 7 --dpi 300
       hvx figure runs/daquar/run -o slide.svg --font-pt 12 --digits 1
-      hvx figure runs/paper_figures -o figures/
+      hvx figure runs/paper_figures -o figures/ --style paper
     """
     from hvx.store.reader import RunReader
     from hvx.view.export import check_suffix

@@ -36,7 +36,7 @@ class FigureOptions:
     dpi: int
     page_rows: int
     overlay: str
-    outline: bool
+    outline: bool | None
     font_pt: float | None
     digits: int
 
@@ -81,6 +81,8 @@ class _Styles(click.Choice[str]):
     """The styles; British spelling is understood too."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "brightness":
+            self.fail("'brightness': this style is called 'paper'", param, ctx)
         return super().convert("color" if value == "colour" else value, param, ctx)
 
 
@@ -88,12 +90,13 @@ def figure_options(command: Command) -> Command:
     """Add the options of a figure's style and size; the command gets them as ``options``."""
 
     @click.option(
-        "--style", "overlay", type=_Styles(["brightness", "color"]), default="brightness", show_default=True,
-        help="Lay maps over the photograph by its brightness, as the paper does, or in color.",
+        "--style", "overlay", type=_Styles(["color", "paper"]), default="color", show_default=True,
+        help="Lay maps over the photograph in color, or by its brightness, as the paper does.",
     )  # fmt: skip
     @click.option(
-        "--outline", is_flag=True, help="Outline what is above the heat map's mean + 2 standard deviations."
-    )
+        "--outline/--no-outline", default=None, show_default="outline in color, none in the paper's style",
+        help="Outline what is above the heat map's mean + 2 standard deviations.",
+    )  # fmt: skip
     @click.option("--width", type=click.IntRange(LEAST, MOST), show_default=f"{WIDTH}", help="Pixels across.")
     @click.option(
         "--inches", type=click.FloatRange(1, 100), help="Inches across on paper, in place of --width."
@@ -123,7 +126,7 @@ def figure_options(command: Command) -> Command:
         dpi: int,
         page_rows: int,
         overlay: str,
-        outline: bool,
+        outline: bool | None,
         font_pt: float | None,
         digits: int,
         **kwargs: Any,

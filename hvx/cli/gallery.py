@@ -16,7 +16,11 @@ from hvx.terminal import echo
 @click.argument("other", type=RunPath(), required=False)
 @click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER", help="Where the gallery goes.")
 @click.option(
-    "--size", default=320, show_default=True, type=click.IntRange(64, 2048), help="Photos' side in pixels."
+    "--size",
+    default=320,
+    show_default=True,
+    type=click.IntRange(64, 2048),
+    help="Photos' shorter side in pixels.",
 )
 @click.option(
     "--workers", type=click.IntRange(1, 256), show_default="one for each processor",

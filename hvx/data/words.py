@@ -104,6 +104,10 @@ class Vocabulary:
         unknown = self._rows.get(UNKNOWN, PADDING)
         return [self._rows.get(token, unknown) for token in tokens]
 
+    def unknown(self, tokens: Iterable[str]) -> list[bool]:
+        """Of each token, whether it has no row of its own, so that all such words are one to the model."""
+        return [token not in self._rows for token in tokens]
+
     @classmethod
     def from_tokens(cls, questions: Iterable[Iterable[str]], min_count: int = 1) -> Vocabulary:
         """Every token that occurs at least ``min_count`` times, and ``UNK``, in sorted order."""

@@ -37,6 +37,7 @@ class Explanations:
         textual_attention: (N, T), None of a model without one.
         zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
         zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
+        unknown: of each question's own tokens, whether the vocabulary lacks it.
     """
 
     tokens: list[list[str]]
@@ -49,6 +50,7 @@ class Explanations:
     probabilities: Tensor
     zero_image_gradient: Tensor
     zero_word_gradient: Tensor
+    unknown: list[list[bool]]
     block_heatmaps: Tensor | None = None
     textual_attention: Tensor | None = None
 
@@ -163,6 +165,7 @@ class Explainer:
             probabilities.cpu(),
             _gathered([one.is_zero for one in done], back).cpu(),
             ~saliency.any(1).cpu(),
+            [self.model.vocabulary.unknown(own) for own in tokens],
             heatmaps if heatmaps.shape[1] > 1 else None,
             _on_cpu([one.joint.textual_attention for one in done], back),
         )

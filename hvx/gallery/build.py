@@ -38,7 +38,7 @@ def build_gallery(
         run: a finished run folder.
         output: a new or empty folder, or an earlier gallery; see ``gallery_folder``.
         workers: processes that make pictures; None: as many as there are processors for this process.
-        size: side of the photographs in pixels; None: ``PHOTO_SIDE``.
+        size: pixels of the shorter side of the photographs; None: ``PHOTO_SIDE``.
         other: a second run; the gallery shows the questions that both explain.
 
     Raises:

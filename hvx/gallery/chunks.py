@@ -10,13 +10,13 @@ import numpy as np
 
 from hvx.compare.agreement import cell_means
 from hvx.errors import BadImage, ReplacedImage
-from hvx.gallery.pictures import save_maps, save_photo
+from hvx.gallery.pictures import outline_path, save_maps, save_photo
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.workers import Chunk, Done, Job, Measured, Missing, Photo
 from hvx.measure.agreement import rank_correlations
 from hvx.store.reader import Item, RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
-from hvx.view.run_figures import cropped_photo
+from hvx.view.run_figures import open_photo_of
 
 
 class ChunkWriter:
@@ -40,7 +40,8 @@ class ChunkWriter:
         of_runs = [reader.items(own) for reader, own in zip(self._readers, chunk.numbers, strict=True)]
         rows = zip(*of_runs, strict=True)
         for place, items in zip(chunk.items, rows, strict=True):
-            entries.append(_entry(items, save_maps(items, folder, place)))
+            save_maps(items, folder, place)
+            entries.append(_entry(items))
             for one, item in zip(measured, items, strict=True):
                 one.add(item)
         write_script(folder / "data" / f"items-{chunk.index:06d}.js", "hvx.addItems", chunk.index, entries)
@@ -49,12 +50,12 @@ class ChunkWriter:
     def _save(self, photo: Photo, number: int) -> Missing | None:
         """Save a photo under its number; or why it is not shown."""
         try:
-            picture = cropped_photo(self._readers[0], photo.path, photo.digest, self._job.size)
+            picture = open_photo_of(self._readers[0], photo.path, photo.digest)
         except ReplacedImage as error:
             return Missing("replaced", str(error))
         except BadImage as error:
             return Missing("unreadable", str(error))
-        save_photo(picture, self._job.folder, number)
+        save_photo(picture, self._job.size, self._job.folder, number)
         return None
 
 
@@ -63,7 +64,7 @@ class _Measuring:
 
     def __init__(self, reader: RunReader, partners: Sequence[int]) -> None:
         self._reader, self._partners = reader, partners
-        self.found = Measured([], [], [], {})
+        self.found = Measured([], [], [], [], {})
 
     def add(self, item: Item) -> None:
         found = self.found
@@ -71,6 +72,7 @@ class _Measuring:
         found.agreement.append(own)
         found.control.append(control)
         found.zero.append(item.zero_gradient)
+        found.unknown.append(sum(item.unknown))
         if item.zero_gradient & ZERO_WORD_GRADIENT:
             return
         for token, z in zip(item.tokens, item.token_z, strict=True):
@@ -91,13 +93,15 @@ class _Measuring:
         return number(found[0]), number(found[1]) if partner >= 0 else None
 
 
-def _entry(items: Sequence[Item], strengths: list[float]) -> list[Any]:
+def _entry(items: Sequence[Item]) -> list[Any]:
     """What a card and an item's page show beyond the index; last what further runs say of the question."""
-    first = items[0]
-    own, *others = [[item.tokens, [number(z) for z in item.token_z], _top(item)] for item in items]
-    shown = [number(s, 2) for s in strengths]
-    return [*own, str(first.image_id), first.image_path, shown, *([others] if others else [])]
+    first, *others = [_of_run(item) for item in items]
+    own = [*first[:3], str(items[0].image_id), items[0].image_path, *first[3:]]
+    return [*own, others] if others else own
 
 
-def _top(item: Item) -> list[tuple[str, float | None]]:
-    return [(answer, number(share)) for answer, share in item.top_answers if answer]
+def _of_run(item: Item) -> list[Any]:
+    """Tokens, z, likeliest answers, places of unknown tokens, outline of the heat map."""
+    top = [(answer, number(share)) for answer, share in item.top_answers if answer]
+    unknown = [place for place, lacking in enumerate(item.unknown) if lacking]
+    return [item.tokens, [number(z) for z in item.token_z], top, unknown, outline_path(item.heatmap)]

@@ -1,4 +1,4 @@
-"""The pictures of a gallery: photographs as the network saw them, and each item's maps side by side."""
+"""The pictures of a gallery: whole photographs, and each item's maps side by side."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.path import Path as Line
 from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.store.reader import Item
-from hvx.view.heat import enlarge, standing
+from hvx.view.crop import middle
+from hvx.view.heat import emphasis, enlarge, outline, warmth
 
 PHOTO_SIDE = 320
-"""Pixels. A card is 240 wide on a usual screen."""
+"""Pixels of the square that the network saw. A card is 240 wide on a usual screen."""
 
 MAP_SIDE = 112
 """Pixels. Maps are smoothed by a hundredth of their side, here a pixel; the browser enlarges them."""
+
+_EDGE = 0.9
+"""Of ``MAP_SIDE`` pixels that an outline keeps from a picture's edge, so that it is seen whole; half its
+width, as in a figure."""
+_STRAY = 0.35
+"""Of these pixels that a simplified outline strays by."""
 
 _PHOTO_QUALITY, _MAP_QUALITY = 82, 75
 """Of JPEG."""
@@ -29,30 +37,39 @@ def picture_path(kind: str, number: int) -> str:
     return f"{kind}/{number // _FOLDER:04d}/{number:07d}.jpg"
 
 
-def save_photo(photo: Image.Image, gallery: Path, number: int) -> None:
-    """Save a photograph under its number."""
-    _save(photo, gallery / picture_path("photos", number), _PHOTO_QUALITY)
+def save_photo(photo: Image.Image, side: int, gallery: Path, number: int) -> None:
+    """Save a whole photograph under its number, its shorter side ``side`` pixels; the page cuts it."""
+    _save(middle(photo, side), gallery / picture_path("photos", number), _PHOTO_QUALITY)
 
 
-def save_maps(items: Sequence[Item], gallery: Path, number: int) -> list[float]:
-    """Save the attention maps and the heat map of each run's item, from left to right, as one grey picture.
+def save_maps(items: Sequence[Item], gallery: Path, number: int) -> None:
+    """Save the attention maps and the heat map of each run's item, from left to right, as one gray picture.
 
-    A pixel's grey is its place t^γ between a map's base and its peak; see ``hvx.view.heat.emphasis``.
+    Its upper half is for the color style, its lower one for the paper's: a pixel's gray is its ``warmth``,
+    and its ``emphasis``, as in a figure.
 
     Args:
         items: of one question, one for each run.
         gallery: its folder.
         number: of the item in the gallery.
-
-    Returns:
-        How far each map's peak stands out, s of ``emphasis``: as strongly the page lays it on the photograph.
     """
     maps = [map for item in items for map in (*item.attention, item.heatmap)]
-    drawn = [standing(enlarge(_shrunk(map), MAP_SIDE)) for map in maps]
-    side_by_side = np.concatenate([place for place, _ in drawn], axis=1)
-    grey = Image.fromarray((side_by_side * 255).round().astype(np.uint8))
-    _save(grey, gallery / picture_path("maps", number), _MAP_QUALITY)
-    return [strength for _, strength in drawn]
+    drawn = [enlarge(_shrunk(map), MAP_SIDE) for map in maps]
+    halves = [np.concatenate([rule(map) for map in drawn], axis=1) for rule in (warmth, emphasis)]
+    gray = Image.fromarray((np.concatenate(halves) * 255).round().astype(np.uint8))
+    _save(gray, gallery / picture_path("maps", number), _MAP_QUALITY)
+
+
+def outline_path(map: NDArray[np.floating]) -> str:
+    """The outline of a heat map as an SVG path over ``MAP_SIDE``×``MAP_SIDE``; empty where there is none."""
+    parts = []
+    for points in outline(_shrunk(map), MAP_SIDE):
+        line = Line(points.clip(_EDGE, MAP_SIDE - _EDGE))
+        line.simplify_threshold = _STRAY
+        simple = line.cleaned(simplify=True)
+        kept = np.asarray(simple.vertices)[np.asarray(simple.codes) != Line.STOP]
+        parts.append("M" + " ".join(f"{x:.4g} {y:.4g}" for x, y in kept.round(1)) + "Z")
+    return "".join(parts)
 
 
 def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:

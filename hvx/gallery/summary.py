@@ -32,7 +32,8 @@ def summary(columns: dict[str, np.ndarray], measured: Sequence[Measured]) -> dic
         commonest first, "all" of every item first of the former. ``words``: [word, n, mean z] from the
         highest mean to the lowest, those in the middle left out; ``least``: the smallest n. ``agreement``:
         [mean, n] of heat map and attention; ``control``: [mean, mean with the attention of another question
-        on the image, n] of the items that have both. ``zero``: items whose image, and word, gradient is zero.
+        on the image, n] of the items that have both. ``unknown``: tokens
+        that the model does not know. ``zero``: items whose image, and word, gradient is zero.
     """
     right = [is_right(*pair) for pair in zip(columns["answer"], columns["ground_truth"], strict=True)]
     agreement = [(a, b) for one in measured for a, b in zip(one.agreement, one.control, strict=True)]
@@ -45,6 +46,7 @@ def summary(columns: dict[str, np.ndarray], measured: Sequence[Measured]) -> dic
         "least": LEAST,
         "agreement": _mean([a for a, _ in agreement if a is not None]),
         "control": [_mean([a for a, _ in both])[0], *_mean([b for _, b in both])],
+        "unknown": sum(count for one in measured for count in one.unknown),
         "zero": [sum(bits & bit > 0 for bits in zero) for bit in (ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT)],
     }
 

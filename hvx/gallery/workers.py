@@ -76,12 +76,14 @@ class Measured:
         agreement: rank correlation of each item's heat map and attention; None where there is none.
         control: the same with the attention of another question on its image.
         zero: ``zero_gradient`` of each item.
+        unknown: how many tokens of each item the model does not know.
         words: token → how often it occurs where there are z-scores, and the sum of its z.
     """
 
     agreement: list[float | None]
     control: list[float | None]
     zero: list[int]
+    unknown: list[int]
     words: dict[str, tuple[int, float]]
 
 

@@ -247,6 +247,7 @@ def _item(
         "top_probabilities": _filled(explained.probabilities[row].numpy(), TOP),
         "tokens": explained.tokens[row],
         "length": length,
+        "unknown": np.array(explained.unknown[row], np.uint8),
         "token_saliency": explained.saliency[row, :length].numpy(),
         "token_z": explained.z[row, :length].numpy(),
         "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[row])

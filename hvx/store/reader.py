@@ -31,6 +31,7 @@ class Item:
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
     ``textual_attention`` is as long as tokens, or empty. ``image_digest``: SHA-256 of the image file's bytes.
+    ``unknown``: of each token, whether the model's vocabulary lacks it.
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
 
@@ -52,6 +53,7 @@ class Item:
     zero_gradient: int
     block_heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
     textual_attention: list[float] = field(default_factory=list)
+    unknown: list[bool] = field(default_factory=list)
 
 
 class RunReader:
@@ -173,7 +175,9 @@ class RunReader:
     @property
     def stores_scaled_heatmaps(self) -> bool:
         """Whether heat maps are stored in 8 bits, with a factor for each; see ``hvx.store.heatmaps``."""
-        return SCALES["heatmap"] in self._shapes
+        with self._reading():
+            file = self._file if self._shards is None else self._shards.file(0)
+            return _in_8_bits(own_dataset(file, "heatmap"), "heatmap")
 
     def item_values(self, name: str) -> int:
         """How many values of a dataset an item has."""
@@ -321,6 +325,7 @@ class RunReader:
             attention=value("attention") if self.glimpses else np.zeros((0, 1, 1), np.float32),
             heatmap=block.decoded("heatmap")[number].astype(np.float32),
             zero_gradient=int(value("zero_gradient")),
+            unknown=(value("unknown")[:length] != 0).tolist(),
             **self._optional(block, number, length),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-VERSION = 4
+VERSION = 5
 METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
 
 TEXT = h5py.string_dtype("utf-8")
@@ -87,6 +87,7 @@ FIELDS: dict[str, Field] = {
     "top_probabilities": Field(np.float32, "K", np.nan, long_name="probabilities of the likeliest answers"),
     "tokens": Field(TEXT, "T", "", long_name="tokens of the question"),
     "length": Field(np.int32, long_name="number of tokens"),
+    "unknown": Field(np.uint8, "T", long_name="1: the model's vocabulary lacks this token"),
     "token_saliency": Field(np.float32, "T", np.nan, long_name="Eq. 10, saliency of each token"),
     "token_z": Field(np.float32, "T", np.nan, long_name="Eq. 11, z-score of each token"),
     "textual_attention": Field(

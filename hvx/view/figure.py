@@ -14,7 +14,8 @@ from PIL import Image
 from hvx.errors import HvxError
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view import legend
-from hvx.view.heat import Style, fit, outline, overlay
+from hvx.view.crop import framed, is_cropped
+from hvx.view.heat import STYLES, Style, fit, outline, overlay
 from hvx.view.page import Page, settings
 from hvx.view.text import line_height, unbroken, wrap
 from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, TextSizes, draw_panel, lay_out
@@ -51,6 +52,8 @@ class FigureRow:
         block_heatmaps: of a network of several blocks the heat map of each (L, H, W), ``heatmap`` the last.
         zero_gradient: bits of ``hvx.store.schema``: which gradients are zero everywhere and therefore explain
             nothing; the figure says so.
+        unknown: of each token, whether the model's vocabulary lacks it; empty: none is known to be lacking.
+        whole: the whole photograph, of which ``photo`` is the center square; None: there is no more of it.
     """
 
     photo: Image.Image
@@ -64,6 +67,8 @@ class FigureRow:
     top_answers: tuple[tuple[str, float], ...] = ()
     block_heatmaps: NDArray[np.floating] | None = None
     zero_gradient: int = 0
+    unknown: Sequence[bool] = ()
+    whole: Image.Image | None = None
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
@@ -75,6 +80,11 @@ class FigureRow:
     def shows_printed(self) -> bool:
         """Whether any token has a printed z-score beside its own."""
         return any(z is not None for z in self.printed or ())
+
+    @property
+    def shows_crop(self) -> bool:
+        """Whether the network saw less than the whole photograph."""
+        return self.whole is not None and is_cropped(self.whole)
 
     def texts(self) -> Iterator[str]:
         """All that a figure writes of it in words."""
@@ -89,22 +99,38 @@ class FigureStyle:
 
     Attributes:
         style: how maps lie on the photograph.
-        outline: draw a line around what is above the heat map's mean + 2 standard deviations.
+        outline: draw a line around what is above the heat map's mean + 2 standard deviations; None: in color,
+            not in the paper's style.
         top_answers: a column with the likeliest answers as bars.
         legend: the scale of the tokens' colors under the last row.
         digits: decimals of the z-scores.
         font_pt: size of the smallest text in points; None: in proportion to the width, 8 at 5.5 inches.
     """
 
-    style: Style = "brightness"
-    outline: bool = False
+    style: Style = "color"
+    outline: bool | None = None
     top_answers: bool = False
     legend: bool = True
     digits: int = DIGITS
     font_pt: float | None = None
 
+    def __post_init__(self) -> None:
+        """Raise an ``HvxError`` where there is no such style."""
+        if self.style not in STYLES:
+            raise HvxError(f"style: {self.style!r}: {wrong_style(self.style)}")
 
-AS_IN_THE_PAPER = FigureStyle()
+    @property
+    def outlined(self) -> bool:
+        """Whether the line is drawn."""
+        return self.style == "color" if self.outline is None else self.outline
+
+
+IN_COLOR, AS_IN_THE_PAPER = FigureStyle(), FigureStyle("paper")
+
+
+def wrong_style(name: str) -> str:
+    """What to write in the place of a style that there is not."""
+    return "this style is called 'paper'" if name == "brightness" else f"give one of {', '.join(STYLES)}"
 
 
 class _Grid:
@@ -149,7 +175,7 @@ class FigureLayout:
         self,
         width: int,
         glimpses: int,
-        style: FigureStyle = AS_IN_THE_PAPER,
+        style: FigureStyle = IN_COLOR,
         title: str | None = None,
         printed: bool = False,
         blocks: int = 1,
@@ -172,12 +198,14 @@ class FigureLayout:
         """
         page = Page(self.width, self.dpi)
         self._draw_heading(page)
+        unknown = crop = False
         for place, row in enumerate(rows):
+            unknown, crop = unknown or any(row.unknown), crop or row.shows_crop
             page.bottom += self._grid.row_gap if place else 0
             self._draw_row(page, row)
             if within and page.width * page.bottom > within:
                 raise PageTooLarge(f"a picture of more than {within:,} pixels")
-        self._draw_foot(page)
+        self._draw_foot(page, unknown, crop)
         return page
 
     def _draw_heading(self, page: Page) -> None:
@@ -210,7 +238,7 @@ class FigureLayout:
             legend.draw_answers(page, row.top_answers, (grid.left(answers), top), grid.side, sizes)
         answer = (row.predicted, row.ground_truth)
         size = (grid.inner_width, grid.side)
-        panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits)
+        panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown)
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
         page.bottom += panel.height
@@ -222,24 +250,36 @@ class FigureLayout:
     def _draw_pictures(self, page: Page, row: FigureRow) -> None:
         grid, style, top = self._grid, self._style, page.bottom
         photo = fit(row.photo, grid.side)
-        page.picture(photo, grid.left(0), top)
+        self._draw_photo(page, row, photo)
         for column, map in enumerate(row.attention, start=1):
             page.picture(overlay(photo, map, grid.side, style.style), grid.left(column), top)
         for column, map in enumerate(row.heatmaps, start=self._proposed + 1 - len(row.heatmaps)):
             left = grid.left(column)
             page.picture(overlay(photo, map, grid.side, style.style), left, top)
-            if style.outline:
+            if style.outlined:
                 legend.draw_outline(page, outline(map, grid.side), left, top, grid.side)
-        if row.zero_gradient & ZERO_IMAGE_GRADIENT:
-            at = (grid.left(self._proposed), top)
-            legend.draw_label(page, ZERO_IMAGE_LABEL, at, grid.side, self._sizes)
+            says_nothing = column == self._proposed and row.zero_gradient & ZERO_IMAGE_GRADIENT
+            if says_nothing or not np.any(map):
+                legend.draw_label(page, ZERO_IMAGE_LABEL, (left, top), grid.side, self._sizes)
 
-    def _draw_foot(self, page: Page) -> None:
-        """The scale of the tokens' colors, and that of the maps where they have one; the margin below."""
+    def _draw_photo(self, page: Page, row: FigureRow, square: Image.Image) -> None:
+        """The photograph, whole where the network saw a part of it, which is framed."""
+        left, top, side = self._grid.left(0), page.bottom, self._grid.side
+        if row.whole is None or not row.shows_crop:
+            page.picture(square, left, top)
+            return
+        shown = framed(row.whole, side)
+        left, top = left + (side - shown.picture.width) // 2, top + (side - shown.picture.height) // 2
+        page.picture(shown.picture, left, top)
+        legend.draw_frame(page, shown.square, left, top, side)
+
+    def _draw_foot(self, page: Page, unknown: bool, crop: bool) -> None:
+        """The scale of the tokens' colors, that of the maps where they have one, what marks mean; the margin
+        below."""
         grid = self._grid
         if self._style.legend:
             page.bottom += grid.row_gap
-            shown = legend.scales(self._style.style, self._style.outline)
+            shown = legend.scales(self._style.style, self._style.outlined, unknown, crop)
             legend.draw_scales(page, shown, grid.left(0), grid.inner_width, self._sizes.small)
         page.bottom += grid.margin
 
@@ -248,7 +288,7 @@ def draw_figure(
     rows: Sequence[FigureRow],
     width: int = 1200,
     title: str | None = None,
-    style: FigureStyle = AS_IN_THE_PAPER,
+    style: FigureStyle = IN_COLOR,
 ) -> Image.Image:
     """The paper's figure of some questions, a row each, as one picture in memory.
 

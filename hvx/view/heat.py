@@ -1,4 +1,4 @@
-"""Laying an attention map or a heat map over a photograph, by the photograph's brightness or in color."""
+"""Laying an attention map or a heat map over a photograph: in color, or by brightness as in the paper."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ HALF_CONTRAST = 0.2
 """A peak that rises by this share above the map's base dims the rest half as far as a lone peak does."""
 
 GAMMA = 0.6
-"""Below 1: what lies between base and peak is drawn nearer the peak, so that its surroundings show."""
+"""Of the paper's style. Below 1: what lies between base and peak is drawn nearer the peak, so that its
+surroundings show."""
+
+CLIPPED = 0.01
+"""The share of the picture's area above the top of the color scale."""
+
+TOE = 4.0
+"""Of the color style's curve log(1 + TOE·t) / log(1 + TOE). It lifts the middle as much as t^GAMMA does, but
+its slope is finite everywhere, so that no edge shows where the map begins to rise."""
 
 FLOOR_BRIGHTNESS = 0.3
 """Brightness of what is not attended at all; the photograph stays legible there."""
@@ -45,8 +53,8 @@ LEAST_ISLAND = 0.0025
 Pixel gradients are speckled, and a thousand dots hide the photograph."""
 
 Map = NDArray[np.float64]
-Style = Literal["brightness", "color"]
-STYLES: tuple[Style, ...] = ("brightness", "color")
+Style = Literal["color", "paper"]
+STYLES: tuple[Style, ...] = ("color", "paper")
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -58,7 +66,7 @@ def fit(photo: Image.Image, size: int) -> Image.Image:
 
 def overlay(photo: Image.Image, map: NDArray[np.floating], size: int, style: Style) -> Image.Image:
     """A photograph under a map in one of the styles; see ``shade`` and ``tint``."""
-    return (shade if style == "brightness" else tint)(photo, map, size)
+    return (shade if style == "paper" else tint)(photo, map, size)
 
 
 def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
@@ -160,7 +168,12 @@ def emphasis(map: Map) -> Map:
 
 
 def warmth(map: Map) -> Map:
-    """How warm each pixel is in the color style: s·t^γ, with s and t as in ``emphasis``.
+    """How warm each pixel is in the color style.
+
+    With l the map's least value and u the top of the scale, a pixel's place between the two is
+    t = (map − l) / (u − l), held within 0 and 1, and its warmth s·log(1 + kt) / log(1 + k). The top is the
+    map's 99th percentile, or the mean of its highest ``PEAK_AREA`` where that is higher: a peak of less
+    than a hundredth of the picture. s is as in ``emphasis``, with u in the place of p.
 
     Args:
         map: (H, W), nowhere negative.
@@ -168,19 +181,34 @@ def warmth(map: Map) -> Map:
     Returns:
         (H, W) in [0, 1]: 1 at a lone peak, 0 all over a constant map.
     """
-    place, strength = standing(map)
-    return place * strength
+    least, base, top = map.min(), _base(map), max(np.quantile(map, 1 - CLIPPED), _peak(map))
+    if not top > base:
+        return np.zeros_like(map)
+    place = ((map - least) / (top - least)).clip(0, 1)
+    return np.asarray(_strength(top - base, base) * np.log1p(TOE * place) / np.log1p(TOE), np.float64)
 
 
 def standing(map: Map) -> tuple[Map, float]:
-    """What the styles are made of: t^γ of each pixel and s, as in ``emphasis``; both 0 of a constant map."""
-    base = min(np.median(map), map.mean())
-    count = max(1, round(PEAK_AREA * map.size))
-    rise = np.partition(map, -count, axis=None)[-count:].mean() - base
+    """What the paper's style is made of: t^γ of each pixel and s, as in ``emphasis``; both 0 of a constant
+    map."""
+    base = _base(map)
+    rise = _peak(map) - base
     if not rise > 0:
         return np.zeros_like(map), 0.0
-    place = ((map - base) / rise).clip(0, 1)
-    return np.asarray(place**GAMMA, np.float64), float(rise / (rise + HALF_CONTRAST * base))
+    return np.asarray(((map - base) / rise).clip(0, 1) ** GAMMA, np.float64), _strength(rise, base)
+
+
+def _base(map: Map) -> float:
+    return float(min(np.median(map), map.mean()))
+
+
+def _peak(map: Map) -> float:
+    count = max(1, round(PEAK_AREA * map.size))
+    return float(np.partition(map, -count, axis=None)[-count:].mean())
+
+
+def _strength(rise: float, base: float) -> float:
+    return float(rise / (rise + HALF_CONTRAST * base))
 
 
 def _area(line: Map) -> float:

@@ -40,8 +40,8 @@ class Scale:
     ticks: tuple[tuple[float, str], ...]
 
 
-def scales(style: Style, outlined: bool) -> list[Scale]:
-    """Of the tokens' z-scores; and of the maps, where these are in color."""
+def scales(style: Style, outlined: bool, unknown: bool = False, crop: bool = False) -> list[Scale]:
+    """Of the tokens' z-scores; of the maps, where these are in color; and what the marks on a page mean."""
     z = np.linspace(-Z_LIMIT, Z_LIMIT, _STEPS)
     ticks = [(-Z_LIMIT, f"≤ −{Z_LIMIT:g}"), (-1, "−1"), (0, "0"), (1, "1"), (Z_LIMIT, f"≥ {Z_LIMIT:g}")]
     places = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
@@ -49,24 +49,29 @@ def scales(style: Style, outlined: bool) -> list[Scale]:
     if style == "color":
         colors = colour_scale().round().astype(np.uint8)
         found.append(Scale("attention, heat", colors, ((0.0, "least"), (1.0, "most"))))
-    if outlined:
-        white = np.full((1, 3), 255, np.uint8)
-        found.append(Scale(f"outline: heat above mean + {DEVIATIONS} standard deviations", white, ()))
-    return found
+    marks = (
+        (outlined, f"outline: heat above mean + {DEVIATIONS} standard deviations"),
+        (unknown, "dotted: word unknown to the model"),
+        (crop, "frame: what the model saw"),
+    )
+    return found + [Scale(text, np.full((1, 3), 255, np.uint8), ()) for shown, text in marks if shown]
 
 
 def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:
     """Scales from left to right, line by line in ``room`` pixels; the page grows by their height."""
     spill = 2 * size  # words under the ends of a scale reach beyond it
-    height, x = math.ceil(2.3 * line_height(size)), 0.0
+    x = 0.0
+    height = 0
     for scale in shown:
         name = width(scale.name, size) + (spill if scale.ticks else 0)
         span = max(1, math.floor(min(12 * size, room - name - spill)))
         needed = name + (span + spill if scale.ticks else 0)
         if x and x + needed > room:
-            x, page.bottom = 0.0, page.bottom + height
+            page.bottom += height
+            x, height = 0.0, 0
         _draw_scale(page, scale, (left + x, page.bottom), (math.ceil(left + x + name), span), size)
         x += needed + 2 * size
+        height = max(height, math.ceil((2.3 if scale.ticks else 1.4) * line_height(size)))
     page.bottom += height
 
 
@@ -94,6 +99,15 @@ def draw_outline(
         for line in lines:
             x, y = np.clip(line, 1.25 * thin, side - 1.25 * thin).T
             page.stroke(x + left, y + top, ink, thickness)
+
+
+def draw_frame(page: Page, square: tuple[int, int, int, int], left: float, top: float, side: int) -> None:
+    """A thin line along the inner edge of a square (left, top, right, bottom) on a picture."""
+    thin = max(1.0, side / 160)
+    inner = thin / 2
+    x, right = left + square[0] + inner, left + square[2] - inner
+    y, bottom = top + square[1] + inner, top + square[3] - inner
+    page.stroke((x, right, right, x, x), (y, y, bottom, bottom, y), BLACK, thin)
 
 
 def draw_answers(

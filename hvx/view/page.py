@@ -72,6 +72,14 @@ class Page:
         patch.set(facecolor=_color(fill), linewidth=0)
         self._add(patch)
 
+    def dotted(self, box: Box, ink: RGB, thickness: float, radius: float) -> None:
+        """A rectangle of dots, its corners rounded."""
+        x, y, size = box[0], box[1], (box[2] - box[0], box[3] - box[1])
+        patch = FancyBboxPatch((x, y), *size, f"round,pad=0,rounding_size={radius}", fill=False)
+        patch.set(edgecolor=_color(ink), linewidth=thickness * POINTS / self.dpi)
+        patch.set(linestyle=(0, (0.01, 2)), capstyle="round")  # no length, round ends: dots
+        self._add(patch)
+
     def stroke(self, x: Sequence[float], y: Sequence[float], ink: RGB, thickness: float) -> None:
         """A line through points."""
         line = Line2D(x, y, color=_color(ink), linewidth=thickness * POINTS / self.dpi)

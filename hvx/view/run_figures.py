@@ -18,8 +18,9 @@ from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
 from hvx.store.reader import RunReader
+from hvx.view.crop import is_cropped, middle
 from hvx.view.export import SCREEN, PageSetup, check_rows, export_figure
-from hvx.view.figure import AS_IN_THE_PAPER, FigureLayout, FigureRow, FigureStyle
+from hvx.view.figure import IN_COLOR, FigureLayout, FigureRow, FigureStyle
 
 _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 
@@ -40,8 +41,9 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
     ``pick``: what made the item part of the run, and may say which z-scores a paper prints for it.
     """
     item = reader[number]
+    photo = open_photo_of(reader, item.image_path, item.image_digest)
     return FigureRow(
-        cropped_photo(reader, item.image_path, item.image_digest, size),
+        crop_photo(photo, _crop(reader, size)),
         item.attention,
         item.heatmap,
         item.tokens,
@@ -52,20 +54,26 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         tuple((answer, share) for answer, share in item.top_answers if answer),
         item.block_heatmaps,
         item.zero_gradient,
+        item.unknown,
+        middle(photo, size) if is_cropped(photo) else None,
     )
 
 
-def cropped_photo(reader: RunReader, image_path: str, digest: str, size: int) -> Image.Image:
-    """A photograph of a run as its network saw it, the square of it, ``size`` pixels wide.
+def open_photo_of(reader: RunReader, image_path: str, digest: str) -> Image.Image:
+    """A whole photograph of a run, as it was explained.
 
     Raises:
         BadImage: it is no longer where the run found it, or cannot be read.
         ReplacedImage: the file holds another image now, whose SHA-256 is not ``digest``.
     """
-    about = f"{reader.path / 'run.json'}: image"
-    crop = checked(ImageConfig, {**reader.about["image"], "size": size}, about)
     path = find_image(reader.image_folders, image_path)
-    return crop_photo(open_photo(path, reader.about.get("exif_orientation") is True, digest), crop)
+    return open_photo(path, reader.about.get("exif_orientation") is True, digest)
+
+
+def _crop(reader: RunReader, size: int) -> ImageConfig:
+    """How a run's photographs are cropped, to ``size`` pixels."""
+    about = f"{reader.path / 'run.json'}: image"
+    return checked(ImageConfig, {**reader.about["image"], "size": size}, about)
 
 
 def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:
@@ -114,7 +122,7 @@ def write_figure(
     numbers: list[int],
     output: Path,
     width: int,
-    style: FigureStyle = AS_IN_THE_PAPER,
+    style: FigureStyle = IN_COLOR,
     setup: PageSetup = SCREEN,
 ) -> str:
     """Draw items of a run as in the paper's Figures 2-5 and write the figure, PNG, PDF or SVG by its name.
@@ -139,7 +147,7 @@ def write_picked_figures(
     reader: RunReader,
     folder: Path,
     width: int,
-    style: FigureStyle = AS_IN_THE_PAPER,
+    style: FigureStyle = IN_COLOR,
     setup: PageSetup = SCREEN,
 ) -> PickedFigures:
     """Draw each figure that the run's picks name into ``folder`` as PNG, its rows in the picks' order.

@@ -56,6 +56,7 @@ class TokenBox:
         ink: of the token.
         box: of the color, in pixels from the panel's upper left corner.
         bottom: of what stands under it.
+        unknown: whether the model does not know it; dots stand around it.
     """
 
     lines: tuple[str, ...]
@@ -65,6 +66,7 @@ class TokenBox:
     ink: RGB
     box: Box
     bottom: float
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def lay_out(
     sizes: TextSizes,
     printed: Sequence[float | None] | None = None,
     digits: int = DIGITS,
+    unknown: Sequence[bool] = (),
 ) -> Panel:
     """Place the tokens from left to right, line by line, and the answer at the right.
 
@@ -108,10 +111,14 @@ def lay_out(
         sizes: of the text.
         printed: what a paper prints as each token's z-score, None where it prints none.
         digits: decimals of the z-scores.
+        unknown: of each token, whether the model does not know it; empty: it knows all.
     """
     beside = [None] * len(tokens) if printed is None else printed
     room = width - answer_width - sizes.token / 2
     boxes = _place_tokens(tokens, z, beside, room, sizes, digits)
+    if unknown:
+        marked = zip(boxes, unknown, strict=True)
+        boxes = tuple(replace(box, unknown=bool(lacking)) for box, lacking in marked)
     placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
     height = math.ceil(max(placed.box[3], *(box.bottom for box in boxes), 0))
     return Panel(width, height, sizes, boxes, placed)
@@ -123,6 +130,11 @@ def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
     for token in panel.tokens:
         x0, y0, x1, y1 = token.box
         page.rectangle((x0 + left, y0 + top, x1 + left, y1 + top), token.fill, sizes.token / 4)
+        if token.unknown:
+            # Around the color, where black shows on any of them.
+            dot = max(1.0, sizes.token / 12)
+            around = (x0 + left - dot, y0 + top - dot, x1 + left + dot, y1 + top + dot)
+            page.dotted(around, BLACK, dot, sizes.token / 4 + dot)
         x, value_top = left + (x0 + x1) / 2, top + y1
         page.lines(token.lines, (x, top + y0 + _padding(sizes)), sizes.token, token.ink, "center")
         page.lines((token.value,), (x, value_top), sizes.small, VALUE_INK, "center")

@@ -25,8 +25,14 @@ const tokenColours = (z) => {
   return [`rgb(${fill.join(" ")})`, luminance > 0.179 ? "#000" : "#fff"];
 };
 
-const tokenSpan = (token, z) => {
-  const span = element("span", { class: "token", dir: "auto", title: `z ${valueText(z)}` }, token);
+const UNKNOWN = "unknown to the model";
+
+// Token `place` of an item, on its colour; dots stand around one that the model does not know.
+const tokenSpan = (detail, place) => {
+  const z = detail.z[place];
+  const unknown = detail.unknown.has(place);
+  const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
+  const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
   [span.style.backgroundColor, span.style.color] = tokenColours(z);
   return span;
 };
@@ -39,29 +45,48 @@ const MISSING = {
 const ZERO_IMAGE = "zero gradient: no heat map";
 const ZERO_WORDS = "zero gradient of the words: no z-scores";
 
-// The photograph, under the map in a column of the figure; column 0 is the photograph itself.
+// Frames the square that the network saw on a picture of a whole photograph.
+const frame = (box, image) => {
+  const { naturalWidth: width, naturalHeight: height } = image;
+  if (width === height) return;
+  const square = element("div", { class: "square", "aria-hidden": "true" });
+  square.style.width = `${(100 * Math.min(width, height)) / Math.max(width, height)}%`;
+  box.append(square);
+};
+
+// A white line within a black one, as in figures.
+const outlined = (path) => {
+  const drawn = document.getElementById("outline").cloneNode(true);
+  drawn.removeAttribute("id");
+  for (const line of drawn.children) line.setAttribute("d", path);
+  return drawn;
+};
+
+// The square that the network saw, under the map in a column of the figure; column 0 is the whole photograph.
 const picture = (number, column, detail) => {
   const photo = hvx.index.photo[number];
   const names = hvx.about.columns;
-  const name = column ? `${names[column]}: where it lies on the photograph` : "The photograph";
-  const box = element("div", { class: column ? "picture mapped" : "picture" });
+  const name = column ? `${names[column]}: where it lies on the photograph` : "The photograph; framed: what the model saw";
+  const box = element("div", { class: column ? "picture mapped" : "picture whole" });
   if (hvx.missingPhotos.has(photo)) {
     box.append(element("p", { class: "lost" }, MISSING[hvx.missingPhotos.get(photo)]));
     return box; // a map says nothing without its photograph
   }
   // Width and height, so that nothing moves as it loads; CSS says how large it is shown.
   const size = { width: 320, height: 320, decoding: "async" };
-  box.append(element("img", { src: hvx.picturePath("photos", photo), alt: name, ...size }));
+  const image = element("img", { src: hvx.picturePath("photos", photo), alt: name, ...size });
+  if (!column) image.addEventListener("load", () => frame(box, image));
+  box.append(image);
   if (column && detail) {
     const map = element("div", { class: "map", "aria-hidden": "true" });
     const maps = names.length - 1;
     map.style.backgroundImage = `url("${hvx.picturePath("maps", number)}")`;
-    map.style.backgroundSize = `${100 * maps}% 100%`;
-    map.style.backgroundPosition = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}% 0` : "0 0";
-    map.style.setProperty("--strength", detail.strengths[column - 1] ?? 0);
+    map.style.backgroundSize = `${100 * maps}% 200%`; // above for the color style, below for the paper's
+    map.style.backgroundPositionX = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}%` : "0";
     box.append(map);
   }
   const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
+  if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
   if (run >= 0 && hvx.zeroImage(number, run)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
   return box;
 };
@@ -89,7 +114,7 @@ const verdict = (number, run = 0) => {
 };
 
 // A run's tokens on their colours, with spaces between them.
-const tokenSpans = (detail) => detail.tokens.flatMap((token, place) => [tokenSpan(token, detail.z[place]), " "]);
+const tokenSpans = (detail) => detail.tokens.flatMap((_, place) => [tokenSpan(detail, place), " "]);
 
 // The pictures of a card; several have their names under them.
 const cardPictures = (number, detail, columns) => {
@@ -134,8 +159,8 @@ const groupOfCards = (numbers, cards) => element(
   element("ul", { class: "members", "aria-label": `${numbers.length} on one image` }, ...cards),
 );
 
-const scored = (detail) => detail.tokens.map((token, place) => element(
-  "li", {}, tokenSpan(token, detail.z[place]), element("span", { class: "value" }, valueText(detail.z[place])),
+const scored = (detail) => detail.tokens.map((_, place) => element(
+  "li", {}, tokenSpan(detail, place), element("span", { class: "value" }, valueText(detail.z[place])),
 ));
 
 const likeliest = (detail) => detail.top.map(([answer, share]) => {
@@ -180,6 +205,7 @@ const fillItem = (number, detail) => {
     ["Question type", kind("question_type")],
     ["Answer type", kind("answer_type")],
     ...ofEach("Heat map", (run) => (hvx.zeroImage(number, run) ? ZERO_IMAGE : undefined)),
+    ...ofEach("Dotted", (run) => ((run ? detail?.others[run - 1] : detail)?.unknown.size ? UNKNOWN : undefined)),
     ...ofEach("Tokens", (run) => (hvx.zeroWords(number, run) ? ZERO_WORDS : undefined)),
     ...ofEach("Agreement of heat map and attention", (run) => ofIndex("agreement", run)[number]?.toFixed(3)),
     ...ofEach("… and attention of another question on the image", (run) => ofIndex("control", run)[number]?.toFixed(3)),

@@ -56,12 +56,13 @@ hvx.detail = async (number) => {
   } catch {
     return null;
   }
-  const [tokens, z, top, imageId, path, strengths, others] = hvx.details.get(place)[number % hvx.about.chunk];
-  return { tokens, z, top, imageId, path, strengths, others: (others ?? []).map(ofRun) };
+  const [tokens, z, top, imageId, path, unknown, outline, others] = hvx.details.get(place)[number % hvx.about.chunk];
+  const own = ofRun([tokens, z, top, unknown, outline]);
+  return { ...own, imageId, path, others: (others ?? []).map(ofRun) };
 };
 
-// What a further run says of an item's question.
-const ofRun = ([tokens, z, top]) => ({ tokens, z, top });
+// What a run says of an item's question.
+const ofRun = ([tokens, z, top, unknown, outline]) => ({ tokens, z, top, unknown: new Set(unknown), outline });
 
 const plain = (text) => text.normalize("NFKC").toLowerCase();
 
