@@ -69,8 +69,8 @@ def test_the_summary_is_what_a_slow_count_finds(tmp_path: Path) -> None:
     known = [(one, one.answer == one.truth) for one in asked if one.truth]
     assert found["all"] == [["all", len(known), sum(right for _, right in known)]]
     for kind, count, right in found["answer_type"]:
-        own = [good for one, good in known if one.answer_type == kind]
-        assert (count, right) == (len(own), sum(own))
+        judged = [good for one, good in known if one.answer_type == kind]
+        assert (count, right) == (len(judged), sum(judged))
     z: dict[str, list[float]] = {}
     for item in items:
         for token, value in zip(item.tokens, item.token_z, strict=True):
