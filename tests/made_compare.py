@@ -53,6 +53,7 @@ class Made:
             "token_saliency": np.abs(z),
             "token_z": z,
             "heatmap": rng.random((n, self.side, self.side)).astype(np.float16),
+            "unknown": np.zeros((n, 4), np.uint8),
             "zero_gradient": np.zeros(n, np.uint8),
         }
         if self.grid:

@@ -229,12 +229,20 @@ def test_ask_passes_every_option_on(
 def test_gallery_passes_every_option_on(
     calls: Calls, options: list[object], workers: int | None, size: int, missing: list[str]
 ) -> None:
-    calls.of("hvx.gallery.build.build_gallery", SimpleNamespace(items=1234, missing=missing))
+    calls.of("hvx.gallery.build.build_gallery", SimpleNamespace(items=1234, missing=missing, notes=()))
     done = run("gallery", "run", "-o", "pages", *options)
     assert done.exit_code == (3 if missing else 0)
-    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), workers, size), {})
+    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), workers, size, None), {})
     assert done.stdout == f"{Path('pages/index.html')}: 1,234 explanations\n"
     assert done.stderr == "".join(f"{line}\n" for line in missing)
+
+
+def test_gallery_passes_a_second_run_on(calls: Calls) -> None:
+    calls.of("hvx.gallery.build.build_gallery", SimpleNamespace(items=12, missing=[], notes=("one copied",)))
+    done = run("gallery", "run", "run", "-o", "pages")
+    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), None, 320, Path("run")), {})
+    assert done.stdout == f"{Path('pages/index.html')}: 12 questions explained by both runs\n"
+    assert done.stderr == "note: one copied\n"
 
 
 def test_scenes_passes_every_option_on(calls: Calls) -> None:
@@ -359,7 +367,7 @@ def test_values_at_the_bounds_are_accepted(command: str, line: list[object]) -> 
 
 
 REQUIRED = {
-    "figure": (["runs"], ["output"]), "gallery": (["run"], ["output"]), "scenes": (["folder"], []),
+    "figure": (["runs"], ["output"]), "gallery": (["run", "other"], ["output"]), "scenes": (["folder"], []),
     "ask": (["checkpoint", "image", "question"], ["output"]), "measure": (["run"], []), "reproduce": ([], []),
     "explain": (["config"], []), "train": (["config"], []), "info": (["path"], []),
 }  # fmt: skip

@@ -114,7 +114,7 @@ def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[P
 def test_maps_are_drawn_as_figures_draw_them(built: tuple[Path, Path], tmp_path: Path) -> None:
     run, _ = built
     item = RunReader(run)[0]
-    save_maps(item, tmp_path, 0)
+    save_maps([item], tmp_path, 0)
     maps = [enlarge(map, MAP_SIDE) for map in (*item.attention, item.heatmap)]
     with Image.open(tmp_path / picture_path("maps", 0)) as picture:
         grey = np.asarray(picture, np.float64) / 255
@@ -166,7 +166,7 @@ def test_a_gallery_over_an_earlier_one_lists_its_own_files_and_keeps_others(tmp_
     assert listed == [
         "cards.js", "data/index-0000.js", "data/items-000000.js", "data/kinds.js", "gallery.css",
         "hvx-gallery.js", "index.html", "maps/0000/0000000.jpg", "maps/0000/0000001.jpg", "page.js",
-        "photos/0000/0000000.jpg", "state.js", "store.js",
+        "photos/0000/0000000.jpg", "selection.js", "state.js", "store.js", "summary.js",
     ]  # fmt: skip
     assert there == {*listed, MANIFEST, "notes.txt", "photos/0000/mine.jpg"}
 
@@ -220,7 +220,7 @@ def test_a_run_of_no_items_has_a_gallery_that_opens(tmp_path: Path, monkeypatch:
         def column(self, name: str) -> np.ndarray:
             return super().column(name)[:0]
 
-    monkeypatch.setattr("hvx.gallery.build.RunReader", Empty)
+    monkeypatch.setattr("hvx.gallery.content.RunReader", Empty)
     assert build_gallery(run, tmp_path / "gallery") == Built(0, [])
     assert data(tmp_path / "gallery", "data/kinds.js")[1] == 1
     assert data(tmp_path / "gallery", "data/index-0000.js")[1]["id"] == []

@@ -242,31 +242,34 @@ def test_everything_goes_by_keyboard(page: sync_api.Page, address: str) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("dialog[open]")).to_have_count(0)
     page.keyboard.press("h")
-    expect(page.locator("#maps")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#maps")).to_have_attribute("aria-pressed", "false")
     page.locator("#keys summary").click()
     page.uncheck("#shortcuts")
     page.locator("#next").focus()
     page.keyboard.press("h")
-    expect(page.locator("#maps")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#maps")).to_have_attribute("aria-pressed", "false")
 
 
 def opacity(page: sync_api.Page) -> float:
     return float(page.locator(".card .map").first.evaluate("map => getComputedStyle(map).opacity"))
 
 
-def test_heat_maps_show_on_hover_and_by_the_button(page: sync_api.Page, address: str) -> None:
+def test_heat_maps_show_at_once_or_on_hover(page: sync_api.Page, address: str) -> None:
     page.emulate_media(reduced_motion="reduce")
     go(page, address)
     page.mouse.move(0, 0)
+    assert opacity(page) > 0.3
+    style = "map => getComputedStyle(map).filter"
+    assert "colour-scale" in page.locator(".card .map").first.evaluate(style)
+    page.click("#style")
+    expect(page).to_have_url(re.compile("#style=paper$"))
+    assert page.locator(".card .map").first.evaluate(style) == "none"
+    page.click("#maps")
+    page.mouse.move(0, 0)
+    expect(page.locator("body")).to_have_attribute("data-maps", "hover")
     assert opacity(page) == 0
     page.locator(".card").first.hover()
     assert opacity(page) > 0.3
-    page.mouse.move(0, 0)
-    page.click("#maps")
-    assert opacity(page) > 0.3
-    assert "colour-scale" in page.locator(".card .map").first.evaluate("map => getComputedStyle(map).filter")
-    page.click("#style")
-    assert page.locator(".card .map").first.evaluate("map => getComputedStyle(map).filter") == "none"
 
 
 @pytest.mark.parametrize("style", ["color", "paper"])
@@ -274,7 +277,6 @@ def test_a_map_lies_on_its_photograph_as_in_a_figure(page: sync_api.Page, addres
     """But for JPEG, the enlargement of small pictures, and the fewer stops of the color scale."""
     page.emulate_media(reduced_motion="reduce")
     go(page, address)
-    page.click("#maps")
     if style == "paper":
         page.click("#style")
     run = Path(unquote(urlparse(address).path)).parents[1] / "run"
@@ -360,7 +362,8 @@ def test_a_screen_reader_is_told_what_is_there(page: sync_api.Page, address: str
     for role in (
         "banner:", "main:", "contentinfo:", 'search "Search and filters":', 'navigation "Pages":',
         'heading "Explanations of', 'searchbox "Search in questions and answers"', 'combobox "Answer type":',
-        'combobox "Sort by":', 'spinbutton "from"', 'button "Heat maps"', 'list "Explanations":',
+        'combobox "Sort by":', 'spinbutton "from"', 'button "Heat maps" [pressed]',
+        'group "Pictures on a card"', 'list "Explanations":',
         'link "is the cat black ?"', "status: 1–24 of 65 explanations",
     ):  # fmt: skip
         assert role in tree, (role, tree)

@@ -78,7 +78,7 @@ def evaluator(gallery: Path | None = None) -> Run:
     """Evaluates an expression to what JSON can say of it; over the data of a gallery, if given."""
     context = py_mini_racer.MiniRacer()
     context.eval(BROWSER)
-    for name in ("store.js", "state.js", "cards.js"):
+    for name in ("store.js", "state.js", "cards.js", "summary.js", "selection.js"):
         context.eval((STATIC / name).read_text(encoding="utf-8"))
     if gallery:
         context.eval("hvx.load = async () => {};")  # all data are loaded here
@@ -127,6 +127,7 @@ EMPTY = {
     "question_type": "",
     "answer_type": "",
     "only": "",
+    "versus": "",
     "gradient": "",
     "min": "",
     "max": "",
@@ -246,7 +247,8 @@ def fits(one: Asked, state: dict[str, str]) -> bool:
     )
 
 
-STATE = {**EMPTY, "page": 1, "item": ""}
+LOOKS = dict.fromkeys(("maps", "style", "show", "row", "group"), "")
+STATE = {**EMPTY, **LOOKS, "page": 1, "item": ""}
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,9 @@ STATE = {**EMPTY, "page": 1, "item": ""}
           "item": "5", "page": 2}),
         ("#question_type=what%20is&answer_type=yes%2Fno",
          {"question_type": "what is", "answer_type": "yes/no"}),
+        ("#maps=hover&style=paper&show=0.3&row=4&group=image&versus=only-a",
+         {"maps": "hover", "style": "paper", "show": "0.3", "row": "4", "group": "image",
+          "versus": "only-a"}),
         ("#page=0", {}),
         ("#page=-2", {}),
         ("#page=x", {}),
@@ -533,6 +538,7 @@ def test_an_open_item_shows_all_of_it(js: Run) -> None:
     terms = [text(one) for one in elements(about, "dt")]
     values = [text(one) for one in elements(about, "dd")]
     shown = dict(zip(terms, values, strict=True))
+    assert shown.pop("… and attention of another question on the image") == "-1.000"
     image_id = shown.pop("Image id")
     assert image_id == str(js("found.imageId"))
     assert shown == {

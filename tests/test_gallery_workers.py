@@ -24,7 +24,7 @@ from hvx.errors import HvxError
 from hvx.files import sha256
 from hvx.gallery import workers
 from hvx.gallery.build import CHUNK, build_gallery
-from hvx.gallery.workers import Chunk, Job, Photo, write_chunks
+from hvx.gallery.workers import Chunk, Job, Measured, Photo, write_chunks
 
 HIDDEN = ".gallery.hvx-gallery.part"
 
@@ -177,16 +177,18 @@ def test_too_few_open_files_are_one_line_and_leave_nothing(
 def test_one_process_needs_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvx.gallery.workers.ProcessPoolExecutor", None)
     run = write_run(tmp_path / "run", [Asked("is it ?", photo="0.png")])
-    job = Job(run, tmp_path / "made", 64)
-    chunk = Chunk(0, range(1), {0: Photo("0.png", sha256(tmp_path / "photos" / "0.png"))})
+    job = Job((run,), tmp_path / "made", 64)
+    photo = Photo("0.png", sha256(tmp_path / "photos" / "0.png"))
+    chunk = Chunk(0, range(1), {0: photo}, ((0,),), ((-1,),))
     (done,) = write_chunks(job, [chunk], 1)
-    assert (done.chunk, done.agreement, done.zero, done.missing) == (chunk, [1.0], [0], {})
+    words = {"is": (1, -2.0), "it": (1, 0.0), "?": (1, 2.0)}
+    assert (done.chunk, done.runs, done.missing) == (chunk, (Measured([1.0], [None], [0], [0], words),), {})
 
 
 def test_what_a_process_meets_reaches_its_parent(tmp_path: Path) -> None:
-    job = Job(tmp_path / "absent", tmp_path / "made", 64)
+    job = Job((tmp_path / "absent",), tmp_path / "made", 64)
     with pytest.raises(HvxError, match=r"absent.run\.json: no such file"):
-        list(write_chunks(job, [Chunk(0, range(1), {})], 2))
+        list(write_chunks(job, [Chunk(0, range(1), {}, ((0,),), ((-1,),))], 2))
 
 
 @pytest.fixture

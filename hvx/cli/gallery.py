@@ -13,6 +13,7 @@ from hvx.terminal import echo
 
 @click.command()
 @click.argument("run", type=RunPath())
+@click.argument("other", type=RunPath(), required=False)
 @click.option("-o", "--output", required=True, type=PATH, metavar="FOLDER", help="Where the gallery goes.")
 @click.option(
     "--size",
@@ -26,8 +27,12 @@ from hvx.terminal import echo
     help="Processes that make pictures.",
 )  # fmt: skip
 @common
-def gallery(run: Path, output: Path, size: int, workers: int | None) -> None:
+def gallery(run: Path, other: Path | None, output: Path, size: int, workers: int | None) -> None:
     """Write RUN as a web page to search, filter and sort its explanations.
+
+    With a second run, OTHER, the page shows the questions that both explain, joined by question_id, with the
+    answer, the maps and the z-scores of each. It filters by which of the two is right and sorts by how far
+    their heat maps disagree.
 
     Open FOLDER/index.html: it needs no server and no network, and the folder can be copied anywhere. Files of
     an earlier gallery in FOLDER are replaced; other files there stay.
@@ -38,11 +43,15 @@ def gallery(run: Path, output: Path, size: int, workers: int | None) -> None:
     \b
     Example:
       hvx gallery runs/daquar/run -o gallery
+      hvx gallery runs/daquar/run runs/other/run -o side-by-side
     """
     from hvx.gallery.build import build_gallery
 
-    built = build_gallery(run, output, workers, size)
-    echo(f"{output / 'index.html'}: {built.items:,} explanations")
+    built = build_gallery(run, output, workers, size, other)
+    shown = "explanations" if other is None else "questions explained by both runs"
+    echo(f"{output / 'index.html'}: {built.items:,} {shown}")
+    for line in built.notes:
+        echo(f"note: {line}", err=True)
     for line in built.missing:
         echo(line, err=True)
     if built.missing:

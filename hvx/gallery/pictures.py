@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,13 @@ from hvx.view.heat import emphasis, enlarge, outline, warmth
 PHOTO_SIDE = 320
 """Pixels of the square that the network saw. A card is 240 wide on a usual screen."""
 
-MAP_SIDE = 160
-"""Pixels. Maps are smooth; the browser enlarges them."""
+MAP_SIDE = 112
+"""Pixels. Maps are smoothed by a hundredth of their side, here a pixel; the browser enlarges them."""
 
-_EDGE = 1.25
+_EDGE = 0.9
 """Of ``MAP_SIDE`` pixels that an outline keeps from a picture's edge, so that it is seen whole; half its
 width, as in a figure."""
-_STRAY = 0.5
+_STRAY = 0.35
 """Of these pixels that a simplified outline strays by."""
 
 _PHOTO_QUALITY, _MAP_QUALITY = 82, 75
@@ -41,13 +42,19 @@ def save_photo(photo: Image.Image, side: int, gallery: Path, number: int) -> Non
     _save(middle(photo, side), gallery / picture_path("photos", number), _PHOTO_QUALITY)
 
 
-def save_maps(item: Item, gallery: Path, number: int) -> None:
-    """Save an item's attention maps and its heat map, from left to right, as one gray picture.
+def save_maps(items: Sequence[Item], gallery: Path, number: int) -> None:
+    """Save the attention maps and the heat map of each run's item, from left to right, as one gray picture.
 
     Its upper half is for the color style, its lower one for the paper's: a pixel's gray is its ``warmth``,
     and its ``emphasis``, as in a figure.
+
+    Args:
+        items: of one question, one for each run.
+        gallery: its folder.
+        number: of the item in the gallery.
     """
-    drawn = [enlarge(_shrunk(map), MAP_SIDE) for map in (*item.attention, item.heatmap)]
+    maps = [map for item in items for map in (*item.attention, item.heatmap)]
+    drawn = [enlarge(_shrunk(map), MAP_SIDE) for map in maps]
     halves = [np.concatenate([rule(map) for map in drawn], axis=1) for rule in (warmth, emphasis)]
     gray = Image.fromarray((np.concatenate(halves) * 255).round().astype(np.uint8))
     _save(gray, gallery / picture_path("maps", number), _MAP_QUALITY)
@@ -66,13 +73,12 @@ def outline_path(map: NDArray[np.floating]) -> str:
 
 
 def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A map much larger than it is shown, brought near that size: to smooth the whole takes long."""
-    height, width = map.shape
-    if min(height, width) < 2 * MAP_SIDE:
+    """A map much larger than it is shown, as means over squares: to smooth the whole takes long."""
+    step = min(map.shape) // MAP_SIDE
+    if step < 2:
         return map
-    finite = np.where(np.isfinite(map), map, 0).astype(np.float32).clip(0)
-    image = Image.fromarray(finite)
-    return np.asarray(image.resize((MAP_SIDE, MAP_SIDE * height // width), Image.Resampling.BOX))
+    finite = np.where(np.isfinite(map), map, 0).astype(np.float32, copy=False).clip(0)
+    return np.asarray(Image.fromarray(finite).reduce(step))
 
 
 def _save(picture: Image.Image, path: Path, quality: int) -> None:

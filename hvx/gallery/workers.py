@@ -26,9 +26,9 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @dataclass(frozen=True)
 class Job:
-    """What every process needs: the run, the folder to write to, the side of photos in pixels."""
+    """What every process needs: the folder to write to, the runs, the side of photos in pixels."""
 
-    run: Path
+    runs: tuple[Path, ...]
     folder: Path
     size: int
 
@@ -43,11 +43,21 @@ class Photo:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A range of a run's items, which one process writes, with the photos that it writes by their numbers."""
+    """A range of the gallery's items, which one process writes.
+
+    Attributes:
+        index: which range.
+        items: places in the gallery.
+        photos: those that are written with it, by their numbers.
+        numbers: for each run, the numbers of these items in it.
+        partners: for each run and item, the number of another question on the same image; −1: none.
+    """
 
     index: int
     items: range
     photos: dict[int, Photo]
+    numbers: tuple[tuple[int, ...], ...]
+    partners: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -59,19 +69,30 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A chunk that is written.
+class Measured:
+    """What is measured of a run's items in a chunk.
 
     Attributes:
-        chunk: which.
-        agreement: of each item; None without attention.
+        agreement: rank correlation of each item's heat map and attention; None where there is none.
+        control: the same with the attention of another question on its image.
         zero: ``zero_gradient`` of each item.
-        missing: photos that are not shown, by number.
+        unknown: how many tokens of each item the model does not know.
+        words: token → how often it occurs where there are z-scores, and the sum of its z.
     """
 
-    chunk: Chunk
     agreement: list[float | None]
+    control: list[float | None]
     zero: list[int]
+    unknown: list[int]
+    words: dict[str, tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A chunk that is written: what is measured of each run, and the photos that are not shown, by number."""
+
+    chunk: Chunk
+    runs: tuple[Measured, ...]
     missing: dict[int, Missing]
 
 

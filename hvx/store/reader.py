@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -172,6 +172,13 @@ class RunReader:
         _, _, rows, columns = self._shapes.get("attention", (0, 0, 0, 0))
         return rows, columns
 
+    @property
+    def stores_scaled_heatmaps(self) -> bool:
+        """Whether heat maps are stored in 8 bits, with a factor for each; see ``hvx.store.heatmaps``."""
+        with self._reading():
+            file = self._file if self._shards is None else self._shards.file(0)
+            return _in_8_bits(own_dataset(file, "heatmap"), "heatmap")
+
     def item_values(self, name: str) -> int:
         """How many values of a dataset an item has."""
         return prod(self._shapes[name][1:])
@@ -255,19 +262,40 @@ class RunReader:
         return json.loads(self._file.attrs[name])
 
     def __getitem__(self, number: int) -> Item:
-        number = range(len(self))[number]
-        with self._reading():
-            if self._shards is None:
-                return self._item(self._file, number)
-            place, own = self._shards.locate(number)
-            return self._item(self._shards.file(place), own)
+        return next(self.items([range(len(self))[number]]))
 
-    def _item(self, file: h5py.File, number: int) -> Item:
+    def value(self, name: str, number: int) -> np.ndarray:
+        """A dataset's values of one item, as ``column`` returns those of all."""
+        with self._reading():
+            place, own = self._shards.locate(number) if self._shards is not None else (0, number)
+            file = self._shards.file(place) if self._shards is not None else self._file
+            return self._values(file, name, own)
+
+    def items(self, numbers: Sequence[int]) -> Iterator[Item]:
+        """Items by number, in the order given; those that follow one another are read together.
+
+        Many items of a shard at once are read several times as fast as one by one. All of them are held in
+        memory: ask for some dozens at a time.
+
+        Args:
+            numbers: 0 to N − 1.
+        """
+        for first, count in _consecutive(numbers):
+            with self._reading():
+                while count:
+                    place, own = self._shards.locate(first) if self._shards is not None else (0, first)
+                    file = self._shards.file(place) if self._shards is not None else self._file
+                    rows = slice(own, min(own + count, len(own_dataset(file, "question_id"))))
+                    block = _Block(self, file, rows)
+                    yield from (self._item(block, number) for number in range(rows.stop - rows.start))
+                    first, count = first + rows.stop - rows.start, count - (rows.stop - rows.start)
+
+    def _item(self, block: _Block, number: int) -> Item:
         def value(name: str) -> Any:
-            return own_dataset(file, name)[number]
+            return block.values(name)[number]
 
         def texts(name: str) -> Any:
-            return own_dataset(file, name).asstr()[number]
+            return block.texts(name)[number]
 
         def text(name: str) -> str:
             return str(texts(name))
@@ -295,19 +323,19 @@ class RunReader:
             tokens=[str(token) for token in texts("tokens")[:length]],
             token_z=value("token_z")[:length].tolist(),
             attention=value("attention") if self.glimpses else np.zeros((0, 1, 1), np.float32),
-            heatmap=self._values(file, "heatmap", number).astype(np.float32),
+            heatmap=block.decoded("heatmap")[number].astype(np.float32),
             zero_gradient=int(value("zero_gradient")),
             unknown=(value("unknown")[:length] != 0).tolist(),
-            **self._optional(file, number, length),
+            **self._optional(block, number, length),
         )
 
-    def _optional(self, file: h5py.File, number: int, length: int) -> dict[str, Any]:
+    def _optional(self, block: _Block, number: int, length: int) -> dict[str, Any]:
         """What only some models have, of one item."""
         found: dict[str, Any] = {}
         if self.blocks:
-            found["block_heatmaps"] = self._values(file, "block_heatmaps", number).astype(np.float32)
+            found["block_heatmaps"] = block.decoded("block_heatmaps")[number].astype(np.float32)
         if self.attends_to_words:
-            found["textual_attention"] = own_dataset(file, "textual_attention")[number][:length].tolist()
+            found["textual_attention"] = block.values("textual_attention")[number][:length].tolist()
         return found
 
     def close(self) -> None:
@@ -323,6 +351,40 @@ class RunReader:
             yield
         except (OSError, KeyError, RuntimeError, ValueError, OverflowError) as error:
             raise damaged(self.path, error) from None
+
+
+class _Block:
+    """Some rows of a file, each dataset read once, when it is first asked for."""
+
+    def __init__(self, reader: RunReader, file: h5py.File, rows: slice) -> None:
+        self._reader, self._file, self._rows = reader, file, rows
+        self._read: dict[str, np.ndarray] = {}
+
+    def values(self, name: str) -> np.ndarray:
+        """As they are stored."""
+        return self._once(name, lambda: own_dataset(self._file, name)[self._rows])
+
+    def texts(self, name: str) -> np.ndarray:
+        """As ``str``."""
+        return self._once(name, lambda: own_dataset(self._file, name).asstr()[self._rows])
+
+    def decoded(self, name: str) -> np.ndarray:
+        """Maps, those in 8 bits as float32."""
+        return self._once(name, lambda: self._reader._values(self._file, name, self._rows))
+
+    def _once(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+        if name not in self._read:
+            self._read[name] = read()
+        return self._read[name]
+
+
+def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first of each range of consecutive numbers, and how many they are."""
+    start = 0
+    for place in range(1, len(numbers) + 1):
+        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
+            yield int(numbers[start]), place - start
+            start = place
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:

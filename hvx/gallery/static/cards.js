@@ -72,7 +72,9 @@ const picture = (number, column, detail) => {
     box.append(element("p", { class: "lost" }, MISSING[hvx.missingPhotos.get(photo)]));
     return box; // a map says nothing without its photograph
   }
-  const image = element("img", { src: hvx.picturePath("photos", photo), alt: name, decoding: "async" });
+  // Width and height, so that nothing moves as it loads; CSS says how large it is shown.
+  const size = { width: 320, height: 320, decoding: "async" };
+  const image = element("img", { src: hvx.picturePath("photos", photo), alt: name, ...size });
   if (!column) image.addEventListener("load", () => frame(box, image));
   box.append(image);
   if (column && detail) {
@@ -82,16 +84,23 @@ const picture = (number, column, detail) => {
     map.style.backgroundSize = `${100 * maps}% 200%`; // above for the color style, below for the paper's
     map.style.backgroundPositionX = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}%` : "0";
     box.append(map);
-    if (column === maps) box.append(outlined(detail.outline));
   }
-  if (column === names.length - 1 && hvx.zeroImage(number)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
+  const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
+  if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
+  if (run >= 0 && hvx.zeroImage(number, run)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
   return box;
 };
 
-const verdict = (number) => {
-  const { answer, truth, right, probability } = hvx.index;
+// The columns of the index that belong to a run, the first being run 0.
+const ofIndex = (name, run) => hvx.index[run ? `${name}${run + 1}` : name];
+
+const verdict = (number, run = 0) => {
+  const { truth } = hvx.index;
+  const [answer, right, probability] = ["answer", "right", "probability"].map((name) => ofIndex(name, run));
+  const label = hvx.about.runs[run].label;
   const kind = { true: "right", false: "wrong" }[right[number]] ?? "unknown";
   const line = element("p", { class: `verdict ${kind}` });
+  if (label) line.append(element("b", {}, label), " ");
   if (kind !== "unknown") {
     line.append(
       element("span", { class: "mark", "aria-hidden": "true" }, kind === "right" ? "✓ " : "✗ "),
@@ -104,21 +113,78 @@ const verdict = (number) => {
   return line;
 };
 
-const card = (number, detail, href) => {
+// A run's tokens on their colours, with spaces between them.
+const tokenSpans = (detail) => detail.tokens.flatMap((_, place) => [tokenSpan(detail, place), " "]);
+
+// The pictures of a card; several have their names under them.
+const cardPictures = (number, detail, columns) => {
+  if (columns.length === 1) return picture(number, columns[0], detail);
+  return element("div", { class: "several" }, ...columns.map((column) => element(
+    "figure", {}, picture(number, column, detail), element("figcaption", {}, hvx.about.columns[column]),
+  )));
+};
+
+const pick = (number) => {
+  const box = element("input", { type: "checkbox", "aria-label": `Select question ${hvx.index.id[number]}` });
+  box.checked = hvx.selected.has(number);
+  return element("label", { class: "pick" }, box);
+};
+
+const card = (number, detail, href, columns = [hvx.about.runs[0].heatmap]) => {
   const link = element("a", { class: "open", href, dir: "auto" });
-  if (detail) {
-    detail.tokens.forEach((token, place) => link.append(tokenSpan(detail, place), " "));
-  }
+  if (detail) link.append(...tokenSpans(detail));
   if (!link.textContent.trim()) link.append(hvx.index.question[number] || `question ${hvx.index.id[number]}`);
-  const words = element("div", { class: "words" }, element("h2", {}, link), verdict(number));
-  if (hvx.zeroWords(number)) words.append(element("p", { class: "note" }, ZERO_WORDS));
+  const words = element("div", { class: "words" }, element("h2", {}, link));
+  hvx.about.runs.forEach((_, run) => {
+    const other = run && detail?.others[run - 1];
+    if (other) words.append(element("p", { class: "tokens", dir: "auto" }, ...tokenSpans(other)));
+    words.append(verdict(number, run));
+    if (hvx.zeroWords(number, run)) words.append(element("p", { class: "note" }, ZERO_WORDS));
+  });
+  const alike = hvx.index.alike?.[number] ?? null;
+  if (alike !== null) words.append(element("p", { class: "note" }, `heat maps of A and B: ${alike.toFixed(2)}`));
   return element(
     "li",
     { class: "card", "data-id": hvx.index.id[number] },
-    picture(number, hvx.about.columns.length - 1, detail),
+    ...(columns.length ? [cardPictures(number, detail, columns)] : []),
     words,
+    pick(number),
   );
 };
+
+// The questions on one image: the photograph once, a card for each under it.
+const groupOfCards = (numbers, cards) => element(
+  "li", { class: "group" },
+  picture(numbers[0], 0, null),
+  element("ul", { class: "members", "aria-label": `${numbers.length} on one image` }, ...cards),
+);
+
+const scored = (detail) => detail.tokens.map((_, place) => element(
+  "li", {}, tokenSpan(detail, place), element("span", { class: "value" }, valueText(detail.z[place])),
+));
+
+const likeliest = (detail) => detail.top.map(([answer, share]) => {
+  const filled = element("span");
+  filled.style.width = `${100 * (share ?? 0)}%`;
+  return element(
+    "li", {}, element("bdi", {}, answer), element("span", {}, percent(share)),
+    element("div", { class: "trough", "aria-hidden": "true" }, filled),
+  );
+});
+
+// What further runs say of an item: their tokens and their likeliest answers.
+const otherRuns = (detail) => (detail?.others ?? []).flatMap((other, place) => {
+  const { label } = hvx.about.runs[place + 1];
+  return [
+    element("h3", {}, `${label}: tokens`),
+    element("ol", { class: "scored", "aria-label": `${label}: tokens with their z-scores` }, ...scored(other)),
+    element("h3", {}, `${label}: likeliest answers`),
+    element("ol", { class: "answers", "aria-label": `${label}: likeliest answers` }, ...likeliest(other)),
+  ];
+});
+
+// A term and its value for each run, the run's label before the term.
+const ofEach = (name, value) => hvx.about.runs.map(({ label }, run) => [label ? `${name}, ${label}` : name, value(run)]);
 
 const fillItem = (number, detail) => {
   const at = (id) => document.getElementById(id);
@@ -127,29 +193,23 @@ const fillItem = (number, detail) => {
   at("item-pictures").replaceChildren(...hvx.about.columns.map((name, column) => element(
     "figure", {}, element("figcaption", {}, name), picture(number, column, detail),
   )));
-  at("item-tokens").replaceChildren(...(detail?.tokens ?? []).map((token, place) => element(
-    "li", {}, tokenSpan(detail, place), element("span", { class: "value" }, valueText(detail.z[place])),
-  )));
-  at("item-answers").replaceChildren(...(detail?.top ?? []).map(([answer, share]) => {
-    const filled = element("span");
-    filled.style.width = `${100 * (share ?? 0)}%`;
-    return element(
-      "li", {}, element("bdi", {}, answer), element("span", {}, percent(share)),
-      element("div", { class: "trough", "aria-hidden": "true" }, filled),
-    );
-  }));
+  at("item-tokens").replaceChildren(...(detail ? scored(detail) : []));
+  at("item-answers").replaceChildren(...(detail ? likeliest(detail) : []));
+  at("item-others").replaceChildren(...otherRuns(detail));
   const kind = (name) => hvx.kinds[name][index[name][number]];
   const about = [
-    ["Answer", verdict(number)],
+    ...ofEach("Answer", (run) => verdict(number, run)),
     ["Question id", index.id[number]],
     ["Image id", detail?.imageId],
     ["Photograph", detail?.path],
     ["Question type", kind("question_type")],
     ["Answer type", kind("answer_type")],
-    ["Heat map", hvx.zeroImage(number) ? ZERO_IMAGE : undefined],
-    ["Dotted", detail?.unknown.size ? UNKNOWN : undefined],
-    ["Tokens", hvx.zeroWords(number) ? ZERO_WORDS : undefined],
-    ["Agreement of heat map and attention", index.agreement[number]?.toFixed(3)],
+    ...ofEach("Heat map", (run) => (hvx.zeroImage(number, run) ? ZERO_IMAGE : undefined)),
+    ...ofEach("Dotted", (run) => ((run ? detail?.others[run - 1] : detail)?.unknown.size ? UNKNOWN : undefined)),
+    ...ofEach("Tokens", (run) => (hvx.zeroWords(number, run) ? ZERO_WORDS : undefined)),
+    ...ofEach("Agreement of heat map and attention", (run) => ofIndex("agreement", run)[number]?.toFixed(3)),
+    ...ofEach("… and attention of another question on the image", (run) => ofIndex("control", run)[number]?.toFixed(3)),
+    ["Agreement of the heat maps of A and B", index.alike?.[number]?.toFixed(3)],
   ];
   at("item-about").replaceChildren(...about.filter(([, value]) => value !== undefined && value !== "")
     .flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value instanceof Node ? value : String(value))]));

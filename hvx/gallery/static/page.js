@@ -4,12 +4,15 @@
 const at = (id) => document.getElementById(id);
 const dialog = at("item");
 let state = {};
+let units = [];
 let found = [];
 let shown = "";
+let opened = null; // the item that is open
+let entered = false; // whether opening it left a step in the browser's history, which closing goes back over
 
 const address = (changes) => hvx.address({ ...state, ...changes });
 
-// Steps within a view leave no trace in the browser's history; those to another page or item do.
+// Looks and steps within an open item leave no trace in the browser's history; filters, pages and opening do.
 const go = (changes, remember = false) => {
   const to = address(changes);
   state = { ...state, ...changes }; // at once: the next change may come before the browser tells of this one
@@ -17,31 +20,81 @@ const go = (changes, remember = false) => {
   else location.replace(to);
 };
 
-const pageCount = () => hvx.pageCount(found, state);
+const pageCount = () => hvx.pageCount(units, state);
+
+const showLooks = () => {
+  const pressed = (id, on) => at(id).setAttribute("aria-pressed", String(on));
+  const { body } = document;
+  body.dataset.maps = state.maps === "hover" ? "hover" : "always";
+  body.dataset.style = hvx.style(state);
+  body.style.setProperty("--row", /^[1-9]$/.test(state.row) ? state.row : 0);
+  body.toggleAttribute("data-row", /^[1-9]$/.test(state.row));
+  pressed("maps", body.dataset.maps === "always");
+  pressed("style", body.dataset.style === "colour");
+  pressed("group", state.group === "image");
+  const columns = hvx.shownColumns(state);
+  for (const box of at("show").querySelectorAll("input")) box.checked = columns.includes(Number(box.value));
+};
+
+const cardsOf = async (numbers) => {
+  const details = await Promise.all(numbers.map(hvx.detail));
+  const columns = hvx.shownColumns(state).filter((column) => column || state.group !== "image");
+  return numbers.map((number, place) => card(number, details[place], "#", columns));
+};
 
 const showCards = async () => {
-  const view = address({ item: "" });
+  const view = address({ item: "", maps: "", style: "", row: "" });
   if (view === shown) return;
   shown = view;
-  found = hvx.select(state);
-  const { page, start, numbers } = hvx.pageOf(found, state);
-  const details = await Promise.all(numbers.map(hvx.detail));
+  units = hvx.units(hvx.select(state), state);
+  found = units.flat();
+  const { page, start, numbers } = hvx.pageOf(units, state);
+  const grouped = state.group === "image";
+  const made = grouped
+    ? await Promise.all(numbers.map(async (group) => groupOfCards(group, await cardsOf(group))))
+    : await cardsOf(numbers);
   if (shown !== view) return; // another view was asked for meanwhile
-  at("cards").replaceChildren(...numbers.map((number, place) => card(
-    number, details[place], address({ item: hvx.index.id[number] }),
-  )));
-  at("status").textContent = hvx.foundText(found, start + 1, start + numbers.length);
+  at("cards").replaceChildren(...made);
+  at("cards").className = grouped ? "groups" : "cards";
+  const before = units.slice(0, start).flat().length;
+  at("status").textContent = hvx.foundText(found, before + 1, before + numbers.flat().length);
   at("page").textContent = `page ${page} of ${pageCount()}`;
   at("first").disabled = at("previous").disabled = page <= 1;
   at("last").disabled = at("next").disabled = page >= pageCount();
+};
+
+const linkOf = (number) => links().find((link) => link.closest(".card").dataset.id === hvx.index.id[number]);
+
+// After an item was closed, its card has the focus, on whatever page it is.
+const returnTo = async (number) => {
+  const page = hvx.pageWith(units, state, number);
+  if (page !== hvx.pageOf(units, state).page) {
+    go({ page });
+    await showCards();
+  }
+  const link = linkOf(number);
+  link?.closest(".card").scrollIntoView({ block: "nearest" });
+  link?.focus({ preventScroll: true });
+};
+
+const closeItem = () => {
+  if (!state.item) return;
+  state = { ...state, item: "" };
+  if (entered) history.back();
+  else location.replace(address({}));
 };
 
 const showItem = async () => {
   const number = hvx.numberOf.get(state.item);
   if (number === undefined) {
     if (dialog.open) dialog.close();
+    const last = opened;
+    opened = null;
+    entered = false;
+    if (last !== null) await returnTo(last);
     return;
   }
+  opened = number;
   const detail = await hvx.detail(number);
   if (hvx.index.id[number] !== state.item) return;
   fillItem(number, detail);
@@ -49,15 +102,59 @@ const showItem = async () => {
   at("item-previous").disabled = hvx.neighbor(found, number, -1) === undefined;
   at("item-next").disabled = hvx.neighbor(found, number, 1) === undefined;
   at("item-link").href = `#item=${encodeURIComponent(state.item)}`;
+  at("item-pick").checked = hvx.selected.has(number);
   if (!dialog.open) dialog.showModal();
   at("item-question").focus();
 };
 
 const show = async () => {
   state = hvx.readState(location.hash);
-  for (const name of hvx.FIELDS) if (at(name) !== document.activeElement) at(name).value = state[name];
+  for (const name of [...hvx.FIELDS, "row"]) if (at(name) !== document.activeElement) at(name).value = state[name];
+  showLooks();
   await showCards();
+  for (const link of links()) link.href = address({ item: link.closest(".card").dataset.id });
   await showItem();
+};
+
+const showSelection = () => {
+  const numbers = hvx.selection();
+  const kind = at("selection-kind").value;
+  at("selection").hidden = !numbers.length;
+  at("selection-count").textContent = `${numbers.length.toLocaleString("en")} selected`;
+  at("selection-text").value = hvx.EXPORTS[kind](numbers);
+  at("selection-snippet").hidden = kind !== "rows";
+  at("selection-snippet").textContent = hvx.snippet();
+  for (const box of document.querySelectorAll(".pick input")) {
+    box.checked = hvx.selected.has(hvx.numberOf.get(box.closest(".card").dataset.id));
+  }
+  if (opened !== null) at("item-pick").checked = hvx.selected.has(opened);
+};
+
+const select = (number, on = !hvx.selected.has(number)) => {
+  if (number === undefined || number === null) return;
+  if (on) hvx.selected.add(number);
+  else hvx.selected.delete(number);
+  showSelection();
+};
+
+const copySelection = async () => {
+  const text = at("selection-text");
+  try {
+    await navigator.clipboard.writeText(text.value);
+  } catch {
+    at("selection-shown").open = true;
+    text.select();
+    document.execCommand("copy"); // where a page from a file has no clipboard of its own
+  }
+  at("selection-copy").textContent = "Copied";
+  setTimeout(() => { at("selection-copy").textContent = "Copy"; }, 1500);
+};
+
+const saveSelection = () => {
+  const blob = new Blob([at("selection-text").value], { type: "text/plain" });
+  const link = element("a", { href: URL.createObjectURL(blob), download: hvx.FILES[at("selection-kind").value] });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 };
 
 const step = (by) => {
@@ -85,10 +182,10 @@ const cardsInRow = () => {
   return Math.max(1, tops.filter((top) => top === tops[0]).length);
 };
 
-const toggle = (button, attribute, on, off) => {
-  const pressed = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", String(pressed));
-  document.body.setAttribute(attribute, pressed ? on : off);
+const LOOKS = {
+  maps: () => ({ maps: state.maps === "hover" ? "" : "hover" }),
+  style: () => ({ style: hvx.style(state) === hvx.STYLES[0] ? hvx.STYLES[1] : "" }),
+  group: () => ({ group: state.group === "image" ? "" : "image", page: 1 }),
 };
 
 const THEMES = ["system", "light", "dark"];
@@ -109,9 +206,14 @@ const KEYS = {
   p: () => turn(state.page - 1),
   h: () => at("maps").click(),
   c: () => at("style").click(),
+  g: () => at("group").click(),
+  x: () => select(opened ?? numberOn(document.activeElement)),
   t: () => at("theme").click(),
   "?": () => { at("keys").open = true; at("keys").scrollIntoView(); },
 };
+
+// The item on whose card an element is.
+const numberOn = (one) => hvx.numberOf.get(one.closest(".card")?.dataset.id);
 
 const ARROWS = { ArrowRight: () => 1, ArrowLeft: () => -1, ArrowDown: cardsInRow, ArrowUp: () => -cardsInRow() };
 
@@ -122,12 +224,12 @@ const onKey = (event) => {
     if (key === "ArrowLeft") step(-1);
     if (key === "ArrowRight") step(1);
   }
-  if (target.matches("input:not([type=checkbox]), select")) return;
+  if (target.matches("input:not([type=checkbox]), select, textarea")) return;
   if (!dialog.open && ARROWS[key] && target.matches(".card .open")) {
     event.preventDefault();
     moveCard(ARROWS[key]());
   }
-  const looks = "hct".includes(key);
+  const looks = "hctx".includes(key);
   if (KEYS[key] && at("shortcuts").checked && (looks || !dialog.open)) {
     event.preventDefault();
     KEYS[key]();
@@ -136,21 +238,48 @@ const onKey = (event) => {
 
 const listen = () => {
   for (const name of hvx.FIELDS) {
-    at(name).addEventListener("input", () => go({ [name]: at(name).value, page: 1, item: "" }));
+    // Typing is one step of the browser's history, from the first letter until the field is left.
+    let typing = false;
+    at(name).addEventListener("input", () => {
+      go({ [name]: at(name).value, page: 1, item: "" }, !typing);
+      typing = at(name).matches("input");
+    });
+    at(name).addEventListener("blur", () => { typing = false; });
   }
+  at("row").addEventListener("input", () => go({ row: at("row").value }));
+  at("show").addEventListener("input", () => {
+    const show = [...at("show").querySelectorAll("input:checked")].map((box) => box.value).join(".");
+    go({ show });
+  });
   at("controls").addEventListener("submit", (event) => event.preventDefault());
   at("q").addEventListener("keydown", (event) => {
     if (event.key === "Enter") links()[0]?.focus();
   });
   at("clear").addEventListener("click", () => {
-    go({ ...Object.fromEntries(hvx.FIELDS.map((name) => [name, ""])), page: 1, item: "" });
+    go({ ...Object.fromEntries(hvx.FIELDS.map((name) => [name, ""])), page: 1, item: "" }, true);
   });
   at("first").addEventListener("click", () => turn(1));
   at("previous").addEventListener("click", () => turn(state.page - 1));
   at("next").addEventListener("click", () => turn(state.page + 1));
   at("last").addEventListener("click", () => turn(pageCount()));
-  at("maps").addEventListener("click", () => toggle(at("maps"), "data-maps", "always", "hover"));
-  at("style").addEventListener("click", () => toggle(at("style"), "data-style", "colour", "paper"));
+  for (const [name, changes] of Object.entries(LOOKS)) at(name).addEventListener("click", () => go(changes()));
+  at("cards").addEventListener("click", (event) => {
+    if (event.target.closest(".open")) entered = !(event.ctrlKey || event.metaKey || event.shiftKey);
+  });
+  at("cards").addEventListener("change", (event) => select(numberOn(event.target), event.target.checked));
+  at("item-pick").addEventListener("change", () => select(opened, at("item-pick").checked));
+  at("selection-kind").addEventListener("change", showSelection);
+  at("selection-copy").addEventListener("click", copySelection);
+  at("selection-save").addEventListener("click", saveSelection);
+  at("selection-all").addEventListener("click", () => {
+    found.forEach((number) => hvx.selected.add(number));
+    showSelection();
+  });
+  at("selection-clear").addEventListener("click", () => {
+    hvx.selected.clear();
+    showSelection();
+    links()[0]?.focus();
+  });
   at("theme").addEventListener("click", () => {
     setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]);
   });
@@ -161,9 +290,7 @@ const listen = () => {
   at("item-previous").addEventListener("click", () => step(-1));
   at("item-next").addEventListener("click", () => step(1));
   at("item-close").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => {
-    if (state.item) go({ item: "" }, true);
-  });
+  dialog.addEventListener("close", closeItem);
   document.addEventListener("keydown", onKey);
   addEventListener("hashchange", show);
 };
@@ -173,7 +300,17 @@ const furnish = () => {
   hvx.missingPhotos = new Map(about.missingPhotos);
   at("gradient").closest("label").hidden = hvx.index.zero.every((bits) => bits === 0);
   document.title = `${about.run}: explanations`;
-  at("title").textContent = `Explanations of ${about.run}`;
+  const two = about.runs.length > 1;
+  const title = about.runs.map(({ label, name }) => [element("span", {}, label), label && " ", element("bdi", {}, name)]);
+  at("title").replaceChildren("Explanations of ", ...(two ? title.flatMap((one, place) => (place ? [", ", ...one] : one)) : [about.run]));
+  at("versus").closest("label").hidden = !two;
+  for (const option of document.querySelectorAll("[data-two]")) if (!two) option.remove();
+  at("show").append(...about.columns.map((name, column) => {
+    const box = element("input", { type: "checkbox", value: column });
+    return element("label", {}, box, name);
+  }));
+  fillSummary();
+  at("filters").open = at("selection-shown").open = !matchMedia("(max-width: 40rem)").matches;
   const parts = [`${about.items.toLocaleString("en")} explanations`];
   if (about.split) parts.push(`split ${about.split}`);
   at("subtitle").textContent = parts.join(", ");
@@ -206,12 +343,14 @@ const start = async () => {
   try {
     await hvx.open();
   } catch (error) {
+    delete document.body.dataset.loading;
     at("status").textContent = `This gallery is not whole: ${error.message}. Build it again with hvx gallery.`;
     return;
   }
   furnish();
   listen();
   await show();
+  delete document.body.dataset.loading;
   document.body.dataset.ready = "true";
 };
 

@@ -2,7 +2,10 @@
 // filtered and sorted here. Nothing in this file touches the page.
 "use strict";
 
-const hvx = { about: null, kinds: null, index: null, details: new Map(), _pieces: [], _texts: null, _loads: new Map() };
+const hvx = {
+  about: null, kinds: null, index: null, details: new Map(), selected: new Set(),
+  _pieces: [], _texts: null, _loads: new Map(),
+};
 
 hvx.describe = (about) => { hvx.about = about; };
 hvx.setKinds = (kinds, pieces) => { hvx.kinds = kinds; hvx._pieces.length = pieces; };
@@ -23,8 +26,10 @@ hvx.load = (source) => {
 };
 
 // Bits of index.zero: Eq. 2 (image), Eq. 3 (words) is zero everywhere; as ZERO_IMAGE and ZERO_WORDS in hvx/view.
-hvx.zeroImage = (number) => (hvx.index.zero[number] & 1) !== 0;
-hvx.zeroWords = (number) => (hvx.index.zero[number] & 2) !== 0;
+// Of the first run, or of a further one.
+const zeroOf = (number, run) => hvx.index[run ? `zero${run + 1}` : "zero"][number];
+hvx.zeroImage = (number, run = 0) => (zeroOf(number, run) & 1) !== 0;
+hvx.zeroWords = (number, run = 0) => (zeroOf(number, run) & 2) !== 0;
 
 const padded = (number, digits) => String(number).padStart(digits, "0");
 
@@ -51,21 +56,37 @@ hvx.detail = async (number) => {
   } catch {
     return null;
   }
-  const [tokens, z, top, imageId, path, unknown, outline] = hvx.details.get(place)[number % hvx.about.chunk];
-  return { tokens, z, top, imageId, path, unknown: new Set(unknown), outline };
+  const [tokens, z, top, imageId, path, unknown, outline, others] = hvx.details.get(place)[number % hvx.about.chunk];
+  const own = ofRun([tokens, z, top, unknown, outline]);
+  return { ...own, imageId, path, others: (others ?? []).map(ofRun) };
 };
+
+// What a run says of an item's question.
+const ofRun = ([tokens, z, top, unknown, outline]) => ({ tokens, z, top, unknown: new Set(unknown), outline });
 
 const plain = (text) => text.normalize("NFKC").toLowerCase();
 
 const searched = () => {
   if (!hvx._texts) {
-    const { question, answer, truth } = hvx.index;
-    hvx._texts = question.map((text, number) => plain(`${text}\n${answer[number]}\n${truth[number]}`));
+    const { question, answer, truth, answer2 } = hvx.index;
+    const texts = [question, answer, truth, answer2].filter(Boolean);
+    hvx._texts = question.map((_, number) => plain(texts.map((column) => column[number]).join("\n")));
   }
   return hvx._texts;
 };
 
-const NUMBERS = new Set(["probability", "agreement"]);
+const NUMBERS = new Set(["probability", "agreement", "probability2", "agreement2", "alike"]);
+
+// Whether two answers are the same, as is_same in hvx/compare/answers.py.
+const same = (one, other) => one.trim().toLowerCase() === other.trim().toLowerCase();
+
+// What the answers of two runs are to each other.
+const VERSUS = {
+  "only-a": ({ right, right2 }, number) => right[number] === true && right2[number] === false,
+  "only-b": ({ right, right2 }, number) => right[number] === false && right2[number] === true,
+  differ: ({ answer, answer2 }, number) => !same(answer[number], answer2[number]),
+  same: ({ answer, answer2 }, number) => same(answer[number], answer2[number]),
+};
 
 // The numbers of the items that fit, in order. Every word of q has to occur.
 hvx.select = (state) => {
@@ -82,8 +103,12 @@ hvx.select = (state) => {
   }
   const right = new Map([["right", true], ["wrong", false], ["unknown", null]]).get(state.only);
   if (right !== undefined) tests.push((number) => index.right[number] === right);
+  if (index.answer2 && Object.hasOwn(VERSUS, state.versus)) {
+    tests.push((number) => VERSUS[state.versus](index, number));
+  }
   const zero = new Map([["zero", true], ["nonzero", false]]).get(state.gradient);
-  if (zero !== undefined) tests.push((number) => (index.zero[number] !== 0) === zero);
+  const runs = hvx.about.runs.map((_, run) => run);
+  if (zero !== undefined) tests.push((number) => runs.some((run) => zeroOf(number, run) !== 0) === zero);
   for (const [bound, sign] of [["min", 1], ["max", -1]]) {
     const limit = parseFloat(state[bound]) / 100;
     if (!Number.isNaN(limit)) tests.push((number) => sign * (index.probability[number] - limit) >= 0);

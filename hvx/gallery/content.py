@@ -1,0 +1,139 @@
+"""What a gallery shows: the items of a run, or the questions that two runs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hvx.compare.agreement import heatmap_agreement
+from hvx.compare.answers import Answers, compare_answers
+from hvx.compare.join import Joined, join, short_names
+from hvx.gallery.workers import Chunk, Photo
+from hvx.store.reader import RunReader
+
+CHUNK = 50
+"""Items in one script; a page of cards loads those that it needs."""
+
+INDEXED = (
+    "question_id",
+    "question",
+    "image_path",
+    "image_digest",
+    "answer",
+    "ground_truth",
+    "question_type",
+    "answer_type",
+    "probability",
+)
+"""What the page searches, filters and sorts by."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """The n items of a gallery of K runs, in the order of the first run.
+
+    Attributes:
+        readers: K.
+        labels: of the runs, "A" and "B"; "" of a single one.
+        names: the shortest ends of the runs' paths that tell them apart.
+        numbers: for each run, (n): its item ``numbers[k][i]`` is shown as item i.
+        columns: for each run, the columns ``INDEXED`` of these items.
+        photos: the photos in their order, each once.
+        shown: (n) the number of each item's photo.
+        alike: (n) the rank correlation of the two runs' heat maps; empty for a single run.
+        notes: lines that a user should read.
+    """
+
+    readers: tuple[RunReader, ...]
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    numbers: tuple[np.ndarray, ...]
+    columns: tuple[dict[str, np.ndarray], ...]
+    photos: list[Photo]
+    shown: list[int]
+    alike: np.ndarray
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The items in ranges; a photo is written with the first that shows it."""
+        seen: set[int] = set()
+        partners = [self._partners(run) for run in range(len(self.readers))]
+        for index, start in enumerate(range(0, len(self), CHUNK)):
+            items = range(start, min(start + CHUNK, len(self)))
+            new = sorted({self.shown[n] for n in items} - seen)
+            seen.update(new)
+            cut = slice(items.start, items.stop)
+            yield Chunk(
+                index,
+                items,
+                {photo: self.photos[photo] for photo in new},
+                tuple(tuple(own[cut].tolist()) for own in self.numbers),
+                tuple(tuple(own[cut]) for own in partners),
+            )
+
+    def _partners(self, run: int) -> list[int]:
+        """For each item, the number of the next question on its image with another text; −1 if none."""
+        places: dict[int, list[int]] = {}
+        for place, photo in enumerate(self.shown):
+            places.setdefault(photo, []).append(place)
+        texts, numbers = self.columns[run]["question"], self.numbers[run]
+        found = [-1] * len(self)
+        for group in places.values():
+            following = -1
+            # Backwards and twice around, so that the first question follows the last.
+            for own, other in zip(reversed(group * 2), reversed([*group[1:], *group, group[0]]), strict=True):
+                following = int(numbers[other]) if texts[own] != texts[other] else following
+                found[own] = following
+        return found
+
+
+@contextmanager
+def gallery_content(runs: Sequence[Path]) -> Iterator[Content]:
+    """Open one run or two, joined by question_id.
+
+    Raises:
+        HvxError: no run, a damaged one, or two runs that cannot be joined; see ``hvx.compare.join.join``.
+    """
+    with ExitStack() as stack:
+        readers = tuple(stack.enter_context(RunReader(run)) for run in runs)
+        numbers: tuple[np.ndarray, ...] = (np.arange(len(readers[0].column("question_id"))),)
+        names, labels, notes = tuple(short_names(runs)), ("",) * len(readers), tuple[str, ...]()
+        alike, shared = np.zeros(0), dict[str, np.ndarray]()
+        if len(readers) > 1:
+            joined = join(readers)
+            numbers, names, labels = joined.numbers, joined.names, joined.labels
+            alike, answers = heatmap_agreement(joined), compare_answers(joined)
+            notes = _notes(joined, answers)
+            # One truth and one type for a question, whichever run they come from.
+            shared = {"ground_truth": answers.truths, "answer_type": answers.types}
+            shared["question_type"] = joined.column(0, "question_type")
+        columns = tuple(
+            {name: reader.column(name)[own] for name in INDEXED} | shared
+            for reader, own in zip(readers, numbers, strict=True)
+        )
+        # One path is two photos where the file was replaced during the run.
+        pairs = zip(columns[0]["image_path"], columns[0]["image_digest"], strict=True)
+        each = [Photo(str(path), str(digest)) for path, digest in pairs]
+        places = {photo: place for place, photo in enumerate(dict.fromkeys(each))}
+        shown = [places[photo] for photo in each]
+        yield Content(readers, labels, names, numbers, columns, list(places), shown, alike, notes)
+
+
+def _notes(joined: Joined, answers: Answers) -> tuple[str, ...]:
+    """What a user should know of joined runs."""
+    notes = [*joined.notes]
+    if joined.regions:
+        notes.append(f"{joined.regions}: their heat maps are not correlated")
+    if answers.disputed:
+        notes.append(
+            f"the ground truth of {answers.disputed:,} question(s) differs between the runs and counts as "
+            "unknown"
+        )
+    return tuple(notes)
