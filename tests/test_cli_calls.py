@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,7 +63,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def figure_calls(calls: Calls) -> Callable[..., dict[str, Any]]:
     def call(*options: object) -> dict[str, Any]:
-        calls.of("hvx.store.reader.RunReader", "reader")
+        calls.of("hvx.store.reader.RunReader", nullcontext("reader"))
         calls.of("hvx.figures.draw_runs", SimpleNamespace(question_ids=[17, "4b"], missing_glyphs=""))
         done = run("figure", "somewhere/run", "-o", "figure.png", *options)
         assert done.exit_code == 0, done.output
@@ -160,7 +161,7 @@ def test_figure_into_a_folder_rejects_every_choice_of_rows(tmp_path: Path, rule:
 
 @pytest.mark.parametrize("missing", [[], ["picked question 7 could not be explained"]])
 def test_figure_into_a_folder_draws_the_picks(calls: Calls, tmp_path: Path, missing: list[str]) -> None:
-    calls.of("hvx.store.reader.RunReader", "reader")
+    calls.of("hvx.store.reader.RunReader", nullcontext("reader"))
     drawn = SimpleNamespace(files={tmp_path / "figure2.png": [7, 5, 6]}, missing=missing, missing_glyphs="")
     calls.of("hvx.view.run_figures.write_picked_figures", drawn)
     done = run("figure", "run", "-o", tmp_path, "--style", "paper", "--outline", "--width", 700)

@@ -11,8 +11,9 @@ import numpy as np
 
 from hvx.compare.agreement import heatmap_agreement
 from hvx.compare.answers import Answers, compare_answers
-from hvx.compare.join import Joined, join, short_names
+from hvx.compare.join import Joined, join
 from hvx.gallery.workers import Chunk, Photo
+from hvx.store.names import short_names
 from hvx.store.reader import RunReader
 
 CHUNK = 50
