@@ -206,7 +206,7 @@ def _finds_by_question(found: Measures) -> Claim | None:
         return None
     control = found.others[PROPOSED]
     evidence = (
-        f"its maximum lies there in {shown(control.own)}, that of another question's map on the same image in "
+        f"its maximum lies there in {shown(control.own)}, that of another question's map on the image in "
         f"{shown(control.other)}; difference {signed(control.less)}, n = {control.less.n:,}"
     )
     return Claim(
