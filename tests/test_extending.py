@@ -75,7 +75,7 @@ def test_a_network_a_method_and_a_column(extended: Path, tiny: Tiny, tmp_path: P
         "measure",
         tmp_path / "run",
         "--methods",
-        "hirescam",
+        "feature-gradient",
         "--sample",
         4,
         "--curves",
@@ -83,7 +83,7 @@ def test_a_network_a_method_and_a_column(extended: Path, tiny: Tiny, tmp_path: P
         "--sanity",
         0,
     )
-    assert "| HiResCAM |" in said
+    assert "| Feature gradient |" in said
 
 
 def test_a_layout_and_a_format_of_checkpoints(extended: Path, tiny: Tiny, tmp_path: Path) -> None:

@@ -153,8 +153,11 @@ def test_the_area_is_by_trapezoids() -> None:
 def test_methods_their_titles_and_what_they_share() -> None:
     assert [(name, own.title, own.family) for name, own in METHODS.items()] == [
         ("proposed", "Proposed (Eq. 2)", "run"), ("attention", "Summed attention", "run"),
+        ("question-specific", "Question-specific (Eq. 2)", "specific"),
+        ("question-specific-attention", "Question-specific attention", "specific"),
         ("unguided", "Eq. 2 unguided", "plain"), ("free-product", "Eq. 2 with F free", "guided"),
-        ("grad-cam", "Grad-CAM", "head"), ("cam", "CAM", "head"),
+        ("grad-cam", "Grad-CAM", "head"), ("grad-cam-attention", "Grad-CAM × attention", "head"),
+        ("hirescam", "HiResCAM", "head"), ("cam", "CAM", "head"),
         ("guided-grad-cam", "Guided Grad-CAM", "guided"),
         ("guided-backpropagation", "Guided backpropagation", "guided"), ("gradient", "Gradient", "plain"),
         ("input-x-gradient", "Input × gradient", "plain"),
@@ -230,8 +233,8 @@ def test_floors_are_a_gaussian_and_seeded_noise() -> None:
 
 
 def test_only_the_methods_that_were_asked_for_are_made() -> None:
-    for name in METHODS:
-        if name != "integrated-gradients":
+    for name, own in METHODS.items():
+        if name != "integrated-gradients" and own.family != "specific":
             assert list(Mapper(MODEL, 0).maps([name], BATCH)) == [name]
     assert Mapper(MODEL, 0).maps([], BATCH) == {}
 
@@ -566,7 +569,7 @@ class Sample:
     """Explanations, each of an image of its own."""
 
     def __init__(self, count: int) -> None:
-        self.images = np.arange(count)
+        self.images, self.glimpses = np.arange(count), 0
 
     def __len__(self) -> int:
         return len(self.images)

@@ -91,9 +91,10 @@ def mapped(*names: str) -> dict[str, np.ndarray]:
 
 
 def test_every_method_makes_a_finite_map_of_every_question() -> None:
-    maps = mapped(*METHODS)
-    assert set(maps) == set(METHODS)
-    lattice = {"attention", "grad-cam", "cam"}
+    names = [name for name, own in METHODS.items() if own.family != "specific"]  # of several questions
+    maps = mapped(*names)
+    assert set(maps) == set(names)
+    lattice = {"attention", "grad-cam", "grad-cam-attention", "hirescam", "cam"}
     for name, own in maps.items():
         assert own.shape == (len(IMAGES), *((12, 12) if name in lattice else (SIZE, SIZE))), name
         assert np.isfinite(own).all(), name
@@ -132,6 +133,25 @@ def test_grad_cam_is_captums() -> None:
         target = int(BATCH.answers[question])
         wanted = cam.attribute(image_of(question), target=target, relu_attributions=True)[0, 0].detach()
         assert found[question] == pytest.approx(wanted.numpy(), rel=1e-5, abs=1e-12)
+
+
+def test_hirescam_and_grad_cam_times_attention_are_those_of_loops_over_cells() -> None:
+    found = mapped("hirescam", "grad-cam-attention", "attention")
+    for question in QUESTIONS:
+        features = MODEL.backbone(image_of(question).detach()).requires_grad_()
+        logits = logits_of(MODEL, BATCH, question, lambda _, f=features: {"features": f})(features)
+        gradient = torch.autograd.grad(logits[0, BATCH.answers[question]], features)[0][0]
+        values, side = features[0].detach(), features.shape[-1]
+        weights = [float(gradient[m].mean()) for m in range(CHANNELS)]
+        for row in range(side):
+            for column in range(side):
+                cell = values[:, row, column]
+                by_cell = max(0.0, float((cell * gradient[:, row, column]).sum()))
+                assert found["hirescam"][question][row, column] == pytest.approx(by_cell, rel=1e-4, abs=1e-9)
+                averaged = max(0.0, sum(w * float(v) for w, v in zip(weights, cell, strict=True)))
+                product = averaged * found["attention"][question][row, column]
+                seen = found["grad-cam-attention"][question][row, column]
+                assert seen == pytest.approx(product, rel=1e-4, abs=1e-9)
 
 
 def test_guided_backpropagation_is_the_answers_gradient_through_guided_relus() -> None:
@@ -356,15 +376,17 @@ def test_the_probability_on_masked_images_is_the_models() -> None:
 
 def test_no_name_chooses_all_and_the_proposed_method_is_always_there() -> None:
     assert chosen([], 2) == list(METHODS)
-    assert chosen([], 0) == [name for name in METHODS if name != "attention"]
+    of_attention = {"attention", "question-specific-attention", "grad-cam-attention"}
+    assert chosen([], 0) == [name for name in METHODS if name not in of_attention]
     assert chosen(["random", "cam"], 2) == ["proposed", "cam", "random"]
 
 
 def test_unknown_and_impossible_methods_are_refused_by_name() -> None:
     with pytest.raises(HvxError, match=r"no method 'gradcam' \(did you mean 'grad-cam'\?\)"):
         chosen(["gradcam"], 2)
-    with pytest.raises(HvxError, match="without attention"):
-        chosen(["attention"], 0)
+    for name in ("attention", "question-specific-attention", "grad-cam-attention"):
+        with pytest.raises(HvxError, match=f"without attention; leave '{name}' out"):
+            chosen([name], 0)
 
 
 # Randomised weights

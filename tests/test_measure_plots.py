@@ -314,10 +314,10 @@ def test_a_share_of_the_answers_probability_is_a_whole_percentage() -> None:
 
 
 def test_the_palette_starts_again_and_floors_are_black() -> None:
-    others = [f"method {number}" for number in range(12)]
+    others = [f"method {number}" for number in range(16)]
     found = replace(FOUND, methods=["proposed", *others, "centre", "random"])
     colors = [plots._line(found, name)["color"] for name in others]
-    assert len(set(colors[:10])) == 10 and colors[10:] == colors[:2]
+    assert len(set(colors[:14])) == 14 and colors[14:] == colors[:2]
     assert plots._line(found, "centre") == {"color": "black", "linewidth": 1.2, "linestyle": "--"}
     assert plots._line(found, "random") == {"color": "black", "linewidth": 1.2, "linestyle": ":"}
     assert plots._line(found, "proposed") == {"color": "#0b5cad", "linewidth": 2.6, "zorder": 3}

@@ -11,6 +11,7 @@ import pytest
 from made_measures import KINDS, METHODS, METRICS, SIDES, STAGES, TITLES, made_measures
 
 from hvx.measure.bootstrap import NOTHING, Estimate
+from hvx.measure.controls import Control
 from hvx.measure.measures import Measures
 from hvx.measure.tables import PLOTS, overview, report, table, zero_gradients
 
@@ -332,12 +333,17 @@ def rounded(tree: object) -> object:
 
 
 def test_the_json_has_every_number_under_its_own_name() -> None:
-    found = FOUND
+    numbers = [Estimate(k / 7, k / 8, k / 6, k) for k in range(1, 7)]
+    controls = {"another question": Control(*numbers[:3], 4)}
+    found = replace(FOUND, others={"gradient": Control(*numbers[3:], 5)}, controls=controls)
     assert found.above_chance and found.additive and found.ends and found.words and found.paper_words
     assert found.word_agreement and found.matrix is not None
 
     def means(tree: dict[str, dict[str, Estimate]]) -> dict[str, dict[str, object]]:
         return {one: {name: as_dict(own) for name, own in part.items()} for one, part in tree.items()}
+
+    def control(own: Control) -> dict[str, object]:
+        return {k: as_dict(getattr(own, k)) for k in ("own", "other", "less")} | {"without": own.without}
 
     def words(own: object) -> dict[str, object]:
         names = ("part_of_speech", "families", "positions")
@@ -349,6 +355,8 @@ def test_the_json_has_every_number_under_its_own_name() -> None:
         "zero_words": 0, "means": means(found.means), "versus": means(found.versus),
         "by_kind": {kind: means(own) for kind, own in found.by_kind.items()},
         "chance": {kind: as_dict(own) for kind, own in found.chance.items()},
+        "others": {name: control(own) for name, own in found.others.items()},
+        "controls": {name: control(own) for name, own in found.controls.items()},
         "above_chance": as_dict(found.above_chance),
         "agreement": {name: as_dict(own) for name, own in found.agreement.items()},
         "additive": as_dict(found.additive), "matrix": found.matrix.tolist(),

@@ -21,9 +21,18 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 
 def rank_correlations(maps: np.ndarray) -> np.ndarray:
     """Spearman's rank correlation of each of K maps with each: (K, …) → (K, K); 0 with a constant one."""
+    unit = unit_ranks(maps)
+    correlations: np.ndarray = unit @ unit.T
+    return correlations
+
+
+def unit_ranks(maps: np.ndarray) -> np.ndarray:
+    """The ranks of each map's cells, of mean 0 and length 1: (K, …) → (K, cells); a constant map's are 0.
+
+    The scalar product of two of them is Spearman's rank correlation.
+    """
     ranks = rankdata(maps.reshape(len(maps), -1), axis=1)
     centred = ranks - ranks.mean(1, keepdims=True)
     length = np.sqrt((centred * centred).sum(1, keepdims=True))
-    unit = centred / np.where(length > 0, length, 1)
-    correlations: np.ndarray = unit @ unit.T
-    return correlations
+    unit: np.ndarray = centred / np.where(length > 0, length, 1)
+    return unit

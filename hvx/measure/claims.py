@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from hvx.measure.bootstrap import Estimate
+from hvx.measure.controls import BETWEEN, QUESTION
 from hvx.measure.measures import ALL, Measures
 from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
 from hvx.measure.scores import GLIMPSE, METRICS
@@ -62,8 +63,13 @@ def signed(found: Estimate) -> str:
 
 
 def claims(found: Measures) -> list[Claim]:
-    """The paper's claims, as far as they were measured."""
-    made = [_similar(found), _additive(found), _finds(found)]
+    """The paper's claims, as far as they were measured, each with the control that it needs.
+
+    Claims about words need none: z is relative to the question's own tokens. Forms of Eq. 2 are compared on
+    the same questions.
+    """
+    made: list[Claim | None] = [_similar(found), _similar_by_question(found), _additive(found)]
+    made += [_finds(found), _finds_by_question(found)]
     made.append(_form(found, "free-product", "Holding F constant is more effective than not (section 3)"))
     made.append(_form(found, "unguided", "Guided ReLUs make the better visualisation (section 3)"))
     if found.words and found.paper_words:
@@ -166,9 +172,49 @@ def _similar(found: Measures) -> Claim | None:
     own = found.agreement[ATTENTION]
     strength = next(word for bound, word in _STRENGTHS if abs(own.value) < bound)
     evidence = f"they agree {strength}: rank correlation with the glimpses' sum {shown(own)}, n = {own.n:,}"
+    for name, control in found.controls.items():
+        if name != BETWEEN:
+            evidence += f"; with the attention of {name} {shown(control.other)}"
     if "centre" in found.agreement:
         evidence += f"; with a blob in the centre {found.agreement['centre'].value:.3f}"
     return Claim("The heat map is similar to the attention maps (section 5)", verdict(own), evidence)
+
+
+def _similar_by_question(found: Measures) -> Claim | None:
+    """Whether that similarity has to do with the question: the control of ``_similar``."""
+    if QUESTION not in found.controls:
+        return None
+    control = found.controls[QUESTION]
+    evidence = (
+        f"with its own attention {shown(control.own)}, with that of another question on the same image "
+        f"{shown(control.other)}; difference {signed(control.less)}, n = {control.less.n:,}"
+    )
+    if control.without:
+        evidence += f" ({control.without:,} have no other question)"
+    if BETWEEN in found.controls:
+        evidence += f"; both attention maps agree by {shown(found.controls[BETWEEN].other)}"
+    return Claim(
+        "The heat map is more similar to its own question's attention than to another's (control)",
+        verdict(control.less),
+        evidence,
+    )
+
+
+def _finds_by_question(found: Measures) -> Claim | None:
+    """Whether pointing has to do with the question: the control of ``_finds``."""
+    if PROPOSED not in found.others:
+        return None
+    control = found.others[PROPOSED]
+    evidence = (
+        f"its maximum lies there in {shown(control.own)}, that of another question's map on the image in "
+        f"{shown(control.other)}; difference {signed(control.less)}, n = {control.less.n:,}"
+    )
+    return Claim(
+        "The heat map finds what its own question asks about more often than another question's map does "
+        "(control)",
+        verdict(control.less),
+        evidence,
+    )
 
 
 def _additive(found: Measures) -> Claim | None:

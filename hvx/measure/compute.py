@@ -14,6 +14,7 @@ from hvx.measure.localisation import enlarged
 from hvx.measure.mapper import Mapper
 from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
 from hvx.measure.shelf import Shelf
+from hvx.measure.specific import SpecificMaps
 from hvx.measure.subject import Batch, Subject, probabilities
 from hvx.progress import bar
 from hvx.store.reader import Item
@@ -46,11 +47,13 @@ def make_maps(subject: Subject, shelf: Shelf, names: list[str], seed: int) -> No
         name for name in names if METHODS[name].family != "run" and not shelf.has_maps(name, len(subject))
     ]
     mapper = Mapper(subject.model, seed)
+    specific = SpecificMaps(subject, mapper)
     for family in dict.fromkeys(METHODS[name].family for name in absent):
         own = [name for name in absent if METHODS[name].family == family]
+        make = specific.maps if family == "specific" else mapper.maps
         with shelf.new_maps(own, len(subject)) as files:
             for batch in _batches(subject, range(len(subject)), f"maps: {', '.join(own)}"):
-                for name, maps in mapper.maps(own, batch).items():
+                for name, maps in make(own, batch).items():
                     files[name].put(batch.places, maps)
 
 

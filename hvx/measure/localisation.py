@@ -19,13 +19,27 @@ def points_inside(saliency: np.ndarray, inside: np.ndarray) -> bool:
             centre of its largest cell counts.
         inside: (H, W) bool, the region.
     """
+    return covers(inside, peak(saliency))
+
+
+Peak = tuple[float, float] | None
+"""Where a map has its maximum, in shares of its height and width; None: it is constant."""
+
+
+def peak(saliency: np.ndarray) -> Peak:
+    """The center of the largest pixel or cell of a map (h, w)."""
     if saliency.min() == saliency.max():
-        return False
+        return None
     row, column = np.unravel_index(int(np.argmax(saliency)), saliency.shape)
+    return (int(row) + 0.5) / saliency.shape[0], (int(column) + 0.5) / saliency.shape[1]
+
+
+def covers(inside: np.ndarray, point: Peak) -> bool:
+    """Whether a region (H, W) bool holds a maximum; no region holds that of a constant map."""
+    if point is None:
+        return False
     height, width = inside.shape
-    y = int((row + 0.5) * height / saliency.shape[0])
-    x = int((column + 0.5) * width / saliency.shape[1])
-    return bool(inside[y, x])
+    return bool(inside[int(point[0] * height), int(point[1] * width)])
 
 
 def energy_inside(saliency: np.ndarray, inside: np.ndarray) -> float:

@@ -90,6 +90,11 @@ class Mapper:
         found = {}
         if "grad-cam" in wanted:
             found["grad-cam"] = head.grad_cam()
+        if "grad-cam-attention" in wanted:
+            assert head.joint.attention is not None
+            found["grad-cam-attention"] = head.grad_cam() * head.joint.attention.sum(1)
+        if "hirescam" in wanted:
+            found["hirescam"] = head.hirescam()
         if "cam" in wanted:
             found["cam"] = head.cam()
         if ATTENTION in wanted:
@@ -137,6 +142,10 @@ class _Head:
         """Grad-CAM (N, S, S): channels weighted by their mean gradient, what speaks against y cut off."""
         weights = self.answer.mean((2, 3), keepdim=True)
         return (weights * self._own.detach()).sum(1).clamp(min=0)
+
+    def hirescam(self) -> Tensor:
+        """HiResCAM (N, S, S): as Grad-CAM, each cell by its own gradient, so that α is not averaged away."""
+        return (self.answer * self._own.detach()).sum(1).clamp(min=0)
 
     def cam(self) -> Tensor:
         """CAM (N, S, S), signed.

@@ -19,6 +19,7 @@ from hvx.errors import HvxError, Interrupted
 from hvx.files import whole_file, write_json
 from hvx.measure import methods, sanity, speech
 from hvx.measure.compute import Maps, is_table, make_curves, make_ends, make_maps
+from hvx.measure.controls import attention_controls
 from hvx.measure.faithfulness import BLUR, SHARES
 from hvx.measure.human import HumanMaps
 from hvx.measure.measures import Measures
@@ -150,6 +151,8 @@ def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, 
         scored |= score_curves(pairs)
     found.add_scores(scored, images, seed)
     found.add_agreement(agreement, images, seed)
+    if subject.glimpses:
+        found.controls = attention_controls(subject, seed)
     if regions:
         found.add_regions(regions, scored, images, seed)
     if truth.human and "human" not in scored:

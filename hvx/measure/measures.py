@@ -11,6 +11,7 @@ import numpy as np
 
 from hvx.measure.bootstrap import Estimate, mean
 from hvx.measure.compute import Curves
+from hvx.measure.controls import Control, control
 from hvx.measure.faithfulness import SHARES
 from hvx.measure.methods import ATTENTION, PROPOSED
 from hvx.measure.scores import GLIMPSE, LOCAL, METRICS, Agreement, Regions, Scores
@@ -36,10 +37,13 @@ class Measures:
         versus: the paired difference of each method from the proposed one.
         by_kind: kind of question → means of localisation; ``all`` is in ``means``.
         chance: kind → the mean share of the picture that the objects asked about cover; ``all`` too.
+        others: method → the pointing game of its maps beside that of maps of other questions on the image.
         above_chance: how much more often the proposed map points there than chance does.
         agreement: names → the mean correlation of the proposed map with each method and glimpse.
         additive: the correlation with the glimpses' sum less that with the better single glimpse; None of
             fewer than two glimpses.
+        controls: name of ``hvx.measure.controls`` → agreement with the question's own attention beside that
+            with another.
         matrix, matrix_names: (K, K) mean correlations of methods and glimpses, and which these are.
         ends: the answer's mean probability on the photographs and on their blurs.
         curves: method → (deletion, insertion), the mean at each of ``SHARES``.
@@ -57,9 +61,11 @@ class Measures:
     versus: Means = field(default_factory=dict)
     by_kind: dict[str, Means] = field(default_factory=dict)
     chance: dict[str, Estimate] = field(default_factory=dict)
+    others: dict[str, Control] = field(default_factory=dict)
     above_chance: Estimate | None = None
     agreement: dict[str, Estimate] = field(default_factory=dict)
     additive: Estimate | None = None
+    controls: dict[str, Control] = field(default_factory=dict)
     matrix: np.ndarray | None = None
     matrix_names: list[str] = field(default_factory=list)
     ends: tuple[Estimate, Estimate] | None = None
@@ -88,12 +94,16 @@ class Measures:
         self.chance[ALL] = mean(regions.shares, groups, seed)
         hits = scored["pointing"].values[PROPOSED]
         self.above_chance = mean(hits - regions.shares, groups, seed)
+        for name, other in regions.others.items():
+            own = control(scored["pointing"].values[name], other, groups, seed)
+            if own:
+                self.others[name] = own
         for kind in dict.fromkeys(regions.kinds.tolist()):
-            own = regions.kinds == kind
-            self.chance[kind] = mean(regions.shares[own], groups[own], seed)
+            these = regions.kinds == kind
+            self.chance[kind] = mean(regions.shares[these], groups[these], seed)
             self.by_kind[kind] = {
                 metric: {
-                    name: mean(values[own], groups[own], seed)
+                    name: mean(values[these], groups[these], seed)
                     for name, values in scored[metric].values.items()
                 }
                 for metric in LOCAL

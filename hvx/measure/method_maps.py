@@ -77,6 +77,9 @@ def photo_maps(
     if attention is not None:
         known[ATTENTION] = attention.sum(0)
     made = [name for name in wanted if name not in known]
+    specific = next((name for name in made if METHODS[name].family == "specific"), None)
+    if specific:
+        raise HvxError(f"methods: '{specific}' compares the questions of a run; one question has no such map")
     if made:
         found = Mapper(model, seed).maps(made, _photo_batch(model, photo, tokens, answer))
         known |= {name: _scaled(name, found[name][0]) for name in made}

@@ -14,12 +14,15 @@ from typing import Literal
 from hvx.errors import HvxError, did_you_mean
 
 PROPOSED, ATTENTION = "proposed", "attention"
+SPECIFIC, SPECIFIC_ATTENTION = "question-specific", "question-specific-attention"
 
+OF_ATTENTION = (ATTENTION, SPECIFIC_ATTENTION, "grad-cam-attention")
+"""Methods that need the network's attention."""
 PATH_STEPS = 16
 """Points on the path of integrated gradients (Gauss-Legendre)."""
-Family = Literal["run", "head", "plain", "guided", "path", "floor"]
-"""What methods share: the run's own maps; the head alone; one forward pass, plain or guided; captum's path;
-nothing."""
+Family = Literal["run", "specific", "head", "plain", "guided", "path", "floor"]
+"""What methods share: the run's own maps; those of the image's other questions; the head alone; one forward
+pass, plain or guided; captum's path; nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,23 @@ class Method:
 METHODS: dict[str, Method] = {
     PROPOSED: Method("Proposed (Eq. 2)", "run", "guided backpropagation of V − F, F constant; Σ_c |Eq. 9|"),
     ATTENTION: Method("Summed attention", "run", "Σ_g α_g"),
+    SPECIFIC: Method(
+        "Question-specific (Eq. 2)",
+        "specific",
+        "the proposed map over its mean, less the mean of those of the image's other questions",
+    ),
+    SPECIFIC_ATTENTION: Method(
+        "Question-specific attention",
+        "specific",
+        "Σ_g α_g over its mean, less the mean of those of the image's other questions",
+    ),
     "unguided": Method("Eq. 2 unguided", "plain", "as proposed, by true gradients"),
     "free-product": Method(
         "Eq. 2 with F free", "guided", "as proposed, of ½‖V − F‖² with F = Q ∘ V not held"
     ),
     "grad-cam": Method("Grad-CAM", "head", "max(0, Σ_m mean_s(∂y/∂f_ms) f_ms); Selvaraju et al. 2017"),
+    "grad-cam-attention": Method("Grad-CAM × attention", "head", "Grad-CAM, cell by cell times Σ_g α_g"),
+    "hirescam": Method("HiResCAM", "head", "max(0, Σ_m f_ms ∂y/∂f_ms); Draelos and Carin 2020"),
     "cam": Method(
         "CAM",
         "head",
@@ -69,10 +84,11 @@ def chosen(names: Iterable[str], glimpses: int) -> list[str]:
     """
     wanted = set(names)
     _check_known(sorted(wanted))
-    if ATTENTION in wanted and not glimpses:
-        raise HvxError("--methods: the run is of a model without attention; leave 'attention' out")
+    own = next((name for name in OF_ATTENTION if name in wanted and not glimpses), None)
+    if own:
+        raise HvxError(f"--methods: the run is of a model without attention; leave '{own}' out")
     wanted = (wanted or set(METHODS)) | {PROPOSED}
-    return [name for name in METHODS if name in wanted and (glimpses or name != ATTENTION)]
+    return [name for name in METHODS if name in wanted and (glimpses or name not in OF_ATTENTION)]
 
 
 def in_order(names: Iterable[str], glimpses: int, about: str = "--methods") -> list[str]:
@@ -93,8 +109,9 @@ def in_order(names: Iterable[str], glimpses: int, about: str = "--methods") -> l
     twice = next((name for name in given if given.count(name) > 1), None)
     if twice:
         raise HvxError(f"{about}: '{twice}' is named twice")
-    if ATTENTION in given and not glimpses:
-        raise HvxError(f"{about}: the network has no attention; leave 'attention' out")
+    own = next((name for name in given if name in OF_ATTENTION and not glimpses), None)
+    if own:
+        raise HvxError(f"{about}: the network has no attention; leave '{own}' out")
     return given
 
 

@@ -31,6 +31,10 @@ _PALETTE = (
     "#7a5230",
     "#e377a2",
     "#5b6abf",
+    "#2f6f2f",
+    "#a0522d",
+    "#6b7fa8",
+    "#c45ab3",
 )
 _FLOORS = ("centre", "random")
 _BETTER = {True: "(more is better)", False: "(less is better)", None: ""}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
@@ -14,7 +14,7 @@ from hvx.measure.agreement import pooled, rank_correlations
 from hvx.measure.compute import Curves, Maps
 from hvx.measure.faithfulness import area
 from hvx.measure.human import HumanMaps
-from hvx.measure.localisation import energy_inside, enlarged, overlap, points_inside
+from hvx.measure.localisation import Peak, covers, energy_inside, enlarged, overlap, peak
 from hvx.measure.methods import ATTENTION
 from hvx.measure.subject import Subject
 from hvx.progress import bar
@@ -76,11 +76,14 @@ class Regions:
         places: (n) of the explanations in the sample.
         kinds: (n) of the questions.
         shares: (n) of the picture, that the region covers: the chance of a point to lie in it.
+        others: method → (n) how often the maximum of another question's map on the same image lies there, in
+            the mean over those that ask about none of the same objects; NaN where there is none.
     """
 
     places: np.ndarray
     kinds: np.ndarray
     shares: np.ndarray
+    others: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def glimpse_names(glimpses: int) -> list[str]:
@@ -97,6 +100,7 @@ def score_maps(
     """
     local, seen = _Collected(), _Collected()
     regions: list[tuple[int, str, float]] = []
+    pointed: list[_Pointed] = []
     names = [*maps.names, *glimpse_names(subject.glimpses)]
     correlations = np.empty((len(subject), len(names), len(names)))
     for place in bar(range(len(subject)), "measuring maps", "explanation"):
@@ -112,6 +116,8 @@ def score_maps(
             seen.add(place, {("human", name): both[k].mean() for k, name in enumerate(maps.names)})
         if table:
             inside = _asked_about(table, item.image_id, item.question_id, subject)
+            peaks = {name: peak(map) for name, map in found.items()}
+            pointed.append(_Pointed(item.question_id, item.image_id, peaks))
             if inside is not None:
                 local.add(place, _local_scores(found, inside))
                 regions.append((place, table.asked[item.question_id].kind, float(inside.mean())))
@@ -122,8 +128,12 @@ def score_maps(
         summed = names.index(ATTENTION)
         values = {name: correlations[:, k, summed] for k, name in enumerate(maps.names) if name != ATTENTION}
         scored["attention"] = Scores(np.arange(len(subject)), values)
-    columns = [np.array(column) for column in zip(*regions, strict=True)]
-    return scored, Agreement(names, correlations), Regions(*columns) if regions else None
+    found_agreement = Agreement(names, correlations)
+    if not table or not regions:
+        return scored, found_agreement, None
+    places, kinds, shares = (np.array(column) for column in zip(*regions, strict=True))
+    others = _pointing_of_others(subject, table, local.places, pointed)
+    return scored, found_agreement, Regions(places, kinds, shares, others)
 
 
 def score_curves(curves: dict[str, list[Curves]]) -> dict[str, Scores]:
@@ -158,10 +168,38 @@ def _local_scores(found: dict[str, np.ndarray], inside: np.ndarray) -> dict[tupl
     row: dict[tuple[str, str], float] = {}
     for name, map in found.items():
         whole = enlarged(map, inside.shape)
-        row["pointing", name] = float(points_inside(map, inside))
+        row["pointing", name] = float(covers(inside, peak(map)))
         row["energy", name] = energy_inside(whole, inside)
         row["overlap", name] = overlap(whole, inside)
     return row
+
+
+@dataclass(frozen=True)
+class _Pointed:
+    """Where the maps of an explanation of the sample have their maxima, by method."""
+
+    question_id: int | str
+    image_id: int | str
+    peaks: dict[str, Peak]
+
+
+def _pointing_of_others(
+    subject: Subject, table: ObjectTable, places: list[int], pointed: list[_Pointed]
+) -> dict[str, np.ndarray]:
+    """``Regions.others`` of the explanations at these places; ``pointed`` is of the whole sample."""
+    labels = [frozenset(table.asked[own.question_id].labels) for own in pointed]
+    by_image: dict[int | str, list[int]] = {}
+    for place, own in enumerate(pointed):
+        by_image.setdefault(own.image_id, []).append(place)
+    found = {name: np.full(len(places), np.nan) for name in pointed[0].peaks}
+    for row, place in enumerate(places):
+        own = pointed[place]
+        others = [p for p in by_image[own.image_id] if labels[p].isdisjoint(labels[place])]
+        inside = _asked_about(table, own.image_id, own.question_id, subject) if others else None
+        if inside is not None:
+            for name, values in found.items():
+                values[row] = np.mean([covers(inside, pointed[other].peaks[name]) for other in others])
+    return found
 
 
 def _asked_about(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from hvx.measure.bootstrap import DRAWS, LEVEL, NOTHING, Estimate
 from hvx.measure.claims import RULE, claims, in_words, mark, ranking, shown, signed
+from hvx.measure.controls import BETWEEN
 from hvx.measure.faithfulness import BLUR
 from hvx.measure.measures import ALL, Measures
 from hvx.measure.methods import METHODS, PROPOSED
@@ -31,6 +32,8 @@ def report(found: Measures, plots: Sequence[str]) -> str:
     parts += ["## The paper's claims", claims_table(found), RULE]
     parts += ["## Methods side by side", overview(found), _legend(found), *_plot("methods", plots)]
     parts += ["The proposed method's place:", _bullets(ranking(found))]
+    if found.others:
+        parts += ["## Whose question", _others(found)]
     if found.by_kind:
         parts += ["## Localisation by kind of question", _kinds(found)]
     parts += ["## Agreement", _agreement(found), *_plot("agreement", plots)]
@@ -126,6 +129,23 @@ def _legend(found: Measures) -> str:
     return text
 
 
+def _others(found: Measures) -> str:
+    """The pointing game beside that of other questions' maps: what a map finds whatever is asked."""
+    rows = [
+        (METHODS[name].title, shown(own.own), shown(own.other), signed(own.less))
+        for name, own in found.others.items()
+    ]
+    own = next(iter(found.others.values()))
+    header = (f"pointing game (n = {own.less.n:,})", "own map", "another question's map", "difference")
+    text = (
+        "The same objects, but the maps of other questions on the image, which ask about none of these. "
+        "Where both columns are equal, a method points at what lies in the image, whatever is asked."
+    )
+    if own.without:
+        text += f" {own.without:,} explanations have no such question on their image."
+    return f"{table(header, rows)}\n\n{text}"
+
+
 def _kinds(found: Measures) -> str:
     parts = []
     kinds = list(found.by_kind)
@@ -149,9 +169,21 @@ def _agreement(found: Measures) -> str:
     ]
     n = next(iter(found.agreement.values()), NOTHING).n
     text = table(("map", f"rank correlation with the proposed map, on the lattice (n = {n:,})"), rows)
+    if found.controls:
+        text += f"\n\n{_controls(found)}"
     if found.additive:
         text += f"\n\nSum of the glimpses less the better single one: {signed(found.additive)}."
     return text
+
+
+def _controls(found: Measures) -> str:
+    """Agreement of the proposed map with attention, its own and others'."""
+    rows = [
+        (f"attention of {name}", shown(own.own), shown(own.other), signed(own.less), f"{own.less.n:,}")
+        for name, own in found.controls.items()
+        if name != BETWEEN
+    ]
+    return table(("the proposed map with the", "own attention", "the other's", "difference", "n"), rows)
 
 
 def _faithfulness(found: Measures) -> str:
