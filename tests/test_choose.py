@@ -172,7 +172,7 @@ def test_the_command_takes_the_rules_together(run: Path, tmp_path: Path) -> None
     arguments = ["figure", str(run), "-o", str(tmp_path / "f.png"), "--only", "wrong"]
     done = CliRunner().invoke(main, [*arguments, "--by", "disagreement", "--rows", "9"])
     assert done.exit_code == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'f.png'}: 2 explanations\n"
+    assert done.stdout == f"{tmp_path / 'f.png'}: 2 explanations\nquestion_id: 2, 5\n"
 
 
 def test_ids_and_rules_do_not_go_together(run: Path, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_a_run_is_an_argument_by_the_folder_around_it(
     for path in (run, tmp_path / "around"):
         done = CliRunner().invoke(main, [command, str(path), *output])
         assert done.exit_code == 0, done.output
-    assert [options["path" if command == "info" else "run"] for options in given] == [run, run]
+    name = {"info": "path", "figure": "runs"}.get(command, "run")
+    assert [options[name] for options in given] == [(run,) if command == "figure" else run] * 2
 
 
 def test_info_takes_a_file_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,9 +249,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         make_run(tmp_path / tree.get("root", ".") / tree["explain"]["run"])
     (tmp_path / "run").rename(tmp_path / "run of scenes")  # it lies in the folder that hvx reproduce makes
     make_run(tmp_path / "runs" / "reproduce" / "run")
-    for name in ("mlb", "dan"):  # two models to compare
+    for name in ("mlb", "dan", "other"):  # models to compare
         make_run(tmp_path / "runs" / name / "run")
-    for name in ("model.safetensors", "photo.jpg", "mlb.t7", "data_prepro.json", "fbresnet152-2e20f6b4.pth"):
+    for name in (
+        "model.safetensors",
+        "photo.jpg",
+        "mlb.t7",
+        "mrn.t7",
+        "data_prepro.json",
+        "fbresnet152-2e20f6b4.pth",
+    ):
         (tmp_path / name).touch()
     for name in ("logs/mlb_att", "skip-thoughts"):
         (tmp_path / name).mkdir(parents=True)
@@ -270,9 +278,8 @@ def test_an_example_is_accepted_and_names_what_the_configs_make(
     assert done.exit_code == 0, done.output
     if "-h" not in line:
         (options,) = called
-        run = options.get("run") or options.get("path")
-        if run is not None:
-            assert str(run) in line  # the run itself, not the folder around it
+        for run in options.get("runs") or [options.get("run") or options.get("path")]:
+            assert run is None or str(run) in line  # the run itself, not the folder around it
 
 
 RUN_HERE = [line for line in EXAMPLES if line[0] in {"figure", "gallery", "info", "ask"} and "17" not in line
@@ -283,8 +290,9 @@ def test_examples_do_what_they_show(
     tiny: Tiny, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examples of commands over a run or a checkpoint, on a small run and its checkpoint."""
-    assert len(RUN_HERE) == 9
-    shutil.copytree(finished_run, tmp_path / "runs" / "daquar" / "run")
+    assert len(RUN_HERE) == 12
+    for name in ("daquar", "other"):
+        shutil.copytree(finished_run, tmp_path / "runs" / name / "run")
     shutil.copy(tiny.root / "model.safetensors", tmp_path / "model.safetensors")
     photo = sorted((tiny.root / "scenes" / "images").glob("*.png"))[0]
     with Image.open(photo) as image:

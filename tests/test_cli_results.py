@@ -249,6 +249,10 @@ LOOK = {
 BACKBONE = {"--backbone": "required", "--architecture": "resnet152", "--node": None}
 OPTIONS: dict[str, dict[str, Any]] = {
     "ask": {"--output": "required", **LOOK, "--device": "auto"},
+    "compare": {
+        "--json": False, "--output": None, "--list": None, "--by": None, "--no-maps": False,
+        "--allow-changed": "many", "--seed": 0,
+    },
     "explain": {
         "--set": "many", "--on-error": None, "--retry-failed": False, "--pack": False, "--device": "auto",
         "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None,
@@ -302,7 +306,7 @@ def test_every_option_has_the_default_of_this_table() -> None:
 
 def test_a_seed_is_whole_and_has_bounds() -> None:
     seeds = [p for c in commands().values() for p in c.params if p.name == "seed"]
-    assert len(seeds) == 4
+    assert len(seeds) == 5
     for seed in seeds:
         assert [seed.type.convert(text, seed, None) for text in ("0", str(2**63 - 1))] == [0, 2**63 - 1]
         for wrong in ("-1", str(2**63), "1.5", "x"):

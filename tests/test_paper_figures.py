@@ -26,7 +26,7 @@ from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.view.figure import FigureLayout, FigureRow, draw_figure
+from hvx.view.figure import AS_IN_THE_PAPER, FigureLayout, FigureRow, draw_figure
 from hvx.view.run_figures import (
     figure_row,
     open_photo_of,
@@ -153,7 +153,7 @@ def expected_figure(run: Path, name: str) -> Image.Image:
             del beside[-1]
         answer = (item.answer, item.ground_truth)
         rows.append(FigureRow(crop, item.attention, item.heatmap, item.tokens, item.token_z, *answer, beside))
-    return draw_figure(rows, WIDTH, f"Figure {name.removeprefix('figure')}")
+    return draw_figure(rows, WIDTH, f"Figure {name.removeprefix('figure')}", AS_IN_THE_PAPER)
 
 
 def test_the_configs_numbers_are_those_printed_in_the_paper(shared: Path) -> None:
@@ -204,11 +204,18 @@ def test_the_twelve_questions_are_explained_and_drawn_from_the_config_by_two_com
         "question_id 18, image 2, 'yes'",
     ]
     run = paper.root / "runs" / "commands"
-    done = hvx("figure", run, "-o", f"{tmp_path}/figures/", "--width", WIDTH)
+    done = hvx("figure", run, "-o", f"{tmp_path}/figures/", "--width", WIDTH, "--style", "paper")
     assert done.returncode == 0, done.stderr
     names = ["figure2.png", "figure3.png", "figure4.png", "figure5.png"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == names
-    assert done.stdout.splitlines() == [f"{tmp_path / 'figures' / name}: 3 explanations" for name in names]
+    assert done.stdout.splitlines() == [
+        line
+        for place, name in enumerate(names)
+        for line in (
+            f"{tmp_path / 'figures' / name}: 3 explanations",
+            f"question_id: {', '.join(map(str, TAKEN[3 * place : 3 * place + 3]))}",
+        )
+    ]
     for name in names:
         with Image.open(tmp_path / "figures" / name) as figure:
             expected = expected_figure(run, name.removesuffix(".png"))
@@ -243,7 +250,8 @@ def test_rows_whose_photograph_cannot_be_read_are_missing_and_named(paper: Paper
     for image_id in (9, 10):  # all of figure 5
         spoilt.image(image_id).write_bytes(b"no photograph")
     explain_split(spoilt.load("run", "explain.on_error=skip"), here(torch.device("cpu")))
-    done = hvx("figure", tmp_path / "run", "-o", tmp_path / "figures", "--width", WIDTH)
+    options = ["--width", WIDTH, "--style", "paper"]
+    done = hvx("figure", tmp_path / "run", "-o", tmp_path / "figures", *options)
     assert done.returncode == 3
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         "figure2.png",

@@ -21,6 +21,7 @@ from hvx.measure.measure import Options
 from hvx.measure.report import Check, as_table
 from hvx.measure.tables import claims_table, overview
 from hvx.store.reader import RunReader
+from hvx.view.figure import AS_IN_THE_PAPER, FigureStyle
 
 SMALL = {
     "model.image.size": 64,
@@ -92,7 +93,8 @@ def test_each_figure_has_rows_of_its_kind(
 ) -> None:
     made: dict[str, tuple[list[int], int]] = {}
 
-    def write(reader: object, numbers: list[int], path: Path, width: int) -> None:
+    def write(reader: object, numbers: list[int], path: Path, width: int, style: FigureStyle) -> None:
+        assert style == AS_IN_THE_PAPER
         made[path.name] = numbers, width
 
     monkeypatch.setattr(reproduce, "write_figure", write)
