@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
+from hvx.view.crop import middle
 from hvx.view.figure import AS_IN_THE_PAPER, FigureLayout, FigureRow, draw_figure
 from hvx.view.run_figures import (
     figure_row,
@@ -146,13 +147,16 @@ def expected_figure(run: Path, name: str) -> Image.Image:
             size = max(FigureLayout(WIDTH, 2).side, 64)
             box = (left, top, left + side, top + side)
             crop = photo.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box)
+            whole = middle(photo.convert("RGB"), size) if photo.width != photo.height else None
         beside: list[float | None] = list(pick.printed_z)
         if "t-ball" in item.tokens:  # one token here, two in the paper
             beside[5:7] = [None]
         if "?" not in item.tokens:
             del beside[-1]
         answer = (item.answer, item.ground_truth)
-        rows.append(FigureRow(crop, item.attention, item.heatmap, item.tokens, item.token_z, *answer, beside))
+        maps = item.attention, item.heatmap
+        row = FigureRow(crop, *maps, item.tokens, item.token_z, *answer, beside)
+        rows.append(replace(row, unknown=item.unknown, whole=whole))
     return draw_figure(rows, WIDTH, f"Figure {name.removeprefix('figure')}", AS_IN_THE_PAPER)
 
 
