@@ -1,4 +1,4 @@
-"""Which explanations of a run to show: by id, by type, right or wrong, by agreement, by lot."""
+"""Which explanations of a run to show: by id, by type, right or wrong, by agreement, at random."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Choice:
         answer_types: of these types alone; none: of any.
         question_types: the same.
         right: right answers alone, or wrong ones; None: any, those without ground truth too.
-        order: by lot, or the heat map's agreement with the attention: highest or lowest first.
+        order: at random, or the heat map's agreement with the attention: highest or lowest first.
         count: how many; those of ``ids`` all.
         seed: of the lot.
         among: of these question_ids alone, as text; None: of all.

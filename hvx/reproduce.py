@@ -124,7 +124,7 @@ def _clear(folder: Path) -> None:
 
 
 def _figures(reader: RunReader, folder: Path, seed: int) -> dict[Path, str]:
-    """The paper's four figures. Rows are drawn by lot, not picked for their looks."""
+    """The paper's four figures. Rows are drawn at random, not picked for their looks."""
     kinds, right = reader.column("question_type"), reader.column("answer") == reader.column("ground_truth")
     rng = np.random.default_rng(seed)
 

@@ -70,7 +70,7 @@ def test_the_headings_and_their_order() -> None:
 
 def test_the_head_says_what_was_measured() -> None:
     assert whole()["# What the explanations of runs/made show"] == [
-        "1,234 of the run's 56,789 explanations, of 321 images, drawn by lot (seed 17); words over all of "
+        "1,234 of the run's 56,789 explanations, of 321 images, drawn at random (seed 17); words over all of "
         "the run. Measured on 2017-05-09 on cpu, 6 CPU cores, with hvx 1.2, torch 3.4.",
         "In brackets: 95% percentile bootstrap intervals from 2,000 draws of images, since questions on one "
         "image are not independent. n counts explanations (of words, tokens).",

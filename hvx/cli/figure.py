@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--only", type=click.Choice(["right", "wrong"]), help="Draw only right, or only wrong answers.")
 @click.option(
     "--by", "order", type=click.Choice(["random", "agreement", "disagreement"]), show_default="random",
-    help="Choose rows by lot, or those whose heat map agrees most, or least, with the attention.",
+    help="Choose rows at random, or those whose heat map agrees most, or least, with the attention.",
 )  # fmt: skip
 @click.option("--top-answers", is_flag=True, help="Add a column with the five likeliest answers as bars.")
 @click.option(

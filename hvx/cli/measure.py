@@ -18,7 +18,7 @@ from hvx.terminal import echo, echo_lines
 )  # fmt: skip
 @click.option(
     "--sample", default=1000, show_default=True, type=click.IntRange(min=0),
-    help="Explanations to draw by lot, in whole images; 0: all.",
+    help="Explanations to draw at random, in whole images; 0: all.",
 )  # fmt: skip
 @click.option(
     "--curves", default=200, show_default=True, type=click.IntRange(min=0),

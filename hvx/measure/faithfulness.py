@@ -34,7 +34,7 @@ def blurred(images: Tensor) -> Tensor:
 
 
 def ranks(saliency: np.ndarray, seed: int) -> np.ndarray:
-    """The place of each pixel (H, W) in the order from the most to the least salient, ties by lot."""
+    """The place of each pixel (H, W) in the order from the most to the least salient, ties at random."""
     chance = np.random.default_rng(seed).random(saliency.size)
     order = np.lexsort((chance, -np.asarray(saliency, np.float64).ravel()))
     places = np.empty(saliency.size, np.int64)

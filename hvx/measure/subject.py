@@ -54,7 +54,7 @@ class Batch:
 
 
 class Subject:
-    """A run, its model, and explanations drawn from it by lot.
+    """A run, its model, and explanations drawn from it at random.
 
     Whole images are drawn, with all of their questions, so that what depends on the image alone is computed
     once. Any first part of the sample is a sample too, and one of as many images as there can be.
@@ -202,10 +202,10 @@ class Subject:
 
 
 def draw(image_ids: np.ndarray, count: int, seed: int) -> list[int]:
-    """Numbers of items of whole images drawn by lot, about ``count`` of them; all of them for 0.
+    """Numbers of items of whole images drawn at random, about ``count`` of them; all of them for 0.
 
     Images are taken in the order of the draw while their questions fit into ``count``, the first one anyhow.
-    One question of each stands first, then a second one of each that has one, …: which one, too, by lot.
+    One question of each stands first, then a second one of each that has one, …: which one, too, at random.
     """
     rng = np.random.default_rng(seed)
     _, image = np.unique(image_ids, return_inverse=True)

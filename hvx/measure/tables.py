@@ -111,7 +111,7 @@ def _about(found: Measures) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
     return (
         f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, "
-        f"drawn by lot (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
+        f"drawn at random (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
         f"{own['device']}, {own['cores']} CPU cores, with {versions}.\n\n"
         f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since "
         "questions on one image are not independent. n counts explanations (of words, tokens)."
