@@ -194,6 +194,7 @@ class Table:
     """Objects: question k asks about label k + 1, two of them about label 1; label k is quadrant k."""
 
     asked: ClassVar = {100 + k: Asked("x", (label,)) for k, label in enumerate((1, 2, 1, 3, 1))}
+    asked[105] = Asked("x", ())  # after what is not there
 
     def mask(self, image_id: int) -> np.ndarray:
         mask = np.zeros((SIZE, SIZE), np.uint8)
@@ -203,9 +204,9 @@ class Table:
 
 
 def test_maps_of_other_questions_point_into_a_questions_region_as_often_as_counted() -> None:
-    subject = Sample(made(QUESTIONS, ON, [0, 1, 2, 3, 4]))
+    subject = Sample(made(QUESTIONS, [0, 0, 0, 0, 1, 0], [0, 1, 2, 3, 4, 5]))
     subject.split = SimpleNamespace(objects="objects.json")
-    points = [(1, 1), (1, SIZE - 2), (1, SIZE - 2), (1, 1), (1, 1)]  # questions 0, 1 and 4 at their own
+    points = [(1, 1), (1, SIZE - 2), (1, SIZE - 2), (1, 1), (1, 1), (1, 1)]  # 0, 1 and 4 at their own
     maps: list[dict[str, np.ndarray]] = []
     for row, column in points:
         one, constant = np.zeros((SIZE, SIZE), np.float32), np.ones((SIZE, SIZE), np.float32)

@@ -77,7 +77,7 @@ class Regions:
         kinds: (n) of the questions.
         shares: (n) of the picture, that the region covers: the chance of a point to lie in it.
         others: method → (n) how often the maximum of another question's map on the same image lies there, in
-            the mean over those that ask about none of the same objects; NaN where there is none.
+            the mean over those that ask about other objects that are there; NaN where there is none.
     """
 
     places: np.ndarray
@@ -194,7 +194,8 @@ def _pointing_of_others(
     found = {name: np.full(len(places), np.nan) for name in pointed[0].peaks}
     for row, place in enumerate(places):
         own = pointed[place]
-        others = [p for p in by_image[own.image_id] if labels[p].isdisjoint(labels[place])]
+        # A question after what is not there points somewhere else for no reason that could be checked.
+        others = [p for p in by_image[own.image_id] if labels[p] and labels[p].isdisjoint(labels[place])]
         inside = _asked_about(table, own.image_id, own.question_id, subject) if others else None
         if inside is not None:
             for name, values in found.items():

@@ -138,7 +138,7 @@ def _others(found: Measures) -> str:
     own = next(iter(found.others.values()))
     header = (f"pointing game (n = {own.less.n:,})", "own map", "another question's map", "difference")
     text = (
-        "The same objects, but the maps of other questions on the image, which ask about none of these. "
+        "The same objects, but the maps of other questions on the image, which ask about other objects. "
         "Where both columns are equal, a method points at what lies in the image, whatever is asked."
     )
     if own.without:
