@@ -51,10 +51,19 @@ class ObjectTable:
             ) from None
 
     def mask(self, image_id: int | str) -> np.ndarray:
-        """Label mask of an image, (H, W) uint8; 0 is ground."""
+        """Label mask of an image, (H, W) integers; 0 is ground.
+
+        Labels are the pixels as the file has them: of a palette image the indices, not the colors.
+
+        Raises:
+            HvxError: absent, unreadable, or an image with several channels.
+        """
         path: Path = self._masks / named_by_pattern(self._split.image_name or COCO_VAL, image_id)
         try:
             with Image.open(path) as opened:
-                return np.asarray(opened.convert("L"))
+                mode, labels = opened.mode, np.asarray(opened)
         except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
             raise HvxError(f"{path}: no readable label mask: {error}") from None
+        if labels.ndim != 2 or labels.dtype.kind not in "bui":
+            raise HvxError(f"{path}: a label mask has one channel of integers; this image is of mode {mode}")
+        return labels.astype(np.int32) if labels.itemsize > 1 else labels.astype(np.uint8)
