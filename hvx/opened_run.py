@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast, overload
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
     from hvx.view.figure import FigureStyle
+    from hvx.view.heat import Style
 
 _COLUMNS = (
     "question_id", "image_id", "image_path", "question", "question_type", "answer_type", "answer",
@@ -56,6 +57,7 @@ class RunItem:
         probability: of the answer, 0 to 1.
         answers: the five likeliest with their probabilities, likeliest first.
         tokens: T of them.
+        unknown: (T) whether the model's vocabulary lacks the token.
         token_z: Eq. 11 (T) float32.
         heatmap: H (H, W) float32, as stored.
         attention: α (G, S, S) float32, each glimpse summing to 1; None of a model without attention.
@@ -76,6 +78,7 @@ class RunItem:
     probability: float
     answers: list[tuple[str, float]]
     tokens: list[str]
+    unknown: list[bool]
     token_z: np.ndarray
     heatmap: np.ndarray
     attention: np.ndarray | None
@@ -100,14 +103,11 @@ class RunItem:
             BadImage: the photo is no longer where the run found it, or is another one now.
         """
         from hvx.view.figure import FigureLayout, FigureStyle, draw_figure
-        from hvx.view.heat import Style
         from hvx.view.run_figures import figure_row
 
-        if isinstance(style, str) and style not in get_args(Style):
-            raise HvxError(f"style {shown(style)}: one of {', '.join(get_args(Style))}, or a FigureStyle")
         look = FigureStyle(top_answers=True) if style is None else style
         if isinstance(look, str):
-            look = FigureStyle(cast("Style", look), top_answers=True)
+            look = FigureStyle(cast("Style", look), top_answers=True)  # refuses a name that is none
         if outline is not None:
             look = replace(look, outline=outline)
         layout = FigureLayout(width, self._reader.glimpses, look, blocks=max(1, self._reader.blocks))
@@ -235,7 +235,7 @@ class Run:
         return RunItem(
             number, own.question_id, own.image_id, own.image_path, own.question, own.answer, own.ground_truth,
             own.question_type, own.answer_type, own.probability,
-            [(answer, share) for answer, share in own.top_answers if answer], own.tokens,
+            [(answer, share) for answer, share in own.top_answers if answer], own.tokens, own.unknown,
             np.asarray(own.token_z, np.float32), own.heatmap,
             own.attention if len(own.attention) else None,
             own.block_heatmaps if len(own.block_heatmaps) else None,

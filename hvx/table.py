@@ -126,7 +126,8 @@ def _markdown(columns: list[_Column]) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """A cell in which Markdown sees no end of it; a backslash ahead of a bar must not undo the bar's own."""
+    """A cell in which Markdown sees neither its end nor HTML; a backslash must not undo that of a bar."""
+    cell = cell.replace("<", "&lt;")
     return re.sub(r"\\*\|", lambda found: "\\" * (2 * len(found[0]) - 1) + "|", cell)
 
 

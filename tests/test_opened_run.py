@@ -102,5 +102,5 @@ def test_a_figure_is_drawn_in_the_style_asked_for(finished_run: Path) -> None:
             np.asarray(other),
             np.asarray(item.figure(600, face.FigureStyle("color", outline=False, top_answers=True))),
         )
-        with pytest.raises(face.HvxError, match="style 'bright': one of"):
+        with pytest.raises(face.HvxError, match="style: 'bright': give one of color, paper"):
             item.figure(style="bright")

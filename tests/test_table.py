@@ -89,3 +89,9 @@ def test_any_table_fits_and_keeps_its_characters(cells: list[list[str]]) -> None
     markdown = table(header, rows, markdown=True).split("\n")
     assert len(markdown) == len(cells) + 1
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in markdown} == {len(header) + 1}
+
+
+def test_markdown_sees_no_html_in_a_cell() -> None:
+    assert (
+        table(["a|b"], [["x\ny\x1b[2J<b>|"]], markdown=True) == "| a\\|b |\n|---|\n| x y\\x1b[2J&lt;b>\\| |"
+    )

@@ -12,9 +12,12 @@ import numpy as np
 
 from hvx.compare.answers import METRIC, choices, members
 from hvx.compare.compare import KINDS, Agreement, Comparison, Pair
-from hvx.compare.tables import Table, as_markdown, as_text
 from hvx.files import whole_file, write_json
 from hvx.measure.bootstrap import DRAWS, LEVEL, Estimate
+from hvx.table import table
+
+_Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""A header, and rows of texts."""
 
 _UNTYPED = "(no type)"
 _CONTROLS = {
@@ -40,8 +43,8 @@ def as_document(found: Comparison, width: int | None = None) -> str:
     """
     plain = width is not None
 
-    def shown(table: Table) -> str:
-        return as_text(table, width) if width is not None else as_markdown(table)
+    def shown(made: _Table) -> str:
+        return table(*made, markdown=width is None, width=width)
 
     def heading(text: str) -> str:
         return f"{text}\n{'=' * len(text)}" if plain else f"## {text}"
@@ -65,13 +68,13 @@ def as_document(found: Comparison, width: int | None = None) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _runs(found: Comparison) -> Table:
+def _runs(found: Comparison) -> _Table:
     joined = found.joined
     rows: list[tuple[str, ...]] = [
         (label, name, f"{len(run):,}")
         for label, name, run in zip(joined.labels, joined.names, joined.runs, strict=True)
     ]
-    return Table(("", "run", "explanations"), rows, left=2)
+    return ("", "run", "explanations"), rows
 
 
 def _common(found: Comparison) -> str:
@@ -82,7 +85,7 @@ def _common(found: Comparison) -> str:
     )
 
 
-def _accuracy(found: Comparison) -> Table:
+def _accuracy(found: Comparison) -> _Table:
     labels = found.joined.labels
     rows: list[tuple[str, ...]] = [
         (label, name, *_cells(one))
@@ -92,7 +95,7 @@ def _accuracy(found: Comparison) -> Table:
         (f"{labels[pair.other]} − A", "difference", *_cells(pair.accuracy, signed=True))
         for pair in found.pairs
     ]
-    return Table(("", "run", "accuracy", "interval", "n"), rows, left=2)
+    return ("", "run", "accuracy", "interval", "n"), rows
 
 
 def _cells(one: Estimate, signed: bool = False) -> tuple[str, str, str]:
@@ -136,7 +139,7 @@ def _by_type(found: Comparison, other: int) -> Iterator[tuple[str, dict[str, int
         yield names[place] or _UNTYPED, answer_counts(found, other, types == names[place])
 
 
-def _answers(found: Comparison, other: int) -> Table:
+def _answers(found: Comparison, other: int) -> _Table:
     label = found.joined.labels[other]
     rows = [("all", answer_counts(found, other, np.ones(len(found.joined), bool))), *_by_type(found, other)]
     unknown = any(own["unknown"] for _, own in rows)
@@ -152,10 +155,10 @@ def _answers(found: Comparison, other: int) -> Table:
     ]
     if unknown:
         header, keys = [*header, "no truth"], [*keys, "unknown"]
-    return Table(tuple(header), [(name, *(f"{own[key]:,}" for key in keys)) for name, own in rows])
+    return tuple(header), [(name, *(f"{own[key]:,}" for key in keys)) for name, own in rows]
 
 
-def _agreement(pair: Pair) -> Table:
+def _agreement(pair: Pair) -> _Table:
     rows: list[tuple[str, ...]] = []
     for one in pair.agreement:
         grid = f" {one.grid[0]}×{one.grid[1]}" if one.grid else ""
@@ -166,7 +169,7 @@ def _agreement(pair: Pair) -> Table:
         for name, label in _CONTROLS.items():
             cells = _cells(getattr(one, name), signed=name == "above")
             rows.append((title if name == "same" else "", label, *cells))
-    return Table(("", "with", "mean", "interval", "n"), rows, left=2)
+    return ("", "with", "mean", "interval", "n"), rows
 
 
 def _notes(found: Comparison) -> list[str]:
