@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,15 @@ class Reply:
     missing_glyphs: str
     unknown: list[str]
     zero: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The answers and the tokens as plain values."""
+        lacking = set(self.unknown)
+        return {
+            "answers": [{"answer": answer, "probability": chance} for answer, chance in self.answers],
+            "tokens": [{"token": t, "z": z, "unknown": t in lacking} for t, z in self.tokens],
+            "warnings": self.zero,
+        }
 
 
 def ask(

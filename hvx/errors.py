@@ -41,6 +41,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
+def cut(text: str, most: int = 40) -> str:
+    """A text of at most so many characters; the end of a longer one is an ellipsis."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def shown(value: Any) -> str:
     """``repr(value)`` for an error, at most 60 characters, however large or deep the value is."""
     short = reprlib.Repr()

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from hvx.config import ImageConfig
 from hvx.data.images import crop_photo, to_input
 from hvx.data.photos import Photo, as_photo
 from hvx.device import pick_device, standard_mode
-from hvx.errors import HvxError
+from hvx.errors import HvxError, cut
 from hvx.explain.explainer import Explainer as BatchExplainer
 from hvx.explain.explainer import Explanations
 from hvx.models.checkpoint import VQAModel, load_checkpoint
@@ -43,7 +43,7 @@ def load_model(checkpoint: str | Path, device: str = "auto") -> VQAModel:
     return load_checkpoint(Path(checkpoint), pick_device(device))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Explanation:
     """Why a model answered a question on a photo as it did; tensors lie on the CPU.
 
@@ -81,23 +81,47 @@ class Explanation:
     image: ImageConfig
     unknown: list[bool]
     zero_gradient: int
+    _model: VQAModel | None = None
 
     @property
     def answer(self) -> str:
         """The likeliest answer."""
         return self.answers[0][0]
 
-    def figure(self, width: int = 1200, style: FigureStyle = WITH_ANSWERS) -> Image.Image:
+    def figure(
+        self,
+        width: int = 1200,
+        style: FigureStyle | str | None = None,
+        outline: bool | None = None,
+        methods: Sequence[str] = (),
+    ) -> Image.Image:
         """One row of the paper's figures: photo, attention maps, heat map, tokens colored by z, answers.
 
         Args:
             width: in pixels.
-            style: how it shows the row.
+            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; None: the default one.
+            outline: draw a line around what is above the heat map's mean + 2 standard deviations; None: as
+                the style does.
+            methods: names of methods of ``hvx measure`` as columns, in place of the attention and the heat
+                map; their maps are computed here, by the model that gave the answer.
 
         Raises:
-            HvxError: a width in which the pictures would be too small to see.
+            HvxError: an unknown style or method, one that this network has no map for, or a width in which
+                the pictures would be too small to see.
         """
-        return draw_figure([self.row(self.layout(width, style).side)], width, style=style)
+        look = FigureStyle.of(style, outline)
+        row = self.row(self.layout(width, look).side)
+        if not methods:
+            return draw_figure([row], width, style=look)
+        from hvx.measure.method_maps import method_columns, photo_maps
+
+        attention = None if self.attention is None else self.attention.numpy()
+        if self._model is None:
+            raise HvxError("methods: this explanation was not made by an Explainer, and has no model")
+        maps = photo_maps(
+            self._model, methods, self.photo, self.tokens, self.answer, self.heatmap.numpy(), attention
+        )
+        return draw_figure([replace(row, maps=maps)], width, style=look, columns=method_columns(methods))
 
     def layout(self, width: int, style: FigureStyle, dpi: int = DPI) -> FigureLayout:
         """Of the figure that its row goes into."""
@@ -122,6 +146,11 @@ class Explanation:
             unknown=self.unknown,
             whole=middle(self.photo, size) if is_cropped(self.photo) else None,
         )
+
+    def __repr__(self) -> str:
+        answer, chance = self.answers[0]
+        size = "×".join(map(str, self.heatmap.shape))
+        return f"Explanation({cut(self.question)!r} → {answer!r:.60} {chance:.3f}, H {size})"
 
     def _repr_png_(self) -> bytes:
         return _png(self.figure())
@@ -207,7 +236,11 @@ class Explainer:
             explained.unknown[n],
             ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[n])
             | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[n]),
+            self.model,
         )
+
+    def __repr__(self) -> str:
+        return f"Explainer({self.model!r})"
 
 
 def _png(picture: Image.Image) -> bytes:

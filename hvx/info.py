@@ -30,6 +30,48 @@ def describe(path: Path) -> dict[str, str]:
     return _describe_checkpoint(path)
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """What ``describe`` says, as plain values for a program; docs/cli.md lists the keys.
+
+    Raises:
+        HvxError: the path is neither a run folder nor a native checkpoint.
+    """
+    if path.is_dir():
+        return _facts_of_run(path)
+    if not path.exists():
+        raise HvxError(f"{path}: no such run folder or checkpoint")
+    header = read_header(path)
+    return {
+        "checkpoint": str(path),
+        "model": header.config.model_dump(mode="json"),
+        "words": len(header.words),
+        "answers": len(header.answers),
+        "parameters": _count(header, "head."),
+        "training": header.training,
+    }
+
+
+def _facts_of_run(path: Path) -> dict[str, Any]:
+    with RunReader(path) as reader:
+        bits, unknown, about = reader.column("zero_gradient"), reader.column("unknown"), reader.about
+        return {
+            "run": str(path),
+            "explanations": len(reader),
+            "zero_image_gradients": int(((bits & ZERO_IMAGE_GRADIENT) > 0).sum()),
+            "zero_word_gradients": int(((bits & ZERO_WORD_GRADIENT) > 0).sum()),
+            "tokens": int(reader.column("length").sum()),
+            "unknown_tokens": int((unknown != 0).sum()),
+            "heatmap_size": list(reader.heatmap_size),
+            "glimpses": reader.glimpses,
+            "blocks": reader.blocks,
+            "images": [str(folder) for folder in reader.image_folders],
+            **{
+                key: about.get(key) for key in ("finished", "seconds", "device", "versions", "later_versions")
+            },
+            "identity": about["identity"],
+        }
+
+
 def _describe_run(path: Path) -> dict[str, str]:
     reader = RunReader(path)
     about: dict[str, Any] = defaultdict(lambda: "not said", reader.about)

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 from PIL import Image
 
-from hvx.errors import HvxError, shown
+from hvx.errors import HvxError, cut, shown
 from hvx.store.reader import Item, RunReader
 
 if TYPE_CHECKING:
     import pandas
 
     from hvx.view.figure import FigureStyle
-    from hvx.view.heat import Style
 
 _COLUMNS = (
     "question_id", "image_id", "image_path", "question", "question_type", "answer_type", "answer",
     "ground_truth", "probability", "zero_gradient",
 )  # fmt: skip
-_LONGEST = 40
-"""Characters of a question in a repr."""
 
 
 def open_run(path: str | Path) -> Run:
@@ -88,7 +85,12 @@ class RunItem:
     _reader: RunReader = field(repr=False)
 
     def figure(
-        self, width: int = 1200, style: FigureStyle | str | None = None, outline: bool | None = None
+        self,
+        width: int = 1200,
+        style: FigureStyle | str | None = None,
+        outline: bool | None = None,
+        methods: Sequence[str] = (),
+        device: str = "auto",
     ) -> Image.Image:
         """One row of the paper's figures, as ``hvx figure --id`` draws it, with the likeliest answers.
 
@@ -97,25 +99,31 @@ class RunItem:
             style: a name as of ``hvx figure --style``, or a ``FigureStyle``; None: the default one.
             outline: draw a line around what is above the heat map's mean + 2 standard deviations; None: as
                 the style does.
+            methods: names of methods of ``hvx measure`` as columns, in place of the attention and the heat
+                map; maps that it kept are used, others computed by the run's checkpoint.
+            device: where the network runs, if maps must be computed.
 
         Raises:
-            HvxError: an unknown style, or a width in which the pictures would be too small to see.
+            HvxError: an unknown style or method, one that this network has no map for, or a width in which
+                the pictures would be too small to see.
             BadImage: the photo is no longer where the run found it, or is another one now.
         """
         from hvx.view.figure import FigureLayout, FigureStyle, draw_figure
         from hvx.view.run_figures import figure_row
 
-        look = FigureStyle(top_answers=True) if style is None else style
-        if isinstance(look, str):
-            look = FigureStyle(cast("Style", look), top_answers=True)  # refuses a name that is none
-        if outline is not None:
-            look = replace(look, outline=outline)
-        layout = FigureLayout(width, self._reader.glimpses, look, blocks=max(1, self._reader.blocks))
-        side = max(layout.side, self._reader.heatmap_size[0])
-        return draw_figure([figure_row(self._reader, self.number, side)], width, style=look)
+        look, reader = FigureStyle.of(style, outline), self._reader
+        layout = FigureLayout(width, reader.glimpses, look, blocks=max(1, reader.blocks))
+        row = figure_row(reader, self.number, max(layout.side, reader.heatmap_size[0]))
+        if not methods:
+            return draw_figure([row], width, style=look)
+        from hvx.measure.method_maps import run_maps
+
+        with run_maps(reader, [self.number], methods, device) as maps:
+            drawn = replace(row, maps=maps.of(self.number, reader[self.number]))
+            return draw_figure([drawn], width, style=look, columns=maps.columns)
 
     def __repr__(self) -> str:
-        asked = self.question if len(self.question) <= _LONGEST else self.question[: _LONGEST - 1] + "…"
+        asked = cut(self.question)
         told = f"RunItem({self.number}: id {self.question_id!r}, {asked!r} → {self.answer!r:.60}"
         return f"{told} {self.probability:.3f}, H {'×'.join(map(str, self.heatmap.shape))})"
 

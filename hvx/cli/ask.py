@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hvx.cli.common import PATH, Existing, common, device_option
+from hvx.cli.common import PATH, Existing, common, device_option, json_option, print_json
 from hvx.cli.figure_options import FigureOptions, figure_options, report_missing_glyphs
 from hvx.terminal import echo
 
@@ -24,10 +24,17 @@ from hvx.terminal import echo
     help="Where the figure goes.",
 )
 @figure_options
+@json_option
 @device_option
 @common
 def ask(
-    checkpoint: Path, image: Path, question: str, output: Path, options: FigureOptions, device: str
+    checkpoint: Path,
+    image: Path,
+    question: str,
+    output: Path,
+    options: FigureOptions,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Ask CHECKPOINT a QUESTION on the photo IMAGE and draw why it answered so.
 
@@ -50,6 +57,9 @@ def ask(
     style = options.style(top_answers=True)
     reply = work(checkpoint, image, question, output, width, pick_device(device), style, options.setup)
     report_missing_glyphs(reply.missing_glyphs)
+    if as_json:
+        print_json(reply.as_json() | {"question": question, "image": str(image), "figure": str(output)})
+        return
     for answer, probability in reply.answers:
         echo(f"{probability:7.3f}  {answer}")
     echo("  ".join(f"{token} {z:+.2f}" for token, z in reply.tokens))

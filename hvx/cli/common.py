@@ -14,9 +14,10 @@ import click
 
 from hvx.device_name import check_device_name
 from hvx.errors import HvxError, Interrupted
+from hvx.files import json_bytes
 from hvx.progress import set_quiet
 from hvx.run.stop import Requests, heeded
-from hvx.terminal import OutputClosed, echo_error, echo_traceback, printing, safe
+from hvx.terminal import OutputClosed, echo_error, echo_lines, echo_traceback, printing, safe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -117,6 +118,14 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, metavar="INTEGER",
     help="Seed of chance, 0 or more.",
 )  # fmt: skip
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout; what is not known is null."""
+    echo_lines(json_bytes(value, indent=1).decode().rstrip("\n"))
 
 
 def give_up(error: HvxError) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from hvx.cli.common import PATH, RunPath, common, seed_option
+from hvx.cli.common import PATH, RunPath, common, json_option, print_json, seed_option
 from hvx.errors import HvxError
 from hvx.terminal import echo, echo_lines
 
@@ -29,7 +29,7 @@ _WIDTHS = 60, 100
 @click.option(
     "-o", "--output", type=PATH, metavar="FOLDER", help="For the report, JSON and a row per question."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 @click.option(
     "--list", "listed", metavar="WHICH",
     help="Print only question_ids, one a line: same, changed, only-a-correct, only-b-correct, …, all-correct "
@@ -127,13 +127,12 @@ def _report(
 ) -> None:
     from hvx.compare import report
     from hvx.compare.compare import compare_runs
-    from hvx.files import json_bytes
 
     found = compare_runs(readers, seed, maps, allow)
     if output:
         report.write_report(found, output)
     if as_json:
-        echo_lines(json_bytes(report.as_json(found), indent=1).decode().rstrip("\n"))
+        print_json(report.as_json(found))
     else:
         least, most = _WIDTHS
         width = min(max(get_terminal_size().columns, least), most) if sys.stdout.isatty() else None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hvx.cli.common import common, config_argument, device_option, set_option
+from hvx.cli.common import common, config_argument, device_option, json_option, print_json, set_option
 from hvx.errors import HvxError
 from hvx.run.placement import Workers
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
-    from hvx.run.explain import StartEngine
+    from hvx.run.explain import StartEngine, Summary
 
 SOME_FAILED = 3
 
@@ -47,6 +48,7 @@ SOME_FAILED = 3
     "--gpus-per-worker", type=click.FloatRange(0, 1),
     help="With --engine ray: 1 where there are GPUs (the default), a share such as 0.5, or 0 for CPUs.",
 )  # fmt: skip
+@json_option
 @common
 def explain(
     config: Path,
@@ -59,6 +61,7 @@ def explain(
     address: str | None,
     workers: int | None,
     gpus_per_worker: float | None,
+    as_json: bool,
 ) -> None:
     """Explain the split that CONFIG names into its run folder; an interrupted run is continued.
 
@@ -84,6 +87,16 @@ def explain(
 
     with _started(engine, device, asked, say) as start:
         summary = explain_split(loaded, start, Options(retry_failed, pack), say)
+    if as_json:
+        print_json(asdict(summary) | {"run": str(summary.run)})
+    else:
+        _tell(summary)
+    if summary.failed:
+        raise SystemExit(SOME_FAILED)
+
+
+def _tell(summary: Summary) -> None:
+    """Say what a run holds."""
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
     if summary.selected:
@@ -96,7 +109,6 @@ def explain(
             f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}; "
             "results.json holds them with the answer ''"
         )
-        raise SystemExit(SOME_FAILED)
 
 
 def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from hvx.cli.common import RunPath, common
+from hvx.cli.common import RunPath, common, json_option, print_json
 from hvx.terminal import echo
+
+if TYPE_CHECKING:
+    from hvx.run.verify import Verification
 
 SOME_DAMAGED = 3
 
@@ -15,8 +19,9 @@ SOME_DAMAGED = 3
 @click.command()
 @click.argument("path", type=RunPath("run folder or checkpoint", or_file=True))
 @click.option("--verify", is_flag=True, help="Check every byte of a run; set damaged files aside.")
+@json_option
 @common
-def info(path: Path, verify: bool) -> None:
+def info(path: Path, verify: bool, as_json: bool) -> None:
     """Say what a run folder or a checkpoint is.
 
     With --verify exit status 3 says that files were damaged or absent; `hvx explain` makes them again.
@@ -26,19 +31,34 @@ def info(path: Path, verify: bool) -> None:
       hvx info runs/daquar/run
     """
     if verify:
-        _verify(path)
+        _verify(path, as_json)
         return
+    if as_json:
+        from hvx.info import facts
 
+        print_json(facts(path))
+        return
     from hvx.info import describe
 
     for name, value in describe(path).items():
         echo(f"{name + ':':<14}{value}")
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path, as_json: bool) -> None:
     from hvx.run.verify import verify
 
     found = verify(path, lambda line: echo(line, err=True))
+    if as_json:
+        damaged = [{"file": str(file), "reason": reason} for file, reason in found.damaged.items()]
+        whole = {"shards_whole": found.whole, "shards_absent": found.absent}
+        print_json({"run": str(path), **whole, "damaged": damaged, "finished": found.finished})
+    else:
+        _tell_verified(path, found)
+    if not found.finished:
+        raise SystemExit(SOME_DAMAGED)
+
+
+def _tell_verified(path: Path, found: Verification) -> None:
     for damaged, reason in found.damaged.items():
         aside = "left in place (read-only)" if found.read_only else f"set aside as {damaged.name}.damaged"
         echo(f"{damaged}: damaged ({reason}); {aside}")
@@ -46,4 +66,3 @@ def _verify(path: Path) -> None:
     echo(f"{path}: {found.whole:,} shards whole, {len(found.damaged):,} files damaged{absent}")
     if not found.finished:
         echo("The run is not finished; `hvx explain` with its config makes what is missing")
-        raise SystemExit(SOME_DAMAGED)

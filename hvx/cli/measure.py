@@ -6,7 +6,17 @@ from pathlib import Path
 
 import click
 
-from hvx.cli.common import PATH, Existing, RunPath, common, device_option, seed_option, set_option
+from hvx.cli.common import (
+    PATH,
+    Existing,
+    RunPath,
+    common,
+    device_option,
+    json_option,
+    print_json,
+    seed_option,
+    set_option,
+)
 from hvx.terminal import echo, echo_lines
 
 
@@ -35,6 +45,7 @@ from hvx.terminal import echo, echo_lines
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="For the report; else RUN/measure.")
 @seed_option
 @set_option
+@json_option
 @device_option
 @common
 def measure(
@@ -47,6 +58,7 @@ def measure(
     output: Path | None,
     seed: int,
     overrides: tuple[str, ...],
+    as_json: bool,
     device: str,
 ) -> None:
     """Measure what the explanations of RUN show, beside other methods on the same model and questions.
@@ -61,16 +73,24 @@ def measure(
       hvx measure runs/daquar/run
       hvx measure runs/reproduce/run --methods attention,grad-cam,gradient --sample 200
     """
+    from hvx.measure.methods import check_known
+
+    named = tuple(name.strip() for name in methods.split(",") if name.strip())
+    check_known(named)  # a wrong name is told before PyTorch is imported
+
     from hvx.device import pick_device
+    from hvx.measure.claims import as_json as whole
     from hvx.measure.measure import Options, measure_run
     from hvx.measure.shelf import FOLDER
     from hvx.measure.tables import claims_table, overview
 
-    named = tuple(name.strip() for name in methods.split(",") if name.strip())
     options = Options(named, sample, curves, sanity, human, seed)
     target = output or run / FOLDER
     found = measure_run(
         run, options, pick_device(device), list(overrides), target, lambda line: echo(line, err=True)
     )
+    if as_json:
+        print_json(whole(found))
+        return
     echo_lines(overview(found) + "\n\n" + claims_table(found) + "\n")
     echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")

@@ -83,7 +83,7 @@ def chosen(names: Iterable[str], glimpses: int) -> list[str]:
         HvxError: no such method, or the attention of a model that has none.
     """
     wanted = set(names)
-    _check_known(sorted(wanted))
+    check_known(sorted(wanted))
     own = next((name for name in OF_ATTENTION if name in wanted and not glimpses), None)
     if own:
         raise HvxError(f"--methods: the run is of a model without attention; leave '{own}' out")
@@ -103,7 +103,7 @@ def in_order(names: Iterable[str], glimpses: int, about: str = "--methods") -> l
         HvxError: no such method, none, one twice, or the attention of a network that has none.
     """
     given = list(names)
-    _check_known(given, about)
+    check_known(given, about)
     if not given:
         raise HvxError(f"{about}: names no method; known are: {', '.join(METHODS)}")
     twice = next((name for name in given if given.count(name) > 1), None)
@@ -115,7 +115,7 @@ def in_order(names: Iterable[str], glimpses: int, about: str = "--methods") -> l
     return given
 
 
-def _check_known(names: Iterable[str], about: str = "--methods") -> None:
+def check_known(names: Iterable[str], about: str = "--methods") -> None:
     for name in names:
         if name not in METHODS:
             known = ", ".join(METHODS)

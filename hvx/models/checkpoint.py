@@ -29,7 +29,7 @@ from hvx.models.networks import NETWORKS, new_head
 from hvx.models.weights import fill
 
 
-@dataclass
+@dataclass(repr=False)
 class VQAModel:
     """A question-answering network: a frozen backbone, a Hadamard head, its words and its answers.
 
@@ -42,6 +42,13 @@ class VQAModel:
     vocabulary: Vocabulary
     answers: list[str]
     training: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        config, backbone = self.config, self.config.backbone
+        return (
+            f"VQAModel({config.network}, {backbone.architecture} at {backbone.node}, {config.image.size} "
+            f"pixels, {len(self.vocabulary):,} words, {len(self.answers):,} answers)"
+        )
 
 
 def save_checkpoint(path: Path, model: VQAModel) -> None:

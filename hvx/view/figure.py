@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,6 +142,21 @@ class FigureStyle:
         """Raise an ``HvxError`` where there is no such style."""
         if self.style not in STYLES:
             raise HvxError(f"style: {self.style!r}: {wrong_style(self.style)}")
+
+    @classmethod
+    def of(cls, style: FigureStyle | str | None, outline: bool | None = None) -> FigureStyle:
+        """The style of one explanation's figure, which shows the likeliest answers.
+
+        Args:
+            style: a name as of ``hvx figure --style``; a whole style, taken as it is; None: the default.
+            outline: whether the line is drawn; None: as the style has it.
+
+        Raises:
+            HvxError: no such style.
+        """
+        if not isinstance(style, FigureStyle):
+            style = cls(cast("Style", style or cls.style), top_answers=True)
+        return style if outline is None else replace(style, outline=outline)
 
     @property
     def outlined(self) -> bool:
