@@ -331,17 +331,17 @@ def test_a_perfect_run_measures_the_most_and_passes(split: SplitConfig) -> None:
     checks = check_run(cast(RunReader, WrittenRun(items)), split)
     assert all(check.ok for check in checks)
     found = measured(items, split)
-    assert one(found, "answers right: attribute, shape, existence") == 1
-    assert one(found, "answers right: count") == one(found, "answers right: relation") == 1
-    assert one(found, "heat map's maximum") == 1
+    assert one(found, "accuracy: attribute, shape, existence") == 1
+    assert one(found, "accuracy: count") == one(found, "accuracy: relation") == 1
+    assert one(found, "pointing game") == 1
     assert one(found, "rank correlation") == pytest.approx(1, abs=1e-6)
-    assert one(found, "rows with") == 1
+    assert one(found, "questions with") == 1
 
 
 def test_maps_that_point_beside_the_object_hit_nothing(split: SplitConfig) -> None:
     beside = [replace(item, heatmap=2 - item.heatmap) for item in perfect_run(split)]
     found = measured(beside, split)
-    assert one(found, "heat map's maximum") == 0
+    assert one(found, "pointing game") == 0
     assert one(found, "rank correlation") == pytest.approx(-1, abs=1e-6)
 
 
@@ -351,8 +351,8 @@ def test_wrong_answers_count_against_their_kind_alone(split: SplitConfig) -> Non
         for item in perfect_run(split)
     ]
     found = measured(items, split)
-    assert one(found, "answers right: count") == 0
-    assert one(found, "answers right: relation") == one(found, "answers right: attribute") == 1
+    assert one(found, "accuracy: count") == 0
+    assert one(found, "accuracy: relation") == one(found, "accuracy: attribute") == 1
 
 
 def test_the_contrast_of_words_is_that_of_their_mean_z(split: SplitConfig) -> None:
@@ -371,7 +371,7 @@ def test_the_contrast_of_words_is_that_of_their_mean_z(split: SplitConfig) -> No
 def test_a_row_that_is_not_standardised_is_counted(split: SplitConfig) -> None:
     items = perfect_run(split)
     items[0] = replace(items[0], token_z=[math.nan, *items[0].token_z[1:]])
-    assert one(measured(items, split), "rows with") == pytest.approx(1 - 1 / len(items))
+    assert one(measured(items, split), "questions with") == pytest.approx(1 - 1 / len(items))
 
 
 def test_a_run_over_another_split_is_refused(split: SplitConfig) -> None:
@@ -409,19 +409,22 @@ def test_the_checks_their_bounds_and_their_notes(split: SplitConfig) -> None:
             by_tag.setdefault(PARTS_OF_SPEECH[token], []).append(z)
     tags = sorted(by_tag, key=lambda tag: (-np.mean(by_tag[tag]), tag))
     n = f"n = {len(items)}"
+    truths = {kind: [item.ground_truth for item in items if item.question_type == kind] for kind in kinds}
+    chance = {kind: max(own.count(answer) for answer in own) for kind, own in truths.items()}
+    of_one = sum(chance.get(kind, 0) for kind in ("attribute", "shape", "existence")) / sum(single)
+    levels = [of_one, *(chance[kind] / len(truths[kind]) for kind in others), np.mean(regions), 0, 0, None]
+    assert [check.chance for check in found] == [level if level is None else pytest.approx(level)
+                                                 for level in levels]  # fmt: skip
     assert [(check.name, check.required, check.note) for check in found] == [
-        ("answers right: attribute, shape, existence", 0.97, f"n = {sum(single)}"),
-        *((f"answers right: {kind}", None, f"n = {kinds.count(kind)}") for kind in others),
+        ("accuracy: attribute, shape, existence", 0.97, f"n = {sum(single)}"),
+        *((f"accuracy: {kind}", None, f"n = {kinds.count(kind)}") for kind in others),
+        ("pointing game: heat map", 0.90, "attention maps 1.000"),
+        ("rank correlation: heat map, attention", 0.40, n),
         (
-            "heat map's maximum in the object asked about", 0.90,
-            f"attention maps 1.000, chance {np.mean(regions):.3f}",
-        ),
-        ("rank correlation, heat map with summed attention", 0.40, n),
-        (
-            "mean z, content less function words", 1.0,
+            "mean z: content less function words", 1.0,
             ", ".join(f"{tag} {np.mean(by_tag[tag]):+.2f}" for tag in tags),
         ),
-        ("rows with Σz = 0, Σz² = n − 1, all finite", 1.0, n),
+        ("questions with Σz = 0, Σz² = n − 1", 1.0, n),
     ]  # fmt: skip
     assert len(others) >= 2
 
@@ -446,18 +449,14 @@ def test_heat_maps_and_attention_maps_are_counted_apart_and_only_where_one_objec
         items.append(item)
     located = [k for k, item in enumerate(items) if item.heatmap.max() < 1.5]
     assert 2 < len(located) < len(items)
-    heat = {check.name: check for check in checks_of(items, split)}[
-        "heat map's maximum in the object asked about"
-    ]
+    heat = {check.name: check for check in checks_of(items, split)}["pointing game: heat map"]
     assert heat.measured == 1 and heat.note.startswith("attention maps 1.000")
     items[located[0]] = replace(items[located[0]], attention=1 - items[located[0]].attention)
     for k in located[1:3]:
         items[k] = replace(items[k], heatmap=2 - items[k].heatmap)
-    heat = {check.name: check for check in checks_of(items, split)}[
-        "heat map's maximum in the object asked about"
-    ]
+    heat = {check.name: check for check in checks_of(items, split)}["pointing game: heat map"]
     assert heat.measured == pytest.approx(1 - 2 / len(located))
-    assert heat.note.startswith(f"attention maps {1 - 1 / len(located):.3f}, ")
+    assert heat.note == f"attention maps {1 - 1 / len(located):.3f}"
 
 
 def test_wrong_answers_are_counted_among_those_of_single_objects(split: SplitConfig) -> None:
@@ -467,11 +466,11 @@ def test_wrong_answers_are_counted_among_those_of_single_objects(split: SplitCon
         items[k] = replace(items[k], answer="wrong")
     found = measured(items, split)
     assert one(found, "attribute, shape, existence") == pytest.approx(1 - len(single[::3]) / len(single))
-    assert one(found, "answers right: count") == 1
+    assert one(found, "accuracy: count") == 1
 
 
 def test_the_table_has_thousands_and_a_row_for_each_check() -> None:
-    assert as_table([]) == "| check | measured | required | ok | |\n|---|---|---|---|---|"
+    assert as_table([]) == "| check | measured | chance | required | ok | |\n|---|---|---|---|---|---|"
     assert _count([0] * 1234) == "n = 1,234"
 
 

@@ -10,7 +10,7 @@ import pytest
 from made_measures import made_measures
 
 from hvx.measure.bootstrap import NOTHING, Estimate
-from hvx.measure.claims import _ordinal, claims, in_words, mark, ranking, shown, signed, verdict
+from hvx.measure.claims import _ordinal, as_json, claims, in_words, mark, ranking, shown, signed, verdict
 from hvx.measure.measures import Measures
 from hvx.measure.scores import Agreement, Regions, Scores
 from hvx.measure.tables import claims_table
@@ -58,6 +58,14 @@ def agreeing(proposed_with: dict[str, float]) -> Measures:
 )  # fmt: skip
 def test_the_rule(intervals: list[tuple[float, float]], wanted: str) -> None:
     assert verdict(*(Estimate((low + high) / 2, low, high, 9) for low, high in intervals)) == wanted
+
+
+def test_a_verdict_names_the_differences_that_it_follows_from() -> None:
+    for claim in claims(made_measures()):
+        assert claim.differences and verdict(*claim.differences) == claim.verdict
+    found = as_json(made_measures())
+    assert [one["verdict"] for one in found["claims"]] == [own.verdict for own in claims(made_measures())]
+    assert found["claims"][0]["differences"][0].keys() == {"value", "low", "high", "n"}
 
 
 def one(found: Measures, part: str) -> tuple[str, str]:
@@ -193,7 +201,7 @@ def test_claims_their_order_and_their_evidence() -> None:
         (
             "The heat map is similar to the attention maps (section 5)", "not decided",
             f"they agree hardly: rank correlation with the glimpses' sum {text(agreement['attention'])}, "
-            "n = 3,000; with a blob in the centre 0.123",
+            "n = 3,000; with a blob in the center 0.123",
         ),
         (
             "The heat map matches the sum of the attention maps better than either, "
@@ -205,7 +213,7 @@ def test_claims_their_order_and_their_evidence() -> None:
         (
             "The heat map finds what is asked about (section 5)", "held",
             f"its maximum lies in what is asked about in {text(means['pointing']['proposed'])}, n = 1,000; "
-            f"by chance {text(found.chance['all'])}; "
+            f"chance level {text(found.chance['all'])}; "
             f"the attention's in {text(means['pointing']['attention'])}",
         ),
         (
@@ -214,7 +222,7 @@ def test_claims_their_order_and_their_evidence() -> None:
             f"Deletion area {p['deletion']} against 0.9000 (better)",
         ),
         (
-            "Guided ReLUs make the better visualisation (section 3)", "held",
+            "Guided ReLUs make the better visualization (section 3)", "held",
             f"Energy inside {p['energy']} against 0.3500 (not told apart); IoU {p['overlap']} against 0.2500 "
             "(better); the two maps have a rank correlation of 0.810 [0.800, 0.820]",
         ),
@@ -305,7 +313,7 @@ def test_claims_about_what_was_not_measured_are_absent() -> None:
     pointing = {name: own for name, own in MADE.means["pointing"].items() if name != "attention"}
     found = replace(MADE, means={**MADE.means, "pointing": pointing})
     assert "the attention's in" not in one(found, "finds what is asked about")[1]
-    assert "blob in the centre" not in one(MADE, "similar to the attention")[1]
+    assert "blob in the center" not in one(MADE, "similar to the attention")[1]
 
 
 def test_the_plain_words_list_claims_by_verdict_and_the_rank_by_each_measure() -> None:

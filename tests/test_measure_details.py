@@ -161,7 +161,7 @@ def test_methods_their_titles_and_what_they_share() -> None:
         ("guided-grad-cam", "Guided Grad-CAM", "guided"),
         ("guided-backpropagation", "Guided backpropagation", "guided"), ("gradient", "Gradient", "plain"),
         ("input-x-gradient", "Input × gradient", "plain"),
-        ("integrated-gradients", "Integrated gradients", "path"), ("centre", "Centre", "floor"),
+        ("integrated-gradients", "Integrated gradients", "path"), ("centre", "Center", "floor"),
         ("random", "Random", "floor"),
     ]  # fmt: skip
     assert methods.PATH_STEPS == 16

@@ -335,7 +335,9 @@ def rounded(tree: object) -> object:
 def test_the_json_has_every_number_under_its_own_name() -> None:
     numbers = [Estimate(k / 7, k / 8, k / 6, k) for k in range(1, 7)]
     controls = {"another question": Control(*numbers[:3], 4)}
-    found = replace(FOUND, others={"gradient": Control(*numbers[3:], 5)}, controls=controls)
+    found = replace(
+        FOUND, others={"gradient": Control(*numbers[3:], 5)}, controls=controls, image_use=controls
+    )
     assert found.above_chance and found.additive and found.ends and found.words and found.paper_words
     assert found.word_agreement and found.matrix is not None
 
@@ -357,6 +359,7 @@ def test_the_json_has_every_number_under_its_own_name() -> None:
         "chance": {kind: as_dict(own) for kind, own in found.chance.items()},
         "others": {name: control(own) for name, own in found.others.items()},
         "controls": {name: control(own) for name, own in found.controls.items()},
+        "image_use": {name: control(own) for name, own in found.image_use.items()},
         "above_chance": as_dict(found.above_chance),
         "agreement": {name: as_dict(own) for name, own in found.agreement.items()},
         "additive": as_dict(found.additive), "matrix": found.matrix.tolist(),

@@ -41,7 +41,7 @@ def test_a_model_that_learnt_nothing_misses_its_checks_and_the_exit_status_says_
     command = ["reproduce", "-o", tmp_path / "out", "--train", 12, "--val", 6, *options]
     done = hvx(*command)
     assert done.returncode == 3, done.stderr
-    assert "| answers right: attribute, shape, existence |" in done.stdout
+    assert "| accuracy: attribute, shape, existence |" in done.stdout
     assert "| NO |" in done.stdout
     for number in (2, 3, 4, 5):
         with Image.open(tmp_path / "out" / "figures" / f"figure{number}.png") as figure:
@@ -52,7 +52,7 @@ def test_a_model_that_learnt_nothing_misses_its_checks_and_the_exit_status_says_
     assert report["finished"]
     assert {"scenes", "training", "explanation", "figures", "checks", "measures"} <= set(report["seconds"])
     assert not all(check["ok"] for check in report["checks"])
-    rows = next(check for check in report["checks"] if check["name"].startswith("rows with"))
+    rows = next(check for check in report["checks"] if check["name"].startswith("questions with"))
     assert rows["measured"] == 1.0
 
     # The same seed gives the same run, in a folder that the first one filled.
@@ -146,18 +146,18 @@ def test_only_an_earlier_reproduction_is_replaced(tmp_path: Path) -> None:
 def test_the_report_has_the_checks_the_figures_and_the_runs_versions(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"versions": {"hvx": "1"}, "device": "cpu", "seed": 3}')
-    checks = [Check("one", 0.5, 0.5, "n = 2"), Check("two", 0.25, None)]
+    checks = [Check("one", 0.5, 0.5, "n = 2", 0.25), Check("two", 0.25, None)]
     figures = {tmp_path / "figures" / "figure2.png": "a caption"}
     reproduce._report(tmp_path, checks, figures, {"scenes": 1.5})
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == (
-        "| check | measured | required | ok | |\n|---|---|---|---|---|\n"
-        "| one | 0.500 | ≥ 0.50 | yes | n = 2 |\n| two | 0.250 | reported |  |  |\n"
+        "| check | measured | chance | required | ok | |\n|---|---|---|---|---|---|\n"
+        "| one | 0.500 | 0.250 | ≥ 0.50 | yes | n = 2 |\n| two | 0.250 |  | reported |  |  |\n"
     )
     assert json.loads((tmp_path / "reproduce.json").read_text()) == {
         "finished": True,
         "checks": [
-            {"name": "one", "measured": 0.5, "required": 0.5, "note": "n = 2", "ok": True},
-            {"name": "two", "measured": 0.25, "required": None, "note": "", "ok": True},
+            {"name": "one", "measured": 0.5, "required": 0.5, "note": "n = 2", "chance": 0.25, "ok": True},
+            {"name": "two", "measured": 0.25, "required": None, "note": "", "chance": None, "ok": True},
         ],
         "figures": {"figure2.png": "a caption"},
         "seconds": {"scenes": 1.5},

@@ -381,7 +381,8 @@ def test_the_best_and_the_last_epoch_each_have_a_checkpoint(
     assert [row["val_vqa_accuracy"] for row in rows] == [0.25, 0.75, 0.5]
     for row in rows:
         assert {"epoch", "loss", "rate", "seconds", "val_loss", "val_accuracy"} <= set(row)
-    assert ["val_accuracy_shuffled_images" in row for row in rows] == [False, False, True]
+    for name in ("shuffled_images", "mean_features", "most_frequent_answer"):
+        assert [f"val_accuracy_{name}" in row for row in rows] == [False, False, True]
     assert [line for line in said if line.startswith("epoch 2, ")]
     with Image.open(tmp_path / "m.plot.png") as plot:
         assert plot.width > 800

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from hvx.measure.bootstrap import Estimate
 from hvx.measure.controls import BETWEEN, QUESTION
-from hvx.measure.measures import ALL, Measures
+from hvx.measure.image_use import MEAN
+from hvx.measure.measures import ALL, Measures, plain
 from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
 from hvx.measure.scores import GLIMPSE, METRICS
 from hvx.measure.words_report import WordMeans
@@ -45,11 +47,19 @@ _SAID_OF_WORDS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed, whether it held, and the numbers that say so."""
+    """What is claimed, whether it held, and the numbers that say so.
+
+    ``differences``: what the verdict follows from; a positive one speaks for the claim.
+    """
 
     claim: str
     verdict: str
     evidence: str
+    differences: tuple[Estimate, ...] = ()
+
+
+def _claimed(claim: str, evidence: str, *differences: Estimate) -> Claim:
+    return Claim(claim, verdict(*differences), evidence, differences)
 
 
 def shown(found: Estimate) -> str:
@@ -68,13 +78,23 @@ def claims(found: Measures) -> list[Claim]:
     Claims about words need none: z is relative to the question's own tokens. Forms of Eq. 2 are compared on
     the same questions.
     """
-    made: list[Claim | None] = [_similar(found), _similar_by_question(found), _additive(found)]
+    made: list[Claim | None] = [
+        _uses_the_image(found),
+        _similar(found),
+        _similar_by_question(found),
+        _additive(found),
+    ]
     made += [_finds(found), _finds_by_question(found)]
     made.append(_form(found, "free-product", "Holding F constant is more effective than not (section 3)"))
-    made.append(_form(found, "unguided", "Guided ReLUs make the better visualisation (section 3)"))
+    made.append(_form(found, "unguided", "Guided ReLUs make the better visualization (section 3)"))
     if found.words and found.paper_words:
         made += _words(found.words, found.paper_words)
     return [claim for claim in made if claim]
+
+
+def as_json(found: Measures) -> dict[str, Any]:
+    """All measures as plain values, with the claims and what came of them; what is not known is null."""
+    return found.as_json() | {"claims": plain([asdict(claim) for claim in claims(found)])}
 
 
 def in_words(found: Measures) -> list[str]:
@@ -166,6 +186,18 @@ def mark(found: Measures, metric: str, name: str) -> str:
     return {1: " ▲", -1: " ▽", 0: ""}[_side(found, metric, name)]
 
 
+def _uses_the_image(found: Measures) -> Claim | None:
+    """Whether there is anything in the image to explain: the control of all claims about maps."""
+    if MEAN not in found.image_use:
+        return None
+    control = found.image_use[MEAN]
+    evidence = (
+        f"accuracy {shown(control.own)}, with the mean feature map in place of the image's "
+        f"{shown(control.other)}; difference {signed(control.less)}, n = {control.less.n:,}"
+    )
+    return _claimed("The answers depend on the image (control)", evidence, control.less)
+
+
 def _similar(found: Measures) -> Claim | None:
     if ATTENTION not in found.agreement:
         return None
@@ -176,8 +208,8 @@ def _similar(found: Measures) -> Claim | None:
         if name != BETWEEN:
             evidence += f"; with the attention of {name} {shown(control.other)}"
     if "centre" in found.agreement:
-        evidence += f"; with a blob in the centre {found.agreement['centre'].value:.3f}"
-    return Claim("The heat map is similar to the attention maps (section 5)", verdict(own), evidence)
+        evidence += f"; with a blob in the center {found.agreement['centre'].value:.3f}"
+    return _claimed("The heat map is similar to the attention maps (section 5)", evidence, own)
 
 
 def _similar_by_question(found: Measures) -> Claim | None:
@@ -193,10 +225,10 @@ def _similar_by_question(found: Measures) -> Claim | None:
         evidence += f" ({control.without:,} have no other question)"
     if BETWEEN in found.controls:
         evidence += f"; both attention maps agree by {shown(found.controls[BETWEEN].other)}"
-    return Claim(
+    return _claimed(
         "The heat map is more similar to its own question's attention than to another's (control)",
-        verdict(control.less),
         evidence,
+        control.less,
     )
 
 
@@ -209,11 +241,11 @@ def _finds_by_question(found: Measures) -> Claim | None:
         f"its maximum lies there in {shown(control.own)}, that of another question's map on the image in "
         f"{shown(control.other)}; difference {signed(control.less)}, n = {control.less.n:,}"
     )
-    return Claim(
+    return _claimed(
         "The heat map finds what its own question asks about more often than another question's map does "
         "(control)",
-        verdict(control.less),
         evidence,
+        control.less,
     )
 
 
@@ -226,10 +258,10 @@ def _additive(found: Measures) -> Claim | None:
         f"sum {shown(found.agreement[ATTENTION])}, {parts}; sum less the better glimpse "
         f"{signed(found.additive)}, n = {found.additive.n:,}"
     )
-    return Claim(
+    return _claimed(
         "The heat map matches the sum of the attention maps better than either, as if additive (section 5)",
-        verdict(found.additive),
         evidence,
+        found.additive,
     )
 
 
@@ -237,12 +269,11 @@ def _finds(found: Measures) -> Claim | None:
     if found.above_chance is None:
         return None
     own, chance = found.means["pointing"][PROPOSED], found.chance[ALL]
-    evidence = (
-        f"its maximum lies in what is asked about in {shown(own)}, n = {own.n:,}; by chance {shown(chance)}"
-    )
+    evidence = f"its maximum lies in what is asked about in {shown(own)}, n = {own.n:,}"
+    evidence += f"; chance level {shown(chance)}"
     if ATTENTION in found.means["pointing"]:
         evidence += f"; the attention's in {shown(found.means['pointing'][ATTENTION])}"
-    return Claim("The heat map finds what is asked about (section 5)", verdict(found.above_chance), evidence)
+    return _claimed("The heat map finds what is asked about (section 5)", evidence, found.above_chance)
 
 
 def _form(found: Measures, other: str, claim: str) -> Claim | None:
@@ -260,7 +291,7 @@ def _form(found: Measures, other: str, claim: str) -> Claim | None:
     evidence = "; ".join(f"{part} ({word})" for part, word in zip(parts, words, strict=True))
     if other in found.agreement:
         evidence += f"; the two maps have a rank correlation of {shown(found.agreement[other])}"
-    return Claim(claim, verdict(*gains), evidence)
+    return _claimed(claim, evidence, *gains)
 
 
 def _turned(own: Estimate) -> Estimate:
@@ -281,5 +312,5 @@ def _words(words: WordMeans, paper: WordMeans) -> list[Claim]:
             evidence += (
                 f"; in the paper's figures {signed(paper.families[name])}, n = {paper.families[name].n}"
             )
-        found.append(Claim(f"{_SAID_OF_WORDS[name]} (section 5)", verdict(differing), evidence))
+        found.append(_claimed(f"{_SAID_OF_WORDS[name]} (section 5)", evidence, differing))
     return found

@@ -18,10 +18,12 @@ from hvx.data.objects import ObjectTable
 from hvx.errors import HvxError, Interrupted
 from hvx.files import whole_file, write_json
 from hvx.measure import methods, sanity, speech
+from hvx.measure.claims import as_json
 from hvx.measure.compute import Maps, is_table, make_curves, make_ends, make_maps
 from hvx.measure.controls import attention_controls
 from hvx.measure.faithfulness import BLUR, SHARES
 from hvx.measure.human import HumanMaps
+from hvx.measure.image_use import image_use
 from hvx.measure.measures import Measures
 from hvx.measure.plots import write_plots
 from hvx.measure.scores import score_curves, score_maps
@@ -151,6 +153,9 @@ def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, 
         scored |= score_curves(pairs)
     found.add_scores(scored, images, seed)
     found.add_agreement(agreement, images, seed)
+    found.image_use = image_use(subject, shelf, seed)
+    if not found.image_use:
+        found.left_out.append("what the image contributes: the run has no ground truth")
     if subject.glimpses:
         found.controls = attention_controls(subject, seed)
     if regions:
@@ -245,4 +250,4 @@ def _write(found: Measures, output: Path) -> None:
     drawn = write_plots(found, output)
     with whole_file(output / "measure.md") as part:
         part.write_text(report(found, drawn), encoding="utf-8")
-    write_json(output / "measure.json", found.as_json(), indent=1)
+    write_json(output / "measure.json", as_json(found), indent=1)

@@ -44,6 +44,7 @@ class Measures:
             fewer than two glimpses.
         controls: name of ``hvx.measure.controls`` → agreement with the question's own attention beside that
             with another.
+        image_use: name of ``hvx.measure.image_use`` → the accuracy beside that without the question's image.
         matrix, matrix_names: (K, K) mean correlations of methods and glimpses, and which these are.
         ends: the answer's mean probability on the photographs and on their blurs.
         curves: method → (deletion, insertion), the mean at each of ``SHARES``.
@@ -66,6 +67,7 @@ class Measures:
     agreement: dict[str, Estimate] = field(default_factory=dict)
     additive: Estimate | None = None
     controls: dict[str, Control] = field(default_factory=dict)
+    image_use: dict[str, Control] = field(default_factory=dict)
     matrix: np.ndarray | None = None
     matrix_names: list[str] = field(default_factory=list)
     ends: tuple[Estimate, Estimate] | None = None
@@ -144,19 +146,20 @@ class Measures:
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values; what is not known is null."""
         tree = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        found: dict[str, Any] = _plain(tree | {"shares": list(SHARES)})
+        found: dict[str, Any] = plain(tree | {"shares": list(SHARES)})
         return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and NumPy's numbers as plain values; NaN and infinity as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain({item.name: getattr(value, item.name) for item in dataclasses.fields(value)})
+        return plain({item.name: getattr(value, item.name) for item in dataclasses.fields(value)})
     if isinstance(value, dict):
-        return {str(key): _plain(own) for key, own in value.items()}
+        return {str(key): plain(own) for key, own in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(own) for own in value]
+        return [plain(own) for own in value]
     if isinstance(value, (float, np.floating)):
         return round(float(value), 6) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -70,7 +70,7 @@ METHODS: dict[str, Method] = {
         "path",
         f"from the mean colour, {PATH_STEPS} steps; Sundararajan et al. 2017, captum",
     ),
-    "centre": Method("Centre", "floor", "a Gaussian in the middle, σ a quarter of the side"),
+    "centre": Method("Center", "floor", "a Gaussian in the middle, σ a quarter of the side"),
     "random": Method("Random", "floor", "uniform noise for each pixel"),
 }
 """In the order of tables. y is the answer's logit, f the features (M channels, lattice cells s)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,12 +25,16 @@ SINGLE = ("attribute", "shape", "existence")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table. ``required`` is the least that passes; None: reported only."""
+    """One line of the table.
+
+    ``required`` is the least that passes; None: reported only. ``chance``: the chance level, if there is one.
+    """
 
     name: str
     measured: float
     required: float | None
     note: str = ""
+    chance: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -41,6 +46,7 @@ class _Tally:
     """What one pass over the run collects."""
 
     right: dict[str, list[bool]]
+    truth: dict[str, list[str]]
     heat_hits: list[bool]
     attention_hits: list[bool]
     chance: list[float]
@@ -60,30 +66,34 @@ def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
     good = [is_standardised(np.array(z)) for _, z in tally.words]
     single = [hit for kind in SINGLE for hit in tally.right.get(kind, [])]
     others = {kind: hits for kind, hits in tally.right.items() if kind not in SINGLE}
-    aside = f"attention maps {np.mean(tally.attention_hits):.3f}, chance {np.mean(tally.chance):.3f}"
+    aside = f"attention maps {np.mean(tally.attention_hits):.3f}"
     parts = ", ".join(
         f"{tag} {mean:+.2f}" for tag, (mean, _) in _by_mean(mean_z(tally.words, PARTS_OF_SPEECH))
     )
+    agreement, hits = float(np.mean(tally.agreement)), float(np.mean(tally.heat_hits))
     return [
-        Check("answers right: attribute, shape, existence", float(np.mean(single)), 0.97, _count(single)),
+        Check(f"accuracy: {', '.join(SINGLE)}", float(np.mean(single)), 0.97, _count(single),
+              _most_frequent(tally, SINGLE)),
         *(
-            Check(f"answers right: {kind}", float(np.mean(hits)), None, _count(hits))
-            for kind, hits in others.items()
+            Check(f"accuracy: {kind}", float(np.mean(own)), None, _count(own), _most_frequent(tally, [kind]))
+            for kind, own in others.items()
         ),
-        Check("heat map's maximum in the object asked about", float(np.mean(tally.heat_hits)), 0.90, aside),
-        Check(
-            "rank correlation, heat map with summed attention",
-            float(np.mean(tally.agreement)),
-            0.40,
-            _count(good),
-        ),
-        Check("mean z, content less function words", contrast, 1.0, parts),
-        Check("rows with Σz = 0, Σz² = n − 1, all finite", float(np.mean(good)), 1.0, _count(good)),
-    ]
+        Check("pointing game: heat map", hits, 0.90, aside, float(np.mean(tally.chance))),
+        Check("rank correlation: heat map, attention", agreement, 0.40, _count(good), 0.0),
+        Check("mean z: content less function words", contrast, 1.0, parts, 0.0),
+        Check("questions with Σz = 0, Σz² = n − 1", float(np.mean(good)), 1.0, _count(good)),
+    ]  # fmt: skip
+
+
+def _most_frequent(tally: _Tally, kinds: Iterable[str]) -> float:
+    """The chance level of the accuracy: that of the most frequent answer to each kind of question."""
+    truths = [tally.truth.get(kind, []) for kind in kinds]
+    right = sum(max(Counter(own).values()) for own in truths if own)
+    return right / max(1, sum(map(len, truths)))
 
 
 def _collect(reader: RunReader, split: SplitConfig, table: ObjectTable) -> _Tally:
-    tally = _Tally({}, [], [], [], [], [])
+    tally = _Tally({}, {}, [], [], [], [], [])
     for number in bar(range(len(reader)), "measuring", "explanation"):
         item = reader[number]
         asked = table.asked.get(item.question_id)
@@ -93,6 +103,7 @@ def _collect(reader: RunReader, split: SplitConfig, table: ObjectTable) -> _Tall
                 "the run is of another split"
             )
         tally.right.setdefault(asked.kind, []).append(item.answer == item.ground_truth)
+        tally.truth.setdefault(asked.kind, []).append(item.ground_truth)
         tally.words.append((item.tokens, item.token_z))
         summed = item.attention.sum(0)
         tally.agreement.append(rank_correlation(pooled(item.heatmap, summed.shape), summed))
@@ -117,11 +128,14 @@ def _count(values: list[Any]) -> str:
 
 def as_table(checks: Iterable[Check]) -> str:
     """The checks as a Markdown table."""
-    rows = ["| check | measured | required | ok | |", "|---|---|---|---|---|"]
+    rows = ["| check | measured | chance | required | ok | |", "|---|---|---|---|---|---|"]
     for check in checks:
         required = "reported" if check.required is None else f"≥ {check.required:.2f}"
         verdict = "" if check.required is None else ("yes" if check.ok else "NO")
-        rows.append(f"| {check.name} | {check.measured:.3f} | {required} | {verdict} | {check.note} |")
+        chance = "" if check.chance is None else f"{check.chance:.3f}"
+        rows.append(
+            f"| {check.name} | {check.measured:.3f} | {chance} | {required} | {verdict} | {check.note} |"
+        )
     return "\n".join(rows)
 
 

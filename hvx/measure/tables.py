@@ -32,6 +32,8 @@ def report(found: Measures, plots: Sequence[str]) -> str:
     parts += ["## The paper's claims", claims_table(found), RULE]
     parts += ["## Methods side by side", overview(found), _legend(found), *_plot("methods", plots)]
     parts += ["The proposed method's place:", _bullets(ranking(found))]
+    if found.image_use:
+        parts += ["## What the image contributes", image_use_table(found)]
     if found.others:
         parts += ["## Whose question", _others(found)]
     if found.by_kind:
@@ -96,6 +98,14 @@ def overview(found: Measures) -> str:
             cells.append(shown(own) + mark(found, metric, name) if own else "")
         rows.append(cells)
     return table(header, rows)
+
+
+def image_use_table(found: Measures) -> str:
+    """The accuracy beside that without the image."""
+    own = next(iter(found.image_use.values()))
+    rows = [("of the network", shown(own.own), "")]
+    rows += [(name, shown(one.other), signed(one.less)) for name, one in found.image_use.items()]
+    return table((f"accuracy (n = {own.less.n:,})", "", "the network's less this"), rows)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> str:

@@ -79,7 +79,7 @@ class Course:
         if self.evaluator:
             row |= self.evaluator.metrics()
             if progress.epoch == trainer.train.epochs:
-                row["val_accuracy_shuffled_images"] = self.evaluator.shuffled_accuracy()
+                row |= self.evaluator.without_image()
         return row
 
     def _conclude(self, row: Metrics) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from hvx.data.answers import ACCURACIES
 from hvx.data.questions import Question
@@ -46,18 +49,38 @@ class Evaluator:
             found["val_loss"] = loss / taught
         return {name: round(value, _DIGITS) for name, value in found.items()}
 
-    def shuffled_accuracy(self) -> float:
-        """``val_accuracy`` with each question asked of another image: what the words alone give."""
-        predicted, _ = self._predict(self.examples.swapped())
-        return round(accuracy(predicted, self.examples.questions), _DIGITS)
+    def without_image(self) -> dict[str, float]:
+        """``val_accuracy`` of what does not see the question's image.
+
+        With another image (``_shuffled_images``), with the mean of the split's feature maps
+        (``_mean_features``), and of the answer that is the most frequent in training
+        (``_most_frequent_answer``).
+        """
+        questions = self.examples.questions
+        found = {
+            "shuffled_images": self._predict(self.examples.swapped())[0],
+            "mean_features": self._predict(features=self.examples.mean_features())[0],
+            "most_frequent_answer": self.answers[:1] * len(questions),
+        }
+        return {
+            f"val_accuracy_{name}": round(accuracy(predicted, questions), _DIGITS)
+            for name, predicted in found.items()
+        }
 
     @torch.inference_mode()
-    def _predict(self, shown: dict[str, str] | None = None) -> tuple[list[str], float]:
-        """The answer to each question, in their order, and the sum of their losses."""
+    def _predict(
+        self, shown: dict[str, str] | None = None, features: Tensor | None = None
+    ) -> tuple[list[str], float]:
+        """The answer to each question, in their order, and the sum of their losses.
+
+        ``shown``: as of ``Examples.batch``. ``features`` (1, M, S, S) stand in place of every image's.
+        """
         self.model.eval()
         predicted, loss = [""] * len(self.examples.questions), 0.0
         for group in bar(self._groups, "validating", "batch"):
             batch = self.examples.batch(group, shown)
+            if features is not None:
+                batch = replace(batch, features=features, images=torch.zeros_like(batch.images))
             logits = answer_logits(self.model, batch)
             loss += self._targets.expected_loss(logits, batch.places)
             for place, answer in zip(batch.places, logits.argmax(1).tolist(), strict=True):

@@ -119,6 +119,13 @@ class Examples:
         half = len(images) // 2
         return dict(zip(images, images[half:] + images[:half], strict=True))
 
+    def mean_features(self) -> Tensor:
+        """The mean over the split's images of their features (1, M, S, S), times ``scale``."""
+        images = list(self.by_image)
+        total = sum(self.features[[self.features.rows[image]]].double() for image in images)
+        assert isinstance(total, Tensor)
+        return (total / len(images) * self.scale).float().to(self.device)
+
     def batch(self, asked: list[str], shown: dict[str, str] | None = None) -> Batch:
         """The questions on a group of images.
 
