@@ -196,7 +196,9 @@ class SlowMCB(SlowHead):
         attention, pooled = None, sum(cells) / len(cells)
         if self.config.glimpses:
             attention = self.attention(q, cells)
-            pooled = np.concatenate([sum(a * c for a, c in zip(alpha, cells, strict=True)) for alpha in attention])
+            pooled = np.concatenate(
+                [sum(a * c for a, c in zip(alpha, cells, strict=True)) for alpha in attention]
+            )
         x, y = self.sketch("visual", pooled), self.sketch("textual", q)
         both = np.array([sum(x[i] * y[(k - i) % len(x)] for i in range(len(x))) for k in range(len(x))])
         # By the convolution theorem the product of two spectra is the spectrum of the convolution.
@@ -263,7 +265,13 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum()
 
 
-SLOW: dict[str, Any] = {"mrn": SlowMRN, "mutan": SlowMutan, "mcb": SlowMCB, "gated": SlowGated, "dan": SlowDAN}
+SLOW: dict[str, Any] = {
+    "mrn": SlowMRN,
+    "mutan": SlowMutan,
+    "mcb": SlowMCB,
+    "gated": SlowGated,
+    "dan": SlowDAN,
+}
 
 
 def _slow(model: HadamardHead) -> Any:
@@ -271,7 +279,7 @@ def _slow(model: HadamardHead) -> Any:
 
 
 def _agree_as_vectors(model: HadamardHead, found: torch.Tensor, expected: np.ndarray) -> None:
-    """Of half a spectrum with its weights against the whole, by its parts: of every frequency the conjugate."""
+    """A block's vector; of MCB's, half a spectrum with weights, the frequencies of the whole one."""
     if not isinstance(model, MCB):
         agree(found, expected)
         return
