@@ -262,6 +262,13 @@ class MutanConfig(Section):
     """Of the sum, ahead of ``product_activation``."""
 
 
+class MCBConfig(Section):
+    """What MCB has beyond the sizes of all networks; the width of its sketches, d, is ``joint``."""
+
+    attention: Width = 512
+    """Width of the hidden layer behind the fusion in each cell."""
+
+
 class DANConfig(Section):
     """What r-DAN has beyond the sizes of all networks."""
 
@@ -276,9 +283,9 @@ class ModelConfig(Section):
     options behind ``joint`` are MLB's, those of another network lie under its name.
     """
 
-    network: Literal["mlb", "mrn", "mutan", "gated", "dan"] = "mlb"
-    """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); the gated tanh network of Teney et al.
-    (2017); r-DAN (Nam et al. 2017)."""
+    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan"] = "mlb"
+    """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); MCB (Fukui et al. 2016); the gated tanh
+    network of Teney et al. (2017); r-DAN (Nam et al. 2017)."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -296,6 +303,7 @@ class ModelConfig(Section):
     product_activation: Activation = "none"
     mrn: MRNConfig = MRNConfig()
     mutan: MutanConfig = MutanConfig()
+    mcb: MCBConfig = MCBConfig()
     dan: DANConfig = DANConfig()
 
     @property

@@ -172,10 +172,16 @@ def _dan(config: ModelConfig) -> dict[str, str]:
     return {"model": f"r-DAN, {config.dan.steps} steps, {wide}"}
 
 
+def _mcb(config: ModelConfig) -> dict[str, str]:
+    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+    return {"model": f"MCB, {glimpses}, product of spectra, count sketches {config.joint} wide"}
+
+
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mlb": _mlb,
     "mrn": _mrn,
     "mutan": _mutan,
+    "mcb": _mcb,
     "gated": _gated,
     "dan": _dan,
 }

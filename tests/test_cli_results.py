@@ -16,6 +16,7 @@ from test_cli_arguments import commands
 
 from hvx.cli.figure_options import report_missing_glyphs
 from hvx.run.explain import Options, Summary
+from hvx.run.lock import Part
 from hvx.run.placement import Workers
 
 CPU = torch.device("cpu")
@@ -68,6 +69,7 @@ WHOLE = Summary(Path("RUN"), 1234, 0, 5, 0, 2.04)
         ([], [], Options(False, False)),
         (["--retry-failed"], [], Options(True, False)),
         (["--pack"], [], Options(False, True)),
+        (["--part", "3/8"], [], Options(part=Part(3, 8))),
         (["--set", "seed=1", "--set", "root=x"], ["seed=1", "root=x"], Options(False, False)),
         (["--on-error", "stop"], ["explain.on_error=stop"], Options(False, False)),
         (
@@ -254,7 +256,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--allow-changed": "many", "--seed": 0,
     },
     "explain": {
-        "--set": "many", "--on-error": None, "--retry-failed": False, "--pack": False, "--device": "auto",
+        "--set": "many", "--on-error": None, "--retry-failed": False, "--part": None, "--pack": False,
+        "--device": "auto",
         "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None,
     },
     "figure": {

@@ -85,6 +85,7 @@ DEFAULTS = {
     "model.mutan.attention_visual_part_activation": "none",
     "model.mutan.attention_textual_part_activation": "none",
     "model.mutan.sum_activation": "none",
+    "model.mcb.attention": 512,
     "model.dan.steps": 2,
     "train.split": "train",
     "train.validation": "val",
@@ -149,6 +150,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "model.mutan.attention_textual": (1, 65_536),
     "model.mutan.attention_joint": (1, 65_536),
     "model.mutan.attention_rank": (1, 64),
+    "model.mcb.attention": (1, 65_536),
     "model.dan.steps": (1, 64),
     "train.answers": (1, 10**9),
     "train.min_word_count": (1, 10**9),
@@ -341,7 +343,7 @@ def test_printed_tokens_are_texts() -> None:
 
 
 CHOICES = {
-    "model.network": ["mlb", "mrn", "mutan", "gated", "dan"],
+    "model.network": ["mlb", "mrn", "mutan", "mcb", "gated", "dan"],
     "model.form": ["paper", "torch7", "vqa-pytorch"],
     "model.image.interpolation": ["bilinear", "bicubic"],
     "model.encoder.tokenizer": ["nltk", "mcb"],

@@ -96,6 +96,13 @@ HEADS: list[tuple[dict[str, Any], dict[str, tuple[int, ...]], dict[str, str]]] =
         {"model": "MUTAN, 2 glimpses, sum of 2 products, each 5 wide"},
     ),
     (
+        {"network": "mcb", "glimpses": 3, "mcb": {"attention": 7}},
+        {"attention_visual_sketch.table": (2, 6), "attention_textual_sketch.table": (2, 4)}
+        | _linear("attention_hidden", 7, 5) | _linear("attention_output", 3, 7)
+        | {"visual_sketch.table": (2, 18), "textual_sketch.table": (2, 4)} | _linear("classifier", 8, 5),
+        {"model": "MCB, 3 glimpses, product of spectra, count sketches 5 wide"},
+    ),
+    (
         {"network": "gated"},
         {"attention_visual.weight": (10, 6)} | _linear("attention_textual", 10, 4)
         | {"attention_output.weight": (1, 5)} | _gated("visual", 6) | _gated("textual", 4)
@@ -159,7 +166,8 @@ def test_a_forward_pass_has_the_shapes_of_its_equations_and_joins_own_images(opt
     last = detached.blocks[-1]
     assert detached.visual is last.visual and detached.textual is last.textual
     assert detached.product is last.product
-    torch.testing.assert_close(last.product, last.visual * last.textual, rtol=0, atol=0)
+    if head.config.network != "mcb":  # whose product is complex
+        torch.testing.assert_close(last.product, last.visual * last.textual, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("options", [options for options, _, _ in HEADS])

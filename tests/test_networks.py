@@ -28,6 +28,7 @@ from hvx.models.checkpoint import VQAModel, check_config, load_checkpoint, save_
 from hvx.models.dan import DAN
 from hvx.models.header import read_header
 from hvx.models.joint import HadamardHead
+from hvx.models.mcb import MCB
 from hvx.models.mlb import MLB
 from hvx.models.networks import NETWORKS, new_head
 
@@ -61,6 +62,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         },
     },
     "mutan, no attention": {"network": "mutan", "glimpses": 0, "mutan": MUTAN},
+    "mcb": {"network": "mcb", "mcb": {"attention": 6}},
+    "mcb, even": {"network": "mcb", "glimpses": 1, "mcb": {"attention": 6}, "joint": 4},
+    "mcb, no attention": {"network": "mcb", "glimpses": 0},
     "gated": {"network": "gated"},
     "dan": {"network": "dan"},
     "dan, three steps": {"network": "dan", "dan": {"steps": 3}, "encoder": {"candidate": "reset_after"}},
@@ -71,7 +75,7 @@ def _model(name: str) -> HadamardHead:
     torch.manual_seed(3)
     options = OPTIONS[name]
     encoder = {"embedding": 3, "hidden": 4, **options.get("encoder", {})}
-    config = ModelConfig.model_validate({**options, "encoder": encoder, "joint": 5})
+    config = ModelConfig.model_validate({"joint": 5, **options, "encoder": encoder})
     model = new_head(config, CHANNELS, WORDS, ANSWERS).double().eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
@@ -153,6 +157,55 @@ class SlowMutan(SlowHead):
         return [(visual, textual, visual * textual)], logits, (attention, None)
 
 
+class SlowMCB(SlowHead):
+    """Fukui et al. 2016 for one question on one image: sums and a convolution, no FFT."""
+
+    def sketch(self, name: str, x: np.ndarray) -> np.ndarray:
+        sketch = np.zeros(self.config.joint, x.dtype)
+        for place, sign, value in zip(*self.p[f"{name}_sketch.table"], x, strict=True):
+            sketch[place] += sign * value
+        return sketch
+
+    def fused(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The circular convolution of two sketches, its signed root, of unit length."""
+        d = self.config.joint
+        both = np.array([sum(x[i] * y[(k - i) % d] for i in range(d)) for k in range(d)])
+        sign = np.where(both.real < 0, -1, 1)
+        return self.unit(sign * np.sqrt(sign * both))
+
+    def unit(self, x: np.ndarray) -> np.ndarray:
+        return x / np.sqrt((x**2).sum())
+
+    def spectrum(self, x: np.ndarray) -> np.ndarray:
+        """The whole spectrum, real part of each frequency, then imaginary: 2d numbers."""
+        d = self.config.joint
+        angle = 2 * np.pi * np.outer(np.arange(d), np.arange(d)) / d
+        return np.concatenate([np.cos(angle) @ x, -np.sin(angle) @ x])
+
+    def attention(self, q: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        textual, scores = self.sketch("attention_textual", q), []
+        for cell in cells:
+            fused = self.fused(self.sketch("attention_visual", cell), textual)
+            hidden = self.activate("relu", self.linear("attention_hidden", fused))
+            scores.append(self.linear("attention_output", hidden))
+        return np.array([_softmax(np.array([score[g] for score in scores])) for g in range(len(scores[0]))])
+
+    def blocks(self, features: np.ndarray, words: np.ndarray) -> tuple[list[Any], np.ndarray, Any]:
+        q = self.question(words)
+        cells = np.array([self.unit(cell) for cell in features.reshape(CHANNELS, -1).T])
+        attention, pooled = None, sum(cells) / len(cells)
+        if self.config.glimpses:
+            attention = self.attention(q, cells)
+            pooled = np.concatenate(
+                [sum(a * c for a, c in zip(alpha, cells, strict=True)) for alpha in attention]
+            )
+        x, y = self.sketch("visual", pooled), self.sketch("textual", q)
+        both = np.array([sum(x[i] * y[(k - i) % len(x)] for i in range(len(x))) for k in range(len(x))])
+        # By the convolution theorem the product of two spectra is the spectrum of the convolution.
+        block = (self.spectrum(x), self.spectrum(y), self.spectrum(both))
+        return [block], self.linear("classifier", self.fused(x, y)), (attention, None)
+
+
 class SlowGated(SlowHead):
     """Teney et al. 2017 for one question on one image."""
 
@@ -212,11 +265,30 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum()
 
 
-SLOW: dict[str, Any] = {"mrn": SlowMRN, "mutan": SlowMutan, "gated": SlowGated, "dan": SlowDAN}
+SLOW: dict[str, Any] = {
+    "mrn": SlowMRN,
+    "mutan": SlowMutan,
+    "mcb": SlowMCB,
+    "gated": SlowGated,
+    "dan": SlowDAN,
+}
 
 
 def _slow(model: HadamardHead) -> Any:
     return SLOW[model.config.network](model)
+
+
+def _agree_as_vectors(model: HadamardHead, found: torch.Tensor, expected: np.ndarray) -> None:
+    """A block's vector; of MCB's, half a spectrum with weights, the frequencies of the whole one."""
+    if not isinstance(model, MCB):
+        agree(found, expected)
+        return
+    d = model.config.joint
+    half = found.unflatten(0, (-1, 2)).numpy()
+    for k, (real, imaginary) in enumerate(half):
+        root = 1 if k in (0, d / 2) else np.sqrt(2)
+        np.testing.assert_allclose([real / root, imaginary / root], expected[[k, d + k]], atol=1e-9, rtol=0)
+    np.testing.assert_allclose((half**2).sum(), (expected**2).sum(), atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -231,7 +303,7 @@ def test_each_block_agrees_with_equations_2_and_3_by_complex_steps(name: str) ->
         assert len(blocks) == len(found.joint.blocks) == len(found.features)
         for place, (visual, textual, product) in enumerate(blocks):
             for key, value in {"visual": visual, "textual": textual, "product": product}.items():
-                agree(getattr(found.joint.blocks[place], key)[n], value)
+                _agree_as_vectors(model, getattr(found.joint.blocks[place], key)[n], value)
             to_features = derivative(
                 lambda x, p=place, w=words: slow.blocks(x, w)[0][p][0], own, visual - product
             )
@@ -310,7 +382,7 @@ def test_a_scale_on_the_features_folds_into_the_weights(name: str) -> None:
     before = logits(features * 0.03)
     model.absorb_scale(0.03)
     torch.testing.assert_close(logits(features), before, rtol=0, atol=1e-12)
-    if not model.config.mrn.unit_length:  # which sees no scale
+    if not model.config.mrn.unit_length and not isinstance(model, MCB):  # which sees no scale
         assert (logits(features * 2) - before).abs().max() > 1e-6
 
 
@@ -320,7 +392,7 @@ def _whole(name: str) -> VQAModel:
     backbone = BackboneConfig(architecture="squeezenet1_1", node="features.3")
     options = OPTIONS.get(name, {"network": name})
     encoder = {"embedding": 3, "hidden": 4, **options.get("encoder", {})}
-    tree = {**options, "encoder": encoder, "joint": 5, "backbone": backbone}
+    tree = {"joint": 5, **options, "encoder": encoder, "backbone": backbone}
     config = ModelConfig.model_validate(tree)
     head = new_head(config, 128, 2, 2).eval()
     return VQAModel(config, build_backbone(backbone), head, Vocabulary(("?", "UNK")), ["yes", "no"])
@@ -360,6 +432,37 @@ def test_a_checkpoint_that_names_no_network_is_an_mlb(tmp_path: Path) -> None:
     assert found.config == model.config
 
 
+@pytest.mark.parametrize(
+    ("row", "value", "said"),
+    [
+        (0, 5.0, r"tensor 'visual_sketch\.table': row 0 has values beyond 0 to 4"),
+        (0, -1.0, r"tensor 'visual_sketch\.table': row 0 has values beyond 0 to 4"),
+        (1, 2.0, r"tensor 'visual_sketch\.table': row 1 has values other than -1 and 1"),
+        (1, 0.5, r"tensor 'visual_sketch\.table' holds numbers that are not whole; expected int64"),
+    ],
+)
+def test_a_count_sketch_that_is_none_is_refused(row: int, value: float, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, _whole("mcb"))
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    table = tensors["head.visual_sketch.table"].double()
+    table[row, -1] = value
+    save_file(tensors | {"head.visual_sketch.table": table}, path, about)
+    with pytest.raises(HvxError, match=rf"m\.safetensors: head: {said}"):
+        load_checkpoint(path)
+
+
+def test_a_cell_without_features_has_finite_gradients_in_mcb() -> None:
+    """Its sketch is all zeros, where a square root and a norm have no derivative."""
+    model = _model("mcb")
+    features, images, rows, lengths = _inputs()
+    features[:, :, 0, 0] = 0
+    found = head_gradients(model, features, images, rows, lengths)
+    assert all(x.isfinite().all() for x in (*found.features, found.embeddings, found.joint.logits))
+
+
 @pytest.mark.parametrize("form", ["torch7", "vqa-pytorch", "paper"])
 def test_a_checkpoint_of_before_keeps_its_tokens_whatever_its_form_now_presets(
     form: str, tmp_path: Path
@@ -397,12 +500,14 @@ def test_a_config_is_held_against_a_checkpoint_by_the_keys_of_its_network(tmp_pa
 
 ROAD: dict[str, tuple[list[str], int, int]] = {
     "mrn": (["model.network=mrn", "model.mrn.pool=max"], 3, 0),
+    "mcb": (["model.network=mcb", "model.mcb.attention=6"], 1, 2),
     "gated": (["model.network=gated"], 1, 1),
     "dan": (["model.network=dan"], 3, 2),
 }
 """Settings of each network, its blocks and its attention maps."""
 SAID = {
     "mrn": "MRN, 3 blocks, joint 10 wide, maximum of tanh(W1 ·) over the lattice",
+    "mcb": "MCB, 2 glimpses, product of spectra, count sketches 10 wide",
     "gated": "gated tanh (Teney et al. 2017), 1 glimpse, joint 10 wide",
     "dan": "r-DAN, 2 steps, attentions 10 wide, joint 12 wide",
 }

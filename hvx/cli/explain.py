@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -21,6 +22,19 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 
 
+def _part(context: click.Context, option: click.Parameter, given: str | None) -> tuple[int, int] | None:
+    """K and N of K/N, with 1 ≤ K ≤ N."""
+    if given is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given, re.ASCII)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise click.BadParameter(
+            f"'{given}' is no part; expected K/N with K from 1 to N, such as 3/8", context, option
+        )
+    return number, count
+
+
 @click.command()
 @config_argument
 @set_option
@@ -29,6 +43,10 @@ SOME_FAILED = 3
     help="On an image that cannot be read: list its questions in failures.jsonl (the default), or stop.",
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Try the questions in failures.jsonl again.")
+@click.option(
+    "--part", metavar="K/N", callback=_part,
+    help="Compute the K-th of N parts of the run, beside the others; the last one to end completes it.",
+)  # fmt: skip
 @click.option("--pack", is_flag=True, help="Make explanations.h5 one solid file that can go without shards/.")
 @device_option
 @click.option(
@@ -55,6 +73,7 @@ def explain(
     overrides: tuple[str, ...],
     on_error: str | None,
     retry_failed: bool,
+    part: tuple[int, int] | None,
     pack: bool,
     device: str,
     engine: str,
@@ -71,6 +90,7 @@ def explain(
     Example:
       hvx explain configs/daquar.yaml --set explain.batch_images=4
       hvx explain configs/vqa_v2_val.yaml --engine ray --workers 4
+      hvx explain configs/vqa_v2_val.yaml --part 3/8
     """
     from hvx.config import load
 
@@ -81,34 +101,43 @@ def explain(
     loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
 
     from hvx.run.explain import Options, explain_split
+    from hvx.run.lock import Part
 
     def say(line: str) -> None:
         echo(line, err=True)
 
     with _started(engine, device, asked, say) as start:
-        summary = explain_split(loaded, start, Options(retry_failed, pack), say)
+        kept = Options(retry_failed, pack, Part(*part) if part else None)
+        summary = explain_split(loaded, start, kept, say)
     if as_json:
         print_json(asdict(summary) | {"run": str(summary.run)})
     else:
-        _tell(summary)
+        _tell(summary, f", part {kept.part}" if summary.left else "")
+    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
+    _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
         raise SystemExit(SOME_FAILED)
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: Summary, part: str) -> None:
     """Say what a run holds."""
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
-    echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
-    if summary.selected:
+    done = f"{summary.explained:,} questions explained in {summary.seconds:.1f} s{before}"
+    echo(f"{summary.run}{part}: {done}")
+    if summary.left:
+        echo(
+            f"{summary.left:,} shards of other parts are not done yet; the last part to end completes the run"
+        )
+    elif summary.selected:
         total = summary.explained + summary.failed
         echo(f"results.json holds the {total:,} questions that limit or explain.pick selects, not all")
-    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
-    _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
-        echo(
-            f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}; "
-            "results.json holds them with the answer ''"
+        where = (
+            "the last part lists them in failures.jsonl"
+            if summary.left
+            else (f"see {summary.run / 'failures.jsonl'}; results.json holds them with the answer ''")
         )
+        echo(f"{summary.failed:,} questions could not be explained; {where}")
 
 
 def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:

@@ -158,11 +158,15 @@ def filled_head(
     """A head of these tensors, ready to be explained.
 
     Raises:
-        HvxError: a tensor is missing, too many or of another shape than the sizes imply.
+        HvxError: a tensor is missing, too many, of another shape than the sizes imply, or holds values that
+            the network cannot have.
     """
     with torch.device("meta"):  # what is filled need not be initialised: for the GRU that takes 20 s
         head = new_head(config, channels_of(tensors, config, source), words, answers)
     _fill(head, tensors, source)
+    problem = head.problem()
+    if problem:
+        raise HvxError(f"{source}: {problem}")
     return head.requires_grad_(False).eval()
 
 

@@ -19,6 +19,8 @@ from hvx.models.encoder import QuestionEncoder
 class Block:
     """One Hadamard product of N questions, d wide.
 
+    Complex vectors are held as real ones with the same inner products: real and imaginary parts side by side.
+
     Attributes:
         visual: V (N, d).
         textual: Q (N, d).
@@ -109,6 +111,10 @@ class HadamardHead(nn.Module, ABC):
     @abstractmethod
     def readers(self) -> Sequence[nn.Module]:
         """The linear maps that read the features, directly or pooled, and nothing else."""
+
+    def problem(self) -> str | None:
+        """What is wrong with tensors that were loaded, beyond their shapes; None: nothing."""
+        return None
 
     @torch.no_grad()
     def absorb_scale(self, scale: float) -> None:

@@ -8,6 +8,7 @@ from hvx.config import ModelConfig
 from hvx.models.dan import DAN
 from hvx.models.gated import Gated
 from hvx.models.joint import HadamardHead
+from hvx.models.mcb import MCB
 from hvx.models.mlb import MLB
 from hvx.models.mrn import MRN
 from hvx.models.mutan import Mutan
@@ -16,6 +17,7 @@ NETWORKS: dict[str, type[HadamardHead]] = {
     "mlb": MLB,
     "mrn": MRN,
     "mutan": Mutan,
+    "mcb": MCB,
     "gated": Gated,
     "dan": DAN,
 }

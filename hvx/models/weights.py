@@ -116,6 +116,8 @@ def _cast(tensor: Tensor, kind: torch.dtype, name: str) -> Tensor:
         # Quantized weights, for one: without their scale they are other numbers.
         raise HvxError(f"{name} holds {_kind(tensor)}; expected a plain tensor of {_short(kind)}")
     cast = tensor.to(kind)
+    if not kind.is_floating_point and not bool((cast == tensor).all()):
+        raise HvxError(f"{name} holds numbers that are not whole; expected {_short(kind)}")
     if kind.is_floating_point and not bool(cast.isfinite().all()):
         if bool(tensor.double().isfinite().all()):
             raise HvxError(f"{name} holds numbers too large for {_short(kind)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,9 +19,9 @@ from hvx.files import sha256
 from hvx.models.checkpoint import check_config
 from hvx.models.header import CheckpointHeader, read_header
 from hvx.progress import bar
-from hvx.run.folder import SHARDS, RunFolder, now, opened_run
+from hvx.run.folder import SHARDS, RunFolder, now, opened_run, own_shards
 from hvx.run.identity import RunIdentity, versions
-from hvx.run.lock import Say, no_log
+from hvx.run.lock import Busy, Part, Say, no_log
 from hvx.run.plan import Shard, plan_shards
 from hvx.run.size import check_map_size, check_room, explanation_bytes
 from hvx.run.stop import Requests, heeded
@@ -49,6 +49,8 @@ class Options:
     """Do the shards again that hold questions which could not be explained."""
     pack: bool = False
     """Make one solid file of the shards, not a view."""
+    part: Part | None = None
+    """Compute only this part of the shards; other processes may compute others at the same time."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Summary:
 
     ``zero_image_gradients``, ``zero_word_gradients``: explanations whose Eq. 2, or Eq. 3, is zero everywhere.
     ``selected``: these are the questions that ``limit`` or ``explain.pick`` selects, not the whole split.
+    ``left``: shards that other parts have still to do; until there are none, the counts are this part's.
     """
 
     run: Path
@@ -68,6 +71,7 @@ class Summary:
     zero_image_gradients: int = 0
     zero_word_gradients: int = 0
     selected: bool = False
+    left: int = 0
 
 
 def explain_split(
@@ -80,7 +84,7 @@ def explain_split(
     Args:
         config: the whole tree, with ``explain``.
         start: makes the engine; called once the request is known to be sound.
-        options: how the run is kept.
+        options: how the run is kept, and whether this is a part of the work.
         say: told what a user should know, a line at a time.
 
     Raises:
@@ -107,36 +111,67 @@ def explain_split(
     check_config(header.config, config, checkpoint)
     check_map_size(header.config, config.explain, checkpoint)
     run = config.path(config.explain.run)
-    check_room(run, shards, explanation_bytes(header.config, config.explain), options.pack, say)
+    own = own_shards(shards, options.part)
+    check_room(run, own, explanation_bytes(header.config, config.explain), options.pack, say)
     engine = start(config, identity)
     about = _describe(config, split, header, picked, len(shards), identity, _integer_ids(questions)) | {
         "device": engine.about
     }
+    attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
+
+    def end(folder: RunFolder) -> Summary:
+        packed = options.pack or folder.is_packed
+        folder.finish(attributes, time.time() - started, packed, say)
+        return _summary(folder, shards, len(folder.failures()), folder.zero_gradients())
+
     with (
-        opened_run(run, about, shards, say) as folder,
+        opened_run(run, about, shards, say, options.part) as folder,
         _interruptible(folder) as requests,
     ):
         wanted = _wanted(folder, options, say)
-        packed = options.pack or folder.is_packed
         if wanted:
             folder.record_versions(identity.versions, say)
             _compute(engine, folder, wanted, requests)
-        attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
-        folder.finish(attributes, time.time() - started, packed, say)
-        failed = len(folder.failures())
-        zero_image, zero_words = folder.zero_gradients()
-    explained, before = sum(map(len, shards)) - failed, len(shards) - len(wanted)
-    return Summary(
-        run=folder.path,
-        explained=explained,
-        failed=failed,
+        summary = _summary(folder, own, _failed(folder, own)) if options.part else end(folder)
+    if options.part:
+        summary = _ended_by_the_last(run, about, shards, say, end) or replace(
+            summary, left=sum(not folder.is_done(shard) for shard in shards)
+        )
+    return replace(
+        summary,
         done_now=len(wanted),
-        done_before=before,
+        done_before=len(own) - len(wanted),
         seconds=time.time() - started,
-        zero_image_gradients=zero_image,
-        zero_word_gradients=zero_words,
         selected=picked is not None or split.limit is not None,
     )
+
+
+def _summary(
+    folder: RunFolder, shards: list[Shard], failed: int, zero_gradients: tuple[int, int] = (0, 0)
+) -> Summary:
+    """What these shards of a run hold, but for what was done when."""
+    explained = sum(map(len, shards)) - failed
+    return Summary(folder.path, explained, failed, 0, 0, 0.0, *zero_gradients)
+
+
+def _failed(folder: RunFolder, shards: list[Shard]) -> int:
+    """How many questions of shards could not be explained."""
+    return 0 if folder.stands_alone else sum(len(folder.failures_of(shard)) for shard in shards)
+
+
+def _ended_by_the_last(
+    run: Path, about: dict[str, Any], shards: list[Shard], say: Say, end: Callable[[RunFolder], Summary]
+) -> Summary | None:
+    """End a run of which all parts are done; None while others work on theirs, or have not begun.
+
+    A part writes its shards ahead of letting the folder go. So of parts that end together the last one to
+    ask finds all of them.
+    """
+    try:
+        with opened_run(run, about, shards, say, finishing=True) as folder, _interruptible(folder):
+            return None if _wanted(folder, Options(), say) else end(folder)
+    except Busy:
+        return None
 
 
 def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
@@ -151,7 +186,7 @@ def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
     wanted = folder.missing(say)
     if options.retry_failed:
         absent = {shard.number for shard in wanted}
-        there = [shard for shard in folder.shards if shard.number not in absent]
+        there = [shard for shard in folder.own if shard.number not in absent]
         wanted += [shard for shard in there if folder.failures_of(shard)]
     return sorted(wanted, key=lambda shard: shard.number)
 

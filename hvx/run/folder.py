@@ -6,14 +6,24 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hvx.errors import HvxError
 from hvx.files import json_bytes, read_json, whole_file, write_json
-from hvx.run.lock import LOCK, Held, Say, no_log, only_writer
+from hvx.run.lock import (
+    LOCK,
+    Held,
+    Part,
+    Say,
+    delete_locks_of_parts,
+    no_log,
+    one_of_the_writers,
+    only_writer,
+    taking_turns,
+)
 from hvx.run.plan import Shard
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT, run_digest
@@ -30,12 +40,19 @@ SHARDS = "shards"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder that this process alone writes, and the plan of its shards."""
+    """A run folder that this process writes, alone or a part of it, and the plan of its shards."""
 
     path: Path
     shards: list[Shard]
     held: Held | None = None
     """The lock on it; None in a script that needs none."""
+    part: Part | None = None
+    """The part of the shards that is this process's; None: all."""
+
+    @property
+    def own(self) -> list[Shard]:
+        """The shards that are this process's to compute."""
+        return own_shards(self.shards, self.part)
 
     def shard_path(self, shard: Shard) -> Path:
         return self.path / SHARDS / shard.name
@@ -66,12 +83,12 @@ class RunFolder:
         return lacks and self.is_packed and self.is_finished
 
     def missing(self, say: Say) -> list[Shard]:
-        """The shards to compute: those absent, and those set aside here with a line that says why.
+        """The own shards to compute: those absent, and those set aside here with a line that says why.
 
         A shard is set aside if HDF5 could not read it, if it is another shard, or of another run.
         """
         absent, digest = [], self.digest
-        for shard in self.shards:
+        for shard in self.own:
             path = self.shard_path(shard)
             if not os.path.lexists(path):
                 absent.append(shard)
@@ -185,9 +202,14 @@ class RunFolder:
 
     def note(self, news: dict[str, Any]) -> None:
         """Put what is new into run.json."""
-        before = self._about()
-        if before | news != before:
-            write_json(self.path / DESCRIPTION, before | news, indent=1, parents=False)
+        with self._turn():
+            before = self._about()
+            if before | news != before:
+                write_json(self.path / DESCRIPTION, before | news, indent=1, parents=False)
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Of several parts, one at a time."""
+        return taking_turns(self.path) if self.part else nullcontext()
 
     def _about(self) -> dict[str, Any]:
         about = read_json(self.path / DESCRIPTION, "a run folder's description")
@@ -198,7 +220,12 @@ class RunFolder:
 
 @contextmanager
 def opened_run(
-    path: Path, about: dict[str, Any], shards: list[Shard], say: Say = no_log
+    path: Path,
+    about: dict[str, Any],
+    shards: list[Shard],
+    say: Say = no_log,
+    part: Part | None = None,
+    finishing: bool = False,
 ) -> Iterator[RunFolder]:
     """A run folder, new or of the same run, held against other writers.
 
@@ -207,9 +234,12 @@ def opened_run(
         about: what run.json says; under ``identity`` all that decides what the run's items are.
         shards: the plan.
         say: told what a user should know, a line at a time.
+        part: the part of the shards to hold; other processes may hold others. None: all of them.
+        finishing: as of ``only_writer``.
 
     Raises:
-        HvxError: the folder holds something else, another run, or is being written.
+        Busy: another process writes the run, or this part of it.
+        HvxError: the folder holds something else, or another run.
     """
     description = path / DESCRIPTION
     check_same_run(path, about["identity"])
@@ -217,14 +247,22 @@ def opened_run(
         (path / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HvxError(f"{path}: cannot be written: {error.strerror or error}") from None
-    with only_writer(path, say) as held:
-        if not description.exists():
-            write_json(description, about, indent=1, parents=False)
-        folder = RunFolder(path, shards, held)
-        _same_identity(folder, about["identity"])  # again, now that nobody else writes here
+    with one_of_the_writers(path, part, say) if part else only_writer(path, say, finishing) as held:
+        with taking_turns(path) if part else nullcontext():
+            if not description.exists():
+                write_json(description, about, indent=1, parents=False)
+        folder = RunFolder(path, shards, held, part)
+        _same_identity(folder, about["identity"])  # again, now that nobody else begins another run here
         folder.note({key: about[key] for key in _MAY_CHANGE})
-        _sweep(path)
+        if not part:
+            _sweep(path)
+            delete_locks_of_parts(path)
         yield folder
+
+
+def own_shards(shards: list[Shard], part: Part | None) -> list[Shard]:
+    """The shards of a part: every ``count``-th, so that all parts have as many, or one more."""
+    return shards[part.number - 1 :: part.count] if part else shards
 
 
 def check_links(run: Path) -> None:
@@ -270,7 +308,8 @@ def _is_free(path: Path) -> bool:
     """Whether a folder holds nothing but what a run that began and died at once may leave."""
     left = {LOCK, SHARDS}
     return path.is_dir() and all(
-        entry.name in left or entry.name.endswith(".part") for entry in path.iterdir()
+        entry.name in left or entry.name.startswith(f"{LOCK}.") or entry.name.endswith(".part")
+        for entry in path.iterdir()
     )
 
 

@@ -1,4 +1,4 @@
-"""One writer: a lock on a run folder that its holder's death releases."""
+"""One writer, or one for each part: locks on a run folder that their holders' deaths release."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,34 @@ Say = Callable[[str], None]
 """Told what a user should know, a line at a time."""
 
 
+_PATIENCE = 600.0
+"""Seconds for which a part waits while another process finishes the run."""
+_PARTS, _FINISHING = "parts", "finishing"
+"""What a lock file says: several parts hold it together, or its holder ends the run in a moment."""
+
+
 class ReadOnly(HvxError):
     """A folder that this process may read, but not write."""
+
+
+class Busy(HvxError):
+    """A folder that another process writes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several processes that share the work on a run: the ``number``-th, from 1, of ``count``."""
+
+    number: int
+    count: int
+
+    @property
+    def lock(self) -> str:
+        """The name of its own lock file."""
+        return f"{LOCK}.{self.number}-of-{self.count}"
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 class Held:
@@ -37,13 +64,14 @@ class Held:
 
     Args:
         path: the folder.
-        content: what this process wrote into the lock file.
+        name: of the lock file that is this process's alone.
+        content: what this process wrote into it.
         locked: the lock keeps others out; False where the file system has no locks.
     """
 
-    def __init__(self, path: Path, content: bytes, locked: bool) -> None:
-        self._path, self._content, self._locked = path, content, locked
-        self._file = _identity(path / LOCK)
+    def __init__(self, path: Path, name: str, content: bytes, locked: bool) -> None:
+        self._path, self._name, self._content, self._locked = path, name, content, locked
+        self._file = _identity(path / name)
 
     def check(self) -> None:
         """See that the folder is still where it was, and still this process's.
@@ -52,7 +80,7 @@ class Held:
             HvxError: it was renamed, deleted or replaced, or another process took it over where the file
                 system has no locks.
         """
-        lock = self._path / LOCK
+        lock = self._path / self._name
         # Closing a file drops the locks that this process has on it, so the content is read only if needed.
         if self._locked and self._file and _identity(lock) == self._file:
             return
@@ -80,20 +108,77 @@ def no_log(line: str) -> None:
 
 
 @contextmanager
-def only_writer(run: Path, say: Say = no_log) -> Iterator[Held]:
+def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterator[Held]:
     """Hold a run folder against other processes, on this machine or another that sees the folder.
 
     The lock is the operating system's (POSIX record lock), so that a process that died, however it died,
     holds nothing; the file itself stays and says who held it last. Where the file system has no locks, the
     user is told so, and other processes are not kept out.
 
+    Args:
+        run: the folder.
+        say: told where there are no locks.
+        finishing: say in the lock file that this takes a moment, so that parts wait for it.
+
     Raises:
         ReadOnly: the folder may not be written.
-        HvxError: another process holds the folder, or its lock cannot be written.
+        Busy: another process holds the folder.
+        HvxError: its lock cannot be written.
     """
     with _opened(run / LOCK) as file:
         locked = _take(file, run, say)
-        yield Held(run, _write(file, run / LOCK), locked)
+        content = _write(file, run / LOCK, {_FINISHING: True} if finishing else {})
+        yield Held(run, LOCK, content, locked)
+
+
+@contextmanager
+def one_of_the_writers(run: Path, part: Part, say: Say = no_log) -> Iterator[Held]:
+    """Hold a part of a run: other parts may be held by others, the whole folder by nobody.
+
+    The folder's lock is shared by the parts; the part has one of its own.
+
+    Raises:
+        ReadOnly: the folder may not be written.
+        Busy: another process holds the folder, or this part.
+        HvxError: a lock cannot be written.
+    """
+    with ExitStack() as stack:
+        shared = stack.enter_context(_opened(run / LOCK))
+        _share(shared, run, say)
+        _write(shared, run / LOCK, {_PARTS: True})
+        own = stack.enter_context(_opened(run / part.lock))
+        locked = _take(own, run, no_log, f"part {part} of this run")
+        yield Held(run, part.lock, _write(own, run / part.lock, {}), locked)
+
+
+@contextmanager
+def taking_turns(run: Path) -> Iterator[None]:
+    """Wait for the parts that are in here, too: what is read and written here is nobody else's meanwhile."""
+    fcntl = _posix_locks()
+    with _opened(run / f"{LOCK}.turn") as file:
+        with suppress(OSError):  # without locks, writing whole files has to do
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def delete_locks_of_parts(run: Path) -> None:
+    """Remove the parts' lock files, once this process alone holds the folder."""
+    for path in run.glob(f"{LOCK}.*"):
+        path.unlink(missing_ok=True)
+
+
+def _share(file: FileIO, run: Path, say: Say) -> None:
+    """Share a folder's lock; while its holder finishes the run, wait."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _take(file, run, say, shared=True)
+            return
+        except Busy:
+            if not _about_holder(file).get(_FINISHING) or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 def _opened(path: Path) -> FileIO:
@@ -122,7 +207,7 @@ def _posix_locks() -> Any:
     return fcntl
 
 
-def _take(file: FileIO, run: Path, say: Say) -> bool:
+def _take(file: FileIO, run: Path, say: Say, what: str = "this run", shared: bool = False) -> bool:
     """Lock a lock file; False where the system or the file system has no locks."""
     fcntl = _posix_locks()
     if fcntl is None:
@@ -131,7 +216,7 @@ def _take(file: FileIO, run: Path, say: Say) -> bool:
     try:
         # A record lock, unlike flock's, is not inherited: the decoding processes of a run that was
         # killed live on for some seconds, and must not hold what their parent held.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in WITHOUT_LOCKS:
             say(
@@ -140,11 +225,11 @@ def _take(file: FileIO, run: Path, say: Say) -> bool:
             return False
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise HvxError(f"{run / LOCK}: cannot be locked: {error.strerror or error}") from None
-        raise HvxError(f"{run}: {_holder(file)} is writing this run; wait for it, or stop it") from None
+        raise Busy(f"{run}: {_holder(file)} is writing {what}; wait for it, or stop it") from None
     return True
 
 
-def _write(file: FileIO, path: Path) -> bytes:
+def _write(file: FileIO, path: Path, more: dict[str, bool]) -> bytes:
     """Say in a lock file who holds it; returns its content, which no other process writes."""
     about = {
         "host": socket.gethostname(),
@@ -152,7 +237,7 @@ def _write(file: FileIO, path: Path) -> bytes:
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "id": secrets.token_hex(8),
     }
-    content = json.dumps(about).encode()
+    content = json.dumps(about | more).encode()
     try:
         file.seek(0)
         file.truncate()
@@ -164,9 +249,19 @@ def _write(file: FileIO, path: Path) -> bytes:
 
 def _holder(file: FileIO) -> str:
     """Who wrote the lock file, as far as it can be read."""
+    about = _about_holder(file)
+    try:
+        who = f"process {int(about['pid'])} on {about['host']!s:.80} (since {about['since']!s:.40})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+    return f"hvx explain --part, at least {who}," if about.get(_PARTS) else who
+
+
+def _about_holder(file: FileIO) -> dict[str, Any]:
+    """What the lock file says."""
     try:
         file.seek(0)
         about = json.loads(file.read(4096))
-        return f"process {int(about['pid'])} on {about['host']!s:.80} (since {about['since']!s:.40})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}

@@ -1,0 +1,162 @@
+"""`hvx explain --part K/N`: several processes share a run, as a job array of Slurm does."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Tiny
+from processes import datasets, explain_command, finished, shards_there, signalled, started, until
+
+from hvx.run.lock import LOCK
+
+HOLD = """
+import sys
+from pathlib import Path
+from hvx.run.lock import only_writer
+with only_writer(Path(sys.argv[1]), finishing=sys.argv[2] == "finishing"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def part(tiny: Tiny, run: Path, which: str, *more: str, **settings: object) -> subprocess.Popen[str]:
+    return started([*explain_command(tiny, run, **settings), "--part", which, *more])
+
+
+def check_equal(run: Path, other: Path) -> None:
+    """Two runs hold the same items, answers and failures."""
+    for name in ("results.json", "failures.jsonl"):
+        assert (run / name).read_bytes() == (other / name).read_bytes()
+    assert datasets(run) == datasets(other)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of shards of one image each, done by one process."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    status, _, err = finished(started(explain_command(tiny, run)))
+    assert status == 0, err
+    return run
+
+
+def test_parts_one_after_the_other_make_the_run_and_only_the_last_ends_it(
+    tiny: Tiny, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    status, out, err = finished(part(tiny, run, "2/3"))
+    assert status == 0, err
+    assert f"{run}, part 2/3: " in out
+    # 8 images, a shard each: numbers 2, 5 and 8, so that 5 are left.
+    assert "5 shards of other parts are not done yet; the last part to end completes the run" in out
+    assert len(list((run / "shards").glob("*.h5"))) == 3
+    assert json.loads((run / "run.json").read_text())["finished"] is None
+    assert not (run / "explanations.h5").exists()
+    assert finished(part(tiny, run, "1/3"))[0] == 0
+    assert not (run / "explanations.h5").exists()
+    status, out, err = finished(part(tiny, run, "3/3"))
+    assert status == 0, err
+    total = len(json.loads((run / "results.json").read_text()))
+    assert f"{run}: {total} questions explained" in out and "other parts" not in out
+    check_equal(run, whole)
+    assert [path.name for path in run.glob(f"{LOCK}*")] == [LOCK]
+    again = finished(part(tiny, run, "1/3"))
+    assert again[0] == 0 and "(3 shards were done before)" in again[1]
+    check_equal(run, whole)
+
+
+def test_parts_at_the_same_time_make_the_run(tiny: Tiny, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = [finished(process) for process in [part(tiny, run, f"{k}/2", "--pack") for k in (1, 2)]]
+    assert [status for status, _, _ in done] == [0, 0], done
+    assert sum("other parts are not done" not in out for _, out, _ in done) >= 1
+    assert json.loads((run / "run.json").read_text())["packed"] is True
+    check_equal(run, whole)
+
+
+def test_a_part_that_is_at_work_keeps_out_itself_and_the_whole(tiny: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = part(tiny, run, "1/2", explain__gradient=True)
+    until(shards_there(run, 1), process)
+    signalled(process, signal.SIGSTOP)
+    try:
+        status, out, err = finished(part(tiny, run, "1/2", explain__gradient=True))
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert f"process {process.pid} on " in err and "is writing part 1/2 of this run" in err
+        status, out, err = finished(started(explain_command(tiny, run, explain__gradient=True)))
+        assert (status, out) == (2, "") and err.count("\n") == 1
+        assert "hvx explain --part" in err and "is writing this run" in err
+        status, out, err = finished(part(tiny, run, "2/2", explain__gradient=True))
+        assert status == 0 and "shards of other parts are not done yet" in out, err
+    finally:
+        signalled(process, signal.SIGCONT)
+    status, out, err = finished(process)
+    assert status == 0 and "other parts" not in out, err
+    assert json.loads((run / "run.json").read_text())["finished"]
+
+
+@pytest.mark.parametrize("how", ["finishing", "writing"])
+def test_a_part_waits_for_who_ends_the_run_and_for_nobody_else(
+    how: str, tiny: Tiny, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    process = part(tiny, run, "1/1")
+    if how == "writing":
+        status, _, err = finished(process)
+        assert status == 2 and f"process {holder.pid} on " in err
+        holder.communicate("")
+    else:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(8)
+        assert not (run / "run.json").exists()
+        holder.communicate("")
+        assert finished(process)[0] == 0
+        check_equal(run, whole)
+
+
+def test_a_killed_part_is_continued_and_its_remains_go(tiny: Tiny, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = part(tiny, run, "1/2")
+    until(shards_there(run, 1), process)
+    signalled(process, signal.SIGKILL)
+    process.wait()
+    (run / "shards" / ".left.h5.part").write_bytes(b"half")
+    assert finished(part(tiny, run, "2/2"))[0] == 0
+    status, out, err = finished(part(tiny, run, "1/2"))
+    assert status == 0 and "other parts" not in out, err
+    check_equal(run, whole)
+    assert not list((run / "shards").glob(".*"))
+
+
+def test_failures_of_all_parts_are_listed_at_the_end(tiny: Tiny, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (tiny.root / "scenes" / "images").glob("SCENES_val_*"):
+        (images / path.name).write_bytes(path.read_bytes())
+    bad = sorted(images.iterdir())[0]
+    bad.write_bytes(b"no image")
+    run, settings = tmp_path / "run", {"splits__val__images": images}
+    status, out, _ = finished(part(tiny, run, "1/2", **settings))
+    assert status == 3 and "the last part lists them in failures.jsonl" in out
+    assert not (run / "failures.jsonl").exists()
+    status, out, _ = finished(part(tiny, run, "2/2", **settings))
+    assert status == 3 and "see " in out
+    listed = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
+    assert {row["image_path"] for row in listed} == {bad.name}
+
+
+@pytest.mark.parametrize("given", ["0/3", "4/3", "1", "1/0", "-1/2", "a/b", "1/2/3", "١/٢"])
+def test_what_is_no_part_is_refused(given: str, tiny: Tiny, tmp_path: Path) -> None:
+    status, out, err = finished(part(tiny, tmp_path / "run", given))
+    assert (status, out) == (2, "")
+    assert f"'{given}' is no part; expected K/N with K from 1 to N, such as 3/8" in err
+    assert not (tmp_path / "run").exists()
