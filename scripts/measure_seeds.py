@@ -16,7 +16,7 @@ import click
 
 from hvx.errors import HvxError
 from hvx.files import read_json
-from hvx.measure.tables import table
+from hvx.table import table
 
 LEAST = 3
 """Trainings, for anything to be called decided."""
@@ -70,7 +70,7 @@ def claims_table(names: Sequence[str], measured: Sequence[dict[str, Any]]) -> st
         own = [one.get(claim) for one in found]
         cells = [_verdict(one) if one else "" for one in own]
         rows.append((claim, *cells, over_all([one["verdict"] if one else "absent" for one in own])))
-    return table(("claim", *names, "over all"), rows, numbers=False)
+    return table(("claim", *names, "over all"), rows, markdown=True)
 
 
 def _verdict(claim: dict[str, Any]) -> str:
@@ -88,7 +88,7 @@ def numbers_table(names: Sequence[str], measured: Sequence[dict[str, Any]]) -> s
         cells = ["" if value is None else f"{value:.3f}" for value in values]
         spread = f"{sum(known) / len(known):.3f} ({min(known):.3f} to {max(known):.3f})"
         rows.append((name, *cells, spread if len(known) == len(found) else ""))
-    return table(("number", *names, "mean (range)"), rows)
+    return table(("number", *names, "mean (range)"), rows, markdown=True)
 
 
 def _numbers(measured: dict[str, Any]) -> dict[str, float]:

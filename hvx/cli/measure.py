@@ -92,5 +92,5 @@ def measure(
     if as_json:
         print_json(whole(found))
         return
-    echo_lines(overview(found) + "\n\n" + claims_table(found) + "\n")
+    echo_lines(overview(found, None) + "\n\n" + claims_table(found, None) + "\n")
     echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")

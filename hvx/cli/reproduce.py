@@ -48,10 +48,10 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
         list(overrides),
         lambda line: echo(line, err=True),
     )
-    echo_lines("\n" + as_table(done.checks) + "\n")
+    echo_lines("\n" + as_table(done.checks, None) + "\n")
     for path, caption in done.figures.items():
         echo(f"{path}: {caption}")
-    echo_lines("\n" + overview(done.measures) + "\n\n" + claims_table(done.measures) + "\n")
+    echo_lines("\n" + overview(done.measures, None) + "\n\n" + claims_table(done.measures, None) + "\n")
     echo(f"{done.report}: {done.measures.about['explanations']:,} explanations measured")
     if not all(check.ok for check in done.checks):
         raise SystemExit(SOME_MISSED)

@@ -18,6 +18,7 @@ from hvx.measure.localisation import points_inside
 from hvx.measure.words import content_and_function, is_standardised, mean_z
 from hvx.progress import bar
 from hvx.store.reader import Item, RunReader
+from hvx.table import table
 
 SINGLE = ("attribute", "shape", "existence")
 """Kinds whose questions ask about one object at most."""
@@ -126,17 +127,15 @@ def _count(values: list[Any]) -> str:
     return f"n = {len(values):,}"
 
 
-def as_table(checks: Iterable[Check]) -> str:
-    """The checks as a Markdown table."""
-    rows = ["| check | measured | chance | required | ok | |", "|---|---|---|---|---|---|"]
+def as_table(checks: Iterable[Check], markdown: bool | None = True) -> str:
+    """The checks as a table; ``markdown`` as of ``hvx.table.table``."""
+    rows = []
     for check in checks:
         required = "reported" if check.required is None else f"≥ {check.required:.2f}"
         verdict = "" if check.required is None else ("yes" if check.ok else "NO")
         chance = "" if check.chance is None else f"{check.chance:.3f}"
-        rows.append(
-            f"| {check.name} | {check.measured:.3f} | {chance} | {required} | {verdict} | {check.note} |"
-        )
-    return "\n".join(rows)
+        rows.append((check.name, f"{check.measured:.3f}", chance, required, verdict, check.note))
+    return table(("check", "measured", "chance", "required", "ok", "note"), rows, markdown=markdown)
 
 
 def as_json(checks: Iterable[Check]) -> list[dict[str, Any]]:

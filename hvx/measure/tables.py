@@ -13,6 +13,7 @@ from hvx.measure.methods import METHODS, PROPOSED
 from hvx.measure.sanity import OTHER_IMAGE
 from hvx.measure.scores import LOCAL, METRICS
 from hvx.measure.words_report import WordMeans
+from hvx.table import table
 
 PLOTS = {
     "methods": "Every measure of every method, with its interval",
@@ -75,14 +76,14 @@ def zero_gradients(found: Measures) -> list[str]:
     return lines
 
 
-def claims_table(found: Measures) -> str:
-    """The paper's claims and what came of them."""
-    rows = [(own.claim, f"**{own.verdict}**", own.evidence) for own in claims(found)]
-    return table(("claim", "verdict", "measured"), rows, numbers=False)
+def claims_table(found: Measures, markdown: bool | None = True) -> str:
+    """The paper's claims and what came of them; ``markdown`` as of ``hvx.table.table``."""
+    rows = [(own.claim, own.verdict, own.evidence) for own in claims(found)]
+    return table(("claim", "verdict", "measured"), rows, markdown=markdown)
 
 
-def overview(found: Measures) -> str:
-    """Every method by every measure."""
+def overview(found: Measures, markdown: bool | None = True) -> str:
+    """Every method by every measure; ``markdown`` as of ``hvx.table.table``."""
     metrics = [metric for metric in METRICS if metric in found.means]
     header = ["method"]
     for metric in metrics:
@@ -97,7 +98,7 @@ def overview(found: Measures) -> str:
             own = found.means[metric].get(name)
             cells.append(shown(own) + mark(found, metric, name) if own else "")
         rows.append(cells)
-    return table(header, rows)
+    return table(header, rows, markdown=markdown)
 
 
 def image_use_table(found: Measures) -> str:
@@ -105,14 +106,11 @@ def image_use_table(found: Measures) -> str:
     own = next(iter(found.image_use.values()))
     rows = [("of the network", shown(own.own), "")]
     rows += [(name, shown(one.other), signed(one.less)) for name, one in found.image_use.items()]
-    return table((f"accuracy (n = {own.less.n:,})", "", "the network's less this"), rows)
+    return _markdown((f"accuracy (n = {own.less.n:,})", "", "the network's less this"), rows)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
-    """A Markdown table; ``numbers``, all but the first column, stand to the right."""
-    rule = ["---"] + ["---:" if numbers else "---"] * (len(header) - 1)
-    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(rule)}|"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return table(header, rows, markdown=True)
 
 
 def _about(found: Measures) -> str:
@@ -153,7 +151,7 @@ def _others(found: Measures) -> str:
     )
     if own.without:
         text += f" {own.without:,} explanations have no such question on their image."
-    return f"{table(header, rows)}\n\n{text}"
+    return f"{_markdown(header, rows)}\n\n{text}"
 
 
 def _kinds(found: Measures) -> str:
@@ -168,7 +166,7 @@ def _kinds(found: Measures) -> str:
         ]
         if metric == "pointing":
             rows.append(["share of the picture", *(shown(found.chance[kind]) for kind in kinds)])
-        parts.append(table(header, rows))
+        parts.append(_markdown(header, rows))
     return "\n\n".join(parts)
 
 
@@ -178,7 +176,7 @@ def _agreement(found: Measures) -> str:
         for name, own in sorted(found.agreement.items(), key=lambda row: -row[1].value)
     ]
     n = next(iter(found.agreement.values()), NOTHING).n
-    text = table(("map", f"rank correlation with the proposed map, on the lattice (n = {n:,})"), rows)
+    text = _markdown(("map", f"rank correlation with the proposed map, on the lattice (n = {n:,})"), rows)
     if found.controls:
         text += f"\n\n{_controls(found)}"
     if found.additive:
@@ -193,7 +191,7 @@ def _controls(found: Measures) -> str:
         for name, own in found.controls.items()
         if name != BETWEEN
     ]
-    return table(("the proposed map with the", "own attention", "the other's", "difference", "n"), rows)
+    return _markdown(("the proposed map with the", "own attention", "the other's", "difference", "n"), rows)
 
 
 def _faithfulness(found: Measures) -> str:
@@ -222,7 +220,7 @@ def _sanity(found: Measures) -> str:
         for stage in stages:
             label = "maps of two images, trained" if stage == OTHER_IMAGE else stage
             rows.append([label, *(shown(own[stage][part]) for own in found.sanity.values())])
-        parts.append(table(header, rows))
+        parts.append(_markdown(header, rows))
     last = list(stages)[-1]
     order = sorted(found.sanity, key=lambda name: -found.sanity[name][last][0].value)
     kept = [f"{METHODS[name].title} {shown(found.sanity[name][last][0])}" for name in order]
@@ -247,14 +245,14 @@ def _words(own: WordMeans, paper: WordMeans) -> str:
         if title != "words" and title != "part of speech":
             names.sort(key=lambda name: (not name[0].isdigit(), name))
         rows = [(name, *_both(ours.get(name, NOTHING)), *_both(theirs.get(name, NOTHING))) for name in names]
-        parts.append(table((title, "mean z", "n", "the paper's figures", "n"), rows))
+        parts.append(_markdown((title, "mean z", "n", "the paper's figures", "n"), rows))
     content = [
         ("content less function words", own.content, paper.content),
         ("nouns less all others", own.nouns, paper.nouns),
         ("nouns less all others, places levelled", own.levelled, paper.levelled),
     ]
     rows = [(name, *_both(ours), *_both(theirs)) for name, ours, theirs in content]
-    parts.append(table(("difference of means", "mean z", "n", "the paper's figures", "n"), rows))
+    parts.append(_markdown(("difference of means", "mean z", "n", "the paper's figures", "n"), rows))
     parts.append(
         "Places levelled: each z less the mean of its place in the question, so that nouns, which stand "
         "late, are held against other words of the same places."
