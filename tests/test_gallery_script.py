@@ -18,7 +18,7 @@ from made_galleries import Asked, write_run
 
 from hvx.choose import agreement
 from hvx.gallery.build import CHUNK, build_gallery
-from hvx.gallery.pictures import outline_path, picture_path
+from hvx.gallery.pictures import drawn_maps, outline_path, picture_path
 from hvx.store.reader import RunReader
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_colour, ink_on, value_text
 
@@ -439,7 +439,8 @@ def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> N
 def test_the_heat_map_alone_has_its_outline(js: Run, built: tuple[Path, Path]) -> None:
     detail(js, 1)
     with RunReader(built[0]) as reader:
-        assert js("found.outline") == outline_path(reader[1].heatmap) == ""  # nothing stands out of a ramp
+        (drawn,) = drawn_maps([reader[1].heatmap])
+        assert js("found.outline") == outline_path(drawn) == ""  # nothing stands out of a ramp
     expected = "M1 2 3 4Z"
     js(f"(found.outline = {json.dumps(expected)}, 0)")
     for column, shown in ((0, []), (1, []), (2, []), (3, [expected, expected])):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from hvx.device import cpus
+from hvx.cpu_count import cpus
 from hvx.gallery.content import CHUNK, Content, gallery_content
 from hvx.gallery.folder import gallery_folder
 from hvx.gallery.index import write_description, write_index

@@ -181,10 +181,7 @@ def _end_with(parent: Connection) -> None:
 
 def _write(chunk: Chunk) -> Done:
     if not _write_here:
-        import torch
-
         from hvx.gallery.chunks import ChunkWriter
 
-        torch.set_num_threads(1)
         _write_here.append(ChunkWriter(_job[0]).write)
     return _write_here[0](chunk)
