@@ -88,13 +88,14 @@ def test_a_chunk_holds_what_its_cards_show(built: tuple[Path, Path]) -> None:
     place, entries = data(gallery, "data/items-000001.js")
     assert place == 1
     assert len(entries) == 10
-    tokens, z, top, image_id, path, unknown, line = entries[3]
+    tokens, z, top, image_id, path, unknown, line, alone = entries[3]
     item = RunReader(run)[CHUNK + 3]
     assert tokens == item.tokens == ["is", "it", str(CHUNK + 3), "?"]
     assert z == [round(one, 4) for one in item.token_z]
     assert [answer for answer, _ in top] == ["yes", "no", "two"]
     assert (image_id, path) == (str(item.image_id), item.image_path)
     assert unknown == [0, 3]
+    assert alone == 0
     assert line == outline_path(drawn_maps([item.heatmap])[0])
 
 

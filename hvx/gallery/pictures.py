@@ -43,7 +43,7 @@ def save_photo(photo: Image.Image, side: int, gallery: Path, number: int) -> Non
 
 def drawn_maps(maps: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
     """Maps (H, W) of any sizes as they are drawn, (MAP_SIDE, MAP_SIDE): those of one size at once."""
-    small = [_shrunk(map) for map in maps]
+    small = [shrunk(map) for map in maps]
     found: list[NDArray[np.float64]] = [np.zeros(0)] * len(small)
     for shape in {map.shape for map in small}:
         places = [place for place, map in enumerate(small) if map.shape == shape]
@@ -82,7 +82,7 @@ def outline_path(drawn: NDArray[np.float64]) -> str:
     return "".join(parts)
 
 
-def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
+def shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
     """A map much larger than it is shown, as means over squares: to smooth the whole takes long."""
     step = min(map.shape) // MAP_SIDE
     if step < 2:

@@ -43,6 +43,7 @@ const MISSING = {
   replaced: "The photograph was replaced after the run: this is not the one that was explained",
 };
 const ZERO_IMAGE = "zero gradient: no heat map";
+const ALONE = "no other question on the image";
 const ZERO_WORDS = "zero gradient of the words: no z-scores";
 
 // Frames the square that the network saw on a picture of a whole photograph.
@@ -60,6 +61,15 @@ const outlined = (path) => {
   drawn.removeAttribute("id");
   for (const line of drawn.children) line.setAttribute("d", path);
   return drawn;
+};
+
+// Why a run's heat map, or its question-specific map, says nothing.
+const noteOn = (number, column, detail) => {
+  const place = hvx.about.runs.findIndex((one) => column && (one.heatmap === column || one.specific === column));
+  if (place < 0) return "";
+  if (hvx.zeroImage(number, place)) return ZERO_IMAGE;
+  const run = place ? detail?.others[place - 1] : detail;
+  return run?.alone && hvx.about.runs[place].specific === column ? ALONE : "";
 };
 
 // The square that the network saw, under the map in a column of the figure; column 0 is the whole photograph.
@@ -87,7 +97,8 @@ const picture = (number, column, detail) => {
   }
   const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
   if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
-  if (run >= 0 && hvx.zeroImage(number, run)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
+  const note = noteOn(number, column, detail);
+  if (note) box.append(element("p", { class: "note" }, note));
   return box;
 };
 
