@@ -108,7 +108,7 @@ def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[P
     maps = sorted((gallery / "maps").rglob("*.jpg"))
     assert len(maps) == CHUNK + 10
     with Image.open(maps[0]) as picture:
-        assert picture.size == (3 * MAP_SIDE, 2 * MAP_SIDE)
+        assert picture.size == (4 * MAP_SIDE, 2 * MAP_SIDE)  # and the question-specific map
         assert picture.mode == "L"
 
 
@@ -240,7 +240,7 @@ def test_a_model_without_attention_has_a_gallery(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", asked(3), glimpses=0)
     build_gallery(run, tmp_path / "gallery", workers=1)
     (about,) = data(tmp_path / "gallery", MARK)
-    assert about["columns"] == ["Original", "Proposed"]
+    assert about["columns"] == ["Original", "Proposed", "Question-specific (Eq. 2)"]
     assert data(tmp_path / "gallery", "data/index-0000.js")[1]["agreement"] == [None] * 3
 
 

@@ -197,7 +197,7 @@ def test_an_item_opens_and_has_a_link_of_its_own(page: sync_api.Page, address: s
     dialog = page.locator("dialog[open]")
     expect(dialog.locator("h2")).to_have_text("how many cats are there ?")
     expect(dialog.locator("figcaption")).to_have_text(
-        ["Original", "First Attention", "Second Attention", "Proposed"]
+        ["Original", "First Attention", "Second Attention", "Proposed", "Question-specific (Eq. 2)"]
     )
     assert dialog.locator("#item-tokens .token").all_inner_texts() == ASKED[1].question.split()
     assert dialog.locator("#item-tokens .value").all_inner_texts()[0] == "−2"
