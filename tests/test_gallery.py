@@ -119,10 +119,10 @@ def test_maps_are_drawn_as_figures_draw_them(built: tuple[Path, Path], tmp_path:
     save_maps(drawn_maps(own), tmp_path, 0)
     maps = [enlarge(map, MAP_SIDE) for map in own]
     with Image.open(tmp_path / picture_path("maps", 0)) as picture:
-        grey = np.asarray(picture, np.float64) / 255
+        gray = np.asarray(picture, np.float64) / 255
     drawn = np.concatenate([np.concatenate(list(map(rule, maps)), axis=1) for rule in (warmth, emphasis)])
-    assert np.abs(grey - drawn).mean() < 0.01
-    assert np.abs(grey - drawn).max() < 0.15
+    assert np.abs(gray - drawn).mean() < 0.01
+    assert np.abs(gray - drawn).max() < 0.15
 
 
 def test_an_outline_in_the_gallery_is_that_of_figures() -> None:

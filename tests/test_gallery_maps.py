@@ -66,9 +66,9 @@ def test_the_page_has_a_column_for_them(tmp_path: Path) -> None:
     entries = data(tmp_path / "gallery", "data/items-000001.js")[1]
     assert [entry[7] for entry in entries] == [0] * 9 + [1]
     with RunReader(run) as reader, Image.open(tmp_path / "gallery" / picture_path("maps", 3)) as picture:
-        grey = np.asarray(picture, np.float64)[:MAP_SIDE, 3 * MAP_SIDE :]
+        gray = np.asarray(picture, np.float64)[:MAP_SIDE, 3 * MAP_SIDE :]
         (drawn,) = drawn_maps([slow(reader, 3)])
-    assert np.abs(grey - 255 * warmth(drawn)).mean() < 3
+    assert np.abs(gray - 255 * warmth(drawn)).mean() < 3
 
 
 def test_a_run_with_one_question_on_each_image_has_no_such_column(tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_methods_are_further_maps_whether_kept_or_computed(finished_run: Path, t
                     [warmth(map) for map in drawn_maps(found.of(number, reader[number]))], 1
                 )
                 with Image.open(gallery / picture_path("maps", number)) as picture:
-                    grey = np.asarray(picture, np.float64)[:MAP_SIDE, (glimpses + 1) * MAP_SIDE :]
-                assert np.abs(grey - 255 * drawn).mean() < 4, number
+                    gray = np.asarray(picture, np.float64)[:MAP_SIDE, (glimpses + 1) * MAP_SIDE :]
+                assert np.abs(gray - 255 * drawn).mean() < 4, number
 
 
 @pytest.mark.parametrize(

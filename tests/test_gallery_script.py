@@ -348,14 +348,14 @@ def test_pictures_lie_where_python_wrote_them(js: Run, number: int) -> None:
 
 
 @pytest.mark.parametrize("z", [-9, -2, -1.999, -1, -0.5, -0.001, 0, 0.00004, 0.3, 1, 1.5, 2, 2.1, None])
-def test_tokens_have_the_colours_and_values_of_figures(js: Run, z: float | None) -> None:
-    fill, ink = js(f"tokenColours({json.dumps(z)})")
+def test_tokens_have_the_colors_and_values_of_figures(js: Run, z: float | None) -> None:
+    fill, ink = js(f"tokenColors({json.dumps(z)})")
     expected = chip_colour(float("nan") if z is None else z)
     assert all(abs(a - b) <= 1 for a, b in zip(map(int, re.findall(r"\d+", fill)), expected, strict=True))
     assert ink == {(0, 0, 0): "#000", (255, 255, 255): "#fff"}[ink_on(expected)]
     text = js(f"valueText({json.dumps(z)})").replace("−", "-")
     assert text == value_text(float("nan") if z is None else z)
-    assert js("hvx.about.zColours") == [list(LOW), list(NEUTRAL), list(HIGH)]
+    assert js("hvx.about.zColors") == [list(LOW), list(NEUTRAL), list(HIGH)]
     assert js("hvx.about.zLimit") == Z_LIMIT
 
 

@@ -23,7 +23,7 @@ from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, is_right
 _INDEX_CHUNK = 5000
 """Items in one script of the index, all of which the page loads at first."""
 _STOPS = 17
-"""Of the colour scale, between which the page interpolates."""
+"""Of the color scale, between which the page interpolates."""
 
 
 def write_index(folder: Path, content: Content, measured: Sequence[Sequence[Measured]]) -> None:
@@ -92,7 +92,7 @@ def write_description(
         "notes": content.notes,
         "missingPhotos": missing,
         "zLimit": Z_LIMIT,
-        "zColours": [LOW, NEUTRAL, HIGH],
+        "zColors": [LOW, NEUTRAL, HIGH],
         "floor": FLOOR_BRIGHTNESS,
         "floorTint": FLOOR_TINT,
         "tint": TINT,

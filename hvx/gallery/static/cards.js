@@ -13,9 +13,9 @@ const percent = (share) => (share === null ? "n/a" : `${(100 * share).toFixed(1)
 // z as the figures print it: at most four decimals.
 const valueText = (z) => (z === null ? "n/a" : String(Number(z.toFixed(4))).replace("-", "−"));
 
-// From blue below 0 through light grey to red above, as chip_colour in hvx/view/tokens.py.
-const tokenColours = (z) => {
-  const [low, neutral, high] = hvx.about.zColours;
+// From blue below 0 through light gray to red above, as chip_colour in hvx/view/tokens.py.
+const tokenColors = (z) => {
+  const [low, neutral, high] = hvx.about.zColors;
   const place = Math.max(-1, Math.min(1, (z ?? 0) / hvx.about.zLimit));
   const end = place > 0 ? high : low;
   const fill = neutral.map((from, channel) => Math.round(from + (end[channel] - from) * Math.abs(place)));
@@ -27,13 +27,13 @@ const tokenColours = (z) => {
 
 const UNKNOWN = "unknown to the model";
 
-// Token `place` of an item, on its colour; dots stand around one that the model does not know.
+// Token `place` of an item, on its color; dots stand around one that the model does not know.
 const tokenSpan = (detail, place) => {
   const z = detail.z[place];
   const unknown = detail.unknown.has(place);
   const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
   const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
-  [span.style.backgroundColor, span.style.color] = tokenColours(z);
+  [span.style.backgroundColor, span.style.color] = tokenColors(z);
   return span;
 };
 
@@ -124,7 +124,7 @@ const verdict = (number, run = 0) => {
   return line;
 };
 
-// A run's tokens on their colours, with spaces between them.
+// A run's tokens on their colors, with spaces between them.
 const tokenSpans = (detail) => detail.tokens.flatMap((_, place) => [tokenSpan(detail, place), " "]);
 
 // The pictures of a card; several have their names under them.
