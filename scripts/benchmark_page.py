@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hvx.device import cpus
+from hvx.cpu_count import cpus
 
 PAGE = """# Benchmarks
 

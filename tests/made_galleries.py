@@ -36,7 +36,8 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
     """A run of these explanations, question_ids from 1; its photographs lie beside it in ``photos``."""
     photos = run.parent / "photos"
     photos.mkdir(parents=True, exist_ok=True)
-    for place, name in enumerate(sorted({one.photo for one in asked})):
+    names = sorted({one.photo for one in asked})
+    for place, name in enumerate(names):
         shade = np.full((30, 40, 3), (60 + 40 * place) % 200, np.uint8)
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(shade).save(photos / name)
@@ -48,6 +49,7 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
     wide = np.kron(ramp, np.ones((SIDE // LATTICE, SIDE // LATTICE)))
     made |= {
         "question_id": np.arange(1, len(asked) + 1),
+        "image_id": np.array([names.index(one.photo) for one in asked]),
         "question": _texts(one.question for one in asked),
         "answer": _texts(one.answer for one in asked),
         "ground_truth": _texts(one.truth for one in asked),

@@ -20,7 +20,7 @@ from hvx.cli import main
 from hvx.files import sha256
 from hvx.gallery.build import CHUNK, Built, build_gallery
 from hvx.gallery.folder import MANIFEST, MARK
-from hvx.gallery.pictures import MAP_SIDE, outline_path, picture_path, save_maps
+from hvx.gallery.pictures import MAP_SIDE, drawn_maps, outline_path, picture_path, save_maps
 from hvx.gallery.scripts import as_script
 from hvx.store.reader import RunReader
 from hvx.view.heat import emphasis, enlarge, outline, warmth
@@ -88,14 +88,15 @@ def test_a_chunk_holds_what_its_cards_show(built: tuple[Path, Path]) -> None:
     place, entries = data(gallery, "data/items-000001.js")
     assert place == 1
     assert len(entries) == 10
-    tokens, z, top, image_id, path, unknown, line = entries[3]
+    tokens, z, top, image_id, path, unknown, line, alone = entries[3]
     item = RunReader(run)[CHUNK + 3]
     assert tokens == item.tokens == ["is", "it", str(CHUNK + 3), "?"]
     assert z == [round(one, 4) for one in item.token_z]
     assert [answer for answer, _ in top] == ["yes", "no", "two"]
     assert (image_id, path) == (str(item.image_id), item.image_path)
     assert unknown == [0, 3]
-    assert line == outline_path(item.heatmap)
+    assert alone == 0
+    assert line == outline_path(drawn_maps([item.heatmap])[0])
 
 
 def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[Path, Path]) -> None:
@@ -107,20 +108,21 @@ def test_each_photograph_is_there_once_and_each_item_has_its_maps(built: tuple[P
     maps = sorted((gallery / "maps").rglob("*.jpg"))
     assert len(maps) == CHUNK + 10
     with Image.open(maps[0]) as picture:
-        assert picture.size == (3 * MAP_SIDE, 2 * MAP_SIDE)
+        assert picture.size == (4 * MAP_SIDE, 2 * MAP_SIDE)  # and the question-specific map
         assert picture.mode == "L"
 
 
 def test_maps_are_drawn_as_figures_draw_them(built: tuple[Path, Path], tmp_path: Path) -> None:
     run, _ = built
     item = RunReader(run)[0]
-    save_maps([item], tmp_path, 0)
-    maps = [enlarge(map, MAP_SIDE) for map in (*item.attention, item.heatmap)]
+    own = [*item.attention, item.heatmap]
+    save_maps(drawn_maps(own), tmp_path, 0)
+    maps = [enlarge(map, MAP_SIDE) for map in own]
     with Image.open(tmp_path / picture_path("maps", 0)) as picture:
-        grey = np.asarray(picture, np.float64) / 255
+        gray = np.asarray(picture, np.float64) / 255
     drawn = np.concatenate([np.concatenate(list(map(rule, maps)), axis=1) for rule in (warmth, emphasis)])
-    assert np.abs(grey - drawn).mean() < 0.01
-    assert np.abs(grey - drawn).max() < 0.15
+    assert np.abs(gray - drawn).mean() < 0.01
+    assert np.abs(gray - drawn).max() < 0.15
 
 
 def test_an_outline_in_the_gallery_is_that_of_figures() -> None:
@@ -128,7 +130,7 @@ def test_an_outline_in_the_gallery_is_that_of_figures() -> None:
     heat = np.zeros((80, 80))
     heat[20:40, 10:30] = 1
     heat[70:, 70:] = 1  # at the edge
-    parts = outline_path(heat).split("Z")[:-1]
+    parts = outline_path(drawn_maps([heat])[0]).split("Z")[:-1]
     lines = outline(heat, MAP_SIDE)
     assert len(parts) == len(lines) == 2
     for part, line in zip(parts, lines, strict=True):
@@ -138,7 +140,7 @@ def test_an_outline_in_the_gallery_is_that_of_figures() -> None:
         assert np.abs(points.min(0) - inner.min(0)).max() < 1
         assert np.abs(points.max(0) - inner.max(0)).max() < 1
         assert len(points) < len(line)
-    assert outline_path(np.ones((80, 80))) == ""
+    assert outline_path(drawn_maps([np.ones((80, 80))])[0]) == ""
 
 
 def test_two_processes_build_what_one_builds(built: tuple[Path, Path], tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_a_model_without_attention_has_a_gallery(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", asked(3), glimpses=0)
     build_gallery(run, tmp_path / "gallery", workers=1)
     (about,) = data(tmp_path / "gallery", MARK)
-    assert about["columns"] == ["Original", "Proposed"]
+    assert about["columns"] == ["Original", "Proposed", "Question-specific (Eq. 2)"]
     assert data(tmp_path / "gallery", "data/index-0000.js")[1]["agreement"] == [None] * 3
 
 

@@ -197,7 +197,7 @@ def test_an_item_opens_and_has_a_link_of_its_own(page: sync_api.Page, address: s
     dialog = page.locator("dialog[open]")
     expect(dialog.locator("h2")).to_have_text("how many cats are there ?")
     expect(dialog.locator("figcaption")).to_have_text(
-        ["Original", "First Attention", "Second Attention", "Proposed"]
+        ["Original", "First Attention", "Second Attention", "Proposed", "Question-specific (Eq. 2)"]
     )
     assert dialog.locator("#item-tokens .token").all_inner_texts() == ASKED[1].question.split()
     assert dialog.locator("#item-tokens .value").all_inner_texts()[0] == "−2"
@@ -260,7 +260,7 @@ def test_heat_maps_show_at_once_or_on_hover(page: sync_api.Page, address: str) -
     page.mouse.move(0, 0)
     assert opacity(page) > 0.3
     style = "map => getComputedStyle(map).filter"
-    assert "colour-scale" in page.locator(".card .map").first.evaluate(style)
+    assert "color-scale" in page.locator(".card .map").first.evaluate(style)
     page.click("#style")
     expect(page).to_have_url(re.compile("#style=paper$"))
     assert page.locator(".card .map").first.evaluate(style) == "none"
@@ -313,7 +313,7 @@ def test_the_first_picture_of_an_open_item_is_the_whole_photograph(page: sync_ap
     assert page.locator("#item-pictures .mapped .square").count() == 0
 
 
-def test_tokens_have_the_colours_of_the_figures(page: sync_api.Page, address: str) -> None:
+def test_tokens_have_the_colors_of_the_figures(page: sync_api.Page, address: str) -> None:
     go(page, address)
     tokens = page.locator(".card").first.locator(".token")
     expect(tokens.first).to_have_css("background-color", "rgb(33, 102, 172)")
@@ -395,16 +395,16 @@ def test_every_control_has_a_name_and_every_picture_a_text(page: sync_api.Page, 
 
 
 def test_text_stands_out_from_its_ground_in_both_themes(page: sync_api.Page, address: str) -> None:
-    """WCAG 2's 4.5:1 for the page's pairs of colours."""
+    """WCAG 2's 4.5:1 for the page's pairs of colors."""
     go(page, address)
     for theme in ("light", "dark"):
         page.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
         names = ("ground", "card", "text", "soft", "accent", "wrong", "right")
         style = "name => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim()"
-        colours = {name: _rgb(page.evaluate(style, name)) for name in names}
+        colors = {name: _rgb(page.evaluate(style, name)) for name in names}
         for ground in ("ground", "card"):
             for ink in ("text", "soft", "accent", "wrong", "right"):
-                assert contrast(colours[ground], colours[ink]) >= 4.5, (theme, ground, ink)
+                assert contrast(colors[ground], colors[ink]) >= 4.5, (theme, ground, ink)
 
 
 def _rgb(text: str) -> tuple[int, int, int]:

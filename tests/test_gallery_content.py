@@ -117,8 +117,8 @@ def test_two_runs_are_joined_by_question(tmp_path: Path) -> None:
     assert index["row"] == index["row2"] == list(range(5))
     assert [(run["label"], run["name"]) for run in about["runs"]] == [("A", "first"), ("B", "second")]
     assert about["columns"][3] == "A: Proposed"
-    assert [run["heatmap"] for run in about["runs"]] == [3, 6]
-    tokens, others = data(tmp_path / "gallery", "data/items-000000.js")[0][0::7]
+    assert [(run["heatmap"], run["specific"]) for run in about["runs"]] == [(3, 4), (7, 8)]
+    tokens, others = data(tmp_path / "gallery", "data/items-000000.js")[0][0::8]
     assert others[0][0] == tokens == ["is", "it", "0", "?"]
 
 

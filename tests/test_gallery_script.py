@@ -18,7 +18,7 @@ from made_galleries import Asked, write_run
 
 from hvx.choose import agreement
 from hvx.gallery.build import CHUNK, build_gallery
-from hvx.gallery.pictures import outline_path, picture_path
+from hvx.gallery.pictures import drawn_maps, outline_path, picture_path
 from hvx.store.reader import RunReader
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_colour, ink_on, value_text
 
@@ -348,14 +348,14 @@ def test_pictures_lie_where_python_wrote_them(js: Run, number: int) -> None:
 
 
 @pytest.mark.parametrize("z", [-9, -2, -1.999, -1, -0.5, -0.001, 0, 0.00004, 0.3, 1, 1.5, 2, 2.1, None])
-def test_tokens_have_the_colours_and_values_of_figures(js: Run, z: float | None) -> None:
-    fill, ink = js(f"tokenColours({json.dumps(z)})")
+def test_tokens_have_the_colors_and_values_of_figures(js: Run, z: float | None) -> None:
+    fill, ink = js(f"tokenColors({json.dumps(z)})")
     expected = chip_colour(float("nan") if z is None else z)
     assert all(abs(a - b) <= 1 for a, b in zip(map(int, re.findall(r"\d+", fill)), expected, strict=True))
     assert ink == {(0, 0, 0): "#000", (255, 255, 255): "#fff"}[ink_on(expected)]
     text = js(f"valueText({json.dumps(z)})").replace("−", "-")
     assert text == value_text(float("nan") if z is None else z)
-    assert js("hvx.about.zColours") == [list(LOW), list(NEUTRAL), list(HIGH)]
+    assert js("hvx.about.zColors") == [list(LOW), list(NEUTRAL), list(HIGH)]
     assert js("hvx.about.zLimit") == Z_LIMIT
 
 
@@ -425,13 +425,13 @@ def test_a_card_without_details_or_words_has_a_text(js: Run) -> None:
     assert text(elements(js('card(3, null, "#")'), "a")[0]) == "question 4"
 
 
-@pytest.mark.parametrize(("column", "position"), [(1, "0%"), (2, "50%"), (3, "100%")])
+@pytest.mark.parametrize(("column", "position"), [(1, "0%"), (2, f"{100 / 3}%"), (4, "100%")])
 def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> None:
     detail(js, 1)
     box = js(f"picture(1, {column}, found)")
     _, map = elements(box, "div")
     assert map[2]["backgroundImage"] == f'url("{picture_path("maps", 1)}")'
-    assert map[2]["backgroundSize"] == "300% 200%"
+    assert map[2]["backgroundSize"] == "400% 200%"
     assert map[2]["backgroundPositionX"] == position
     assert box[1]["class"] == "picture mapped"
 
@@ -439,7 +439,8 @@ def test_each_column_shows_its_own_map(js: Run, column: int, position: str) -> N
 def test_the_heat_map_alone_has_its_outline(js: Run, built: tuple[Path, Path]) -> None:
     detail(js, 1)
     with RunReader(built[0]) as reader:
-        assert js("found.outline") == outline_path(reader[1].heatmap) == ""  # nothing stands out of a ramp
+        (drawn,) = drawn_maps([reader[1].heatmap])
+        assert js("found.outline") == outline_path(drawn) == ""  # nothing stands out of a ramp
     expected = "M1 2 3 4Z"
     js(f"(found.outline = {json.dumps(expected)}, 0)")
     for column, shown in ((0, []), (1, []), (2, []), (3, [expected, expected])):
@@ -452,6 +453,17 @@ def test_the_first_column_is_the_photograph_alone(js: Run) -> None:
     assert box[1]["class"] == "picture whole"
     assert elements(box, "img")[0][1]["alt"] == "The photograph; framed: what the model saw"
     assert len(elements(box, "div")) == 1
+
+
+def test_a_question_alone_on_its_image_has_no_specific_map(js: Run) -> None:
+    """Item 2 has a photograph of its own; the others share theirs."""
+    for number, said in ((1, []), (2, ["zero gradient: no heat map"])):
+        detail(js, number)
+        assert [text(one) for one in elements(js(f"picture({number}, 4, found)"), "p")] == said
+    detail(js, 2)
+    assert js("found.alone")
+    assert js("(found.alone = true, noteOn(1, 4, found))") == "no other question on the image"
+    assert js("noteOn(1, 3, found)") == ""
 
 
 IMAGE_NOTE, WORDS_NOTE = "zero gradient: no heat map", "zero gradient of the words: no z-scores"
@@ -470,7 +482,7 @@ def test_a_gradient_that_is_zero_everywhere_is_said(js: Run, number: int, notes:
     assert said == notes
     boxes = elements(js('byId["item-pictures"]'), "figure")
     noted = [any(one[1]["class"] == "note" for one in elements(box, "p")) for box in boxes]
-    assert noted == [False, False, False, IMAGE_NOTE in notes]  # the heat map's alone
+    assert noted == [False, False, False, IMAGE_NOTE in notes, IMAGE_NOTE in notes or number == 2]
 
 
 @pytest.mark.parametrize(
@@ -521,13 +533,16 @@ def test_words_that_the_model_does_not_know_are_dotted_and_said(js: Run) -> None
     assert "Dotted" not in text(js('byId["item-about"]'))
 
 
+COLUMNS = ("Original", "First Attention", "Second Attention", "Proposed", "Question-specific (Eq. 2)")
+
+
 def test_an_open_item_shows_all_of_it(js: Run) -> None:
     detail(js, 1)
     js("(fillItem(1, found), 0)")
     assert text(js('byId["item-question"]')) == "how many cats are there ?"
     pictures = js('byId["item-pictures"]')
     names = [text(one) for one in elements(pictures, "figcaption")]
-    assert names == ["Original", "First Attention", "Second Attention", "Proposed"]
+    assert names == [*COLUMNS]
     assert [text(one) for one in elements(js('byId["item-tokens"]'), "li")] == [
         "how−2", "many−1.2", "cats−0.4", "are0.4", "there1.2", "?2"
     ]  # fmt: skip

@@ -239,7 +239,7 @@ def test_two_runs_stand_side_by_side(page: sync_api.Page, two: str, made: Path) 
     names = page.locator("dialog[open] figcaption").all_inner_texts()
     assert names[0] == "Original"
     assert names[3] == "A: Proposed"
-    assert names[6] == "B: Proposed"
+    assert names[7:] == ["B: Proposed", "B: Question-specific (Eq. 2)"]
     assert page.locator("dialog[open] .scored").count() == 2
     page.keyboard.press("x")
     page.keyboard.press("Escape")

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hvx"
-GROUND = {"errors", "files", "progress", "device", "device_name", "strict_yaml", "table", "terminal"}
+GROUND = {
+    "cpu_count",
+    "errors",
+    "files",
+    "progress",
+    "device",
+    "device_name",
+    "strict_yaml",
+    "table",
+    "terminal",
+}
 """What every stage may use; these import nothing of hvx but one another."""
 ORDER = [
     "config",

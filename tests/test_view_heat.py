@@ -7,10 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvx.view.heat import PEAK_AREA, colour_scale, emphasis, enlarge, fit, shade, tint, warmth
+from hvx.explain.threshold import attention_threshold
+from hvx.view.heat import (
+    LEAST_ISLAND,
+    PEAK_AREA,
+    colour_scale,
+    emphasis,
+    enlarge,
+    fit,
+    gray_levels,
+    outline,
+    shade,
+    tint,
+    warmth,
+)
 
 SIZE = 280
 CELL = SIZE // 14
@@ -229,3 +243,43 @@ def test_a_tinted_pixel_is_gray_and_scale_in_the_share_that_its_warmth_says() ->
         opacity, gray = 0.3 + 0.45 * heat, pixels[y, x] @ [0.299, 0.587, 0.114]
         expected = (1 - opacity) * gray + opacity * colour_scale()[round(255 * heat)]
         assert np.abs(found[y, x] - expected).max() <= 2
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(14, 14), (60, 80), (9, 7)]), st.integers(20, 90))
+def test_outlines_are_those_that_matplotlib_draws(seed: int, shape: tuple[int, int], size: int) -> None:
+    chance = np.random.default_rng(seed)
+    map = chance.random(shape) ** 6 * 10.0 ** chance.integers(-9, 3)
+    drawn = enlarge(map, size)
+    place = np.clip(np.arange(-1, size + 1) + 0.5, 0, size)
+    threshold = attention_threshold(drawn)
+    rimmed = np.pad(drawn, 1, constant_values=min(0, threshold - 1))
+    contours = Figure().add_subplot().contour(place, place, rimmed, levels=[threshold])
+    lines = [np.asarray(line) for line in contours.get_paths()[0].to_polygons(closed_only=False)]
+    found = {line.tobytes() for line in outline(map, size)}
+    assert found <= {line.tobytes() for line in lines}
+    least = LEAST_ISLAND * size**2
+    assert found == {line.tobytes() for line in lines if _enclosed(line) >= least}
+
+
+def _enclosed(line: np.ndarray) -> float:
+    """Corner by corner."""
+    corners = zip(line, [*line[1:], line[0]], strict=True)
+    return abs(sum(x * b - a * y for (x, y), (a, b) in corners)) / 2
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1, 3, 9]))
+def test_gray_levels_are_those_of_the_styles(seed: int, power: float) -> None:
+    map = enlarge(np.random.default_rng(seed).random((14, 14)) ** power, 60)
+    for gray, style in zip(gray_levels(map), (warmth, emphasis), strict=True):
+        assert gray.dtype == np.uint8
+        assert np.abs(gray - 255 * style(map)).max() <= 1.3  # a level, and rounding
+    assert [np.unique(gray).tolist() for gray in gray_levels(np.ones((9, 9)))] == [[0], [255]]
+
+
+@pytest.mark.parametrize("shape", [(14, 14), (30, 50)])
+def test_several_maps_are_enlarged_as_each_alone(shape: tuple[int, int]) -> None:
+    maps = np.random.default_rng(0).normal(size=(4, *shape))
+    maps[1, 2, 3] = np.nan
+    assert (enlarge(maps, 33) == np.stack([enlarge(map, 33) for map in maps])).all()

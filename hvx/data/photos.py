@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
 from hvx.errors import BadImage, HvxError, ReplacedImage
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and processes that read files do without
+    from torch import Tensor
 
 _NAME = "the image"
 """Of a photograph without a file, in errors."""
@@ -30,7 +33,7 @@ _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Of PNG: texts, and a color profile, which is not applied."""
 _ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 """Keywords of the texts of PNG that may say how a photograph is turned."""
-Photo = Image.Image | np.ndarray | Tensor | bytes | BinaryIO | str | os.PathLike[str]
+Photo: TypeAlias = "Image.Image | np.ndarray | Tensor | bytes | BinaryIO | str | os.PathLike[str]"
 """What a caller may have of a photograph."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -112,7 +115,8 @@ def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
     """
     if isinstance(source, (str, os.PathLike)):
         return open_photo(Path(source), exif_orientation)
-    if isinstance(source, Tensor):
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    if torch is not None and isinstance(source, torch.Tensor):
         source = _as_array(source)
     if isinstance(source, np.ndarray):
         source = _from_array(source)
@@ -120,7 +124,7 @@ def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
         with _decoding(_NAME):
             return _upright_rgb(source, _NAME, exif_orientation)
     if not isinstance(source, (bytes, bytearray, memoryview)):
-        source = _read(source)
+        source = _read(cast("BinaryIO", source))
     return decode_photo(bytes(source), _NAME, exif_orientation)
 
 

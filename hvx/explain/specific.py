@@ -24,13 +24,23 @@ def question_specific(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     """
     if not len(others):
         raise ValueError("a question-specific map needs another question on the image")
-    relative = _over_mean(own[None])[0]
+    return less_others(over_mean(own), over_mean(others).mean(0))
+
+
+def less_others(relative: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """``question_specific`` of what is known already.
+
+    Args:
+        relative: the own map over its mean (H, W).
+        others: the mean of the others, each over its own mean (H, W).
+    """
     if not relative.any():
-        return np.zeros(own.shape, np.float32)
-    return np.asarray(relative - _over_mean(others).mean(0), np.float32)
+        return np.zeros(relative.shape, np.float32)
+    return np.asarray(relative - others, np.float32)
 
 
-def _over_mean(maps: np.ndarray) -> np.ndarray:
+def over_mean(maps: np.ndarray) -> np.ndarray:
+    """Maps (..., H, W), each over its mean; one that is zero everywhere stays so."""
     values = np.asarray(maps, np.float64)
-    means = values.mean((1, 2), keepdims=True)
+    means = values.mean((-2, -1), keepdims=True)
     return np.asarray(values / np.where(means > 0, means, 1))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from hvx.device import cpus
+from hvx.cpu_count import cpus
 from hvx.gallery.content import CHUNK, Content, gallery_content
 from hvx.gallery.folder import gallery_folder
+from hvx.gallery.further import NO_MAPS, FurtherMaps
 from hvx.gallery.index import write_description, write_index
 from hvx.gallery.pictures import PHOTO_SIDE
 from hvx.gallery.workers import Chunk, Done, Job, write_chunks
@@ -30,7 +31,12 @@ class Built:
 
 
 def build_gallery(
-    run: Path, output: Path, workers: int | None = None, size: int | None = None, other: Path | None = None
+    run: Path,
+    output: Path,
+    workers: int | None = None,
+    size: int | None = None,
+    other: Path | None = None,
+    further: FurtherMaps = NO_MAPS,
 ) -> Built:
     """Write a run, or two side by side, as a static web page that opens from a file.
 
@@ -40,14 +46,15 @@ def build_gallery(
         workers: processes that make pictures; None: as many as there are processors for this process.
         size: pixels of the shorter side of the photographs; None: ``PHOTO_SIDE``.
         other: a second run; the gallery shows the questions that both explain.
+        further: maps by other methods, beside the runs' own.
 
     Raises:
-        HvxError: no run, a damaged one, runs that cannot be joined, or the folder cannot be written or holds
-            something else.
+        HvxError: no run, a damaged one, runs that cannot be joined, maps that cannot be had, or the folder
+            cannot be written or holds something else.
     """
     runs = (run,) if other is None else (run, other)
-    with gallery_content(runs) as content, gallery_folder(output) as folder:
-        job = Job(runs, folder, size or PHOTO_SIDE)
+    with gallery_content(runs, further) as content, gallery_folder(output) as folder:
+        job = Job(runs, folder, size or PHOTO_SIDE, content.sources)
         done = _all_done(job, list(content.chunks()), workers or cpus())
         missing = {photo: reason for one in done for photo, reason in one.missing.items()}
         measured = [[one.runs[place] for one in done] for place in range(len(runs))]

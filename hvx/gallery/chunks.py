@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from hvx.compare.agreement import cell_means
 from hvx.errors import BadImage, ReplacedImage
-from hvx.gallery.pictures import outline_path, save_maps, save_photo
+from hvx.gallery.maps import RunMaps
+from hvx.gallery.measuring import measure
+from hvx.gallery.pictures import drawn_maps, outline_path, save_maps, save_photo
 from hvx.gallery.scripts import number, write_script
-from hvx.gallery.workers import Chunk, Done, Job, Measured, Missing, Photo
-from hvx.measure.agreement import rank_correlations
+from hvx.gallery.workers import Chunk, Done, Job, Missing, Photo
 from hvx.store.reader import Item, RunReader
-from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
-from hvx.view.run_figures import open_photo_of
+from hvx.view.run_photos import open_photo_of
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An item of a run, its maps as they are drawn, and whether no other question is on its image."""
+
+    item: Item
+    pictures: list[np.ndarray]
+    alone: bool
 
 
 class ChunkWriter:
@@ -24,6 +33,7 @@ class ChunkWriter:
 
     def __init__(self, job: Job) -> None:
         self._readers, self._job = [RunReader(run) for run in job.runs], job
+        self._maps = [RunMaps(*of_run) for of_run in zip(self._readers, job.sources, strict=True)]
 
     def write(self, chunk: Chunk) -> Done:
         """Write a chunk's pictures and its script.
@@ -35,17 +45,18 @@ class ChunkWriter:
         folder = self._job.folder
         found = {number: self._save(photo, number) for number, photo in chunk.photos.items()}
         missing = {number: reason for number, reason in found.items() if reason}
+        of_runs = [list(reader.items(own)) for reader, own in zip(self._readers, chunk.numbers, strict=True)]
+        of_items = [_shown(*of_run) for of_run in zip(self._maps, chunk.numbers, of_runs, strict=True)]
         entries = []
-        measured = [_Measuring(*of_run) for of_run in zip(self._readers, chunk.partners, strict=True)]
-        of_runs = [reader.items(own) for reader, own in zip(self._readers, chunk.numbers, strict=True)]
-        rows = zip(*of_runs, strict=True)
-        for place, items in zip(chunk.items, rows, strict=True):
-            save_maps(items, folder, place)
-            entries.append(_entry(items))
-            for one, item in zip(measured, items, strict=True):
-                one.add(item)
+        for place, shown in zip(chunk.items, zip(*of_items, strict=True), strict=True):
+            save_maps([picture for one in shown for picture in one.pictures], folder, place)
+            entries.append(_entry(shown))
+        measured = [
+            measure(*of_run)
+            for of_run in zip(self._readers, of_runs, chunk.numbers, chunk.partners, strict=True)
+        ]
         write_script(folder / "data" / f"items-{chunk.index:06d}.js", "hvx.addItems", chunk.index, entries)
-        return Done(chunk, tuple(one.found for one in measured), missing)
+        return Done(chunk, tuple(measured), missing)
 
     def _save(self, photo: Photo, number: int) -> Missing | None:
         """Save a photo under its number; or why it is not shown."""
@@ -59,49 +70,30 @@ class ChunkWriter:
         return None
 
 
-class _Measuring:
-    """Measures a run's items, one after another."""
-
-    def __init__(self, reader: RunReader, partners: Sequence[int]) -> None:
-        self._reader, self._partners = reader, partners
-        self.found = Measured([], [], [], [], {})
-
-    def add(self, item: Item) -> None:
-        found = self.found
-        own, control = self._agreement(item, self._partners[len(found.zero)])
-        found.agreement.append(own)
-        found.control.append(control)
-        found.zero.append(item.zero_gradient)
-        found.unknown.append(sum(item.unknown))
-        if item.zero_gradient & ZERO_WORD_GRADIENT:
-            return
-        for token, z in zip(item.tokens, item.token_z, strict=True):
-            if math.isfinite(z):
-                count, total = found.words.get(token, (0, 0.0))
-                found.words[token] = count + 1, total + z
-
-    def _agreement(self, item: Item, partner: int) -> tuple[float | None, float | None]:
-        """As ``hvx.choose.agreement``, and the same with the attention of another question on the image."""
-        if not len(item.attention) or item.zero_gradient & ZERO_IMAGE_GRADIENT:
-            return None, None
-        summed = [item.attention.sum(0)]
-        if partner >= 0:
-            summed.append(self._reader.value("attention", partner).sum(0))
-        rows, columns = summed[0].shape
-        pooled = cell_means(item.heatmap[None], (rows, columns))[0]
-        found = rank_correlations(np.stack([pooled, *summed]))[0, 1:]
-        return number(found[0]), number(found[1]) if partner >= 0 else None
+def _shown(maps: RunMaps, numbers: Sequence[int], items: Sequence[Item]) -> list[_Shown]:
+    """Some items of a run, whose maps are drawn together."""
+    of_items = maps.of(numbers, items)
+    blank = np.zeros((1, 1), np.float32)
+    drawn = iter(drawn_maps([blank if map is None else map for own in of_items for map in own]))
+    return [
+        _Shown(item, list(islice(drawn, len(own))), any(map is None for map in own))
+        for item, own in zip(items, of_items, strict=True)
+    ]
 
 
-def _entry(items: Sequence[Item]) -> list[Any]:
+def _entry(shown: Sequence[_Shown]) -> list[Any]:
     """What a card and an item's page show beyond the index; last what further runs say of the question."""
-    first, *others = [_of_run(item) for item in items]
-    own = [*first[:3], str(items[0].image_id), items[0].image_path, *first[3:]]
+    first, *others = [_of_run(one) for one in shown]
+    item = shown[0].item
+    own = [*first[:3], str(item.image_id), item.image_path, *first[3:]]
     return [*own, others] if others else own
 
 
-def _of_run(item: Item) -> list[Any]:
-    """Tokens, z, likeliest answers, places of unknown tokens, outline of the heat map."""
+def _of_run(shown: _Shown) -> list[Any]:
+    """Tokens, z, likeliest answers, places of unknown tokens, outline of the heat map, whether it is alone on
+    its image."""
+    item = shown.item
+    outline = outline_path(shown.pictures[len(item.attention)])
     top = [(answer, number(share)) for answer, share in item.top_answers if answer]
     unknown = [place for place, lacking in enumerate(item.unknown) if lacking]
-    return [item.tokens, [number(z) for z in item.token_z], top, unknown, outline_path(item.heatmap)]
+    return [item.tokens, [number(z) for z in item.token_z], top, unknown, outline, int(shown.alone)]

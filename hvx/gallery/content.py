@@ -12,7 +12,8 @@ import numpy as np
 from hvx.compare.agreement import heatmap_agreement
 from hvx.compare.answers import Answers, compare_answers
 from hvx.compare.join import Joined, join
-from hvx.gallery.workers import Chunk, Photo
+from hvx.gallery.further import NO_MAPS, FurtherMaps, map_source
+from hvx.gallery.workers import Chunk, MapSource, Photo
 from hvx.store.names import short_names
 from hvx.store.reader import RunReader
 
@@ -47,6 +48,7 @@ class Content:
         shown: (n) the number of each item's photo.
         alike: (n) the rank correlation of the two runs' heat maps; empty for a single run.
         notes: lines that a user should read.
+        sources: of each run, which maps its items have beyond their own.
     """
 
     readers: tuple[RunReader, ...]
@@ -58,6 +60,7 @@ class Content:
     shown: list[int]
     alike: np.ndarray
     notes: tuple[str, ...]
+    sources: tuple[MapSource, ...]
 
     def __len__(self) -> int:
         return len(self.shown)
@@ -96,11 +99,12 @@ class Content:
 
 
 @contextmanager
-def gallery_content(runs: Sequence[Path]) -> Iterator[Content]:
+def gallery_content(runs: Sequence[Path], further: FurtherMaps = NO_MAPS) -> Iterator[Content]:
     """Open one run or two, joined by question_id.
 
     Raises:
-        HvxError: no run, a damaged one, or two runs that cannot be joined; see ``hvx.compare.join.join``.
+        HvxError: no run, a damaged one, two runs that cannot be joined (see ``hvx.compare.join.join``), or
+            maps of further methods cannot be had (see ``hvx.measure.method_maps.run_maps``).
     """
     with ExitStack() as stack:
         readers = tuple(stack.enter_context(RunReader(run)) for run in runs)
@@ -124,7 +128,11 @@ def gallery_content(runs: Sequence[Path]) -> Iterator[Content]:
         each = [Photo(str(path), str(digest)) for path, digest in pairs]
         places = {photo: place for place, photo in enumerate(dict.fromkeys(each))}
         shown = [places[photo] for photo in each]
-        yield Content(readers, labels, names, numbers, columns, list(places), shown, alike, notes)
+        sources = tuple(
+            stack.enter_context(map_source(reader, own, further))
+            for reader, own in zip(readers, numbers, strict=True)
+        )
+        yield Content(readers, labels, names, numbers, columns, list(places), shown, alike, notes, sources)
 
 
 def _notes(joined: Joined, answers: Answers) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from hvx import __version__
 from hvx.gallery.content import CHUNK, Content
 from hvx.gallery.folder import MARK
+from hvx.gallery.further import titles
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.summary import summary
 from hvx.gallery.workers import Measured
@@ -22,7 +23,7 @@ from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, is_right
 _INDEX_CHUNK = 5000
 """Items in one script of the index, all of which the page loads at first."""
 _STOPS = 17
-"""Of the colour scale, between which the page interpolates."""
+"""Of the color scale, between which the page interpolates."""
 
 
 def write_index(folder: Path, content: Content, measured: Sequence[Sequence[Measured]]) -> None:
@@ -91,7 +92,7 @@ def write_description(
         "notes": content.notes,
         "missingPhotos": missing,
         "zLimit": Z_LIMIT,
-        "zColours": [LOW, NEUTRAL, HIGH],
+        "zColors": [LOW, NEUTRAL, HIGH],
         "floor": FLOOR_BRIGHTNESS,
         "floorTint": FLOOR_TINT,
         "tint": TINT,
@@ -105,23 +106,28 @@ def _columns(content: Content) -> list[str]:
     """Names of the pictures of an item: the photograph, then each run's maps."""
     maps = [
         f"{label}: {name}" if label else name
-        for label, reader in zip(content.labels, content.readers, strict=True)
-        for name in column_names(reader.glimpses)[1:]
+        for label, reader, source in zip(content.labels, content.readers, content.sources, strict=True)
+        for name in [*column_names(reader.glimpses)[1:], *titles(source)]
     ]
     return [column_names(0)[0], *maps]
 
 
 def _run(content: Content, place: int, numbers: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of one run; ``heatmap`` is the place of its heat map among the columns."""
+    """What the page says of one run; ``heatmap`` and ``specific`` are the places of these maps among the
+    columns, 0 where it has no such map."""
     reader = content.readers[place]
-    maps = [one.glimpses + 1 for one in content.readers]
+    sizes = [
+        one.glimpses + 1 + len(source) for one, source in zip(content.readers, content.sources, strict=True)
+    ]
+    heatmap = 1 + sum(sizes[:place]) + reader.glimpses
     return {
         "label": content.labels[place],
         "name": content.names[place],
         # As it was given: how a command finds it again from the same folder.
         "path": str(reader.path),
         "items": len(reader),
-        "heatmap": sum(maps[: place + 1]),
+        "heatmap": heatmap,
+        "specific": heatmap + 1 if content.sources[place].specific else 0,
         "scaled": reader.stores_scaled_heatmaps,
         "summary": numbers,
     }

@@ -10,9 +10,8 @@ from matplotlib.path import Path as Line
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvx.store.reader import Item
 from hvx.view.crop import middle
-from hvx.view.heat import emphasis, enlarge, outline, warmth
+from hvx.view.heat import enlarge, gray_levels, outline_of
 
 PHOTO_SIDE = 320
 """Pixels of the square that the network saw. A card is 240 wide on a usual screen."""
@@ -42,28 +41,39 @@ def save_photo(photo: Image.Image, side: int, gallery: Path, number: int) -> Non
     _save(middle(photo, side), gallery / picture_path("photos", number), _PHOTO_QUALITY)
 
 
-def save_maps(items: Sequence[Item], gallery: Path, number: int) -> None:
-    """Save the attention maps and the heat map of each run's item, from left to right, as one gray picture.
+def drawn_maps(maps: Sequence[NDArray[np.floating]]) -> list[NDArray[np.float64]]:
+    """Maps (H, W) of any sizes as they are drawn, (MAP_SIDE, MAP_SIDE): those of one size at once."""
+    small = [shrunk(map) for map in maps]
+    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(small)
+    for shape in {map.shape for map in small}:
+        places = [place for place, map in enumerate(small) if map.shape == shape]
+        for place, drawn in zip(places, enlarge(np.stack([small[n] for n in places]), MAP_SIDE), strict=True):
+            found[place] = drawn
+    return found
+
+
+def save_maps(drawn: Sequence[NDArray[np.float64]], gallery: Path, number: int) -> None:
+    """Save an item's maps, from left to right, as one gray picture.
 
     Its upper half is for the color style, its lower one for the paper's: a pixel's gray is its ``warmth``,
     and its ``emphasis``, as in a figure.
 
     Args:
-        items: of one question, one for each run.
+        drawn: the maps, as ``drawn_maps`` returns them.
         gallery: its folder.
         number: of the item in the gallery.
     """
-    maps = [map for item in items for map in (*item.attention, item.heatmap)]
-    drawn = [enlarge(_shrunk(map), MAP_SIDE) for map in maps]
-    halves = [np.concatenate([rule(map) for map in drawn], axis=1) for rule in (warmth, emphasis)]
-    gray = Image.fromarray((np.concatenate(halves) * 255).round().astype(np.uint8))
-    _save(gray, gallery / picture_path("maps", number), _MAP_QUALITY)
+    gray = np.empty((2 * MAP_SIDE, MAP_SIDE * len(drawn)), np.uint8)
+    for place, map in enumerate(drawn):
+        column = slice(MAP_SIDE * place, MAP_SIDE * (place + 1))
+        gray[:MAP_SIDE, column], gray[MAP_SIDE:, column] = gray_levels(map)
+    _save(Image.fromarray(gray), gallery / picture_path("maps", number), _MAP_QUALITY)
 
 
-def outline_path(map: NDArray[np.floating]) -> str:
-    """The outline of a heat map as an SVG path over ``MAP_SIDE``×``MAP_SIDE``; empty where there is none."""
+def outline_path(drawn: NDArray[np.float64]) -> str:
+    """The outline of a drawn map as an SVG path over ``MAP_SIDE``×``MAP_SIDE``; empty where there is none."""
     parts = []
-    for points in outline(_shrunk(map), MAP_SIDE):
+    for points in outline_of(drawn):
         line = Line(points.clip(_EDGE, MAP_SIDE - _EDGE))
         line.simplify_threshold = _STRAY
         simple = line.cleaned(simplify=True)
@@ -72,15 +82,22 @@ def outline_path(map: NDArray[np.floating]) -> str:
     return "".join(parts)
 
 
-def _shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
+def shrunk(map: NDArray[np.floating]) -> NDArray[np.floating]:
     """A map much larger than it is shown, as means over squares: to smooth the whole takes long."""
     step = min(map.shape) // MAP_SIDE
     if step < 2:
         return map
-    finite = np.where(np.isfinite(map), map, 0).astype(np.float32, copy=False).clip(0)
+    finite = np.asarray(map, np.float32)
+    if not np.isfinite(finite).all():
+        finite = np.where(np.isfinite(finite), finite, 0)
+    if finite.min() < 0:
+        finite = finite.clip(0)
     return np.asarray(Image.fromarray(finite).reduce(step))
 
 
 def _save(picture: Image.Image, path: Path, quality: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, format="JPEG", quality=quality)
+    try:
+        picture.save(path, format="JPEG", quality=quality)
+    except FileNotFoundError:  # the first in its folder; to ask for the folder each time takes long
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path, format="JPEG", quality=quality)

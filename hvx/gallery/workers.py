@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,12 +25,31 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
+class MapSource:
+    """Which maps a run's items have beyond their attention and heat map.
+
+    Attributes:
+        specific: whether the question-specific one, made of the run's own.
+        methods: those of further methods, in this order: for each number of an item, a file of maps (n, h, w)
+            and the place in it. The summed attention has no file.
+    """
+
+    specific: bool = False
+    methods: dict[str, dict[int, tuple[str, int]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.specific + len(self.methods)
+
+
+@dataclass(frozen=True)
 class Job:
-    """What every process needs: the folder to write to, the runs, the side of photos in pixels."""
+    """What every process needs: the folder to write to, the runs, their further maps, the side of photos in
+    pixels."""
 
     runs: tuple[Path, ...]
     folder: Path
     size: int
+    sources: tuple[MapSource, ...]
 
 
 @dataclass(frozen=True)
@@ -181,10 +200,7 @@ def _end_with(parent: Connection) -> None:
 
 def _write(chunk: Chunk) -> Done:
     if not _write_here:
-        import torch
-
         from hvx.gallery.chunks import ChunkWriter
 
-        torch.set_num_threads(1)
         _write_here.append(ChunkWriter(_job[0]).write)
     return _write_here[0](chunk)

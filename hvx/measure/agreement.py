@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy.stats import rankdata
-from torch.nn import functional
 
 
 def pooled(heatmap: np.ndarray, lattice: tuple[int, int]) -> np.ndarray:
     """The mean of a heat map (H, W) over each cell of a lattice (S, S)."""
+    import torch  # here, since ranks alone do without
+    from torch.nn import functional
+
     whole = torch.from_numpy(np.asarray(heatmap, np.float64))[None, None]
     return functional.adaptive_avg_pool2d(whole, lattice)[0, 0].numpy()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from hvx.measure.methods import ATTENTION, METHODS, PROPOSED, check_installed, i
 from hvx.measure.shelf import FOLDER, Shelf, kept_shelves, maps_key
 from hvx.measure.subject import Batch, Subject, draw
 from hvx.models.checkpoint import VQAModel
+from hvx.run.lock import Say, no_log
 from hvx.store.reader import Item, RunReader
 from hvx.view.figure import MapColumn
 
@@ -125,6 +127,16 @@ class MethodMaps:
         """A map for each column of an item, (H, W) or, on the grid of the features, (S, S)."""
         return tuple(self._one(name, number, item) for name in self._names)
 
+    def files(self) -> dict[str, dict[int, tuple[str, int]]]:
+        """Of the methods that are not the run's own: each item's file of maps (n, h, w) and place in it."""
+        return {
+            name: {
+                number: (str(cast("np.memmap", maps).filename), place)
+                for number, (maps, place) in own.items()
+            }
+            for name, own in self._kept.items()
+        }
+
     def _one(self, name: str, number: int, item: Item) -> Map:
         if name == PROPOSED:
             return item.heatmap
@@ -136,7 +148,12 @@ class MethodMaps:
 
 @contextmanager
 def run_maps(
-    reader: RunReader, numbers: Sequence[int], names: Sequence[str], device: str, seed: int = 0
+    reader: RunReader,
+    numbers: Sequence[int],
+    names: Sequence[str],
+    device: str,
+    seed: int = 0,
+    say: Say = no_log,
 ) -> Iterator[MethodMaps]:
     """Maps of some items of a run by methods: its own, those that ``hvx measure`` kept, the others computed.
 
@@ -149,6 +166,7 @@ def run_maps(
         names: of methods, at least one, none twice.
         device: where the network runs, if it is needed: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``, ….
         seed: of the random map.
+        say: told what must be computed, ahead of it.
 
     Raises:
         HvxError: no such method, one that this network has no map for, captum is needed and absent, or a map
@@ -164,6 +182,7 @@ def run_maps(
         return
     check_installed(absent)
     missing = [n for n in dict.fromkeys(numbers) if any(n not in kept[name] for name in absent)]
+    say(_cost(reader, absent, len(missing), len(numbers)))
     subject = Subject(reader, [], pick_device(device), numbers=missing, takes_set=False)
     with TemporaryDirectory(prefix="hvx-figure-") as folder:
         shelf = Shelf(Path(folder))
@@ -173,6 +192,15 @@ def run_maps(
             computed = {number: (maps, place) for place, number in enumerate(missing)}
             kept[name] = computed | kept[name]
         yield MethodMaps(wanted, kept)
+
+
+def _cost(reader: RunReader, absent: Sequence[str], missing: int, count: int) -> str:
+    """What computing maps takes, in a line. Most have the size of the network's input, in 16 bits."""
+    room = 2 * reader.about["image"]["size"] ** 2 * missing * len(absent) / 1e6
+    return (
+        f"{reader.path}: computing {', '.join(absent)} for {missing:,} of {count:,} explanations, which "
+        f"`hvx measure` has not kept; takes up to {max(1, room):,.0f} MB in {gettempdir()} until it is done"
+    )
 
 
 def _kept_maps(reader: RunReader, numbers: Sequence[int], names: Sequence[str]) -> _Kept:

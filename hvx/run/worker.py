@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from hvx.config import Config, HeatmapConfig, SplitConfig
+from hvx.cpu_count import cpus
 from hvx.data.image_files import image_path
 from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
-from hvx.device import cpus, free_memory
+from hvx.device import free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
 from hvx.explain.explainer import TOP, Explainer, Explanations
 from hvx.models.checkpoint import check_config, load_checkpoint

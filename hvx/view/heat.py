@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from hvx.explain.threshold import attention_threshold
 
@@ -51,6 +52,9 @@ FLOOR_TINT, TINT = 0.3, 0.75
 LEAST_ISLAND = 0.0025
 """The share of the picture's area that an outline encloses at least: a square of a twentieth of its side.
 Pixel gradients are speckled, and a thousand dots hide the photograph."""
+
+_STEPS = 8192
+"""Of the tables of ``gray_levels``."""
 
 Map = NDArray[np.float64]
 Style = Literal["color", "paper"]
@@ -111,23 +115,22 @@ def outline(map: NDArray[np.floating], size: int) -> list[NDArray[np.float64]]:
         Closed lines: points (n, 2), x and y in pixels from the picture's corner. None around less than
         ``LEAST_ISLAND`` of the picture, and none of a constant map.
     """
-    drawn = enlarge(map, size)
-    threshold = attention_threshold(drawn)
+    return outline_of(enlarge(map, size))
+
+
+def outline_of(drawn: Map) -> list[NDArray[np.float64]]:
+    """``outline`` of a map (size, size) as ``enlarge`` returns it."""
+    size, threshold = len(drawn), attention_threshold(drawn)
     if not threshold < drawn.max():
         return []
     # With a rim below the threshold, regions at the edge are closed along it.
-    rimmed = np.pad(drawn, 1, constant_values=min(0, threshold - 1))
+    rimmed = np.full((size + 2, size + 2), min(0.0, threshold - 1))
+    rimmed[1:-1, 1:-1] = drawn
     place = np.clip(np.arange(-1, size + 1) + 0.5, 0, size)
-    contours = _scratch_axes().contour(place, place, rimmed, levels=[threshold])
-    lines = [np.asarray(line, np.float64) for line in contours.get_paths()[0].to_polygons(closed_only=False)]
-    contours.remove()
+    # What Matplotlib's contour calls, with its default algorithm; axes take ten times as long.
+    generator = contour_generator(place, place, rimmed, name="mpl2014", line_type="SeparateCode")
+    lines = [np.asarray(line, np.float64) for line in generator.lines(threshold)[0]]
     return [line for line in lines if _area(line) >= LEAST_ISLAND * size**2]
-
-
-@lru_cache
-def _scratch_axes() -> Axes:
-    """Axes that are never drawn: Matplotlib finds contours on some."""
-    return Figure().add_subplot()
 
 
 @lru_cache
@@ -137,12 +140,18 @@ def colour_scale() -> Map:
 
 
 def enlarge(map: NDArray[np.floating], size: int) -> Map:
-    """A map (H, W), lightly smoothed, at the picture's size (size, size); nowhere below zero."""
+    """A map (H, W), lightly smoothed, at the picture's size (size, size); nowhere below zero.
+
+    Several maps (N, H, W) give (N, size, size), the same values in less time.
+    """
     finite = np.where(np.isfinite(map), map, 0).astype(np.float64).clip(0)
-    smooth = _blur(_blur(finite, 0), 1)
+    sigmas = [SMOOTHING * side for side in map.shape[-2:]]
+    reach = [int(np.ceil(3 * sigma)) for sigma in sigmas]
+    # Mirrored at the edges.
+    smooth = gaussian_filter(finite, sigmas, mode="reflect", radius=reach, axes=(-2, -1))
     # Bicubic enlargement swings below zero beside a peak. Clipped after each axis: the swings of the
     # two would multiply to ghosts of the peak at its four corners.
-    return _stretch(_stretch(smooth, size).T, size).T
+    return _stretch(_stretch(smooth, size).swapaxes(-2, -1), size).swapaxes(-2, -1)
 
 
 def emphasis(map: Map) -> Map:
@@ -161,10 +170,10 @@ def emphasis(map: Map) -> Map:
         map: (H, W), nowhere negative.
 
     Returns:
-        (H, W) in [0, 1].
+        (H, W) in [0, 1]: 1 all over a constant map.
     """
-    place, strength = standing(map)
-    return np.asarray(1 - strength * (1 - place), np.float64)
+    _, scale = _scales(map)
+    return np.asarray(1 - scale.strength * (1 - _bright(scale.place(map))), np.float64)
 
 
 def warmth(map: Map) -> Map:
@@ -181,30 +190,66 @@ def warmth(map: Map) -> Map:
     Returns:
         (H, W) in [0, 1]: 1 at a lone peak, 0 all over a constant map.
     """
-    least, base, top = map.min(), _base(map), max(np.quantile(map, 1 - CLIPPED), _peak(map))
-    if not top > base:
-        return np.zeros_like(map)
-    place = ((map - least) / (top - least)).clip(0, 1)
-    return np.asarray(_strength(top - base, base) * np.log1p(TOE * place) / np.log1p(TOE), np.float64)
+    scale, _ = _scales(map)
+    return np.asarray(scale.strength * _warm(scale.place(map)), np.float64)
 
 
-def standing(map: Map) -> tuple[Map, float]:
-    """What the paper's style is made of: t^γ of each pixel and s, as in ``emphasis``; both 0 of a constant
-    map."""
-    base = _base(map)
-    rise = _peak(map) - base
-    if not rise > 0:
-        return np.zeros_like(map), 0.0
-    return np.asarray(((map - base) / rise).clip(0, 1) ** GAMMA, np.float64), _strength(rise, base)
+def gray_levels(map: Map) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """255 · ``warmth`` and 255 · ``emphasis`` of a map, within a level: by tables, in a third of the time."""
+    warm, bright = _scales(map)
+    warm_curve, bright_curve = _curves()
+    tables = (255 * warm.strength * warm_curve, 255 * (1 - bright.strength * (1 - bright_curve)))
+    first, second = (
+        table.round().astype(np.uint8)[(scale.place(map) * _STEPS + 0.5).astype(np.uint16)]
+        for table, scale in zip(tables, (warm, bright), strict=True)
+    )
+    return first, second
 
 
-def _base(map: Map) -> float:
-    return float(min(np.median(map), map.mean()))
+@dataclass(frozen=True)
+class _Scale:
+    """A style's scale of a map: its lower end, its length, and how far the map stands out."""
+
+    start: float
+    length: float
+    strength: float
+
+    def place(self, map: Map) -> Map:
+        """Each pixel's place between the ends, 0 to 1."""
+        return np.asarray(((map - self.start) / self.length).clip(0, 1), np.float64)
 
 
-def _peak(map: Map) -> float:
-    count = max(1, round(PEAK_AREA * map.size))
-    return float(np.partition(map, -count, axis=None)[-count:].mean())
+def _scales(map: Map) -> tuple[_Scale, _Scale]:
+    """The scales of ``warmth`` and of ``emphasis``; strength 0 of a constant map."""
+    ordered = np.sort(map, axis=None)
+    least = float(ordered[0])
+    peak = float(ordered[-max(1, round(PEAK_AREA * ordered.size)) :].mean())
+    middle, last = ordered.size // 2, ordered.size - 1
+    median = (ordered[middle] + ordered[last - middle]) / 2
+    base = float(min(median, map.mean()))
+    # The 99th percentile, between the two values around it.
+    whole, part = divmod((1 - CLIPPED) * last, 1)
+    low, high = ordered[int(whole)], ordered[min(int(whole) + 1, last)]
+    top = max(float(low + part * (high - low)), peak)
+    return (
+        _Scale(least, top - least, _strength(top - base, base)) if top > base else _Scale(0, 1, 0),
+        _Scale(base, peak - base, _strength(peak - base, base)) if peak > base else _Scale(0, 1, 0),
+    )
+
+
+def _warm(place: Map) -> Map:
+    return np.asarray(np.log1p(TOE * place) / np.log1p(TOE), np.float64)
+
+
+def _bright(place: Map) -> Map:
+    return np.asarray(place**GAMMA, np.float64)
+
+
+@lru_cache
+def _curves() -> tuple[Map, Map]:
+    """Both styles' curves at ``_STEPS`` + 1 places."""
+    places = np.linspace(0, 1, _STEPS + 1)
+    return _warm(places), _bright(places)
 
 
 def _strength(rise: float, base: float) -> float:
@@ -218,16 +263,7 @@ def _area(line: Map) -> float:
 
 
 def _stretch(map: Map, width: int) -> Map:
-    """A map (H, W) at (H, width), bicubically; nowhere below zero."""
-    image = Image.fromarray(map.astype(np.float32))
-    return np.asarray(image.resize((width, len(map)), Image.Resampling.BICUBIC), np.float64).clip(0)
-
-
-def _blur(map: Map, axis: int) -> Map:
-    """A map smoothed along one axis, mirrored at its edges."""
-    sigma = SMOOTHING * map.shape[axis]
-    reach = int(np.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padding = [(reach, reach) if a == axis else (0, 0) for a in range(2)]
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(map, padding, "symmetric"), len(kernel), axis)
-    return np.asarray(windows @ (kernel / kernel.sum()), np.float64)
+    """Maps (..., H, W) at (..., H, width), bicubically; nowhere below zero."""
+    lines = map.reshape(-1, map.shape[-1])
+    wide = Image.fromarray(lines.astype(np.float32)).resize((width, len(lines)), Image.Resampling.BICUBIC)
+    return np.asarray(wide, np.float64).clip(0).reshape(*map.shape[:-1], width)

@@ -11,12 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from hvx.config import ImageConfig, PickConfig, checked
-from hvx.data.image_files import find_image
 from hvx.data.images import crop_photo
-from hvx.data.photos import open_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
 from hvx.store.names import short_names
@@ -24,6 +21,7 @@ from hvx.store.reader import Item, RunReader
 from hvx.view.crop import is_cropped, middle
 from hvx.view.export import SCREEN, FigureSource, PageSetup, check_rows, export_figure
 from hvx.view.figure import IN_COLOR, FigureLayout, FigureRow, FigureStyle, MapColumn
+from hvx.view.run_photos import open_photo_of
 
 _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 
@@ -84,17 +82,6 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         item.unknown,
         middle(photo, size) if is_cropped(photo) else None,
     )
-
-
-def open_photo_of(reader: RunReader, image_path: str, digest: str) -> Image.Image:
-    """A whole photograph of a run, as it was explained.
-
-    Raises:
-        BadImage: it is no longer where the run found it, or cannot be read.
-        ReplacedImage: the file holds another image now, whose SHA-256 is not ``digest``.
-    """
-    path = find_image(reader.image_folders, image_path)
-    return open_photo(path, reader.about.get("exif_orientation") is True, digest)
 
 
 def _crop(reader: RunReader, size: int) -> ImageConfig:

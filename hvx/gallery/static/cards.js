@@ -13,9 +13,9 @@ const percent = (share) => (share === null ? "n/a" : `${(100 * share).toFixed(1)
 // z as the figures print it: at most four decimals.
 const valueText = (z) => (z === null ? "n/a" : String(Number(z.toFixed(4))).replace("-", "−"));
 
-// From blue below 0 through light grey to red above, as chip_colour in hvx/view/tokens.py.
-const tokenColours = (z) => {
-  const [low, neutral, high] = hvx.about.zColours;
+// From blue below 0 through light gray to red above, as chip_colour in hvx/view/tokens.py.
+const tokenColors = (z) => {
+  const [low, neutral, high] = hvx.about.zColors;
   const place = Math.max(-1, Math.min(1, (z ?? 0) / hvx.about.zLimit));
   const end = place > 0 ? high : low;
   const fill = neutral.map((from, channel) => Math.round(from + (end[channel] - from) * Math.abs(place)));
@@ -27,13 +27,13 @@ const tokenColours = (z) => {
 
 const UNKNOWN = "unknown to the model";
 
-// Token `place` of an item, on its colour; dots stand around one that the model does not know.
+// Token `place` of an item, on its color; dots stand around one that the model does not know.
 const tokenSpan = (detail, place) => {
   const z = detail.z[place];
   const unknown = detail.unknown.has(place);
   const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
   const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
-  [span.style.backgroundColor, span.style.color] = tokenColours(z);
+  [span.style.backgroundColor, span.style.color] = tokenColors(z);
   return span;
 };
 
@@ -43,6 +43,7 @@ const MISSING = {
   replaced: "The photograph was replaced after the run: this is not the one that was explained",
 };
 const ZERO_IMAGE = "zero gradient: no heat map";
+const ALONE = "no other question on the image";
 const ZERO_WORDS = "zero gradient of the words: no z-scores";
 
 // Frames the square that the network saw on a picture of a whole photograph.
@@ -60,6 +61,15 @@ const outlined = (path) => {
   drawn.removeAttribute("id");
   for (const line of drawn.children) line.setAttribute("d", path);
   return drawn;
+};
+
+// Why a run's heat map, or its question-specific map, says nothing.
+const noteOn = (number, column, detail) => {
+  const place = hvx.about.runs.findIndex((one) => column && (one.heatmap === column || one.specific === column));
+  if (place < 0) return "";
+  if (hvx.zeroImage(number, place)) return ZERO_IMAGE;
+  const run = place ? detail?.others[place - 1] : detail;
+  return run?.alone && hvx.about.runs[place].specific === column ? ALONE : "";
 };
 
 // The square that the network saw, under the map in a column of the figure; column 0 is the whole photograph.
@@ -87,7 +97,8 @@ const picture = (number, column, detail) => {
   }
   const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
   if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
-  if (run >= 0 && hvx.zeroImage(number, run)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
+  const note = noteOn(number, column, detail);
+  if (note) box.append(element("p", { class: "note" }, note));
   return box;
 };
 
@@ -113,7 +124,7 @@ const verdict = (number, run = 0) => {
   return line;
 };
 
-// A run's tokens on their colours, with spaces between them.
+// A run's tokens on their colors, with spaces between them.
 const tokenSpans = (detail) => detail.tokens.flatMap((_, place) => [tokenSpan(detail, place), " "]);
 
 // The pictures of a card; several have their names under them.

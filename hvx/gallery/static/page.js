@@ -30,7 +30,7 @@ const showLooks = () => {
   body.style.setProperty("--row", /^[1-9]$/.test(state.row) ? state.row : 0);
   body.toggleAttribute("data-row", /^[1-9]$/.test(state.row));
   pressed("maps", body.dataset.maps === "always");
-  pressed("style", body.dataset.style === "colour");
+  pressed("style", body.dataset.style === "color");
   pressed("group", state.group === "image");
   const columns = hvx.shownColumns(state);
   for (const box of at("show").querySelectorAll("input")) box.checked = columns.includes(Number(box.value));
@@ -321,17 +321,17 @@ const furnish = () => {
     at(name).closest("label").hidden = !known.length;
   }
   ["feFuncR", "feFuncG", "feFuncB"].forEach((name, channel) => {
-    const values = about.scale.map((colour) => colour[channel]).join(" ");
+    const values = about.scale.map((color) => color[channel]).join(" ");
     document.querySelector(name).setAttribute("tableValues", values);
   });
-  // From a grey to how much of the colour covers the photograph, as tint in hvx/view/heat.py.
+  // From a gray to how much of the color covers the photograph, as tint in hvx/view/heat.py.
   const nothing = "0 0 0 0 0 ".repeat(3);
   at("opacity").setAttribute("values", `${nothing}${about.tint - about.floorTint} 0 0 0 ${about.floorTint}`);
   document.body.style.setProperty("--dim", 1 - about.floor);
-  const colours = element("span", { class: "colours", "aria-hidden": "true" });
-  const stops = about.zColours.map((colour) => `rgb(${colour.join(" ")})`).join(", ");
-  colours.style.background = `linear-gradient(to right, ${stops})`;
-  at("scale").append(`Tokens: z from −${about.zLimit}`, colours, `to ${about.zLimit}`);
+  const colors = element("span", { class: "colors", "aria-hidden": "true" });
+  const stops = about.zColors.map((color) => `rgb(${color.join(" ")})`).join(", ");
+  colors.style.background = `linear-gradient(to right, ${stops})`;
+  at("scale").append(`Tokens: z from −${about.zLimit}`, colors, `to ${about.zLimit}`);
   let theme = "system";
   try {
     theme = localStorage.getItem("hvx-theme") ?? theme;

@@ -6,7 +6,7 @@ hvx.FIELDS = ["q", "question_type", "answer_type", "only", "versus", "gradient",
 // How what is found is shown. maps: "" always, "hover" on the card that is pointed at; style: "" the first of
 // hvx.STYLES; show: columns of the figure on each card, "0.3"; row: cards in a row; group: "image" or "".
 hvx.LOOKS = ["maps", "style", "show", "row", "group"];
-hvx.STYLES = ["colour", "paper"];
+hvx.STYLES = ["color", "paper"];
 
 hvx.style = (state) => (hvx.STYLES.includes(state.style) ? state.style : hvx.STYLES[0]);
 

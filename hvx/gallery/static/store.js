@@ -56,13 +56,15 @@ hvx.detail = async (number) => {
   } catch {
     return null;
   }
-  const [tokens, z, top, imageId, path, unknown, outline, others] = hvx.details.get(place)[number % hvx.about.chunk];
-  const own = ofRun([tokens, z, top, unknown, outline]);
+  const [tokens, z, top, imageId, path, unknown, outline, alone, others] = hvx.details.get(place)[number % hvx.about.chunk];
+  const own = ofRun([tokens, z, top, unknown, outline, alone]);
   return { ...own, imageId, path, others: (others ?? []).map(ofRun) };
 };
 
 // What a run says of an item's question.
-const ofRun = ([tokens, z, top, unknown, outline]) => ({ tokens, z, top, unknown: new Set(unknown), outline });
+const ofRun = ([tokens, z, top, unknown, outline, alone]) => ({
+  tokens, z, top, unknown: new Set(unknown), outline, alone: alone === 1,
+});
 
 const plain = (text) => text.normalize("NFKC").toLowerCase();
 

@@ -12,7 +12,7 @@ const table = (caption, header, rows) => element(
   ))),
 );
 
-const labelled = (run, name) => (run.label ? `${name}, ${run.label}` : name);
+const labeled = (run, name) => (run.label ? `${name}, ${run.label}` : name);
 
 const MOST_TYPES = 15;
 
@@ -30,7 +30,7 @@ const accuracyTable = (runs, kind, caption) => {
   const rows = columns[0].map(([type, count], place) => [
     type || "(no type)", String(count), ...columns.map((own) => share(own[place] ?? [type, 0, 0])),
   ]);
-  return table(caption, ["", "n", ...runs.map((run) => labelled(run, "right"))], rows);
+  return table(caption, ["", "n", ...runs.map((run) => labeled(run, "right"))], rows);
 };
 
 const fixed = (value, digits = 3) => (value === null ? "n/a" : value.toFixed(digits).replace("-", "−"));
@@ -55,9 +55,9 @@ const agreementRows = ({ summary, items }) => {
 };
 
 const wordTable = (run) => table(
-  labelled(run, `Mean z by word, highest and lowest (n ≥ ${run.summary.least})`), ["word", "mean z", "n"],
+  labeled(run, `Mean z by word, highest and lowest (n ≥ ${run.summary.least})`), ["word", "mean z", "n"],
   run.summary.words.map(([word, count, mean]) => {
-    const [fill, ink] = tokenColours(mean);
+    const [fill, ink] = tokenColors(mean);
     const shown = element("span", { class: "token", dir: "auto" }, word);
     [shown.style.backgroundColor, shown.style.color] = [fill, ink];
     return [shown, fixed(mean, 2), String(count)];
@@ -73,7 +73,7 @@ const fillSummary = () => {
     accuracyTable(runs, "all", "Accuracy (exact match)"),
     ...(typed("answer_type") ? [accuracyTable(runs, "answer_type", "Accuracy by answer type")] : []),
     ...(typed("question_type") ? [accuracyTable(runs, "question_type", "Accuracy by question type")] : []),
-    ...runs.map((run) => table(labelled(run, "Maps"), ["", "mean", "n"], agreementRows(run))),
+    ...runs.map((run) => table(labeled(run, "Maps"), ["", "mean", "n"], agreementRows(run))),
     ...runs.filter((run) => run.summary.words.length).map(wordTable),
   ];
   document.getElementById("summary-content").replaceChildren(

@@ -1,0 +1,73 @@
+"""Which maps the items of a gallery have beyond their attention and heat map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from hvx.gallery.workers import MapSource
+from hvx.measure.methods import ATTENTION, METHODS, PROPOSED, SPECIFIC
+from hvx.run.lock import Say, no_log
+from hvx.store.reader import RunReader
+
+SPECIFIC_TITLE = METHODS[SPECIFIC].title
+
+
+@dataclass(frozen=True)
+class FurtherMaps:
+    """Maps that a user asks for.
+
+    Attributes:
+        methods: names of ``hvx.measure.methods.METHODS``, as ``hvx figure --methods`` has them.
+        device: where the network runs, if maps must be computed.
+        seed: of the random map.
+        say: told what is computed, ahead of it.
+    """
+
+    methods: Sequence[str] | None = None
+    device: str = "auto"
+    seed: int = 0
+    say: Say = no_log
+
+
+NO_MAPS = FurtherMaps()
+
+
+@contextmanager
+def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> Iterator[MapSource]:
+    """What the items ``numbers`` of a run have; files of computed maps are there until the end.
+
+    The proposed map is shown in any case, and so is the attention of a single glimpse. The question-specific
+    map needs only the run, where an image has several questions; asked for as a method, it is there for every
+    item.
+
+    Raises:
+        HvxError: see ``hvx.measure.method_maps.run_maps``.
+    """
+    if further.methods is None:
+        yield MapSource(_has_several_questions(reader))
+        return
+    from hvx.measure.method_maps import run_maps  # imports PyTorch, which takes seconds
+
+    wanted = list(further.methods)
+    chosen = numbers.tolist()
+    with run_maps(reader, chosen, wanted, further.device, further.seed, further.say) as maps:
+        files = maps.files()
+        shown = [name for name in wanted if name != PROPOSED and (name != ATTENTION or reader.glimpses > 1)]
+        specific = SPECIFIC not in shown and _has_several_questions(reader)
+        yield MapSource(specific, {name: files.get(name, {}) for name in shown})
+
+
+def _has_several_questions(reader: RunReader) -> bool:
+    """Whether any image has several questions."""
+    images, texts = reader.column("image_id").tolist(), reader.column("question").tolist()
+    return len(set(zip(images, texts, strict=True))) > len(set(images))
+
+
+def titles(source: MapSource) -> list[str]:
+    """Names of the columns."""
+    own = [SPECIFIC_TITLE] if source.specific else []
+    return own + [METHODS[name].title for name in source.methods]

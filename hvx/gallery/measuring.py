@@ -1,0 +1,69 @@
+"""What is measured of a chunk of a run's items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hvx.compare.agreement import cell_means
+from hvx.gallery.scripts import number
+from hvx.gallery.workers import Measured
+from hvx.measure.agreement import unit_ranks
+from hvx.store.reader import Item, RunReader
+from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+
+
+def measure(
+    reader: RunReader, items: Sequence[Item], numbers: Sequence[int], partners: Sequence[int]
+) -> Measured:
+    """Measure a run's items.
+
+    Args:
+        reader: the run.
+        items: some of it.
+        numbers: of each item, its number in the run.
+        partners: of each item, the number of another question on the same image; -1: none.
+    """
+    words: dict[str, tuple[int, float]] = {}
+    for item in items:
+        if not item.zero_gradient & ZERO_WORD_GRADIENT:
+            _add_words(words, item)
+    own, control = _agreements(reader, items, numbers, partners)
+    unknown = [sum(item.unknown) for item in items]
+    return Measured(own, control, [item.zero_gradient for item in items], unknown, words)
+
+
+def _add_words(words: dict[str, tuple[int, float]], item: Item) -> None:
+    for token, z in zip(item.tokens, item.token_z, strict=True):
+        if math.isfinite(z):
+            count, total = words.get(token, (0, 0.0))
+            words[token] = count + 1, total + z
+
+
+def _agreements(
+    reader: RunReader, items: Sequence[Item], numbers: Sequence[int], partners: Sequence[int]
+) -> tuple[list[float | None], list[float | None]]:
+    """As ``hvx.choose.agreement``, and the same with the attention of another question on the image."""
+    own: list[float | None] = [None] * len(items)
+    control: list[float | None] = [None] * len(items)
+    places = [
+        place
+        for place, item in enumerate(items)
+        if len(item.attention) and not item.zero_gradient & ZERO_IMAGE_GRADIENT
+    ]
+    if not places:
+        return own, control
+    attention = {n: item.attention.sum(0) for n, item in zip(numbers, items, strict=True)}
+    for partner in {partners[place] for place in places} - {-1, *attention}:
+        attention[partner] = reader.value("attention", partner).sum(0)
+    shape = items[places[0]].attention.shape[1:]
+    cells = np.concatenate([cell_means(items[place].heatmap[None], shape) for place in places])
+    heat = unit_ranks(cells)
+    ranks = dict(zip(attention, unit_ranks(np.stack(list(attention.values()))), strict=True))
+    for place, heat_ranks in zip(places, heat, strict=True):
+        own[place] = number(heat_ranks @ ranks[numbers[place]])
+        if partners[place] >= 0:
+            control[place] = number(heat_ranks @ ranks[partners[place]])
+    return own, control
