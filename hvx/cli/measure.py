@@ -32,6 +32,10 @@ from hvx.terminal import echo, echo_lines
     "--human", type=Existing("folder of human attention maps"), metavar="FOLDER",
     help="People's attention maps, {question_id}_1.png, … as in VQA-HAT.",
 )  # fmt: skip
+@click.option(
+    "--target", metavar="NAME",
+    help="Localise this target, where the split's table of objects has several; else its first.",
+)  # fmt: skip
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="For the report; else RUN/measure.")
 @seed_option
 @set_option
@@ -44,6 +48,7 @@ def measure(
     curves: int,
     sanity: int,
     human: Path | None,
+    target: str | None,
     output: Path | None,
     seed: int,
     overrides: tuple[str, ...],
@@ -67,10 +72,10 @@ def measure(
     from hvx.measure.tables import claims_table, overview
 
     named = tuple(name.strip() for name in methods.split(",") if name.strip())
-    options = Options(named, sample, curves, sanity, human, seed)
-    target = output or run / FOLDER
+    options = Options(named, sample, curves, sanity, human, seed, target)
+    folder = output or run / FOLDER
     found = measure_run(
-        run, options, pick_device(device), list(overrides), target, lambda line: echo(line, err=True)
+        run, options, pick_device(device), list(overrides), folder, lambda line: echo(line, err=True)
     )
     echo_lines(overview(found) + "\n\n" + claims_table(found) + "\n")
-    echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")
+    echo(f"{folder / 'measure.md'}: {found.about['explanations']:,} explanations measured")

@@ -136,6 +136,28 @@ def score_maps(
     return scored, found_agreement, Regions(places, kinds, shares, others)
 
 
+def check_masks(subject: Subject, table: ObjectTable) -> None:
+    """Refuse, ahead of any work, masks that cannot be read or are of another size than their photograph.
+
+    Raises:
+        HvxError: names the mask.
+    """
+    first: dict[int | str, int] = {}
+    ids = subject.reader.column("question_id")[subject.numbers].tolist()
+    for place, (question, image) in enumerate(zip(ids, subject.images.tolist(), strict=True)):
+        asked = table.asked.get(question)
+        if asked and asked.labels:
+            first.setdefault(image, place)
+    for image, place in first.items():
+        height, width = table.mask(image).shape
+        wanted = subject.photo_size(place)
+        if (width, height) != wanted:
+            raise HvxError(
+                f"{table.mask_path(image)}: {width}×{height} pixels; its photograph has "
+                f"{wanted[0]}×{wanted[1]}, and a label mask has the same"
+            )
+
+
 def score_curves(curves: dict[str, list[Curves]]) -> dict[str, Scores]:
     """The areas under each explanation's curves of deletion and insertion."""
     count = len(next(iter(curves.values())))
@@ -213,6 +235,8 @@ def _asked_about(
             f"{subject.split.objects}: no question {question_id}, which {subject.reader.path} explains; "
             "the run is of another split"
         )
+    if not asked.labels:
+        return None
     inside = cropped(np.isin(table.mask(image_id), asked.labels), subject.size)
     return inside if inside.any() else None
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from hvx.config import Config, SplitConfig, parse
 from hvx.data.image_files import find_image
 from hvx.data.images import input_batches
+from hvx.data.photos import open_photo, photo_size
 from hvx.data.words import padded
 from hvx.errors import BadImage, HvxError, ReplacedImage
 from hvx.files import sha256
@@ -134,6 +135,16 @@ class Subject:
     def size(self) -> tuple[int, int]:
         """(H, W) of the images, as the network sees them; heat maps may be stored smaller."""
         return self.model.config.image.size, self.model.config.image.size
+
+    def photo_size(self, place: int) -> tuple[int, int]:
+        """(W, H) of an explanation's photograph, upright where the run turned it.
+
+        Raises:
+            BadImage: it is no longer there, or cannot be read.
+        """
+        path = self._path(place)
+        turned = self.reader.about.get("exif_orientation") is True
+        return open_photo(path, True).size if turned else photo_size(path)
 
     def item(self, place: int) -> Item:
         """An explanation of the sample."""

@@ -59,6 +59,11 @@ def _load(split: SplitConfig, config: Config, lattice: int) -> tuple[Tensor, Ten
         raise HvxError(
             f"model.image.size: {size} is no multiple of twice the backbone's {lattice}×{lattice} lattice"
         )
+    if any({"color", "shape"} - item.keys() for own in table.objects.values() for item in own):
+        raise HvxError(
+            f"{split.objects}: its objects have no color and shape; only the built-in split (`hvx scenes`) "
+            "can train a backbone; set train.backbone_epochs to 0"
+        )
     inputs, shares = [], []
     for image_id, objects in bar(table.objects.items(), "reading scenes", "scene", len(table.objects)):
         path = image_path(split, named_by_pattern(split.image_name or COCO_VAL, image_id))
