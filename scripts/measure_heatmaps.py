@@ -7,8 +7,8 @@ For each stored size and dtype:
 
 - bytes of a map, and of VQA v2 val (214,354 explanations) at 448×448 pixels reduced by the same factor;
 - pointing game: how often the maximum lies in the object asked about, by the split's table of objects; or by
-  class masks (scripts/class_masks.py): where the question names one class and that is in the crop. Chance is the
-  share of the crop that this object covers;
+  class masks (scripts/class_masks.py): where the question names one class and that is in the crop. Chance is
+  the share of the crop that this object covers;
 - rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
 - picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles.
 

@@ -98,11 +98,12 @@ class ObjectTable:
     def _labels(self, row: dict[str, Any]) -> tuple[int, ...]:
         """The labels that a question asks about, of the target that is read."""
         given = row["asks_about"]
-        if isinstance(given, dict) and self.targets:
-            if set(given) != set(self.targets):
+        if self.targets:
+            own = given if isinstance(given, dict) else {}
+            if set(own) != set(self.targets):
                 raise HvxError(
                     f"{self._path}: question {shown(row['question_id'])}: asks_about has the targets "
-                    f"{', '.join(map(str, given)) or 'none'}; the first question's are "
+                    f"{', '.join(map(str, own)) or 'none'}; the first question's are "
                     f"{', '.join(self.targets)}"
                 )
             given = given[self.target]
