@@ -36,6 +36,10 @@ from hvx.terminal import echo, echo_lines
     "--target", metavar="NAME",
     help="Localise this target, where the split's table of objects has several; else its first.",
 )  # fmt: skip
+@click.option(
+    "--with-target", is_flag=True,
+    help="Draw only explanations whose question has a target in the table of objects.",
+)  # fmt: skip
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="For the report; else RUN/measure.")
 @seed_option
 @set_option
@@ -49,6 +53,7 @@ def measure(
     sanity: int,
     human: Path | None,
     target: str | None,
+    with_target: bool,
     output: Path | None,
     seed: int,
     overrides: tuple[str, ...],
@@ -72,7 +77,7 @@ def measure(
     from hvx.measure.tables import claims_table, overview
 
     named = tuple(name.strip() for name in methods.split(",") if name.strip())
-    options = Options(named, sample, curves, sanity, human, seed, target)
+    options = Options(named, sample, curves, sanity, human, seed, target, with_target)
     folder = output or run / FOLDER
     found = measure_run(
         run, options, pick_device(device), list(overrides), folder, lambda line: echo(line, err=True)

@@ -67,6 +67,10 @@ class ObjectTable:
                 f"{split.objects}: not a table of objects as `hvx scenes` writes it: {error}"
             ) from None
 
+    def with_target(self) -> set[int | str]:
+        """The questions that ask about something."""
+        return {question for question, asked in self.asked.items() if asked.labels}
+
     def mask_path(self, image_id: int | str) -> Path:
         """Where the label mask of an image lies: by the table's name for it, else by that of the image."""
         name = self._names.get(image_id)

@@ -48,6 +48,7 @@ class Options:
         human: folder of human attention maps in VQA-HAT's layout.
         seed: of every draw.
         target: of the split's table of objects; None: its first.
+        with_target: draw only explanations whose question has a target in that table.
     """
 
     methods: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class Options:
     human: Path | None = None
     seed: int = 0
     target: str | None = None
+    with_target: bool = False
 
 
 def check_installed(options: Options) -> None:
@@ -97,6 +99,9 @@ def measure_run(
         check_installed(options)
         subject = Subject(reader, overrides, device, options.sample, options.seed)
         truth = _Truth(subject, options)
+        if options.with_target:
+            assert truth.table
+            subject.draw_among(truth.table.with_target(), options.sample, options.seed)
         found = Measures(_about(reader, subject, options, truth), names)
         _leave_out(found, subject, options, say)
         _count_zero_gradients(found, reader, subject, say)
@@ -118,7 +123,7 @@ class _Truth:
     """What maps are held against: the objects asked about, where the split has masks; where people look."""
 
     def __init__(self, subject: Subject, options: Options) -> None:
-        named = options.target is not None
+        named = options.target is not None or options.with_target
         self.table = ObjectTable(subject.split, options.target) if subject.split.objects or named else None
         self.human = HumanMaps(options.human, subject.model.config.image) if options.human else None
 
@@ -203,6 +208,7 @@ def _about(reader: RunReader, subject: Subject, options: Options, truth: _Truth)
         "images": len(set(subject.images.tolist())),
         "seed": options.seed,
         "target": truth.table.target if truth.table else None,
+        "with_target": options.with_target,
         "targets": list(truth.table.targets) if truth.table else [],
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "device": str(subject.device),

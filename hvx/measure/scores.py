@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from hvx.data.objects import ObjectTable
-from hvx.errors import HvxError
+from hvx.errors import BadImage, HvxError
 from hvx.measure.agreement import pooled, rank_correlations
 from hvx.measure.compute import Curves, Maps
 from hvx.measure.faithfulness import area
@@ -150,7 +150,10 @@ def check_masks(subject: Subject, table: ObjectTable) -> None:
             first.setdefault(image, place)
     for image, place in first.items():
         height, width = table.mask(image).shape
-        wanted = subject.photo_size(place)
+        try:
+            wanted = subject.photo_size(place)
+        except BadImage:
+            continue  # told where it is read, with what helps
         if (width, height) != wanted:
             raise HvxError(
                 f"{table.mask_path(image)}: {width}×{height} pixels; its photograph has "

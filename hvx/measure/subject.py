@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,21 @@ class Subject:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def draw_among(self, question_ids: Container[int | str], count: int, seed: int) -> None:
+        """Draw the sample anew, from these questions alone.
+
+        Raises:
+            HvxError: the run explains none of them.
+        """
+        own = self.reader.column("question_id").tolist()
+        kept = np.array([number for number, question in enumerate(own) if question in question_ids], int)
+        if not len(kept):
+            raise HvxError(
+                f"{self.reader.path}: explains no question that has a target in {self.split.objects}"
+            )
+        self.numbers = [int(kept[k]) for k in draw(self.image_ids[kept], count, seed)]
+        self.images = self.image_ids[self.numbers]
 
     def check_images(self) -> None:
         """Compare the sample's image files with those that the run explains.

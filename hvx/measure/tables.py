@@ -111,9 +111,10 @@ def _about(found: Measures) -> str:
     made = own["versions"]
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
     target = f" Localisation: {_target(own)}." if own.get("target") else ""
+    among = " from those whose question has a target" if own.get("with_target") else ""
     return (
         f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, "
-        f"drawn at random (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
+        f"drawn at random{among} (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
         f"{own['device']}, {own['cores']} CPU cores, with {versions}.{target}\n\n"
         f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since "
         "questions on one image are not independent. n counts explanations (of words, tokens)."
