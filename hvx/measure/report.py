@@ -41,8 +41,8 @@ class _Tally:
     """What one pass over the run collects."""
 
     right: dict[str, list[bool]]
-    heat_hits: list[bool]
-    attention_hits: list[bool]
+    heat_hits: list[float]
+    attention_hits: list[float]
     chance: list[float]
     agreement: list[float]
     words: list[tuple[list[str], list[float]]]

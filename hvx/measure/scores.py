@@ -14,7 +14,7 @@ from hvx.measure.agreement import pooled, rank_correlations
 from hvx.measure.compute import Curves, Maps
 from hvx.measure.faithfulness import area
 from hvx.measure.human import HumanMaps
-from hvx.measure.localisation import Peak, covers, energy_inside, enlarged, overlap, peak
+from hvx.measure.localisation import Peaks, covers, energy_inside, enlarged, overlap, peaks
 from hvx.measure.methods import ATTENTION
 from hvx.measure.subject import Subject
 from hvx.progress import bar
@@ -116,8 +116,8 @@ def score_maps(
             seen.add(place, {("human", name): both[k].mean() for k, name in enumerate(maps.names)})
         if table:
             inside = _asked_about(table, item.image_id, item.question_id, subject)
-            peaks = {name: peak(map) for name, map in found.items()}
-            pointed.append(_Pointed(item.question_id, item.image_id, peaks))
+            maxima = {name: peaks(map) for name, map in found.items()}
+            pointed.append(_Pointed(item.question_id, item.image_id, maxima))
             if inside is not None:
                 local.add(place, _local_scores(found, inside))
                 regions.append((place, table.asked[item.question_id].kind, float(inside.mean())))
@@ -193,7 +193,7 @@ def _local_scores(found: dict[str, np.ndarray], inside: np.ndarray) -> dict[tupl
     row: dict[tuple[str, str], float] = {}
     for name, map in found.items():
         whole = enlarged(map, inside.shape)
-        row["pointing", name] = float(covers(inside, peak(map)))
+        row["pointing", name] = covers(inside, peaks(map))
         row["energy", name] = energy_inside(whole, inside)
         row["overlap", name] = overlap(whole, inside)
     return row
@@ -205,7 +205,7 @@ class _Pointed:
 
     question_id: int | str
     image_id: int | str
-    peaks: dict[str, Peak]
+    peaks: dict[str, Peaks]
 
 
 def _pointing_of_others(

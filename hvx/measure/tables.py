@@ -114,8 +114,8 @@ def _about(found: Measures) -> str:
     among = " from those whose question has a target" if own.get("with_target") else ""
     return (
         f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, "
-        f"drawn at random{among} (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
-        f"{own['device']}, {own['cores']} CPU cores, with {versions}.{target}\n\n"
+        f"drawn at random{among} (seed {own['seed']}); words over all of the run. Measured on {own['date']} "
+        f"on {own['device']}, {own['cores']} CPU cores, with {versions}.{target}\n\n"
         f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since "
         "questions on one image are not independent. n counts explanations (of words, tokens)."
     )
