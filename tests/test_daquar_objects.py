@@ -314,6 +314,31 @@ def test_each_target_is_measured_on_its_own_region(explained: Path) -> None:
     assert "Localisation: of the target *answered* (others: `--target named`)." in text
 
 
+def test_only_questions_with_a_target_are_drawn_on_request(explained: Path) -> None:
+    """Five of the six questions on a room name something, two are answered by something."""
+    few = ["--methods", "random", "--curves", 0, "--sanity", 0, "--with-target", "--sample", 0]
+    for target, count in (("named", 5 * ROOMS), ("answered", 2 * ROOMS)):
+        out = explained / f"drawn-{target}"
+        done = hvx("measure", explained / "run", *few, "--target", target, "-o", out)
+        assert done.returncode == 0, done.stderr
+        found = json.loads((out / "measure.json").read_text())
+        assert (found["about"]["explanations"], found["about"]["of"]) == (count, len(ASKED) * (ROOMS + 1))
+        assert "drawn at random from those whose question has a target" in (out / "measure.md").read_text()
+        for metric in ("pointing", "energy", "overlap"):
+            own, whole = (tree["means"][metric]["proposed"] for tree in (found, measured(explained, target)))
+            assert own["n"] == whole["n"] and own["value"] == pytest.approx(whole["value"], abs=1e-6)
+
+
+def test_a_run_without_a_question_that_has_a_target_is_refused(explained: Path) -> None:
+    table = json.loads((explained / "made" / "val_objects.json").read_text())
+    for row in table["questions"]:
+        row["asks_about"] = {"named": [], "answered": []}
+    (explained / "made" / "none.json").write_text(json.dumps(table))
+    done = hvx("measure", explained / "run", "--with-target", "--set", "splits.val.objects=made/none.json")
+    assert done.returncode == 2
+    assert "explains no question that has a target in" in done.stderr and "none.json" in done.stderr
+
+
 def test_another_target_is_refused(explained: Path) -> None:
     done = hvx("measure", explained / "run", "--target", "name")
     assert done.returncode == 2
