@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,9 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return rooms
 
 
+@cache
 def measured(explained: Path, target: str) -> dict[str, Any]:
+    """What ``hvx measure`` says of all explanations, by target."""
     out = explained / target
     done = hvx(
         "measure", explained / "run", "--methods", "attention,random", "--curves", 0, "--sanity", 0,
