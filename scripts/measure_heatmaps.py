@@ -7,9 +7,8 @@ For each stored size and dtype:
 
 - bytes of a map, and of VQA v2 val (214,354 explanations) at 448×448 pixels reduced by the same factor;
 - pointing game: how often the maximum lies in the object asked about, by the split's table of objects; or by
-  label masks of the photographs' names and size (.png) with a classes.json, whose ``words`` give the label
-  of a word: where the question names one class and that is in the crop. Chance is the share of the crop that
-  this object covers;
+  class masks (scripts/class_masks.py): where the question names one class and that is in the crop. Chance is
+  the share of the crop that this object covers;
 - rank correlation with the whole map, pixel by pixel and over 7×7 cells, the grid of an attention map;
 - picture: mean difference of the drawn figure's pixels from that of the whole map, of 255, in both styles.
 
@@ -19,7 +18,6 @@ The last two rows are controls: the map of another question on the same image, a
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,11 +25,12 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from class_masks import Masks
 from PIL import Image
 
 from hvx.config import parse
 from hvx.data.image_files import find_image
-from hvx.data.objects import ObjectTable
+from hvx.data.objects import ObjectTable, read_mask
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
 from hvx.measure.localisation import enlarged, points_inside
@@ -65,21 +64,12 @@ def stored(heatmap: np.ndarray, reduction: int, dtype: str) -> np.ndarray:
     return from_8_bits(*to_8_bits(small)) if dtype == "uint8" else small.astype(np.float16).astype(np.float32)
 
 
-class Masks:
-    """Label masks of photographs, and the words that name a label."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._labels: dict[str, int] = json.loads((folder / "classes.json").read_text())["words"]
-
-    def inside(self, item: Item, size: int) -> np.ndarray | None:
-        """Where in the crop the class lies that the question names; None without one, or of several."""
-        labels = {self._labels[token] for token in item.tokens if token in self._labels}
-        path = (self._folder / item.image_path).with_suffix(".png")
-        if len(labels) != 1 or not path.is_file():
-            return None
-        with Image.open(path) as opened:
-            return cropped(np.asarray(opened) == labels.pop(), (size, size))
+def named(masks: Masks, item: Item, size: int) -> np.ndarray | None:
+    """Where in the crop the class lies that the question names; None without one, or of several."""
+    labels, path = masks.of_words(item.tokens), masks.path(item.image_path)
+    if len(labels) != 1 or not path.is_file():
+        return None
+    return cropped(read_mask(path) == labels[0], (size, size))
 
 
 def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
@@ -99,7 +89,7 @@ def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
             if table and table.asked[item.question_id].kind in SINGLE:
                 inside = np.isin(table.mask(item.image_id), table.asked[item.question_id].labels)
             elif masks:
-                inside = masks.inside(item, size)
+                inside = named(masks, item, size)
             made.append(
                 Sample(
                     item,
@@ -167,7 +157,7 @@ def _mean(values: list[float] | list[bool]) -> float:
 @click.option("--masks", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Label masks.")
 def main(run: Path, count: int, pictures: int, masks: Path | None) -> None:
     """A Markdown table of stored sizes and dtypes, on the whole maps of RUN."""
-    found = samples(run, count, Masks(masks) if masks else None)
+    found = samples(run, count, Masks.opened(masks) if masks else None)
     side = found[0].item.heatmap.shape[0]
     covered = [float(each.inside.mean()) for each in found if each.inside is not None]
     click.echo(

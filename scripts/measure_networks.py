@@ -44,7 +44,7 @@ def _row(reader: RunReader) -> list[str]:
 
 def _tally(
     reader: RunReader, config: Config, name: str
-) -> tuple[list[bool], list[list[bool]], list[list[bool]]]:
+) -> tuple[list[bool], list[list[float]], list[list[float]]]:
     """Of questions about one object: whether the answer is right; of those with one to point at, also whether
     each block's and each glimpse's map points into it."""
     table = ObjectTable(config.split(name))
@@ -62,7 +62,7 @@ def _tally(
     return right, maps, glimpses
 
 
-def _shares(hits: list[list[bool]]) -> str:
+def _shares(hits: list[list[float]]) -> str:
     return ", ".join(f"{share:.3f}" for share in np.mean(hits, axis=0))
 
 

@@ -442,7 +442,7 @@ def test_defaults_of_what_is_measured() -> None:
 
 
 def test_about_says_what_was_measured_with_what(subject: Subject) -> None:
-    about = measure._about(subject.reader, subject, Options(seed=3))
+    about = measure._about(subject.reader, subject, Options(seed=3), measure._Truth(subject, Options()))
     packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
     assert about["run"] == str(subject.reader.path)
     assert about["explanations"] == len(subject) <= 7

@@ -42,6 +42,14 @@ from hvx.terminal import echo, echo_lines
     "--human", type=Existing("folder of human attention maps"), metavar="FOLDER",
     help="People's attention maps, {question_id}_1.png, … as in VQA-HAT.",
 )  # fmt: skip
+@click.option(
+    "--target", metavar="NAME",
+    help="Localise this target, where the split's table of objects has several; else its first.",
+)  # fmt: skip
+@click.option(
+    "--with-target", is_flag=True,
+    help="Draw only explanations whose question has a target in the table of objects.",
+)  # fmt: skip
 @click.option("-o", "--output", type=PATH, metavar="FOLDER", help="For the report; else RUN/measure.")
 @seed_option
 @set_option
@@ -55,6 +63,8 @@ def measure(
     curves: int,
     sanity: int,
     human: Path | None,
+    target: str | None,
+    with_target: bool,
     output: Path | None,
     seed: int,
     overrides: tuple[str, ...],
@@ -84,13 +94,13 @@ def measure(
     from hvx.measure.shelf import FOLDER
     from hvx.measure.tables import claims_table, overview
 
-    options = Options(named, sample, curves, sanity, human, seed)
-    target = output or run / FOLDER
+    options = Options(named, sample, curves, sanity, human, seed, target, with_target)
+    folder = output or run / FOLDER
     found = measure_run(
-        run, options, pick_device(device), list(overrides), target, lambda line: echo(line, err=True)
+        run, options, pick_device(device), list(overrides), folder, lambda line: echo(line, err=True)
     )
     if as_json:
         print_json(whole(found))
         return
     echo_lines(overview(found, None) + "\n\n" + claims_table(found, None) + "\n")
-    echo(f"{target / 'measure.md'}: {found.about['explanations']:,} explanations measured")
+    echo(f"{folder / 'measure.md'}: {found.about['explanations']:,} explanations measured")

@@ -9,37 +9,40 @@ from torch.nn import functional
 from hvx.explain.threshold import attention_threshold
 
 
-def points_inside(saliency: np.ndarray, inside: np.ndarray) -> bool:
+def points_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
     """Whether a map's maximum lies in a region: the pointing game (Zhang et al. 2016), without a margin.
 
-    A constant map has no maximum and points nowhere.
+    Of several equal maxima, the share that lies there, which is what a choice by lot gives on average. Maps
+    are kept in float16, where a flat map has several: the first of them would lie near the top. A constant
+    map has no maximum and points nowhere.
 
     Args:
         saliency: (h, w), a heat map or an attention map; where it is coarser than the region, the
             centre of its largest cell counts.
         inside: (H, W) bool, the region.
     """
-    return covers(inside, peak(saliency))
+    return covers(inside, peaks(saliency))
 
 
-Peak = tuple[float, float] | None
-"""Where a map has its maximum, in shares of its height and width; None: it is constant."""
+Peaks = np.ndarray | None
+"""Where a map has its maxima (k, 2), in shares of its height and width; None: it is constant."""
 
 
-def peak(saliency: np.ndarray) -> Peak:
-    """The center of the largest pixel or cell of a map (h, w)."""
-    if saliency.min() == saliency.max():
+def peaks(saliency: np.ndarray) -> Peaks:
+    """The centers of the largest pixels or cells of a map (h, w): one, but for equal values."""
+    largest = saliency.max()
+    if saliency.min() == largest:
         return None
-    row, column = np.unravel_index(int(np.argmax(saliency)), saliency.shape)
-    return (int(row) + 0.5) / saliency.shape[0], (int(column) + 0.5) / saliency.shape[1]
+    found: np.ndarray = (np.argwhere(saliency == largest) + 0.5) / saliency.shape
+    return found
 
 
-def covers(inside: np.ndarray, point: Peak) -> bool:
-    """Whether a region (H, W) bool holds a maximum; no region holds that of a constant map."""
-    if point is None:
-        return False
-    height, width = inside.shape
-    return bool(inside[int(point[0] * height), int(point[1] * width)])
+def covers(inside: np.ndarray, points: Peaks) -> float:
+    """The share of maxima that a region (H, W) bool holds; none of a constant map's."""
+    if points is None:
+        return 0.0
+    rows, columns = (points * inside.shape).astype(int).T
+    return float(inside[rows, columns].mean())
 
 
 def energy_inside(saliency: np.ndarray, inside: np.ndarray) -> float:

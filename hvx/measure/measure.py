@@ -26,7 +26,7 @@ from hvx.measure.human import HumanMaps
 from hvx.measure.image_use import image_use
 from hvx.measure.measures import Measures
 from hvx.measure.plots import write_plots
-from hvx.measure.scores import score_curves, score_maps
+from hvx.measure.scores import check_masks, score_curves, score_maps
 from hvx.measure.shelf import FOLDER, Shelf, maps_key, opened_shelf
 from hvx.measure.subject import Subject
 from hvx.measure.tables import report, zero_gradients
@@ -49,6 +49,8 @@ class Options:
         sanity: of these, explanations for randomisation; 0: none.
         human: folder of human attention maps in VQA-HAT's layout.
         seed: of every draw.
+        target: of the split's table of objects; None: its first.
+        with_target: draw only explanations whose question has a target in that table.
     """
 
     methods: tuple[str, ...] = ()
@@ -57,6 +59,8 @@ class Options:
     sanity: int = 50
     human: Path | None = None
     seed: int = 0
+    target: str | None = None
+    with_target: bool = False
 
 
 def check_installed(options: Options) -> None:
@@ -97,12 +101,17 @@ def measure_run(
         check_installed(options)
         subject = Subject(reader, overrides, device, options.sample, options.seed)
         truth = _Truth(subject, options)
-        found = Measures(_about(reader, subject, options), names)
+        if options.with_target:
+            assert truth.table
+            subject.draw_among(truth.table.with_target(), options.sample, options.seed)
+        found = Measures(_about(reader, subject, options, truth), names)
         _leave_out(found, subject, options, say)
         _count_zero_gradients(found, reader, subject, say)
         key = _key(reader, subject, options)
         with opened_shelf(run / FOLDER, key, output, say) as shelf, _interruptible(subject):
             subject.check_images()
+            if truth.table:
+                check_masks(subject, truth.table)
             _measure(found, subject, shelf, options, truth)
         if reader.column("length").any():
             found.words = word_means(run_tokens(reader), options.seed)
@@ -116,7 +125,8 @@ class _Truth:
     """What maps are held against: the objects asked about, where the split has masks; where people look."""
 
     def __init__(self, subject: Subject, options: Options) -> None:
-        self.table = ObjectTable(subject.split) if subject.split.objects else None
+        named = options.target is not None or options.with_target
+        self.table = ObjectTable(subject.split, options.target) if subject.split.objects or named else None
         self.human = HumanMaps(options.human, subject.model.config.image) if options.human else None
 
 
@@ -194,7 +204,7 @@ def _key(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any
     return {**maps_key(reader, ids), "shares": SHARES, "blur": BLUR, "seed": options.seed}
 
 
-def _about(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:
+def _about(reader: RunReader, subject: Subject, options: Options, truth: _Truth) -> dict[str, Any]:
     packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
     return {
         "run": str(reader.path),
@@ -202,6 +212,9 @@ def _about(reader: RunReader, subject: Subject, options: Options) -> dict[str, A
         "of": len(reader),
         "images": len(set(subject.images.tolist())),
         "seed": options.seed,
+        "target": truth.table.target if truth.table else None,
+        "with_target": options.with_target,
+        "targets": list(truth.table.targets) if truth.table else [],
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "device": str(subject.device),
         "cores": os.cpu_count(),

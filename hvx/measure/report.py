@@ -48,8 +48,8 @@ class _Tally:
 
     right: dict[str, list[bool]]
     truth: dict[str, list[str]]
-    heat_hits: list[bool]
-    attention_hits: list[bool]
+    heat_hits: list[float]
+    attention_hits: list[float]
     chance: list[float]
     agreement: list[float]
     words: list[tuple[list[str], list[float]]]

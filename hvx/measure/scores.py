@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from hvx.data.objects import ObjectTable
-from hvx.errors import HvxError
+from hvx.errors import BadImage, HvxError
 from hvx.measure.agreement import pooled, rank_correlations
 from hvx.measure.compute import Curves, Maps
 from hvx.measure.faithfulness import area
 from hvx.measure.human import HumanMaps
-from hvx.measure.localisation import Peak, covers, energy_inside, enlarged, overlap, peak
+from hvx.measure.localisation import Peaks, covers, energy_inside, enlarged, overlap, peaks
 from hvx.measure.methods import ATTENTION
 from hvx.measure.subject import Subject
 from hvx.progress import bar
@@ -116,8 +116,8 @@ def score_maps(
             seen.add(place, {("human", name): both[k].mean() for k, name in enumerate(maps.names)})
         if table:
             inside = _asked_about(table, item.image_id, item.question_id, subject)
-            peaks = {name: peak(map) for name, map in found.items()}
-            pointed.append(_Pointed(item.question_id, item.image_id, peaks))
+            maxima = {name: peaks(map) for name, map in found.items()}
+            pointed.append(_Pointed(item.question_id, item.image_id, maxima))
             if inside is not None:
                 local.add(place, _local_scores(found, inside))
                 regions.append((place, table.asked[item.question_id].kind, float(inside.mean())))
@@ -134,6 +134,31 @@ def score_maps(
     places, kinds, shares = (np.array(column) for column in zip(*regions, strict=True))
     others = _pointing_of_others(subject, table, local.places, pointed)
     return scored, found_agreement, Regions(places, kinds, shares, others)
+
+
+def check_masks(subject: Subject, table: ObjectTable) -> None:
+    """Refuse, ahead of any work, masks that cannot be read or are of another size than their photograph.
+
+    Raises:
+        HvxError: names the mask.
+    """
+    first: dict[int | str, int] = {}
+    ids = subject.reader.column("question_id")[subject.numbers].tolist()
+    for place, (question, image) in enumerate(zip(ids, subject.images.tolist(), strict=True)):
+        asked = table.asked.get(question)
+        if asked and asked.labels:
+            first.setdefault(image, place)
+    for image, place in first.items():
+        height, width = table.mask(image).shape
+        try:
+            wanted = subject.photo_size(place)
+        except BadImage:
+            continue  # told where it is read, with what helps
+        if (width, height) != wanted:
+            raise HvxError(
+                f"{table.mask_path(image)}: {width}×{height} pixels; its photograph has "
+                f"{wanted[0]}×{wanted[1]}, and a label mask has the same"
+            )
 
 
 def score_curves(curves: dict[str, list[Curves]]) -> dict[str, Scores]:
@@ -168,7 +193,7 @@ def _local_scores(found: dict[str, np.ndarray], inside: np.ndarray) -> dict[tupl
     row: dict[tuple[str, str], float] = {}
     for name, map in found.items():
         whole = enlarged(map, inside.shape)
-        row["pointing", name] = float(covers(inside, peak(map)))
+        row["pointing", name] = covers(inside, peaks(map))
         row["energy", name] = energy_inside(whole, inside)
         row["overlap", name] = overlap(whole, inside)
     return row
@@ -180,7 +205,7 @@ class _Pointed:
 
     question_id: int | str
     image_id: int | str
-    peaks: dict[str, Peak]
+    peaks: dict[str, Peaks]
 
 
 def _pointing_of_others(
@@ -213,6 +238,8 @@ def _asked_about(
             f"{subject.split.objects}: no question {question_id}, which {subject.reader.path} explains; "
             "the run is of another split"
         )
+    if not asked.labels:
+        return None
     inside = cropped(np.isin(table.mask(image_id), asked.labels), subject.size)
     return inside if inside.any() else None
 

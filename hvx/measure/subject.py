@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from hvx.config import Config, SplitConfig, parse
 from hvx.data.image_files import find_image
 from hvx.data.images import input_batches
+from hvx.data.photos import open_photo, photo_size
 from hvx.data.words import padded
 from hvx.errors import BadImage, HvxError, ReplacedImage
 from hvx.files import sha256
@@ -108,6 +109,21 @@ class Subject:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def draw_among(self, question_ids: Container[int | str], count: int, seed: int) -> None:
+        """Draw the sample anew, from these questions alone.
+
+        Raises:
+            HvxError: the run explains none of them.
+        """
+        own = self.reader.column("question_id").tolist()
+        kept = np.array([number for number, question in enumerate(own) if question in question_ids], int)
+        if not len(kept):
+            raise HvxError(
+                f"{self.reader.path}: explains no question that has a target in {self.split.objects}"
+            )
+        self.numbers = [int(kept[k]) for k in draw(self.image_ids[kept], count, seed)]
+        self.images = self.image_ids[self.numbers]
+
     def check_images(self) -> None:
         """Compare the sample's image files with those that the run explains.
 
@@ -134,6 +150,16 @@ class Subject:
     def size(self) -> tuple[int, int]:
         """(H, W) of the images, as the network sees them; heat maps may be stored smaller."""
         return self.model.config.image.size, self.model.config.image.size
+
+    def photo_size(self, place: int) -> tuple[int, int]:
+        """(W, H) of an explanation's photograph, upright where the run turned it.
+
+        Raises:
+            BadImage: it is no longer there, or cannot be read.
+        """
+        path = self._path(place)
+        turned = self.reader.about.get("exif_orientation") is True
+        return open_photo(path, True).size if turned else photo_size(path)
 
     def item(self, place: int) -> Item:
         """An explanation of the sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hvx.measure.bootstrap import DRAWS, LEVEL, NOTHING, Estimate
 from hvx.measure.claims import RULE, claims, in_words, mark, ranking, shown, signed
@@ -117,13 +118,21 @@ def _about(found: Measures) -> str:
     own = found.about
     made = own["versions"]
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
+    target = f" Localisation: {_target(own)}." if own.get("target") else ""
+    among = " from those whose question has a target" if own.get("with_target") else ""
     return (
         f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, "
-        f"drawn at random (seed {own['seed']}); words over all of the run. Measured on {own['date']} on "
-        f"{own['device']}, {own['cores']} CPU cores, with {versions}.\n\n"
+        f"drawn at random{among} (seed {own['seed']}); words over all of the run. Measured on {own['date']} "
+        f"on {own['device']}, {own['cores']} CPU cores, with {versions}.{target}\n\n"
         f"In brackets: {LEVEL:.0%} percentile bootstrap intervals from {DRAWS:,} draws of images, since "
         "questions on one image are not independent. n counts explanations (of words, tokens)."
     )
+
+
+def _target(about: dict[str, Any]) -> str:
+    """Which target of the table of objects was localised, and how to measure its others."""
+    others = [f"`--target {name}`" for name in about["targets"] if name != about["target"]]
+    return f"of the target *{about['target']}*" + (f" (others: {', '.join(others)})" if others else "")
 
 
 def _legend(found: Measures) -> str:

@@ -54,6 +54,11 @@ def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -
 def _load(split: SplitConfig, config: Config, lattice: int) -> tuple[Tensor, Tensor]:
     """All images (B, C, H, W) and the shares of their cells (B, K, S, S)."""
     table = ObjectTable(split)
+    if any({"color", "shape"} - item.keys() for own in table.objects.values() for item in own):
+        raise HvxError(
+            f"{split.objects}: its objects have no color and shape; only the built-in split (`hvx scenes`) "
+            "can train a backbone; set train.backbone_epochs to 0"
+        )
     size = config.model.image.size
     if size % (2 * lattice):
         raise HvxError(
