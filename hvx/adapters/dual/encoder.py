@@ -50,11 +50,13 @@ class DualEncoder:
     scale: float
     bias: float = 0.0
     sigmoid: bool = False
+    guided: bool = True
+    """False: the true gradient at the pixels, where there are no patches."""
 
     @property
     def rule(self) -> Rule:
         """How gradients pass the image tower."""
-        return "guided" if self.patches is None else "gradient"
+        return "guided" if self.guided and self.patches is None else "gradient"
 
     @property
     def device(self) -> torch.device:

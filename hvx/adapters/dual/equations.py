@@ -79,8 +79,8 @@ def explain_pairs(
     maps, gradients, zero = [], [], []
     order = rounds(list(images))
     start = image.vectors.grad_fn
-    guided = encoder.patches is None and start is not None
-    with guided_relus([start], image.reach, False) if guided and start else nullcontext():
+    assert start is not None
+    with guided_relus([start], image.reach, False) if encoder.rule == "guided" else nullcontext():
         for places in order:
             rows = index[places]
             at_output = torch.zeros_like(image.vectors)
