@@ -20,6 +20,7 @@ ORDER = [
     "run",
     "view",
     "capture",
+    "adapters",
     "measure",
     "compare",
     "choose",

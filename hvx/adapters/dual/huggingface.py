@@ -39,7 +39,9 @@ class HuggingFaceSource:
     def files(self) -> list[Path]:
         """All that decides what the network computes, but for transformers itself."""
         found = {path for pattern in (*_TEXTS, _SAFE) for path in self.folder.glob(pattern)}
-        return sorted(found) if any(self.folder.glob(_SAFE)) else sorted(found | set(self.folder.glob(_PICKLED)))
+        return (
+            sorted(found) if any(self.folder.glob(_SAFE)) else sorted(found | set(self.folder.glob(_PICKLED)))
+        )
 
 
 def find(name: str, root: Path) -> HuggingFaceSource:
@@ -74,7 +76,9 @@ def find(name: str, root: Path) -> HuggingFaceSource:
 def _fetched(name: str) -> Path:
     """The folder in which the hub's files of a repository lie on this machine."""
     if not _HUB.fullmatch(name):
-        raise HvxError(f"model.name: {shown(name)} is no folder and no id such as openai/clip-vit-base-patch32")
+        raise HvxError(
+            f"model.name: {shown(name)} is no folder and no id such as openai/clip-vit-base-patch32"
+        )
     from huggingface_hub import snapshot_download
 
     with one_line(f"model.name: {name}: no such folder, and the hub's files cannot be fetched"), quiet():
@@ -140,9 +144,11 @@ def _vectors(made: Any) -> Tensor:
 
 def _padded(tokenizer: Any, length: int) -> Callable[[list[str]], Tensor]:
     """Texts as ids of one length, as the towers were trained; the same for every batch."""
-    return lambda texts: tokenizer(
-        texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    ).input_ids
+    return lambda texts: (
+        tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        ).input_ids
+    )
 
 
 def of_transformers(tokenizer: Any, encode: Callable[[list[str]], Tensor]) -> TextTokenizer:

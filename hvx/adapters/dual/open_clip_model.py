@@ -211,7 +211,9 @@ def _fitting(open_clip: Any, state: Mapping[str, Tensor]) -> str:
     if any(name.startswith("head.") for name in state) and any("encoder.table" in name for name in state):
         return "; it is a checkpoint of hvx's own networks, which `checkpoint` names"
     sizes = _sizes(state)
-    fits = [name for name in open_clip.list_models() if _wanted_sizes(open_clip.get_model_config(name)) == sizes]
+    fits = [
+        name for name in open_clip.list_models() if _wanted_sizes(open_clip.get_model_config(name)) == sizes
+    ]
     return f"; its sizes are those of {', '.join(fits[:4])}" if sizes and fits else ""
 
 
