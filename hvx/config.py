@@ -366,7 +366,7 @@ class DualEncoderConfig(Section):
     """open_clip: one of its models, or a folder with ``open_clip_config.json``; transformers: a folder of
     Hugging Face's, or the id of a repository on its hub."""
     pretrained: str | None = None
-    """open_clip: a tag of published weights, a file, or ``random``. A folder, or a repository, has its own."""
+    """open_clip: a tag of published weights, a file, or ``random``; a folder has its own."""
 
     @model_validator(mode="after")
     def _transformers_has_its_own_weights(self) -> DualEncoderConfig:

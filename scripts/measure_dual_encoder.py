@@ -2,10 +2,10 @@
 
 python scripts/measure_dual_encoder.py runs/reproduce --seeds 2
 
-RUN is what `hvx reproduce` leaves: its scenes, and the backbone that it trained, frozen. A caption names an object
-of a scene ("a picture of a red star"). The image tower is that backbone, a 1×1 convolution with ReLU and the maximum
-over the grid; the text tower a GRU. Each caption is true of a scene or not: a logistic loss over all pairs, as
-SigLIP's.
+RUN is what `hvx reproduce` leaves: its scenes, and the backbone that it trained, frozen. A caption names an
+object of a scene ("a picture of a red star"). The image tower is that backbone, a 1×1 convolution with ReLU
+and the maximum over the grid; the text tower a GRU. Each caption is true of a scene or not: a logistic loss
+over all pairs, as SigLIP's.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def scenes(model: VQAModel, config: Config, count: int) -> Scenes:
 
 @dataclass
 class Hits:
-    """Whether a map's maximum lies in the object that its caption names, in any, in that of another caption."""
+    """Whether a map's maximum lies in the object its caption names, in any, in that of another caption."""
 
     named: list[float]
     any: list[float]

@@ -14,8 +14,8 @@ from hvx.config import SplitConfig
 from hvx.data.ground_truth import GroundTruths, Say, first_of
 from hvx.data.ids import NO_TEXT, Id, Ids, storable
 from hvx.data.image_files import named_by_pattern, why_unsafe
-from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
 from hvx.data.labels import label_names
+from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
 from hvx.data.layouts.known import LABELS, LAYOUTS
 from hvx.data.layouts.layout import Layout, Sample
 from hvx.data.parquet import ParquetRows
@@ -162,10 +162,10 @@ class _Reading:
             if type(image) is not dict:
                 raise HvxError(f"{place}: expected an object, not {shown(image)}")
             image_id, name = image.get("id"), image.get("file_name")
-            if type(image_id) not in (int, str):
+            if not isinstance(image_id, (int, str)):
                 raise HvxError(f"{place}.id: expected an integer or a text, not {shown(image_id)}")
             self._check_name(name, None, image_id, f"{place}.file_name")
-            self._names[image_id] = name
+            self._names[image_id] = str(name)
 
     def _join(
         self, asked: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -30,6 +30,12 @@ def needed(module: Literal["open_clip", "transformers"]) -> ModuleType:
         raise HvxError(
             f"model.network: {module} needs {_OF[module]} ({error}); pip install 'hvx[clip]'"
         ) from None
+
+
+def three(values: Sequence[float]) -> tuple[float, float, float]:
+    """A mean or deviation of red, green and blue."""
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 @contextmanager

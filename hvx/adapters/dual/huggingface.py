@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hvx.adapters.dual.encoder import DualEncoder
-from hvx.adapters.dual.extra import needed, one_line, quiet
+from hvx.adapters.dual.extra import needed, one_line, quiet, three
 from hvx.adapters.dual.words import TextTokenizer
 from hvx.config import ImageConfig
 from hvx.errors import HvxError, shown
@@ -93,8 +93,8 @@ def _image(processor: Any, size: int) -> ImageConfig:
     return ImageConfig(
         size=size,
         interpolation="bilinear" if bilinear else "bicubic",
-        mean=tuple(map(float, processor.image_mean)),
-        std=tuple(map(float, processor.image_std)),
+        mean=three(processor.image_mean),
+        std=three(processor.image_std),
     )
 
 

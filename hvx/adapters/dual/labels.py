@@ -1,4 +1,4 @@
-"""Zero-shot classification: which of a list of labels an image bears, by a template such as "a photo of a {}"."""
+"""Zero-shot classification: which of some labels an image bears, by a template such as "a photo of a {}"."""
 
 from __future__ import annotations
 

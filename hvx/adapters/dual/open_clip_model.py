@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.adapters.dual.encoder import DualEncoder
-from hvx.adapters.dual.extra import RANDOM, needed, one_line, quiet
+from hvx.adapters.dual.extra import RANDOM, needed, one_line, quiet, three
 from hvx.adapters.dual.huggingface import of_transformers
 from hvx.adapters.dual.state import read_tensors
 from hvx.adapters.dual.words import TextTokenizer
@@ -25,7 +25,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", ("open_clip_model.safetensors", "open
 
 @dataclass(frozen=True)
 class OpenClipSource:
-    """What a config names, found: its file of weights (None: random), its configuration, its preprocessing."""
+    """What a config names, found: its weights (None: random), its configuration, its preprocessing."""
 
     name: str
     folder: Path | None
@@ -92,7 +92,7 @@ def _folder(folder: Path, pretrained: str | None) -> OpenClipSource:
         weights = None
     elif pretrained is not None:
         raise HvxError(
-            f"model.pretrained: {shown(pretrained)} given for the folder {folder}, which holds its own weights; "
+            f"model.pretrained: {shown(pretrained)} given for {folder}, a folder with weights of its own; "
             f"leave it out, or say '{RANDOM}'"
         )
     elif weights is None:
@@ -125,8 +125,8 @@ def _image(open_clip: Any, vision: Mapping[str, Any], about: Mapping[str, Any]) 
     return ImageConfig(
         size=side,
         interpolation="bilinear" if about.get("interpolation") == "bilinear" else "bicubic",
-        mean=tuple(about.get("mean", open_clip.OPENAI_DATASET_MEAN)),
-        std=tuple(about.get("std", open_clip.OPENAI_DATASET_STD)),
+        mean=three(about.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        std=three(about.get("std", open_clip.OPENAI_DATASET_STD)),
     )
 
 
@@ -262,8 +262,9 @@ def _embeddings(network: nn.Module, name: str) -> nn.Module:
         if isinstance(table, nn.Module):
             return table
     transformer = getattr(getattr(network, "text", None), "transformer", None)
-    if hasattr(transformer, "get_input_embeddings"):
-        return transformer.get_input_embeddings()
+    found = getattr(transformer, "get_input_embeddings", None)
+    if found is not None:
+        return found()
     raise HvxError(f"model.name: {name}: its text tower has no table of token embeddings")
 
 

@@ -43,6 +43,10 @@ def _has_captions(sample: Sample) -> bool:
     return "question" not in sample.row and bool({"caption", "captions"} & sample.row.keys())
 
 
+def _has_label_alone(sample: Sample) -> bool:
+    return "label" in sample.row and not {"question", "caption", "captions"} & sample.row.keys()
+
+
 def _has_raw_answer(sample: Sample) -> bool:
     answers = sample.annotation.get("answers")
     return isinstance(answers, list) and bool(answers) and isinstance(answers[0], dict) and (
@@ -65,7 +69,7 @@ _RADIOLOGY = {"qid", "image_name"}
 _ANY_ID = ("question_id", "qid", "id")
 
 LABELS = Layout(
-    "labels", lambda sample: not {"question", "caption", "captions"} & sample.row.keys() and "label" in sample.row,
+    "labels", _has_label_alone,
     question_id=_ANY_ID, unfold=_label_rows, text=None, numbered=True,
 )  # fmt: skip
 """Also the layout of any split with labels to choose from."""

@@ -46,8 +46,8 @@ class Layout:
         answers: fields with a list of all that people answered.
         question_type: fields of the question's type.
         unfold: the rows of questions in one row of the file.
-        text: the field of the question, or of what stands in its place, such as a caption; None: the rows have
-            none, and the split's template takes its place.
+        text: the field of the question, or of what stands in its place, such as a caption; None: the rows
+            have none, and the split's template takes its place.
         numbered: rows without an id of a question have their number among all rows.
         active_only: rows whose ``active`` is false are no questions and no answers.
     """
