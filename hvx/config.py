@@ -495,12 +495,18 @@ class Config(Section):
         model = given.get("model") if isinstance(given, dict) else None
         if not isinstance(model, dict) or model.get("network") not in DUAL_ENCODERS:
             return given
-        return {key: value for key, value in given.items() if key != "model"} | {"dual_encoder": model}
+        if "checkpoint" in given:
+            raise ValueError("checkpoint is for hvx's own networks; model says what a dual encoder is")
+        rest = {key: value for key, value in given.items() if key != "model"}
+        return rest | {"dual_encoder": model, "checkpoint": Path()}
 
     @model_serializer(mode="wrap")
     def _together(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         plain: dict[str, Any] = dump(self)
-        return plain | ({"model": self.dual_encoder.model_dump()} if self.dual_encoder else {})
+        if self.dual_encoder:
+            del plain["checkpoint"]
+            plain["model"] = self.dual_encoder.model_dump()
+        return plain
 
     def path(self, path: Path) -> Path:
         """``path`` with ``~`` and ``$VARIABLES`` expanded, relative to ``root`` unless absolute."""

@@ -275,6 +275,7 @@ MADE = {
             Question(1, "b.png", "b.png", "a photo of a {}", "a dog", ("a dog",)),
         ],
         file="labels.json",
+        fields={"labels": ["cat", "a dog"]},
     ),
     "jsonl": Made(
         two(
@@ -300,7 +301,7 @@ def split_of(folder: Path, made: Made, **more: Any) -> SplitConfig:
     files = {"questions": write(made.file, made.questions), "images": folder}
     if made.annotations is not None:
         files["annotations"] = write("annotations.json", made.annotations)
-    return SplitConfig.model_validate({**files, **more})
+    return SplitConfig.model_validate({**files, **made.fields, **more})
 
 
 def error_of(folder: Path, made: Made, **more: Any) -> str:
@@ -524,7 +525,7 @@ def test_parquet_with_unknown_columns_lists_them(tmp_path: Path) -> None:
 
 HOSTILE = "hostile ids"
 RUNS = {
-    **MADE,
+    **{name: made for name, made in MADE.items() if name != "labels"},  # these need a dual encoder
     "visual-genome": Made(
         [
             {"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]}
@@ -625,6 +626,11 @@ def test_captions_whose_images_are_not_listed_have_coco_names(tmp_path: Path) ->
 def test_annotations_of_questions_are_no_captions(tmp_path: Path) -> None:
     made = Made({"annotations": [{"question_id": 1, "image_id": 3, "answer": "a"}]}, [])
     assert "neither VQA JSON nor JSON Lines" in error_of(tmp_path, made)
+
+
+def test_labels_to_choose_from_must_be_given(tmp_path: Path) -> None:
+    said = error_of(tmp_path, rows({"image": "a.png", "label": "cat"}))
+    assert said == "questions.json: images with labels; the split's 'labels' must say what to choose from"
 
 
 def test_labels_are_taken_by_their_text_or_their_number(tmp_path: Path) -> None:

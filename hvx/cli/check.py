@@ -38,10 +38,11 @@ def check(config: Path, overrides: tuple[str, ...], device: str, no_timing: bool
 
     loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
 
+    from hvx.adapters.dual.source import source_of
     from hvx.check import check_run
     from hvx.device import pick_device
 
-    found = check_run(loaded, pick_device(device), not no_timing)
+    found = check_run(loaded, pick_device(device), not no_timing, source_of(loaded))
     if as_json:
         echo(json.dumps(_lines_of(found) | found.facts))
     else:

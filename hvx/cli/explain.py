@@ -77,13 +77,14 @@ def explain(
         overrides += (f"explain.on_error={on_error}",)
     loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
 
+    from hvx.adapters.dual.source import source_of
     from hvx.run.explain import Options, explain_split
 
     def say(line: str) -> None:
         echo(line, err=True)
 
     with _started(engine, device, asked, say) as start:
-        summary = explain_split(loaded, start, Options(retry_failed, pack), say)
+        summary = explain_split(loaded, start, Options(retry_failed, pack), say, source_of(loaded))
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
     if summary.selected:

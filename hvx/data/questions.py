@@ -63,6 +63,10 @@ def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = Tru
         rows = _opened(split, extract)
         answers = Rows(split.annotations, "annotations") if split.annotations else None
         layout = _layout(split, rows, answers)
+        if layout is LABELS and split.labels is None:
+            raise HvxError(
+                f"{split.questions}: images with labels; the split's 'labels' must say what to choose from"
+            )
         return _Reading(split, layout, rows.about, say).questions(rows, answers)
 
 
