@@ -1,8 +1,8 @@
 """A module of one's own over a whole split: ``hvx explain CONFIG --model own_module.py:adapter``.
 
-The network is in the style of RSVQA: a batch of images and a LongTensor of questions, a CNN for the one, an LSTM
-for the other, the product of both, a classifier. ``adapter`` is all that hvx needs to know of it. The weights
-are random unless ``own_module.pt`` lies beside this file.
+The network is in the style of RSVQA: a batch of images and a LongTensor of questions, a CNN for the one, an
+LSTM for the other, the product of both, a classifier. ``adapter`` is all that hvx needs to know of it. The
+weights are random unless ``own_module.pt`` lies beside this file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,21 @@ from torch import Tensor, nn
 import hvx
 
 ANSWERS = ["yes", "no", "red", "green", "blue", "circle", "square", "triangle", "star"]
-WORDS = ["<pad>", "<unknown>", "what", "color", "shape", "is", "the", "there", "a", "red", "green", "circle", "star"]
+WORDS = [
+    "<pad>",
+    "<unknown>",
+    "what",
+    "color",
+    "shape",
+    "is",
+    "the",
+    "there",
+    "a",
+    "red",
+    "green",
+    "circle",
+    "star",
+]
 
 
 class Network(nn.Module):
@@ -24,11 +38,18 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.cnn = nn.Sequential(
-            nn.Conv2d(3, 16, 5, 4, 2), nn.ReLU(inplace=True), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(inplace=True)
+            nn.Conv2d(3, 16, 5, 4, 2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(16, 32, 3, 2, 1),
+            nn.ReLU(inplace=True),
         )
         self.words = nn.Embedding(len(WORDS), 24, padding_idx=0)
         self.lstm = nn.LSTM(24, 32, batch_first=True)
-        self.fc_v, self.fc_q, self.classifier = nn.Linear(32, 48), nn.Linear(32, 48), nn.Linear(48, len(ANSWERS))
+        self.fc_v, self.fc_q, self.classifier = (
+            nn.Linear(32, 48),
+            nn.Linear(32, 48),
+            nn.Linear(48, len(ANSWERS)),
+        )
 
     def forward(self, images: Tensor, questions: Tensor) -> Tensor:
         """Logits (N, A) of images (N, 3, H, W) and word ids (N, T)."""

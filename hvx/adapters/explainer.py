@@ -174,8 +174,9 @@ class AdapterExplainer:
     def _explained(self, images: Tensor, given: Given, questions: list[str], places: list[int]) -> _Part:
         adapter, made = self.adapter, given.inputs
         mask = None if given.mask is None else given.mask.to(self.device)
+        image = images if made.image is None else made.image
         found = explain_product(
-            cast("nn.Module", adapter.module), made.inputs, image=images if made.image is None else made.image, words=made.words,
+            cast("nn.Module", adapter.module), made.inputs, image=image, words=made.words,
             kwargs=made.kwargs, product=adapter.product, visual=adapter.visual, mask=mask, rule=adapter.rule,
             reshape=adapter.reshape, other_activations=adapter.other_activations,
             through_no_grad=adapter.through_no_grad, cotangent=self._cotangent,

@@ -249,6 +249,12 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
         raise HvxError(f"{source}: expected the config that the run was made with")
     if len(reader) == 0:
         raise HvxError(f"{reader.path}: the run holds no explanation; nothing to measure")
+    identity = reader.about.get("identity")
+    if isinstance(identity, dict) and "model_file" in identity:
+        raise HvxError(
+            f"{reader.path}: a run of a module of one's own ({identity['model_file']}:"
+            f"{identity.get('model_function')}); this computes with hvx's own networks; not available"
+        )
     return parse(copy.deepcopy(tree), source, overrides)
 
 
