@@ -249,7 +249,13 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
         raise HvxError(f"{source}: expected the config that the run was made with")
     if len(reader) == 0:
         raise HvxError(f"{reader.path}: the run holds no explanation; nothing to measure")
-    return parse(copy.deepcopy(tree), source, overrides)
+    config = parse(copy.deepcopy(tree), source, overrides)
+    if config.dual_encoder is not None:
+        raise HvxError(
+            f"{reader.path}: a run of a dual encoder ({config.dual_encoder.network} {config.dual_encoder.name}); "
+            "this measures the answers and the attention of hvx's own networks"
+        )
+    return config
 
 
 def _model(reader: RunReader, path: Path, device: torch.device, takes_set: bool) -> VQAModel:
