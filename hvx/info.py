@@ -52,7 +52,13 @@ def _model_of(identity: dict[str, Any]) -> dict[str, str]:
         name = f"{identity['model_file']}:{identity.get('model_function')}"
         code, weights = (identity.get(f"model_{part}_sha256", "not said") for part in ("code", "weights"))
         return {"own module": f"{name}, code sha256 {code}", "weights": f"sha256 {weights}"}
-    return {"checkpoint": f"sha256 {identity.get('checkpoint_sha256', 'not said')}"}
+    if "weights" not in identity:
+        return {"checkpoint": f"sha256 {identity.get('checkpoint_sha256', 'not said')}"}
+    weights = [f"{name} sha256 {digest}" for name, digest in identity["weights"].items()]
+    return {
+        "dual encoder": f"{identity.get('network')} {identity.get('name')}, cotangent {identity.get('cotangent')}",
+        "weights": "; ".join(weights) or f"random, seed {identity.get('random_seed')}",
+    }
 
 
 def _zero_gradients(reader: RunReader) -> str:

@@ -255,7 +255,13 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
             f"{reader.path}: a run of a module of one's own ({identity['model_file']}:"
             f"{identity.get('model_function')}); this computes with hvx's own networks; not available"
         )
-    return parse(copy.deepcopy(tree), source, overrides)
+    config = parse(copy.deepcopy(tree), source, overrides)
+    if config.dual_encoder is not None:
+        raise HvxError(
+            f"{reader.path}: a run of a dual encoder ({config.dual_encoder.network} {config.dual_encoder.name}); "
+            "this measures the answers and the attention of hvx's own networks"
+        )
+    return config
 
 
 def _model(reader: RunReader, path: Path, device: torch.device, takes_set: bool) -> VQAModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,9 +57,15 @@ def one_line(what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within, other packages' warnings are not heard; what matters of them hvx says itself."""
+    """Within, other packages' warnings are not heard; what matters of them hvx says itself.
+
+    The bars that transformers draws while it loads are off from then on.
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    bars = getattr(sys.modules.get("transformers.utils.logging"), "disable_progress_bar", None)
+    if bars is not None:
+        bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
