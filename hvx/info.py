@@ -56,7 +56,8 @@ def _model_of(identity: dict[str, Any]) -> dict[str, str]:
         return {"checkpoint": f"sha256 {identity.get('checkpoint_sha256', 'not said')}"}
     weights = [f"{name} sha256 {digest}" for name, digest in identity["weights"].items()]
     return {
-        "dual encoder": f"{identity.get('network')} {identity.get('name')}, cotangent {identity.get('cotangent')}",
+        "dual encoder": f"{identity.get('network')} {identity.get('name')}, "
+        f"cotangent {identity.get('cotangent')}",
         "weights": "; ".join(weights) or f"random, seed {identity.get('random_seed')}",
     }
 

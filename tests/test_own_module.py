@@ -165,7 +165,7 @@ def test_the_cnn_runs_once_for_an_image_where_the_module_allows_it(split: Path) 
 BAD = [
     ("Foreign(), inputs", "Foreign(), 3", "inputs: expected a function, not int"),
     ("return hvx.Adapter(", "return dict(", "TypeError"),
-    ("    return hvx.Adapter(", "    return 5, (", "returned tuple; expected an hvx.Adapter"),
+    ("    return hvx.Adapter(", "    return 5, hvx.Adapter(", "returned tuple; expected an hvx.Adapter"),
     (
         "ANSWERS, read",
         "ANSWERS[:3], read",
@@ -177,7 +177,7 @@ BAD = [
     ('found["logits"]', 'found["logits"] / 0 * 0', "returned NaN"),
     ('found["logits"]', 'found["nothing"]', "KeyError: 'nothing' (line"),
     ("words, tokens,", "words, tokens[1:],", "tokens of 3 questions; it was given 4"),
-    ("words, tokens,", "words, sorted(tokens),", "order"),
+    ("words, tokens,", "words, tokens[::-1],", "positions of its words"),
     ("words, tokens,", "words, [own[1:] for own in tokens],", "tokens for"),
     ("return hvx.ModelInputs(", "return (", "inputs= returned tuple; expected hvx.ModelInputs"),
     (", batch_second=True", "", "of words (T, N) say batch_second=True"),
@@ -258,7 +258,7 @@ def test_a_preparation_that_moves_the_picture_is_refused(split: Path, tmp_path: 
 
 def test_what_a_run_of_it_offers(split: Path, run: Path, tmp_path: Path) -> None:
     """Figure, gallery, info; what needs hvx's own head says so in one line."""
-    assert hvx("figure", run, "-o", tmp_path / "figure.png", "--count", "3").returncode == 0
+    assert hvx("figure", run, "-o", tmp_path / "figure.png", "--rows", "3").returncode == 0
     assert hvx("gallery", run, "-o", tmp_path / "gallery").returncode == 0
     told = hvx("info", run)
     assert "foreign_module.py:adapter, code sha256 " in told.stdout

@@ -30,6 +30,8 @@ WORDS = [
     "circle",
     "star",
 ]
+LENGTH = 20
+"""Of all questions: with padding to the longest of a batch, an answer would depend on the batch."""
 
 
 class Network(nn.Module):
@@ -66,11 +68,11 @@ def adapter() -> hvx.Adapter:
         network.load_state_dict(torch.load(weights, weights_only=True))
 
     def inputs(images: Tensor, questions: list[str]) -> hvx.ModelInputs:
-        tokens = [question.lower().replace("?", " ?").split() for question in questions]
-        ids = torch.zeros(len(tokens), max(map(len, tokens)), dtype=torch.long, device=images.device)
+        tokens = [question.lower().replace("?", " ?").split()[:LENGTH] for question in questions]
+        ids = torch.zeros(len(tokens), LENGTH, dtype=torch.long, device=images.device)
         for row, own in enumerate(tokens):
             known = [WORDS.index(word) if word in WORDS else 1 for word in own]
-            ids[row, -len(own) :] = torch.tensor(known)  # on the left there is padding
+            ids[row, -len(own) :] = torch.tensor(known)  # the LSTM reads the padding on the left
         unknown = [[word not in WORDS for word in own] for own in tokens]
         return hvx.ModelInputs((images, ids), words=ids, tokens=tokens, unknown=unknown)
 

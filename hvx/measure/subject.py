@@ -258,7 +258,8 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
     config = parse(copy.deepcopy(tree), source, overrides)
     if config.dual_encoder is not None:
         raise HvxError(
-            f"{reader.path}: a run of a dual encoder ({config.dual_encoder.network} {config.dual_encoder.name}); "
+            f"{reader.path}: a run of a dual encoder ({config.dual_encoder.network} "
+            f"{config.dual_encoder.name}); "
             "this measures the answers and the attention of hvx's own networks"
         )
     return config
