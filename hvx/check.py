@@ -23,15 +23,14 @@ from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, in_parquet, read_questions
 from hvx.data.words import tokenizer
 from hvx.errors import BadImage, HvxError
-from hvx.explain.explainer import Explainer
-from hvx.models.checkpoint import check_config, load_checkpoint
+from hvx.models.checkpoint import check_config
 from hvx.models.header import CheckpointHeader, read_header
 from hvx.progress import bar
 from hvx.run.explain import data_digests, identity_values
 from hvx.run.folder import absent_shards, check_same_run
 from hvx.run.plan import Shard, plan_shards
-from hvx.run.size import check_map_size, check_room, explanation_bytes, free_bytes
-from hvx.run.worker import DTYPES
+from hvx.run.size import check_map_size, check_room, free_bytes
+from hvx.run.source import CheckpointSource, Source
 
 _TIMED_IMAGES = 4
 """That are explained to estimate the time; once before, so that what happens only at first is not timed."""
@@ -54,13 +53,16 @@ class CheckResult:
     notes: list[str] = field(default_factory=list)
 
 
-def check_run(config: Config, device: torch.device, timing: bool = True) -> CheckResult:
+def check_run(
+    config: Config, device: torch.device, timing: bool = True, source: Source | None = None
+) -> CheckResult:
     """Check what a config asks for.
 
     Args:
         config: the whole tree.
         device: where the network would run.
         timing: whether to load the network and explain a few images, for the expected time.
+        source: what explains; None: the checkpoint that the config names.
 
     Raises:
         HvxError: the config has no ``explain``, or names no such split.
@@ -75,19 +77,24 @@ def check_run(config: Config, device: torch.device, timing: bool = True) -> Chec
     shards = plan_shards(questions, explain.shard_questions)
     with _part(found):
         _check_images(split, explain, shards, found)
-    header = None
+    model = None
     with _part(found):
-        header = _check_checkpoint(config, questions, found)
-    if header:
+        if source is None:
+            _check_checkpoint(config, questions, found)
+        else:
+            found.facts["model"] = source.facts()
+            found.notes += source.notes()
+        model = source or CheckpointSource(config)
+    if model:
         with _part(found):
-            _check_size(config, explain, shards, header, found)
+            _check_size(config, explain, shards, model, found)
         if questions:
             with _part(found):
-                identity = identity_values(config, explain, split, data_digests(split), picked)
+                identity = identity_values(model, explain, split, data_digests(split), picked)
                 check_same_run(config.path(explain.run), identity)
-    if timing and header and not found.problems:
+    if timing and model and not found.problems:
         with _part(found):
-            _check_time(config, split, explain, shards, device, found)
+            _check_time(config, split, explain, shards, model, device, found)
     return found
 
 
@@ -188,11 +195,11 @@ def _share(flags: Iterator[bool]) -> float | None:
 
 
 def _check_size(
-    config: Config, explain: ExplainConfig, shards: list[Shard], header: CheckpointHeader, found: CheckResult
+    config: Config, explain: ExplainConfig, shards: list[Shard], model: Source, found: CheckResult
 ) -> None:
-    run, each = config.path(explain.run), explanation_bytes(header.config, explain)
+    run, each = config.path(explain.run), model.item_bytes()
     done = len(shards) - len(absent_shards(run, shards))
-    side = explain.heatmap.size or header.config.image.size
+    side = explain.heatmap.size or model.image.size
     found.facts["run"] = {
         "folder": str(run),
         "shards": len(shards),
@@ -209,6 +216,7 @@ def _check_time(
     split: SplitConfig,
     explain: ExplainConfig,
     shards: list[Shard],
+    source: Source,
     device: torch.device,
     found: CheckResult,
 ) -> None:
@@ -226,15 +234,13 @@ def _check_time(
         found.notes.append(f"{split.questions}: no time is measured while its images are inside it")
         facts["seconds"] = None
         return
-    model = load_checkpoint(config.path(config.checkpoint), device)
-    free = explain.product == "free"
-    explainer = Explainer(model, explain.gradient, DTYPES[explain.precision], explain.compile, free)
+    explainer, image = source.load(device), source.image
     asked = [(place, question.question) for place, (_, own) in enumerate(images) for question in own]
     taken = 0.0
     for _ in range(2):
         started = time.perf_counter()
         turned = split.exif_orientation
-        batch = next(iter(input_batches(paths, model.config.image, [list(range(len(paths)))], 0, turned)))
+        batch = next(iter(input_batches(paths, image, [list(range(len(paths)))], 0, turned)))
         rank = {place: row for row, place in enumerate(batch.places)}
         own = [(rank[place], question) for place, question in asked if place in rank]
         if not own:

@@ -19,9 +19,11 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     StrictBool,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -108,6 +110,26 @@ def _one_or_several_paths(given: Any) -> Path | tuple[Path, ...]:
     return tuple(map(Path, given))
 
 
+def _labels(given: Any) -> tuple[str, ...] | Path | None:
+    if given is None or isinstance(given, Path):
+        return given
+    if isinstance(given, str):
+        return Path(given)
+    if not isinstance(given, (list, tuple)):
+        raise PydanticCustomError("labels", "expected a list of texts, or a file with one a line")
+    for label in given:
+        if not isinstance(label, str) or not label.strip():
+            raise PydanticCustomError("labels", "expected texts")
+    if len(given) < 2 or len(set(given)) < len(given):
+        raise PydanticCustomError("labels", "expected two labels or more, no two of them alike")
+    return tuple(given)
+
+
+def _labels_plain(labels: tuple[str, ...] | Path | None) -> list[str] | str | None:
+    """Labels as JSON and YAML have them."""
+    return list(labels) if isinstance(labels, tuple) else None if labels is None else str(labels)
+
+
 def _path_texts(images: Path | tuple[Path, ...]) -> str | list[str]:
     """Folders of images as JSON and YAML have them."""
     return list(map(str, images)) if isinstance(images, tuple) else str(images)
@@ -137,11 +159,25 @@ class SplitConfig(Section):
     exif_orientation: Flag = False
     """Turn photographs as their EXIF data says; the features that published checkpoints were trained on
     were not."""
+    labels: Annotated[
+        tuple[str, ...] | Path | None, PlainValidator(_labels), PlainSerializer(_labels_plain)
+    ] = None
+    """What a dual encoder chooses from for each image: a list of texts, or a file with one a line. The rows
+    of the split are then images, each with its label or without."""
+    template: str = "a photo of a {}"
+    """The text of a label; {} is the label."""
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders of images, in the order in which they are searched."""
         return self.images if isinstance(self.images, tuple) else (self.images,)
+
+    @field_validator("template")
+    @classmethod
+    def _holds_a_label(cls, template: str) -> str:
+        if template.count("{}") != 1:
+            raise ValueError("expected a text with one {}, such as 'a photo of a {}'")
+        return template
 
     @field_validator("image_name")
     @classmethod
@@ -329,6 +365,27 @@ class ModelConfig(Section):
         return _merge(MLB_FORMS.get(form, {}) if isinstance(form, str) else {}, given)
 
 
+class DualEncoderConfig(Section):
+    """A dual encoder, such as CLIP or SigLIP, in place of a network of hvx's own."""
+
+    network: Literal["open_clip", "transformers"]
+    """The package that builds it."""
+    name: str
+    """open_clip: one of its models, or a folder with ``open_clip_config.json``; transformers: a folder of
+    Hugging Face's, or the id of a repository on its hub."""
+    pretrained: str | None = None
+    """open_clip: a tag of published weights, a file, or ``random``; a folder has its own."""
+
+    @model_validator(mode="after")
+    def _transformers_has_its_own_weights(self) -> DualEncoderConfig:
+        if self.network == "transformers" and self.pretrained is not None:
+            raise ValueError("pretrained is for network: open_clip; of transformers `name` says it all")
+        return self
+
+
+DUAL_ENCODERS = get_args(DualEncoderConfig.model_fields["network"].annotation)
+
+
 class TrainConfig(Section):
     """How ``hvx train`` trains the head over a frozen backbone."""
 
@@ -412,6 +469,8 @@ class ExplainConfig(Section):
     product: Literal["constant", "free"] = "constant"
     """F in Eq. 2: held constant, as the paper holds it, or free to move with the image, for the gradient of
     ½‖V − F‖²."""
+    cotangent: Literal["joint", "score"] = "joint"
+    """Of Eqs 2 and 3 for a dual encoder: V − F and Q − F, or those of its score ΣF, Q and V."""
     pick: tuple[PickConfig, ...] = ()
     """Explain just these questions of the split; none: all of them."""
     heatmap: HeatmapConfig = HeatmapConfig()
@@ -430,8 +489,32 @@ class Config(Section):
     checkpoint: Path
     splits: dict[str, SplitConfig] = {}
     model: ModelConfig = Field(default_factory=ModelConfig)
+    dual_encoder: DualEncoderConfig | None = Field(None, exclude=True)
+    """What ``model`` describes where its network is a dual encoder; a file has it under ``model``."""
     train: TrainConfig = TrainConfig()
     explain: ExplainConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apart(cls, given: Any) -> Any:
+        """A dual encoder has a section of its own kind."""
+        if isinstance(given, dict) and "dual_encoder" in given:
+            raise ValueError("unknown key 'dual_encoder'; a dual encoder is described under 'model'")
+        model = given.get("model") if isinstance(given, dict) else None
+        if not isinstance(model, dict) or model.get("network") not in DUAL_ENCODERS:
+            return given
+        if "checkpoint" in given:
+            raise ValueError("checkpoint is for hvx's own networks; model says what a dual encoder is")
+        rest = {key: value for key, value in given.items() if key != "model"}
+        return rest | {"dual_encoder": model, "checkpoint": Path()}
+
+    @model_serializer(mode="wrap")
+    def _together(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = dump(self)
+        if self.dual_encoder:
+            del plain["checkpoint"]
+            plain["model"] = self.dual_encoder.model_dump()
+        return plain
 
     def path(self, path: Path) -> Path:
         """``path`` with ``~`` and ``$VARIABLES`` expanded, relative to ``root`` unless absolute."""
@@ -449,8 +532,10 @@ class Config(Section):
                 f"splits: no split '{name}'{did_you_mean(name, self.splits)}; the config has: {known}"
             )
         split = self.splits[name]
-        fields = ("questions", "annotations", "objects")
-        found = {field: self.path(path) for field in fields if (path := getattr(split, field)) is not None}
+        fields = ("questions", "annotations", "objects", "labels")
+        found = {
+            field: self.path(path) for field in fields if isinstance(path := getattr(split, field), Path)
+        }
         folders = tuple(map(self.path, split.folders))
         images = folders if isinstance(split.images, tuple) else folders[0]
         return split.model_copy(update=found | {"images": images})
@@ -470,12 +555,13 @@ def expanded(path: Path) -> Path:
         raise HvxError(f"{path}: no home folder of that name") from None
 
 
-def load(path: Path, overrides: list[str] | None = None) -> Config:
+def load(path: Path, overrides: list[str] | None = None, checkpoint: bool = True) -> Config:
     """Read a config file.
 
     Args:
         path: the YAML file.
         overrides: ``key.of.the.tree=value`` strings, the value read as YAML.
+        checkpoint: whether one must be named.
 
     Raises:
         HvxError: no such file, no YAML, an unknown key, a value of the wrong kind.
@@ -483,6 +569,9 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
     tree = read_yaml_file(path, "config file")
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected a mapping of keys such as 'checkpoint' and 'splits'")
+    model = tree.get("model")
+    if not checkpoint and not (isinstance(model, dict) and model.get("network") in DUAL_ENCODERS):
+        tree.setdefault("checkpoint", "")
     return parse(tree, str(path), overrides)
 
 
@@ -503,7 +592,9 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
     except ValidationError as error:
         # A misspelt key that is required is two errors; the unknown one says more than the missing one.
         first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        key = _brief(".".join(str(part) for part in first["loc"])) or "(top)"
+        # A file has a dual encoder under `model`.
+        path = ["model" if part == "dual_encoder" else str(part) for part in first["loc"]]
+        key = _brief(".".join(path)) or "(top)"
         if first["type"] == "extra_forbidden":
             known = _keys_beside(kind, first["loc"])
             raise HvxError(
@@ -512,7 +603,10 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
             ) from None
         if first["type"] == "missing":
             raise HvxError(f"{source}: key '{key}' is missing") from None
-        raise HvxError(f"{source}: {key}: {_plain(first['type'], first['msg'], first['input'])}") from None
+        reason = _plain(first["type"], first["msg"], first["input"])
+        if key == "model.network":
+            reason += f"; a dual encoder is {' or '.join(map(repr, DUAL_ENCODERS))}"
+        raise HvxError(f"{source}: {key}: {reason}") from None
 
 
 def _plain(kind: str, message: str, value: Any) -> str:
@@ -543,7 +637,7 @@ def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]
             here = get_args(here)[0]
         else:
             here = _section(here.model_fields[str(part)].annotation)
-    return sorted(here.model_fields)
+    return sorted(name for name, field in here.model_fields.items() if not field.exclude)
 
 
 def _section(annotation: Any) -> Any:

@@ -83,8 +83,24 @@ def _describe_run(path: Path) -> dict[str, str]:
         "heat maps": "×".join(map(str, reader.heatmap_size)),
         "images": ", ".join(map(str, reader.image_folders)),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
-        "checkpoint": f"sha256 {about['identity'].get('checkpoint_sha256', 'not said')}",
+        **_model_of(about["identity"]),
         "computed by": _computed_by(reader.about),
+    }
+
+
+def _model_of(identity: dict[str, Any]) -> dict[str, str]:
+    """What explained a run."""
+    if "model_file" in identity:
+        name = f"{identity['model_file']}:{identity.get('model_function')}"
+        code, weights = (identity.get(f"model_{part}_sha256", "not said") for part in ("code", "weights"))
+        return {"own module": f"{name}, code sha256 {code}", "weights": f"sha256 {weights}"}
+    if "weights" not in identity:
+        return {"checkpoint": f"sha256 {identity.get('checkpoint_sha256', 'not said')}"}
+    weights = [f"{name} sha256 {digest}" for name, digest in identity["weights"].items()]
+    return {
+        "dual encoder": f"{identity.get('network')} {identity.get('name')}, "
+        f"cotangent {identity.get('cotangent')}",
+        "weights": "; ".join(weights) or f"random, seed {identity.get('random_seed')}",
     }
 
 

@@ -210,8 +210,8 @@ def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     said = error_of({**SMALL, "explain": {"run": "run", "zzz": 1}})
     assert "did you mean" not in said
     known = (
-        "batch_images, compile, gradient, heatmap, on_error, pick, precision, product, run, shard_questions, "
-        "split"
+        "batch_images, compile, cotangent, gradient, heatmap, on_error, pick, precision, product, run, "
+        "shard_questions, split"
     )
     assert said.endswith(f"known here: {known}, workers")
 

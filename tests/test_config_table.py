@@ -44,6 +44,9 @@ DEFAULTS = {
     "splits.val.objects": None,
     "splits.val.limit": None,
     "splits.val.exif_orientation": False,
+    "splits.val.labels": None,
+    "splits.val.template": "a photo of a {}",
+    "dual_encoder": None,
     "model.network": "mlb",
     "model.form": "paper",
     "model.image.size": 448,
@@ -111,6 +114,7 @@ DEFAULTS = {
     "explain.precision": "float32",
     "explain.compile": False,
     "explain.product": "constant",
+    "explain.cotangent": "joint",
     "explain.pick.0.question": "what?",
     "explain.pick.0.ground_truth": None,
     "explain.pick.0.question_id": None,
@@ -295,7 +299,7 @@ def test_a_flag_is_a_boolean_alone(key: str) -> None:
 
 
 TEXTS = {
-    "splits.val.format", "splits.val.image_name",
+    "splits.val.format", "splits.val.image_name", "splits.val.template",
     "model.backbone.architecture", "model.backbone.node", "model.backbone.weights",
     "train.split", "train.validation", "explain.split", "explain.pick.0.question",
     "explain.pick.0.ground_truth", "explain.pick.0.figure",
@@ -375,6 +379,7 @@ CHOICES = {
     },
     "explain.precision": ["float32", "bfloat16"],
     "explain.product": ["constant", "free"],
+    "explain.cotangent": ["joint", "score"],
     "explain.on_error": ["skip", "stop"],
 }
 
@@ -384,14 +389,68 @@ def test_a_choice_names_all_that_it_accepts(key: str) -> None:
     for value in CHOICES[key]:
         assert at(parse(tree_with(key, value), "c.yaml"), key) == value
     *most, last = (f"'{choice}'" for choice in CHOICES[key])
-    assert error_of(key, "other") == f"expected {', '.join(most)} or {last}, not 'other'"
+    more = "; a dual encoder is 'open_clip' or 'transformers'" if key == "model.network" else ""
+    assert error_of(key, "other") == f"expected {', '.join(most)} or {last}, not 'other'{more}"
 
 
 def test_the_table_has_every_key_of_every_kind() -> None:
     tuples = {key for key, value in DEFAULTS.items() if isinstance(value, tuple)}
     flags = {key for key, value in DEFAULTS.items() if isinstance(value, bool)}
     numbers = {key for key in BOUNDS if key in DEFAULTS} | {"explain.pick.0.question_id"}
-    assert TEXTS | PATHS | set(CHOICES) | flags | numbers | tuples == set(DEFAULTS)
+    kinds = TEXTS | PATHS | set(CHOICES) | flags | numbers | tuples
+    assert kinds | {"splits.val.labels", "dual_encoder"} == set(DEFAULTS)
+
+
+# Dual encoders
+
+
+def test_a_dual_encoder_is_described_under_model() -> None:
+    model = {"network": "open_clip", "name": "RN50", "pretrained": "openai"}
+    config = parse(BASE | {"model": model}, "c.yaml")
+    assert config.dual_encoder is not None and config.dual_encoder.pretrained == "openai"
+    dumped = config.model_dump(mode="json")
+    assert dumped["model"] == model and "dual_encoder" not in dumped
+    assert parse(dumped, "run.json") == config
+    assert parse(BASE | {"model": model}, "c.yaml", ["model.name=b"]).dual_encoder.name == "b"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"network": "open_clip"}, "c.yaml: key 'model.name' is missing"),
+        (
+            {"network": "open_clip", "nam": "a"},
+            "c.yaml: unknown key 'model.nam' (did you mean 'name'?); known here: name, network, pretrained",
+        ),
+        (
+            {"network": "transformers", "name": "a", "pretrained": "b"},
+            "c.yaml: model: pretrained is for network: open_clip; of transformers `name` says it all",
+        ),
+        ({"network": "open_clip", "name": 3}, "c.yaml: model.name: expected text, not the number 3"),
+    ],
+)
+def test_a_dual_encoder_that_is_none_is_refused(model: dict[str, Any], said: str) -> None:
+    with pytest.raises(HvxError) as raised:
+        parse(BASE | {"model": model}, "c.yaml")
+    assert str(raised.value).startswith(said)
+    with pytest.raises(
+        HvxError, match="unknown key 'dual_encoder'; a dual encoder is described under 'model'"
+    ):
+        parse(BASE | {"dual_encoder": model}, "c.yaml")
+
+
+def test_labels_are_texts_that_differ_or_a_file() -> None:
+    key = "splits.val.labels"
+    assert at(parse(tree_with(key, ["a", "b"]), "c.yaml"), key) == ("a", "b")
+    config = parse(tree_with(key, "labels.txt") | {"root": "r"}, "c.yaml")
+    assert config.split("val").labels == Path("r/labels.txt")
+    assert parse(config.model_dump(mode="json"), "run.json") == config
+    for wrong in (["a"], ["a", "a"]):
+        assert error_of(key, wrong).startswith("expected two labels or more, no two of them alike, not ")
+    assert error_of(key, 3) == "expected a list of texts, or a file with one a line, not 3"
+    assert error_of(key, ["a", 3]).startswith("expected texts")
+    for template in ("a photo", "{} and {}", "a photo of a {name}"):
+        assert error_of("splits.val.template", template).startswith("expected a text with one {}, such as ")
 
 
 # Values that would hang or flood what shows them

@@ -30,6 +30,7 @@ ORDER = [
     "run",
     "view",
     "capture",
+    "adapters",
     "measure",
     "compare",
     "choose",

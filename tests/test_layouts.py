@@ -241,6 +241,42 @@ MADE = {
         ],
         file="qa.txt",
     ),
+    "coco-captions": Made(
+        {
+            "info": {"year": 2017},
+            "images": [{"id": 9, "file_name": "000000000009.jpg"}, {"id": 3, "file_name": "x/three.png"}],
+            "annotations": [
+                {"image_id": 3, "id": 70, "caption": "A red star."},
+                {"image_id": 3, "id": 72, "caption": "a star"},
+                {"image_id": 9, "id": 71, "caption": "two dogs"},
+            ],
+        },
+        [
+            Question(70, 3, "x/three.png", "A red star."),
+            Question(72, 3, "x/three.png", "a star"),
+            Question(71, 9, "000000000009.jpg", "two dogs"),
+        ],
+    ),
+    "captions": Made(
+        [
+            {"image": "a/b.png", "captions": ["a star", "it is red"]},
+            {"image": "c.png", "caption": "two dogs"},
+        ],
+        [
+            Question(0, "a/b.png", "a/b.png", "a star"),
+            Question(1, "a/b.png", "a/b.png", "it is red"),
+            Question(2, "c.png", "c.png", "two dogs"),
+        ],
+    ),
+    "labels": Made(
+        two([{"image": "a.png", "label": "cat"}, {"image": "b.png", "label": "a dog"}]),
+        [
+            Question(0, "a.png", "a.png", "a photo of a {}", "cat", ("cat",)),
+            Question(1, "b.png", "b.png", "a photo of a {}", "a dog", ("a dog",)),
+        ],
+        file="labels.json",
+        fields={"labels": ["cat", "a dog"]},
+    ),
     "jsonl": Made(
         two(
             [
@@ -265,7 +301,7 @@ def split_of(folder: Path, made: Made, **more: Any) -> SplitConfig:
     files = {"questions": write(made.file, made.questions), "images": folder}
     if made.annotations is not None:
         files["annotations"] = write("annotations.json", made.annotations)
-    return SplitConfig.model_validate({**files, **more})
+    return SplitConfig.model_validate({**files, **made.fields, **more})
 
 
 def error_of(folder: Path, made: Made, **more: Any) -> str:
@@ -489,7 +525,7 @@ def test_parquet_with_unknown_columns_lists_them(tmp_path: Path) -> None:
 
 HOSTILE = "hostile ids"
 RUNS = {
-    **MADE,
+    **{name: made for name, made in MADE.items() if name != "labels"},  # these need a dual encoder
     "visual-genome": Made(
         [
             {"id": n, "qas": [{"qa_id": 10 * n + k, "question": COLOR, "answer": "2"} for k in (1, 0)]}
@@ -551,3 +587,78 @@ def test_a_whole_run_has_the_original_ids_and_every_question_once(
     index = (tmp_path / "gallery" / "data" / "index-0000.js").read_text()
     listed = json.loads(index[index.index("{") : index.rindex("}") + 1])
     assert listed["id"] == list(map(str, asked))
+
+
+# Captions and labels
+
+
+def test_captions_have_the_ids_that_their_rows_give(tmp_path: Path) -> None:
+    found = read_questions(split_of(tmp_path, rows({"id": "k", "image": "a.png", "caption": "a star"})))
+    assert found == [Question("k", "a.png", "a.png", "a star")]
+    said = error_of(tmp_path, rows({"image": "a.png", "caption": 7}))
+    assert said == "questions.json: [0].caption: expected text, not 7"
+    said = error_of(tmp_path, rows({"image": "a.png", "captions": "a star"}))
+    assert said == "questions.json: [0]: not a row of layout captions"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (
+            {"id": 3, "file_name": "../x.png"},
+            "images[0].file_name: '../x.png' leads out of the images' folder",
+        ),
+        ({"id": 3}, "images[0].file_name: expected a file's name below 'images', not None"),
+        ({"id": [3], "file_name": "x"}, "images[0].id: expected an integer or a text, not [3]"),
+        (7, "images[0]: expected an object, not 7"),
+    ],
+)
+def test_names_of_coco_images_are_checked(tmp_path: Path, image: Any, said: str) -> None:
+    made = Made({"images": [image], "annotations": [{"id": 1, "image_id": 3, "caption": "a"}]}, [])
+    assert error_of(tmp_path, made) == f"questions.json: {said}"
+
+
+def test_captions_whose_images_are_not_listed_have_coco_names(tmp_path: Path) -> None:
+    made = Made({"images": [], "annotations": [{"id": 1, "image_id": 3, "caption": "a"}]}, [])
+    assert read_questions(split_of(tmp_path, made)) == [Question(1, 3, "COCO_val2014_000000000003.jpg", "a")]
+
+
+def test_annotations_of_questions_are_no_captions(tmp_path: Path) -> None:
+    made = Made({"annotations": [{"question_id": 1, "image_id": 3, "answer": "a"}]}, [])
+    assert "neither VQA JSON nor JSON Lines" in error_of(tmp_path, made)
+
+
+def test_labels_to_choose_from_must_be_given(tmp_path: Path) -> None:
+    said = error_of(tmp_path, rows({"image": "a.png", "label": "cat"}))
+    assert said == "questions.json: images with labels; the split's 'labels' must say what to choose from"
+
+
+def test_labels_are_taken_by_their_text_or_their_number(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\n\n  a dog \n")
+    given = rows({"image": "a.png", "label": 1}, {"image": "b.png", "label": "cat"})
+    for labels in (["cat", "a dog"], str(tmp_path / "labels.txt")):
+        split = split_of(tmp_path, given, labels=labels, template="one {} here")
+        assert [(q.question, q.ground_truth) for q in read_questions(split)] == [
+            ("one {} here", "a dog"),
+            ("one {} here", "cat"),
+        ]
+    bare = read_questions(split_of(tmp_path, rows({"image": "a.png"}), labels=["cat", "dog"]))
+    assert bare == [Question(0, "a.png", "a.png", "a photo of a {}")]
+
+
+@pytest.mark.parametrize(
+    ("label", "labels", "said"),
+    [
+        ("bird", ["cat", "dog"], "questions.json: [0].label: 'bird' is none of the split's 2 labels"),
+        (2, ["cat", "dog"], "questions.json: [0].label: 2 is none of the split's 2 labels"),
+        (-1, ["cat", "dog"], "questions.json: [0].label: -1 is none of the split's 2 labels"),
+        ("cat", "absent.txt", "absent.txt: no readable file of labels, one a line"),
+        ("cat", "one.txt", "one.txt: 1 labels; expected two or more"),
+        ("cat", "twice.txt", "twice.txt: the label 'cat' occurs twice"),
+    ],
+)
+def test_labels_that_fit_nothing_are_refused(tmp_path: Path, label: Any, labels: Any, said: str) -> None:
+    (tmp_path / "one.txt").write_text("cat\n")
+    (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
+    given = labels if isinstance(labels, list) else tmp_path / labels
+    assert error_of(tmp_path, rows({"image": "a.png", "label": label}), labels=given).startswith(said)

@@ -26,6 +26,7 @@ _CHANNELS = 4
 
 
 RuleName = Literal["guided", "gradient"]
+CotangentName = Literal["joint", "score"]
 Reshape = Callable[[Tensor], Tensor] | tuple[int, int]
 
 
@@ -50,6 +51,7 @@ class Rules:
     guided: bool
     other_activations: bool
     reshape: Reshape | None = None
+    cotangent: CotangentName = "joint"
 
     @classmethod
     def of(
@@ -58,16 +60,20 @@ class Rules:
         image: Tensor | None,
         other_activations: bool,
         reshape: Reshape | None = None,
+        cotangent: CotangentName = "joint",
     ) -> Rules:
         """The rule asked for; else guided for pixels, plain for features: the ReLUs behind them are a head's.
 
         Raises:
-            HvxError: there is no such rule.
+            HvxError: there is no such rule, or no such cotangent.
         """
+        if cotangent not in ("joint", "score"):
+            raise HvxError(f"cotangent: {cotangent!r} given; expected 'joint' or 'score'")
         if rule not in (None, "guided", "gradient"):
             raise HvxError(f"rule: {rule!r} given; expected 'guided' or 'gradient'")
         pixels = image is not None and image.ndim == 4 and image.shape[1] <= _CHANNELS
-        return cls(pixels if rule is None else rule == "guided", other_activations, reshape)
+        guided = pixels if rule is None else rule == "guided"
+        return cls(guided, other_activations, reshape, cotangent)
 
     def map(self, gradient: Tensor) -> Tensor | None:
         """Eq. 2 as (N, C, H, W); None of another shape that nothing reshapes.
@@ -130,6 +136,7 @@ def explain_joint(
     other_activations: bool = False,
     reshape: Reshape | None = None,
     guided: bool | None = None,
+    cotangent: CotangentName = "joint",
 ) -> ProductExplanation:
     """Eqs 2 and 3 of factors that are at hand: those of a dual encoder, say, whose score is Σ (v ∘ t).
 
@@ -146,6 +153,7 @@ def explain_joint(
         other_activations: let other activations of the image's side keep their true gradients.
         reshape: what makes a map (N, C, H, W) of a gradient at tokens (N, K, E); or (H, W) of patches.
         guided: older name of ``rule``: True for "guided", False for "gradient".
+        cotangent: "joint": V − F in Eq. 2, Q − F in Eq. 3; "score": Q and V, those of the score ΣF.
 
     Raises:
         HvxError: shapes that do not belong together, a factor that does not lead back to its input, or an
@@ -171,9 +179,8 @@ def explain_joint(
             )
     part = Part(Factor(visual), Factor(textual), tuple(visual.shape), 0)
     ends = Ends(edge, words, reach, len(image), len(visual))
-    return equations(
-        [part], ends, Rules.of(rule_of(rule, guided), image, other_activations, reshape), mask, image=image
-    )
+    rules = Rules.of(rule_of(rule, guided), image, other_activations, reshape, cotangent)
+    return equations([part], ends, rules, mask, image=image)
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,7 @@ def equations(
         about: other attributes of the explanation.
     """
     to_image, guidance = image_gradient(parts, ends, rules)
-    to_words = _to_words(parts, ends)
+    to_words = _to_words(parts, ends, rules.cotangent)
     if to_words.ndim == 3 and len(to_words) != ends.questions == to_words.shape[1]:
         to_words = to_words.transpose(0, 1)  # a model that takes its tokens first, (T, N)
     if to_words.ndim == 3 and len(to_words) != ends.questions:
@@ -256,13 +263,14 @@ def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:
 
 def _to_image(parts: Sequence[Part], ends: Ends, rules: Rules) -> Tensor:
     """Eq. 2, a row for each question: of all parts together, since the image is the same."""
+    kind = rules.cotangent
     edges = [part.visual.edge for part in parts]
     if ends.questions == ends.images:
-        return _pulled(edges, ends.image, [_cotangent(p.visual.values, *_pick(p, 0)) for p in parts])
+        return _pulled(edges, ends.image, [_cotangent(p, 0, kind) for p in parts])
     fused = ends.fused([edge.node for edge in edges]) if rules.guided else None
     rows = []
     for question in range(ends.questions):
-        cotangents = [_cotangent(p.visual.values, *_pick(p, 0), _row(p, question)) for p in parts]
+        cotangents = [_cotangent(p, 0, kind, _row(p, question)) for p in parts]
         if fused is not None:
             rows.append(fused.image_gradient(edges, cotangents)[0])
         else:
@@ -270,20 +278,14 @@ def _to_image(parts: Sequence[Part], ends: Ends, rules: Rules) -> Tensor:
     return torch.stack(rows)
 
 
-def _to_words(parts: Sequence[Part], ends: Ends) -> Tensor:
+def _to_words(parts: Sequence[Part], ends: Ends, kind: CotangentName) -> Tensor:
     """Eq. 3."""
-    cotangents = [_cotangent(p.textual.values, *_pick(p, 1)) for p in parts]
+    cotangents = [_cotangent(p, 1, kind) for p in parts]
     return ends.words.gradient([part.textual.edge for part in parts], cotangents)
 
 
 def _pulled(edges: list[GradientEdge], image: GradientEdge, cotangents: list[Tensor]) -> Tensor:
     return torch.autograd.grad(edges, [image], cotangents, retain_graph=True)[0]
-
-
-def _pick(part: Part, side: int) -> tuple[Tensor, Tensor]:
-    """A factor and F."""
-    values = part.values
-    return values[side], values[2]
 
 
 def _row(part: Part, question: int) -> Tensor:
@@ -294,12 +296,18 @@ def _row(part: Part, question: int) -> Tensor:
     return chosen.view(sizes)
 
 
-def _cotangent(factor: Tensor, values: Tensor, product: Tensor, rows: Tensor | None = None) -> Tensor:
-    """X − F in the shape of the factor X; what was broadcast over a lattice is added up over it."""
-    difference = values - product
+def _cotangent(part: Part, side: int, kind: CotangentName, rows: Tensor | None = None) -> Tensor:
+    """What is pulled back from V (side 0) or Q (1): X − F, or of the score ΣF the other factor.
+
+    It has the shape of the factor X; what was broadcast over a lattice is added up over it.
+    """
+    *factors, product = part.values
+    own, other = factors[side], factors[1 - side]
+    cotangent = own - product if kind == "joint" else other.expand_as(product)
     if rows is not None:
-        difference = difference * rows
-    return difference.sum_to_size(values.shape).view(factor.shape)
+        cotangent = cotangent * rows
+    factor = (part.visual, part.textual)[side].values
+    return cotangent.sum_to_size(own.shape).view(factor.shape)
 
 
 def _sides(

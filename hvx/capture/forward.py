@@ -15,7 +15,16 @@ from torch.autograd.graph import GradientEdge, Node, allow_mutation_on_saved_ten
 from hvx.capture.attention import attention_of
 from hvx.capture.choice import Choice
 from hvx.capture.differentiable import Differentiable
-from hvx.capture.equations import Ends, Part, Reshape, RuleName, Rules, equations, image_gradient
+from hvx.capture.equations import (
+    CotangentName,
+    Ends,
+    Part,
+    Reshape,
+    RuleName,
+    Rules,
+    equations,
+    image_gradient,
+)
 from hvx.capture.fused import WORTH, FusedCNN, fused_cnn
 from hvx.capture.graph import WORDS, Reach
 from hvx.capture.image import InputImage, ModuleImage
@@ -68,10 +77,12 @@ class ForwardPass:
         rule: RuleName | None = None,
         other_activations: bool = False,
         reshape: Reshape | None = None,
+        cotangent: CotangentName = "joint",
     ) -> ProductExplanation:
         """Explain one joint; the arguments, errors and warnings are those of ``explain_product``."""
         joined = self.choice.default(visual) if product is None else self.choice.one(product)
-        return self._explained(joined, mask, visual, self._rules(rule, other_activations, reshape))
+        rules = Rules.of(rule, self.given, other_activations, reshape, cotangent)
+        return self._explained(joined, mask, visual, rules)
 
     def explain_each(
         self,
@@ -82,22 +93,20 @@ class ForwardPass:
         rule: RuleName | None = None,
         other_activations: bool = False,
         reshape: Reshape | None = None,
+        cotangent: CotangentName = "joint",
     ) -> list[ProductExplanation]:
         """Explain several products, each by itself; the arguments are ``explain_products``'."""
         if products is None:
             chosen = [[each] for each in self.choice.candidates(visual)]
         else:
             chosen = [self.choice.one(each) for each in products]
-        rules = self._rules(rule, other_activations, reshape)
+        rules = Rules.of(rule, self.given, other_activations, reshape, cotangent)
         return [self._explained(each, mask, visual, rules) for each in chosen]
 
     def image_gradient(self, names: Sequence[str], visual: str | None, rules: Rules) -> Tensor:
         """Eq. 2 alone, of products of these names."""
         joined = self.choice.one(list(names))
         return image_gradient(*self._parts(joined, visual), rules)[0]
-
-    def _rules(self, rule: RuleName | None, other_activations: bool, reshape: Reshape | None) -> Rules:
-        return Rules.of(rule, self.given, other_activations, reshape)
 
     def _explained(
         self, joined: list[Seen], mask: Tensor | None, visual: str | None, rules: Rules

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hvx.capture.equations import Reshape, RuleName, Rules, rule_of
+from hvx.capture.equations import CotangentName, Reshape, RuleName, Rules, rule_of
 from hvx.capture.forward import forward_pass
 from hvx.capture.inputs import Inputs, replaced
 from hvx.capture.records import Product
@@ -33,6 +33,7 @@ def explain_product(
     other_activations: bool = False,
     through_no_grad: bool = False,
     guided: bool | None = None,
+    cotangent: CotangentName = "joint",
 ) -> ProductExplanation:
     """Explain the joint of image and words that a model of one's own computes in its forward.
 
@@ -73,6 +74,8 @@ def explain_product(
         through_no_grad: leave out what the model's forward does to switch gradients off (a frozen CNN
             under ``torch.no_grad``).
         guided: older name of ``rule``: True for "guided", False for "gradient".
+        cotangent: "joint": V − F in Eq. 2, Q − F in Eq. 3; "score": Q and V, those of ΣF, the score of a dual
+            encoder.
 
     Raises:
         HvxError: the image or the words are not found, there is no such product, the choice is ambiguous,
@@ -87,11 +90,12 @@ def explain_product(
         model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
     ) as forward:
         found = forward.explain(
-            product, visual=visual, mask=mask, rule=rule, other_activations=other_activations, reshape=reshape
-        )
+            product, visual=visual, mask=mask, rule=rule, other_activations=other_activations,
+            reshape=reshape, cotangent=cotangent,
+        )  # fmt: skip
     if smooth is None:
         return found
-    rules = Rules(found.rule == "guided", other_activations, reshape)
+    rules = Rules(found.rule == "guided", other_activations, reshape, cotangent)
 
     def equation_2(noisy: Tensor) -> Tensor:
         arguments, keywords = replaced(inputs, kwargs, {"image": (_tensor(image), noisy)})
@@ -126,6 +130,7 @@ def explain_products(
     other_activations: bool = False,
     through_no_grad: bool = False,
     guided: bool | None = None,
+    cotangent: CotangentName = "joint",
 ) -> list[ProductExplanation]:
     """Explain several products of one forward: a network of several blocks, such as MRN.
 
@@ -141,7 +146,7 @@ def explain_products(
     ) as forward:
         return forward.explain_each(
             products, visual=visual, mask=mask, rule=rule,
-            other_activations=other_activations, reshape=reshape,
+            other_activations=other_activations, reshape=reshape, cotangent=cotangent,
         )  # fmt: skip
 
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hvx.cli.common import common, config_argument, device_option, json_option, print_json, set_option
+from hvx.cli.common import (
+    common,
+    config_argument,
+    device_option,
+    json_option,
+    model_option,
+    print_json,
+    set_option,
+)
 from hvx.errors import HvxError
 from hvx.run.placement import Workers
 from hvx.terminal import echo
@@ -38,6 +46,7 @@ def _part(context: click.Context, option: click.Parameter, given: str | None) ->
 @click.command()
 @config_argument
 @set_option
+@model_option
 @click.option(
     "--on-error", type=click.Choice(["skip", "stop"]),
     help="On an image that cannot be read: list its questions in failures.jsonl (the default), or stop.",
@@ -71,6 +80,7 @@ def _part(context: click.Context, option: click.Parameter, given: str | None) ->
 def explain(
     config: Path,
     overrides: tuple[str, ...],
+    model: str | None,
     on_error: str | None,
     retry_failed: bool,
     part: tuple[int, int] | None,
@@ -91,6 +101,7 @@ def explain(
       hvx explain configs/daquar.yaml --set explain.batch_images=4
       hvx explain configs/vqa_v2_val.yaml --engine ray --workers 4
       hvx explain configs/vqa_v2_val.yaml --part 3/8
+      hvx explain configs/vqa_v2_val.yaml --model my_network.py:adapter
     """
     from hvx.config import load
 
@@ -98,8 +109,11 @@ def explain(
     _check_engine(engine, device, asked)
     if on_error:
         overrides += (f"explain.on_error={on_error}",)
-    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+    loaded = load(
+        config, list(overrides), checkpoint=model is None
+    )  # a wrong config is told before PyTorch is imported
 
+    from hvx.adapters.source import source_for
     from hvx.run.explain import Options, explain_split
     from hvx.run.lock import Part
 
@@ -108,7 +122,7 @@ def explain(
 
     with _started(engine, device, asked, say) as start:
         kept = Options(retry_failed, pack, Part(*part) if part else None)
-        summary = explain_split(loaded, start, kept, say)
+        summary = explain_split(loaded, start, kept, say, source_for(loaded, model))
     if as_json:
         print_json(asdict(summary) | {"run": str(summary.run)})
     else:

@@ -14,8 +14,9 @@ from hvx.config import SplitConfig
 from hvx.data.ground_truth import GroundTruths, Say, first_of
 from hvx.data.ids import NO_TEXT, Id, Ids, storable
 from hvx.data.image_files import named_by_pattern, why_unsafe
+from hvx.data.labels import label_names
 from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
-from hvx.data.layouts.known import LAYOUTS
+from hvx.data.layouts.known import LABELS, LAYOUTS
 from hvx.data.layouts.layout import Layout, Sample
 from hvx.data.parquet import ParquetRows
 from hvx.data.rows import Row, Rows
@@ -62,6 +63,10 @@ def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = Tru
         rows = _opened(split, extract)
         answers = Rows(split.annotations, "annotations") if split.annotations else None
         layout = _layout(split, rows, answers)
+        if layout is LABELS and split.labels is None:
+            raise HvxError(
+                f"{split.questions}: images with labels; the split's 'labels' must say what to choose from"
+            )
         return _Reading(split, layout, rows.about, say).questions(rows, answers)
 
 
@@ -102,6 +107,8 @@ def in_parquet(split: SplitConfig) -> bool:
 def _layout(split: SplitConfig, rows: _Source, answers: Rows | None) -> Layout:
     if split.format is not None:
         return next(layout for layout in LAYOUTS if layout.name == split.format)
+    if split.labels is not None:
+        return LABELS
     sample = Sample(rows.shape, rows.key, _first(rows), _first(answers) if answers else {}, rows.about)
     return next(layout for layout in LAYOUTS if layout.recognized(sample))
 
@@ -121,12 +128,15 @@ class _Reading:
         self._question_ids, self._image_ids = Ids(), Ids()
         self._names: dict[Id, str] = {}
         self._truths = GroundTruths(layout, say)
+        self._labels = label_names(split)
+        self._count = 0
 
     def questions(self, rows: _Source, annotations: Rows | None) -> list[Question]:
         """All of them, with their annotations."""
         asked: dict[Id, tuple[Any, ...]] = {}
         bare: list[int] = []
         kinds: dict[Id, Any] = {}  # of questions whose own rows say it
+        self._name_images(rows)
         for number, row in islice(self._rows(rows, self._layout.unfold), self._split.limit):
             question_id, image_id, name, text = self._asked(rows, number, row)
             if question_id in asked:
@@ -148,6 +158,18 @@ class _Reading:
                 "give it to all of them or to none)"
             )
         return list(starmap(Question, ((question_id, *found) for question_id, found in asked.items())))
+
+    def _name_images(self, rows: _Source) -> None:
+        """Take the names of images from COCO's list of them."""
+        for number, image in enumerate(getattr(rows, "images", ())):
+            place = f"{rows.path}: images[{number}]"
+            if type(image) is not dict:
+                raise HvxError(f"{place}: expected an object, not {shown(image)}")
+            image_id, name = image.get("id"), image.get("file_name")
+            if not isinstance(image_id, (int, str)):
+                raise HvxError(f"{place}.id: expected an integer or a text, not {shown(image_id)}")
+            self._check_name(name, None, image_id, f"{place}.file_name")
+            self._names[image_id] = str(name)
 
     def _join(
         self, asked: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
@@ -196,12 +218,16 @@ class _Reading:
     def _asked(self, rows: _Source, number: int, row: Row) -> tuple[Id, Id, str, str]:
         """What a row asks: the first four fields of a ``Question``."""
         layout = self._layout
-        text = row.get("question")
+        text = self._split.template if layout.text is None else row.get(layout.text)
         if type(text) is not str:
-            raise HvxError(f"{rows.place(number, 'question')}: expected text, not {shown(text)}")
+            raise HvxError(f"{rows.place(number, str(layout.text))}: expected text, not {shown(text)}")
         if not storable(text):
-            raise HvxError(f"{rows.place(number, 'question')}: {shown(text)} {NO_TEXT}")
+            raise HvxError(f"{rows.place(number, str(layout.text))}: {shown(text)} {NO_TEXT}")
+        if layout.text is None:
+            self._take_label(rows, number, row)
         found = first_of(row, layout.question_id)
+        if found is None and layout.numbered:
+            found, self._count = self._count, self._count + 1
         question_id = self._question_ids.check(found, rows, number, layout.question_id[0])
         image_id = first_of(row, layout.image_id)
         name = None if self._image_fields.isdisjoint(row) else first_of(row, layout.image)
@@ -220,6 +246,17 @@ class _Reading:
         if known is None:
             self._names[image_id] = name
         return question_id, image_id, name, text
+
+    def _take_label(self, rows: _Source, number: int, row: Row) -> None:
+        """A row's label, which may be its number in the list, as the text that the list has."""
+        label = row.get("answer")
+        if label is None or self._labels is None:
+            return
+        if type(label) is int and 0 <= label < len(self._labels):
+            row["answer"] = self._labels[label]
+        elif label not in self._labels:
+            raise HvxError(f"{rows.place(number, 'label')}: {shown(label)} is none of the split's "
+                           f"{len(self._labels)} labels")  # fmt: skip
 
     @staticmethod
     def _check_name(name: Any, known: str | None, image_id: Id, place: str) -> None:

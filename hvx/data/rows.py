@@ -25,6 +25,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 KEYS = {"questions": ("questions", "data"), "annotations": ("annotations", "answers")}
 """Where an object has its list of rows, by what the file is for."""
+_CAPTIONS = ("annotations", "images")
+"""COCO's captions: both of these lists, and none of questions. The first holds the rows, the second the names
+of the images."""
 
 
 class _Key(str):
@@ -45,6 +48,7 @@ class Rows:
         shape: what holds the rows.
         key: the name of their list, empty where they are in none.
         about: what the object around the list says in plain text, such as ``data_subtype``.
+        images: the rows of COCO's list of images, if the file has captions; else empty.
 
     Raises:
         HvxError: the file is missing, unreadable or none of these.
@@ -55,6 +59,7 @@ class Rows:
         self.shape: Shape = "list"
         self.key = ""
         self.about: Mapping[str, str] = {}
+        self.images: list[Any] = []
         self._names: list[str] = []
         name, data = read_unpacked(path, self._what)
         self._data = data.removeprefix(b"\xef\xbb\xbf")
@@ -97,6 +102,9 @@ class Rows:
             if twice is not None:
                 raise HvxError(f"{self.path}: the key {twice!r:.60} occurs twice")
             key = next((key for key in keys if first == b"{" and key in tree), None)
+            lists = [name for name in _CAPTIONS if first == b"{" and _begins(tree.get(name, Raw()), b"[")]
+            if key is None and len(lists) == len(_CAPTIONS) and self._what == "the split's questions":
+                key, self.images = lists[0], _decode(tree[lists[1]])
             if key is not None and _begins(tree[key], b"["):
                 self.key = key
                 texts = {name: _decode(value) for name, value in tree.items() if _begins(value, b'"')}
@@ -146,5 +154,5 @@ def _starts_with_row(data: bytes) -> bool:
         row = _decode(first)
     except _NOT_JSON:
         return False
-    fields = ("question_id", "question")
+    fields = ("question_id", "question", "caption", "label")
     return isinstance(row, dict) and any(isinstance(row.get(field), (str, int)) for field in fields)

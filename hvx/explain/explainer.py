@@ -38,6 +38,8 @@ class Explanations:
         zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
         zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
         unknown: of each question's own tokens, whether the vocabulary lacks it.
+        scores: (N) the score of each image and text, of a model that scores them and has no answers: then
+            ``answers`` say it in words, and ``probabilities`` are NaN unless it is one.
     """
 
     tokens: list[list[str]]
@@ -53,6 +55,7 @@ class Explanations:
     unknown: list[list[bool]]
     block_heatmaps: Tensor | None = None
     textual_attention: Tensor | None = None
+    scores: Tensor | None = None
 
 
 @dataclass

@@ -9,21 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from hvx.config import Config, ExplainConfig, SplitConfig
+from hvx.config import Config, ExplainConfig, ImageConfig, SplitConfig
 from hvx.data.image_files import folders_shown, missing_images, some_names
 from hvx.data.images import crop_rule
 from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, read_questions
 from hvx.errors import HvxError, Interrupted
 from hvx.files import sha256
-from hvx.models.checkpoint import check_config
-from hvx.models.header import CheckpointHeader, read_header
 from hvx.progress import bar
 from hvx.run.folder import SHARDS, RunFolder, now, opened_run, own_shards
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.lock import Busy, Part, Say, no_log
 from hvx.run.plan import Shard, plan_shards
-from hvx.run.size import check_map_size, check_room, explanation_bytes
+from hvx.run.size import check_room
+from hvx.run.source import CheckpointSource, Source
 from hvx.run.stop import Requests, heeded
 from hvx.store.schema import IDS, VERSION
 
@@ -75,7 +74,11 @@ class Summary:
 
 
 def explain_split(
-    config: Config, start: StartEngine, options: Options = Options(), say: Say = no_log
+    config: Config,
+    start: StartEngine,
+    options: Options = Options(),
+    say: Say = no_log,
+    source: Source | None = None,
 ) -> Summary:
     """Explain the split that the config names, continuing its run folder where one exists.
 
@@ -86,6 +89,7 @@ def explain_split(
         start: makes the engine; called once the request is known to be sound.
         options: how the run is kept, and whether this is a part of the work.
         say: told what a user should know, a line at a time.
+        source: what explains; None: the checkpoint that the config names.
 
     Raises:
         HvxError: a file is missing or wrong, or the folder holds a run of something else.
@@ -101,23 +105,19 @@ def explain_split(
         raise HvxError(f"{split.questions}: changed while it, or its annotations, was read; run this again")
     shards = plan_shards(questions, config.explain.shard_questions)
     _check_images(split, shards, config.explain, say)
-    checkpoint = config.path(config.checkpoint)
-    if not checkpoint.is_file():
-        raise HvxError(f"{checkpoint}: no such checkpoint")
-    # The header is read after the digest is taken, and workers take the digest again after they have loaded
-    # the model: a file that was replaced meanwhile is rejected.
-    identity = RunIdentity(identity_values(config, config.explain, split, data, picked), versions())
-    header = read_header(checkpoint)
-    check_config(header.config, config, checkpoint)
-    check_map_size(header.config, config.explain, checkpoint)
-    run = config.path(config.explain.run)
+    model = source or CheckpointSource(config)
+    values = identity_values(model, config.explain, split, data, picked)
+    identity = RunIdentity(values, versions() | model.versions(), source)
+    for line in model.notes():
+        say(line)
+    image, run = model.image, config.path(config.explain.run)
     own = own_shards(shards, options.part)
-    check_room(run, own, explanation_bytes(header.config, config.explain), options.pack, say)
+    check_room(run, own, model.item_bytes(), options.pack, say)
     engine = start(config, identity)
-    about = _describe(config, split, header, picked, len(shards), identity, _integer_ids(questions)) | {
+    about = _describe(config, split, image, picked, len(shards), identity, _integer_ids(questions)) | {
         "device": engine.about
     }
-    attributes = {"crop": crop_rule(header.config.image), "product": config.explain.product}
+    attributes = {"crop": crop_rule(image), "product": config.explain.product}
 
     def end(folder: RunFolder) -> Summary:
         packed = options.pack or folder.is_packed
@@ -256,12 +256,12 @@ def _integer_ids(questions: list[Question]) -> list[str]:
 
 
 def identity_values(
-    config: Config, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
+    source: Source, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
 ) -> dict[str, Any]:
     """All that decides what the run's items are."""
     return {
         "schema_version": VERSION,
-        "checkpoint_sha256": sha256(config.path(config.checkpoint)),
+        **source.identity(),
         **data,
         "format": split.format,
         "image_name": split.image_name,
@@ -279,7 +279,7 @@ def identity_values(
 def _describe(
     config: Config,
     split: SplitConfig,
-    header: CheckpointHeader,
+    image: ImageConfig,
     picked: Picked | None,
     shards: int,
     identity: RunIdentity,
@@ -289,7 +289,7 @@ def _describe(
     folders = [str(folder.resolve()) for folder in split.folders]
     return {
         "identity": identity.values,
-        "image": header.config.image.model_dump(mode="json"),
+        "image": image.model_dump(mode="json"),
         "images": folders if isinstance(split.images, tuple) else folders[0],
         "integer_ids": integer_ids,
         "exif_orientation": split.exif_orientation,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -13,7 +12,7 @@ import torchvision
 
 from hvx import __version__
 from hvx.errors import HvxError
-from hvx.files import sha256
+from hvx.run.source import Source
 from hvx.store.schema import run_digest
 
 _DECISIVE = ("hvx", "torch")
@@ -22,10 +21,14 @@ _DECISIVE = ("hvx", "torch")
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """A run's identity, as run.json has it, and the versions of the process that gives out its work."""
+    """A run's identity, as run.json has it, and the versions of the process that gives out its work.
+
+    ``source``: what explains, where it is no native checkpoint.
+    """
 
     values: dict[str, Any]
     versions: dict[str, str]
+    source: Source | None = None
 
     @property
     def digest(self) -> str:
@@ -45,17 +48,6 @@ class RunIdentity:
                     f"a worker has {name} {here[name]}, the run {self.versions[name]}; "
                     "install the same version everywhere"
                 )
-
-    def check_checkpoint(self, path: Path) -> None:
-        """Compare a checkpoint's bytes with those that the run was begun with.
-
-        Raises:
-            HvxError: they differ, or cannot be read.
-        """
-        if sha256(path) != self.values["checkpoint_sha256"]:
-            raise HvxError(
-                f"{path}: replaced since this run began; restore it, or give explain.run a new folder"
-            )
 
 
 def versions() -> dict[str, str]:

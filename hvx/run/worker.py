@@ -21,10 +21,10 @@ from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
 from hvx.device import free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
-from hvx.explain.explainer import TOP, Explainer, Explanations
-from hvx.models.checkpoint import check_config, load_checkpoint
+from hvx.explain.explainer import TOP, Explanations
 from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard, batches_of_images
+from hvx.run.source import CheckpointSource, SplitExplainer
 from hvx.store.heatmaps import SCALES, shrunk, to_8_bits
 from hvx.store.schema import FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.store.writer import write_shard
@@ -35,7 +35,6 @@ _SHARE = 0.5
 """Of the free memory, what a batch may take: the head and the scores need some, too."""
 _MOST_IMAGES = 32
 _GPU_DECODERS = 8
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass
@@ -65,18 +64,14 @@ class ShardWorker:
 
     def __init__(self, config: Config, device: torch.device, identity: RunIdentity) -> None:
         assert config.explain is not None
-        path = config.path(config.checkpoint)
         identity.check_versions()
-        model = load_checkpoint(path, device)
+        source = identity.source or CheckpointSource(config)
+        self._explainer = source.load(device)
         # After loading: a file replaced since the run was begun, even during the loading, is then rejected.
-        identity.check_checkpoint(path)
+        source.check(identity.values)
         self._identity = identity
-        check_config(model.config, config, path)
         self._explain, self._split = config.explain, config.split(config.explain.split)
-        self._image, self._device = model.config.image, device
-        dtype = DTYPES[config.explain.precision]
-        free = config.explain.product == "free"
-        self._explainer = Explainer(model, config.explain.gradient, dtype, config.explain.compile, free)
+        self._image, self._device = source.image, device
         self._batch = config.explain.batch_images or _batch_images(self._explainer)
 
     def explain(self, shard: Shard, path: Path) -> None:
@@ -210,7 +205,7 @@ def _moved(decoded: Decoded, by: int) -> Decoded:
     )
 
 
-def _batch_images(explainer: Explainer) -> int:
+def _batch_images(explainer: SplitExplainer) -> int:
     """How many images to explain at once: as many as are of use, and fit into the memory that is free."""
     device, each = explainer.device, explainer.memory()
     most = min(_OF_USE[device.type], _SHARE * free_memory(device))
@@ -254,6 +249,8 @@ def _item(
         "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[row])
         | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[row]),
     }
+    if explained.scores is not None:
+        item["score"] = float(explained.scores[row])
     if explained.attention is not None:
         item["attention"] = explained.attention[row].numpy()
     if explained.textual_attention is not None:
@@ -281,7 +278,8 @@ def _stored_maps(explained: Explanations, row: int, stored: HeatmapConfig) -> di
 def _not_finite(explained: Explanations, row: int, length: int) -> str | None:
     """The first part of an explanation that holds a NaN or an infinity, by name."""
     parts = {
-        "the answer's probability": explained.probabilities[row],
+        "the answer's probability": explained.probabilities[row] if explained.scores is None else None,
+        "the score": None if explained.scores is None else explained.scores[row],
         "the heat map (Eqs 2, 9)": explained.heatmap[row],
         "the tokens' saliency (Eqs 3, 10)": explained.saliency[row, :length],
         "the tokens' z-score (Eq. 11)": explained.z[row, :length],

@@ -83,6 +83,7 @@ FIELDS: dict[str, Field] = {
     "question_type": Field(TEXT, fill="", long_name="type of the question"),
     "answer_type": Field(TEXT, fill="", long_name="type of the answer"),
     "probability": Field(np.float32, long_name="probability of the answer"),
+    "score": Field(np.float32, optional=True, long_name="score of the image and the text"),
     "top_answers": Field(TEXT, "K", "", long_name="likeliest answers"),
     "top_probabilities": Field(np.float32, "K", np.nan, long_name="probabilities of the likeliest answers"),
     "tokens": Field(TEXT, "T", "", long_name="tokens of the question"),

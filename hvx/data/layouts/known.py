@@ -22,6 +22,31 @@ def _gqa_rows(row: Row) -> Iterator[Row]:
     yield row
 
 
+def _caption_rows(row: Row) -> Iterator[Row]:
+    """The captions of one image, each by itself."""
+    captions = row.get("captions")
+    if "caption" in row or captions is None:
+        yield row
+        return
+    if type(captions) is not list:
+        raise TypeError
+    for caption in captions:
+        yield {name: value for name, value in row.items() if name not in _ANY_ID} | {"caption": caption}
+
+
+def _label_rows(row: Row) -> Iterator[Row]:
+    """An image with its label or without one."""
+    yield {name: value for name, value in row.items() if name != "label"} | {"answer": row.get("label")}
+
+
+def _has_captions(sample: Sample) -> bool:
+    return "question" not in sample.row and bool({"caption", "captions"} & sample.row.keys())
+
+
+def _has_label_alone(sample: Sample) -> bool:
+    return "label" in sample.row and not {"question", "caption", "captions"} & sample.row.keys()
+
+
 def _has_raw_answer(sample: Sample) -> bool:
     answers = sample.annotation.get("answers")
     return isinstance(answers, list) and bool(answers) and isinstance(answers[0], dict) and (
@@ -43,8 +68,22 @@ def _is_vizwiz(sample: Sample) -> bool:
 _RADIOLOGY = {"qid", "image_name"}
 _ANY_ID = ("question_id", "qid", "id")
 
+LABELS = Layout(
+    "labels", _has_label_alone,
+    question_id=_ANY_ID, unfold=_label_rows, text=None, numbered=True,
+)  # fmt: skip
+"""Also the layout of any split with labels to choose from."""
+
 LAYOUTS = (
     Layout("daquar-text", lambda sample: sample.shape == "text"),
+    Layout(
+        "coco-captions", lambda sample: sample.key == "annotations", question_id=("id",), text="caption",
+        image_name=COCO,
+    ),
+    Layout(
+        "captions", _has_captions, question_id=_ANY_ID, unfold=_caption_rows, text="caption", numbered=True
+    ),
+    LABELS,
     Layout("parquet", lambda sample: sample.shape == "parquet", question_id=_ANY_ID),
     Layout(
         "vqa-cp", lambda sample: "coco_split" in sample.row,

@@ -46,6 +46,9 @@ class Layout:
         answers: fields with a list of all that people answered.
         question_type: fields of the question's type.
         unfold: the rows of questions in one row of the file.
+        text: the field of the question, or of what stands in its place, such as a caption; None: the rows
+            have none, and the split's template takes its place.
+        numbered: rows without an id of a question have their number among all rows.
         active_only: rows whose ``active`` is false are no questions and no answers.
     """
 
@@ -58,6 +61,8 @@ class Layout:
     answers: tuple[str, ...] = ("answers",)
     question_type: tuple[str, ...] = ("question_type",)
     unfold: Callable[[Row], Iterable[Row]] | None = None
+    text: str | None = "question"
+    numbered: bool = False
     active_only: bool = False
 
     def names(self, about: Mapping[str, str]) -> str:

@@ -120,7 +120,7 @@ const verdict = (number, run = 0) => {
   }
   line.append(element("bdi", { class: "said" }, answer[number]), " ");
   if (truth[number]) line.append("(", element("bdi", {}, truth[number]), ") ");
-  line.append(element("span", { class: "share" }, percent(probability[number])));
+  if (probability[number] !== null) line.append(element("span", { class: "share" }, percent(probability[number])));
   return line;
 };
 

@@ -1,0 +1,143 @@
+"""Where a run's explainer comes from: a native checkpoint, or what a later stage knows of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hvx.config import Config, ImageConfig
+from hvx.errors import HvxError
+from hvx.explain.explainer import Explainer, Explanations
+from hvx.files import sha256
+from hvx.models.checkpoint import check_config, load_checkpoint
+from hvx.models.header import read_header
+from hvx.run.size import check_map_size, explanation_bytes
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class SplitExplainer(Protocol):
+    """What a worker explains images and questions with, on a device."""
+
+    device: torch.device
+
+    def memory(self) -> int:
+        """Bytes that explaining one image takes, about."""
+
+    def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
+        """Explain questions on normalized images (B, C, H, W); ``images``: the image of each question.
+
+        Raises:
+            OutOfMemory: the images are too many for the device's memory.
+        """
+
+
+class Source(Protocol):
+    """A model that can explain a split. It is small, and travels to workers by pickling.
+
+    Attributes:
+        image: how a photograph becomes its input.
+    """
+
+    @property
+    def image(self) -> ImageConfig: ...
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the items of a run, with digests of files; plain values, for run.json.
+
+        Raises:
+            HvxError: a file is missing, or not what the config says.
+        """
+
+    def check(self, identity: dict[str, Any]) -> None:
+        """See that the files are those of a run's identity.
+
+        Raises:
+            HvxError: one was replaced.
+        """
+
+    def load(self, device: torch.device) -> SplitExplainer:
+        """Raises:
+        HvxError: the model cannot be loaded, or cannot be explained.
+        """
+
+    def item_bytes(self) -> int:
+        """About how many bytes a run stores for each explanation."""
+
+    def versions(self) -> dict[str, str]:
+        """Of packages that compute besides hvx's own."""
+
+    def facts(self) -> dict[str, Any]:
+        """What `hvx check` prints of it, by name.
+
+        Raises:
+            HvxError: as ``identity``.
+        """
+
+    def notes(self) -> list[str]:
+        """What a user should know before the run begins, a line each."""
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """The native checkpoint that a config names."""
+
+    config: Config
+
+    @property
+    def image(self) -> ImageConfig:
+        return read_header(self._path).config.image
+
+    @property
+    def _path(self) -> Path:
+        return self.config.path(self.config.checkpoint)
+
+    def identity(self) -> dict[str, Any]:
+        if not self._path.is_file():
+            raise HvxError(f"{self._path}: no such checkpoint")
+        assert self.config.explain is not None
+        if self.config.explain.cotangent != "joint":
+            raise HvxError("explain.cotangent: 'score' is for dual encoders, whose score is ΣF")
+        if self.config.split(self.config.explain.split).labels is not None:
+            name = self.config.explain.split
+            raise HvxError(
+                f"splits.{name}.labels: for dual encoders (model.network: open_clip, transformers)"
+            )
+        # The header is read after the digest is taken, and workers take the digest again after they have
+        # loaded the model: a file that was replaced meanwhile is rejected.
+        digest = sha256(self._path)
+        header = read_header(self._path)
+        check_config(header.config, self.config, self._path)
+        check_map_size(header.config, self.config.explain, self._path)
+        return {"checkpoint_sha256": digest}
+
+    def check(self, identity: dict[str, Any]) -> None:
+        if sha256(self._path) != identity["checkpoint_sha256"]:
+            raise HvxError(
+                f"{self._path}: replaced since this run began; restore it, or give explain.run a new folder"
+            )
+        check_config(read_header(self._path).config, self.config, self._path)
+
+    def load(self, device: torch.device) -> SplitExplainer:
+        explain = self.config.explain
+        assert explain is not None
+        model = load_checkpoint(self._path, device)
+        free = explain.product == "free"
+        return Explainer(model, explain.gradient, DTYPES[explain.precision], explain.compile, free)
+
+    def item_bytes(self) -> int:
+        assert self.config.explain is not None
+        return explanation_bytes(read_header(self._path).config, self.config.explain)
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        return {"file": str(self._path)}
+
+    def notes(self) -> list[str]:
+        return []
