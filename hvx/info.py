@@ -51,8 +51,9 @@ def _model_of(identity: dict[str, Any]) -> dict[str, str]:
     if "weights" not in identity:
         return {"checkpoint": f"sha256 {identity.get('checkpoint_sha256', 'not said')}"}
     weights = [f"{name} sha256 {digest}" for name, digest in identity["weights"].items()]
+    network, name, cotangent = (identity.get(key) for key in ("network", "name", "cotangent"))
     return {
-        "dual encoder": f"{identity.get('network')} {identity.get('name')}, cotangent {identity.get('cotangent')}",
+        "dual encoder": f"{network} {name}, cotangent {cotangent}",
         "weights": "; ".join(weights) or f"random, seed {identity.get('random_seed')}",
     }
 

@@ -250,9 +250,10 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
     if len(reader) == 0:
         raise HvxError(f"{reader.path}: the run holds no explanation; nothing to measure")
     config = parse(copy.deepcopy(tree), source, overrides)
-    if config.dual_encoder is not None:
+    model = config.dual_encoder
+    if model is not None:
         raise HvxError(
-            f"{reader.path}: a run of a dual encoder ({config.dual_encoder.network} {config.dual_encoder.name}); "
+            f"{reader.path}: a run of a dual encoder ({model.network} {model.name}); "
             "this measures the answers and the attention of hvx's own networks"
         )
     return config
