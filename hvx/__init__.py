@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hvx.adapters.adapter import Adapter, ModelInputs
     from hvx.capture.equations import explain_joint
     from hvx.capture.forward import ForwardPass, forward_pass
     from hvx.capture.products import explain_product, explain_products, find_products
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Adapter": "hvx.adapters.adapter",
     "BadImage": "hvx.errors",
     "Explainer": "hvx.face",
     "Explanation": "hvx.face",
     "FigureStyle": "hvx.view.figure",
     "ForwardPass": "hvx.capture.forward",
     "HvxError": "hvx.errors",
+    "ModelInputs": "hvx.adapters.adapter",
     "Product": "hvx.capture.records",
     "ProductExplanation": "hvx.capture.result",
     "Run": "hvx.opened_run",
@@ -51,12 +54,14 @@ _HOMES = {
 """Names of the face → the modules they live in, loaded when first asked for: PyTorch takes seconds."""
 
 __all__ = [
+    "Adapter",
     "BadImage",
     "Explainer",
     "Explanation",
     "FigureStyle",
     "ForwardPass",
     "HvxError",
+    "ModelInputs",
     "Product",
     "ProductExplanation",
     "Run",

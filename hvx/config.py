@@ -547,12 +547,13 @@ def expanded(path: Path) -> Path:
         raise HvxError(f"{path}: no home folder of that name") from None
 
 
-def load(path: Path, overrides: list[str] | None = None) -> Config:
+def load(path: Path, overrides: list[str] | None = None, checkpoint: bool = True) -> Config:
     """Read a config file.
 
     Args:
         path: the YAML file.
         overrides: ``key.of.the.tree=value`` strings, the value read as YAML.
+        checkpoint: whether one must be named.
 
     Raises:
         HvxError: no such file, no YAML, an unknown key, a value of the wrong kind.
@@ -560,6 +561,9 @@ def load(path: Path, overrides: list[str] | None = None) -> Config:
     tree = read_yaml_file(path, "config file")
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected a mapping of keys such as 'checkpoint' and 'splits'")
+    model = tree.get("model")
+    if not checkpoint and not (isinstance(model, dict) and model.get("network") in DUAL_ENCODERS):
+        tree.setdefault("checkpoint", "")
     return parse(tree, str(path), overrides)
 
 

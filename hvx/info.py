@@ -48,12 +48,16 @@ def _describe_run(path: Path) -> dict[str, str]:
 
 def _model_of(identity: dict[str, Any]) -> dict[str, str]:
     """What explained a run."""
+    if "model_file" in identity:
+        name = f"{identity['model_file']}:{identity.get('model_function')}"
+        code, weights = (identity.get(f"model_{part}_sha256", "not said") for part in ("code", "weights"))
+        return {"own module": f"{name}, code sha256 {code}", "weights": f"sha256 {weights}"}
     if "weights" not in identity:
         return {"checkpoint": f"sha256 {identity.get('checkpoint_sha256', 'not said')}"}
     weights = [f"{name} sha256 {digest}" for name, digest in identity["weights"].items()]
-    network, name, cotangent = (identity.get(key) for key in ("network", "name", "cotangent"))
     return {
-        "dual encoder": f"{network} {name}, cotangent {cotangent}",
+        "dual encoder": f"{identity.get('network')} {identity.get('name')}, "
+        f"cotangent {identity.get('cotangent')}",
         "weights": "; ".join(weights) or f"random, seed {identity.get('random_seed')}",
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hvx.cli.common import common, config_argument, device_option, set_option
+from hvx.cli.common import common, config_argument, device_option, model_option, set_option
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
@@ -20,11 +20,14 @@ PROBLEMS, SOME_FAIL = 2, 3
 @click.command()
 @config_argument
 @set_option
+@model_option
 @device_option
 @click.option("--no-timing", is_flag=True, help="Do not load the network to estimate the time.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on one line.")
 @common
-def check(config: Path, overrides: tuple[str, ...], device: str, no_timing: bool, as_json: bool) -> None:
+def check(
+    config: Path, overrides: tuple[str, ...], model: str | None, device: str, no_timing: bool, as_json: bool
+) -> None:
     """Read everything that `hvx explain CONFIG` would read, and write nothing.
 
     Prints what was found, what is missing, the expected time and size. Exit status 2 says that
@@ -36,13 +39,15 @@ def check(config: Path, overrides: tuple[str, ...], device: str, no_timing: bool
     """
     from hvx.config import load
 
-    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+    loaded = load(
+        config, list(overrides), checkpoint=model is None
+    )  # a wrong config is told before PyTorch is imported
 
-    from hvx.adapters.dual.source import source_of
+    from hvx.adapters.source import source_for
     from hvx.check import check_run
     from hvx.device import pick_device
 
-    found = check_run(loaded, pick_device(device), not no_timing, source_of(loaded))
+    found = check_run(loaded, pick_device(device), not no_timing, source_for(loaded, model))
     if as_json:
         echo(json.dumps(_lines_of(found) | found.facts))
     else:

@@ -101,6 +101,11 @@ set_option = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Override one key of the config, such as --set explain.batch_images=4. Repeatable.",
 )  # fmt: skip
+model_option = click.option(
+    "--model", metavar="FILE.py:FUNCTION",
+    help="Explain a module of your own: FUNCTION, in the Python file, which is run, returns an hvx.Adapter "
+    "(docs/own_module.md). The config's checkpoint and model are then not used.",
+)  # fmt: skip
 
 
 def _check_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hvx.cli.common import common, config_argument, device_option, set_option
+from hvx.cli.common import common, config_argument, device_option, model_option, set_option
 from hvx.errors import HvxError
 from hvx.run.placement import Workers
 from hvx.terminal import echo
@@ -23,6 +23,7 @@ SOME_FAILED = 3
 @click.command()
 @config_argument
 @set_option
+@model_option
 @click.option(
     "--on-error", type=click.Choice(["skip", "stop"]),
     help="On an image that cannot be read: list its questions in failures.jsonl (the default), or stop.",
@@ -51,6 +52,7 @@ SOME_FAILED = 3
 def explain(
     config: Path,
     overrides: tuple[str, ...],
+    model: str | None,
     on_error: str | None,
     retry_failed: bool,
     pack: bool,
@@ -68,6 +70,7 @@ def explain(
     Example:
       hvx explain configs/daquar.yaml --set explain.batch_images=4
       hvx explain configs/vqa_v2_val.yaml --engine ray --workers 4
+      hvx explain configs/vqa_v2_val.yaml --model my_network.py:adapter
     """
     from hvx.config import load
 
@@ -75,16 +78,18 @@ def explain(
     _check_engine(engine, device, asked)
     if on_error:
         overrides += (f"explain.on_error={on_error}",)
-    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+    loaded = load(
+        config, list(overrides), checkpoint=model is None
+    )  # a wrong config is told before PyTorch is imported
 
-    from hvx.adapters.dual.source import source_of
+    from hvx.adapters.source import source_for
     from hvx.run.explain import Options, explain_split
 
     def say(line: str) -> None:
         echo(line, err=True)
 
     with _started(engine, device, asked, say) as start:
-        summary = explain_split(loaded, start, Options(retry_failed, pack), say, source_of(loaded))
+        summary = explain_split(loaded, start, Options(retry_failed, pack), say, source_for(loaded, model))
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
     echo(f"{summary.run}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
     if summary.selected:

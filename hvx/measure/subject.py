@@ -249,11 +249,17 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
         raise HvxError(f"{source}: expected the config that the run was made with")
     if len(reader) == 0:
         raise HvxError(f"{reader.path}: the run holds no explanation; nothing to measure")
-    config = parse(copy.deepcopy(tree), source, overrides)
-    model = config.dual_encoder
-    if model is not None:
+    identity = reader.about.get("identity")
+    if isinstance(identity, dict) and "model_file" in identity:
         raise HvxError(
-            f"{reader.path}: a run of a dual encoder ({model.network} {model.name}); "
+            f"{reader.path}: a run of a module of one's own ({identity['model_file']}:"
+            f"{identity.get('model_function')}); this computes with hvx's own networks; not available"
+        )
+    config = parse(copy.deepcopy(tree), source, overrides)
+    if config.dual_encoder is not None:
+        raise HvxError(
+            f"{reader.path}: a run of a dual encoder ({config.dual_encoder.network} "
+            f"{config.dual_encoder.name}); "
             "this measures the answers and the attention of hvx's own networks"
         )
     return config
