@@ -603,6 +603,8 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
             ) from None
         if first["type"] == "missing":
             raise HvxError(f"{source}: key '{key}' is missing") from None
+        if not path and first["type"] == "value_error":  # of the whole tree, which is too long to show
+            raise HvxError(f"{source}: {first['msg'].removeprefix('Value error, ')}") from None
         reason = _plain(first["type"], first["msg"], first["input"])
         if key == "model.network":
             reason += f"; a dual encoder is {' or '.join(map(repr, DUAL_ENCODERS))}"

@@ -1,6 +1,6 @@
 """Trains small dual encoders on the built-in split; prints where the heat maps of their captions point.
 
-python scripts/measure_dual_encoder.py runs/reproduce --seeds 2
+OMP_NUM_THREADS=1 python scripts/measure_dual_encoder.py runs/reproduce --seed 0 --seed 1
 
 RUN is what `hvx reproduce` leaves: its scenes, and the backbone that it trained, frozen. A caption names an
 object of a scene ("a picture of a red star"). The image tower is that backbone, a 1×1 convolution with ReLU
@@ -198,15 +198,15 @@ def report(encoder: DualEncoder, untrained: DualEncoder, val: Scenes) -> None:
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--seeds", default=2, show_default=True, help="Dual encoders to train.")
-@click.option("--epochs", default=20, show_default=True)
-@click.option("--images", default=150, show_default=True, help="Scenes of the val split to explain.")
-def main(run: Path, seeds: int, epochs: int, images: int) -> None:
+@click.option("--seed", "seeds", multiple=True, type=int, default=(0, 1), help="Of a training; repeatable.")
+@click.option("--epochs", default=6, show_default=True)
+@click.option("--images", default=80, show_default=True, help="Scenes of the val split to explain.")
+def main(run: Path, seeds: tuple[int, ...], epochs: int, images: int) -> None:
     """Tables for RUN, a table for each seed."""
     config = load(CONFIG, [f"root={run}"])
     model = load_checkpoint(run / "model.safetensors")
     val = scenes(model, config, images)
-    for seed in range(seeds):
+    for seed in seeds:
         torch.manual_seed(seed)
         untrained, towers = (Towers(one.backbone, one.head.channels) for one in (_random(model), model))
         train(towers, run, config, epochs)

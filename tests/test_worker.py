@@ -30,6 +30,7 @@ from hvx.files import sha256
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 from hvx.models.networks import new_head
+from hvx.run import source
 from hvx.run import worker as module
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.plan import Shard, batches_of_images, plan_shards
@@ -125,7 +126,7 @@ def test_each_question_is_stored_with_what_the_network_says_of_it(config: Config
     questions = [question for _, own in shard.images for question in own]
     with h5py.File(path) as file:
         absent = {"attention", "textual_attention", "heatmap_scale", "block_heatmap_scale"}
-        assert set(file) & set(FIELDS) == set(FIELDS) - absent
+        assert set(file) & set(FIELDS) == set(FIELDS) - absent - {"score"}
         assert (file.attrs["shard"], file.attrs["run_digest"]) == (7, identity(config).digest)
         assert json.loads(file.attrs["product"]) == "constant"
         assert json.loads(file.attrs["crop"])["scaled_to"] == [64, 64]
@@ -314,7 +315,7 @@ def test_items_are_stacked_and_padded_to_the_longest() -> None:
     made = explanations()
     items = [_item(ASKED, made, row, PLAIN) for row in range(3)]
     stacked = _stacked([item | {"image_path": "p", "image_digest": "d"} for item in items])  # type: ignore[operator]
-    assert set(stacked) == set(FIELDS) - {"heatmap_scale", "block_heatmap_scale"}
+    assert set(stacked) == set(FIELDS) - {"heatmap_scale", "block_heatmap_scale", "score"}
     assert stacked["tokens"].tolist() == [
         ["token 0 0", "token 0 1", ""],
         ["token 1 0", "token 1 1", "token 1 2"],
@@ -528,7 +529,7 @@ def test_the_explainer_is_made_as_the_config_says(
     config: Config, monkeypatch: pytest.MonkeyPatch, explain: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(module, "Explainer", lambda model, *more: calls.append(more))
+    monkeypatch.setattr(source, "Explainer", lambda model, *more: calls.append(more))
     ShardWorker(changed(config, **explain), CPU, identity(config))
     assert calls == [expected]
 
