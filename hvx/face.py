@@ -124,7 +124,13 @@ class Explanation:
         return draw_figure([replace(row, maps=maps)], width, style=look, columns=method_columns(methods))
 
     def layout(self, width: int, style: FigureStyle, dpi: int = DPI) -> FigureLayout:
-        """Of the figure that its row goes into."""
+        """Of the figure that its row goes into.
+
+        Args:
+            width: in pixels.
+            style: how it shows the row.
+            dpi: pixels in an inch.
+        """
         glimpses = 0 if self.attention is None else len(self.attention)
         blocks = 1 if self.block_heatmaps is None else len(self.block_heatmaps)
         return FigureLayout(width, glimpses, style, blocks=blocks, dpi=dpi)

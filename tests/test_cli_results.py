@@ -227,8 +227,8 @@ def test_reproduce_passes_every_option_on_and_prints_its_tables(calls: Calls, ok
     )
     assert done == Done(0 if ok else 3, said, "")
     assert calls["reproduce"][0][:6] == (Path("runs/reproduce"), 2500, 500, 0, CPU, [])
-    assert calls["as_table"] == [(result.checks,)]
-    assert calls["overview"] == calls["claims_table"] == [(measures,)]
+    assert calls["as_table"] == [(result.checks, None)]
+    assert calls["overview"] == calls["claims_table"] == [(measures, None)]
     options = ["-o", "out", "--train", "7", "--val", "6", "--seed", "5", "--set", "a=1", "--set", "b=2"]
     hvx("reproduce", "--device", "cpu", *options)
     assert calls["reproduce"][1][:6] == (Path("out"), 7, 6, 5, CPU, ["a=1", "b=2"])
@@ -250,7 +250,7 @@ LOOK = {
 }
 BACKBONE = {"--backbone": "required", "--architecture": "resnet152", "--node": None}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "ask": {"--output": "required", **LOOK, "--device": "auto"},
+    "ask": {"--output": "required", **LOOK, "--json": False, "--device": "auto"},
     "compare": {
         "--json": False, "--output": None, "--list": None, "--by": None, "--no-maps": False,
         "--allow-changed": "many", "--seed": 0,
@@ -258,7 +258,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "explain": {
         "--set": "many", "--on-error": None, "--retry-failed": False, "--part": None, "--pack": False,
         "--device": "auto",
-        "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None,
+        "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None, "--json": False,
     },
     "figure": {
         "--output": "required", "--rows": None, "--id": "many", "--answer-type": "many",
@@ -270,7 +270,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "check": {"--set": "many", "--device": "auto", "--no-timing": False, "--json": False},
     "measure": {
         "--methods": "", "--sample": 1000, "--curves": 200, "--sanity": 50, "--human": None, "--output": None,
-        "--seed": 0, "--set": "many", "--device": "auto",
+        "--seed": 0, "--set": "many", "--json": False, "--device": "auto",
     },
     "reproduce": {
         "--output": "runs/reproduce", "--train": 2500, "--val": 500, "--seed": 0, "--set": "many",

@@ -237,20 +237,24 @@ def test_a_check_is_ok_from_its_bound_on(measured: float, required: float | None
 
 def test_the_table_prints_measured_required_and_verdict() -> None:
     table = as_table(
-        [Check("one", 0.91234, 0.9, "n = 3"), Check("two", 0.5, 0.6), Check("three", 0.25, None, "aside")]
+        [
+            Check("one", 0.91234, 0.9, "n = 3", 0.25),
+            Check("two", 0.5, 0.6),
+            Check("three", 0.25, None, "aside"),
+        ]
     )
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert rows[0] == ["check", "measured", "required", "ok", ""]
+    assert rows[0] == ["check", "measured", "chance", "required", "ok", "note"]
     assert rows[2:] == [
-        ["one", "0.912", "≥ 0.90", "yes", "n = 3"],
-        ["two", "0.500", "≥ 0.60", "NO", ""],
-        ["three", "0.250", "reported", "", "aside"],
+        ["one", "0.912", "0.250", "≥ 0.90", "yes", "n = 3"],
+        ["two", "0.500", "", "≥ 0.60", "NO", ""],
+        ["three", "0.250", "", "reported", "", "aside"],
     ]
 
 
 def test_checks_as_json_say_whether_they_are_ok() -> None:
     assert json.loads(json.dumps(as_json([Check("one", 0.5, 0.6, "n = 3")]))) == [
-        {"name": "one", "measured": 0.5, "required": 0.6, "note": "n = 3", "ok": False}
+        {"name": "one", "measured": 0.5, "required": 0.6, "note": "n = 3", "chance": None, "ok": False}
     ]
 
 
@@ -470,7 +474,7 @@ def test_wrong_answers_are_counted_among_those_of_single_objects(split: SplitCon
 
 
 def test_the_table_has_thousands_and_a_row_for_each_check() -> None:
-    assert as_table([]) == "| check | measured | chance | required | ok | |\n|---|---|---|---|---|---|"
+    assert as_table([]) == "| check | measured | chance | required | ok | note |\n|---|---|---|---|---|---|"
     assert _count([0] * 1234) == "n = 1,234"
 
 

@@ -243,7 +243,7 @@ def test_claims_their_order_and_their_evidence() -> None:
     assert [(own.claim, own.verdict, own.evidence) for own in claims(found)] == wanted
     rows = [line[2:-2].split(" | ") for line in claims_table(found).splitlines()]
     assert rows[0] == ["claim", "verdict", "measured"]
-    assert rows[2:] == [[claim, f"**{verdict}**", evidence] for claim, verdict, evidence in wanted]
+    assert rows[2:] == [[claim, verdict, evidence] for claim, verdict, evidence in wanted]
     assert claims_table(found).splitlines()[1] == "|---|---|---|"
 
 

@@ -13,7 +13,7 @@ from made_measures import KINDS, METHODS, METRICS, SIDES, STAGES, TITLES, made_m
 from hvx.measure.bootstrap import NOTHING, Estimate
 from hvx.measure.controls import Control
 from hvx.measure.measures import Measures
-from hvx.measure.tables import PLOTS, overview, report, table, zero_gradients
+from hvx.measure.tables import PLOTS, overview, report, zero_gradients
 
 FOUND = made_measures()
 HEADERS = {
@@ -299,11 +299,6 @@ def test_positions_are_sorted_with_the_last_one_at_the_end() -> None:
     words, printed = replace(FOUND.words, positions=own), replace(FOUND.paper_words, positions=paper)
     blocks = sections(report(replace(FOUND, words=words, paper_words=printed), []))["## Words"]
     assert [row[0] for row in rows(blocks[2])[1:]] == ["1", "2", "8", "9 …", "last"]
-
-
-def test_numbers_stand_to_the_right_and_text_to_the_left() -> None:
-    assert table(("a", "b", "c"), [("x", "1", "2")]) == "| a | b | c |\n|---|---:|---:|\n| x | 1 | 2 |"
-    assert table(("a", "b"), [], numbers=False) == "| a | b |\n|---|---|"
 
 
 @pytest.mark.parametrize(("maps", "words", "lines"), [(0, 0, 0), (2, 0, 1), (0, 3, 1), (1500, 3, 2)])

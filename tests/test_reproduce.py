@@ -150,7 +150,7 @@ def test_the_report_has_the_checks_the_figures_and_the_runs_versions(tmp_path: P
     figures = {tmp_path / "figures" / "figure2.png": "a caption"}
     reproduce._report(tmp_path, checks, figures, {"scenes": 1.5})
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == (
-        "| check | measured | chance | required | ok | |\n|---|---|---|---|---|---|\n"
+        "| check | measured | chance | required | ok | note |\n|---|---:|---:|---|---|---|\n"
         "| one | 0.500 | 0.250 | ≥ 0.50 | yes | n = 2 |\n| two | 0.250 |  | reported |  |  |\n"
     )
     assert json.loads((tmp_path / "reproduce.json").read_text()) == {

@@ -66,6 +66,7 @@ class ForwardPass:
 
     @property
     def products(self) -> list[Product]:
+        """The products of image and words, in the order of the forward."""
         return [seen.product for seen in self.watch.seen]
 
     def explain(
@@ -104,7 +105,7 @@ class ForwardPass:
         return [self._explained(each, mask, visual, rules) for each in chosen]
 
     def image_gradient(self, names: Sequence[str], visual: str | None, rules: Rules) -> Tensor:
-        """Eq. 2 alone, of products of these names."""
+        """Eq. 2 alone (B, C, H, W), of products of these names; ``visual``, ``rules`` as of ``explain``."""
         joined = self.choice.one(list(names))
         return image_gradient(*self._parts(joined, visual), rules)[0]
 

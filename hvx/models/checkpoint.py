@@ -31,9 +31,15 @@ from hvx.models.weights import fill
 
 @dataclass(repr=False)
 class VQAModel:
-    """A question-answering network: a frozen backbone, a Hadamard head, its words and its answers.
+    """A question-answering network.
 
-    ``training`` is what the trainer noted of its making: sizes, epochs, accuracies.
+    Attributes:
+        config: sizes and options.
+        backbone: the frozen CNN.
+        head: what joins features and question.
+        vocabulary: the words that it knows.
+        answers: what the classifier's outputs mean.
+        training: what the trainer noted of its making: sizes, epochs, accuracies.
     """
 
     config: ModelConfig
