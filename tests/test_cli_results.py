@@ -54,6 +54,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 def explained(calls: Calls, summary: Summary, *options: str) -> tuple[Done, Any]:
     calls.replace("hvx.config.load", "config")
+    calls.replace("hvx.adapters.source.source_for", "source")
     calls.replace("hvx.run.local.here", "local engine")
     calls.replace("hvx.run.explain.explain_split", summary)
     done = hvx("explain", "c.yaml", "--device", "cpu", *options)
@@ -84,7 +85,8 @@ def test_explain_passes_every_option_on(
 ) -> None:
     done, args = explained(calls, WHOLE, *options)
     assert done == Done(0, "RUN: 1,234 questions explained in 2.0 s\n", "")
-    assert calls["load"] == [(Path("c.yaml"), overrides)]
+    assert calls["load"] == [(Path("c.yaml"), overrides, True)]
+    assert calls["source_for"] == [("config", None)] and args[4] == "source"
     assert calls["here"] == [(CPU,)]
     assert args[:3] == ("config", "local engine", passed)
 
@@ -133,7 +135,7 @@ def test_explain_says_what_it_did(
 
 def test_what_a_run_logs_is_on_stderr(calls: Calls) -> None:
     _, args = explained(calls, WHOLE)
-    assert len(args) == 4
+    assert len(args) == 5
 
 
 def test_explain_starts_rays_workers_as_asked(calls: Calls) -> None:
@@ -146,6 +148,7 @@ def test_explain_starts_rays_workers_as_asked(calls: Calls) -> None:
 
     calls.patch.setattr("hvx.run.ray.by_ray", by_ray)
     calls.replace("hvx.config.load", "config")
+    calls.replace("hvx.adapters.source.source_for", "source")
     calls.replace("hvx.run.explain.explain_split", WHOLE)
     options = ["--address", "host:1", "--workers", "3", "--gpus-per-worker", "0.5"]
     assert hvx("explain", "c.yaml", "--engine", "ray", *options).returncode == 0
@@ -256,7 +259,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--allow-changed": "many", "--seed": 0,
     },
     "explain": {
-        "--set": "many", "--on-error": None, "--retry-failed": False, "--part": None, "--pack": False,
+        "--set": "many", "--model": None, "--on-error": None, "--retry-failed": False, "--part": None, "--pack": False,
         "--device": "auto",
         "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None, "--json": False,
     },
@@ -265,12 +268,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--question-type": "many", "--only": None, "--by": None, "--top-answers": False, **LOOK, "--seed": 0,
         "--methods": None, "--device": "auto",
     },
-    "gallery": {"--output": "required", "--size": 320, "--workers": None},
-    "info": {"--verify": False},
-    "check": {"--set": "many", "--device": "auto", "--no-timing": False, "--json": False},
+    "gallery": {
+        "--output": "required", "--size": 320, "--workers": None, "--methods": None, "--seed": 0,
+        "--device": "auto",
+    },
+    "info": {"--verify": False, "--json": False},
+    "check": {
+        "--set": "many", "--model": None, "--device": "auto", "--no-timing": False, "--json": False,
+    },
     "measure": {
         "--methods": "", "--sample": 1000, "--curves": 200, "--sanity": 50, "--human": None, "--output": None,
-        "--seed": 0, "--set": "many", "--json": False, "--device": "auto",
+        "--target": None, "--with-target": False, "--seed": 0, "--set": "many", "--json": False, "--device": "auto",
     },
     "reproduce": {
         "--output": "runs/reproduce", "--train": 2500, "--val": 500, "--seed": 0, "--set": "many",
@@ -309,7 +317,7 @@ def test_every_option_has_the_default_of_this_table() -> None:
 
 def test_a_seed_is_whole_and_has_bounds() -> None:
     seeds = [p for c in commands().values() for p in c.params if p.name == "seed"]
-    assert len(seeds) == 5
+    assert len(seeds) == 6
     for seed in seeds:
         assert [seed.type.convert(text, seed, None) for text in ("0", str(2**63 - 1))] == [0, 2**63 - 1]
         for wrong in ("-1", str(2**63), "1.5", "x"):

@@ -39,9 +39,7 @@ def check(
     """
     from hvx.config import load
 
-    loaded = load(
-        config, list(overrides), checkpoint=model is None
-    )  # a wrong config is told before PyTorch is imported
+    loaded = load(config, list(overrides), model is None)  # a wrong config is told before PyTorch is imported
 
     from hvx.adapters.source import source_for
     from hvx.check import check_run

@@ -109,9 +109,7 @@ def explain(
     _check_engine(engine, device, asked)
     if on_error:
         overrides += (f"explain.on_error={on_error}",)
-    loaded = load(
-        config, list(overrides), checkpoint=model is None
-    )  # a wrong config is told before PyTorch is imported
+    loaded = load(config, list(overrides), model is None)  # a wrong config is told before PyTorch is imported
 
     from hvx.adapters.source import source_for
     from hvx.run.explain import Options, explain_split
