@@ -259,8 +259,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "--allow-changed": "many", "--seed": 0,
     },
     "explain": {
-        "--set": "many", "--model": None, "--on-error": None, "--retry-failed": False, "--part": None, "--pack": False,
-        "--device": "auto",
+        "--set": "many", "--model": None, "--on-error": None, "--retry-failed": False, "--part": None,
+        "--pack": False, "--device": "auto",
         "--engine": "local", "--address": None, "--workers": None, "--gpus-per-worker": None, "--json": False,
     },
     "figure": {
@@ -278,7 +278,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "measure": {
         "--methods": "", "--sample": 1000, "--curves": 200, "--sanity": 50, "--human": None, "--output": None,
-        "--target": None, "--with-target": False, "--seed": 0, "--set": "many", "--json": False, "--device": "auto",
+        "--target": None, "--with-target": False, "--seed": 0, "--set": "many", "--json": False,
+        "--device": "auto",
     },
     "reproduce": {
         "--output": "runs/reproduce", "--train": 2500, "--val": 500, "--seed": 0, "--set": "many",
