@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help reproduce test test-versions mutants lint bench clean
 
 help:
-	@echo "make reproduce   the whole road on the built-in split: trains, explains, draws, checks"
+	@echo "make reproduce   the whole method on the built-in split: trains, explains, draws, checks"
 	@echo "make test        the test suite"
 	@echo "make test-versions   the test suite with the oldest and the newest torch, on two versions of Python"
 	@echo "make mutants     how many deliberate faults the tests detect; takes about two hours"

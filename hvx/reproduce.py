@@ -1,4 +1,4 @@
-"""The whole road on the built-in split: scenes, training, explanation, figures, checks, measures."""
+"""The whole method on the built-in split: scenes, training, explanation, figures, checks, measures."""
 
 from __future__ import annotations
 
