@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvx.config import EncoderConfig, ModelConfig
 from hvx.errors import HvxError
 from hvx.models.header import CheckpointHeader, read_header
-from hvx.store.reader import RunReader
-from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+
+if TYPE_CHECKING:
+    from hvx.store.reader import RunReader
 
 _SHOWN = 12
 
@@ -52,6 +53,9 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def _facts_of_run(path: Path) -> dict[str, Any]:
+    from hvx.store.reader import RunReader  # h5py takes as long as all else here
+    from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+
     with RunReader(path) as reader:
         bits, unknown, about = reader.column("zero_gradient"), reader.column("unknown"), reader.about
         return {
@@ -73,6 +77,8 @@ def _facts_of_run(path: Path) -> dict[str, Any]:
 
 
 def _describe_run(path: Path) -> dict[str, str]:
+    from hvx.store.reader import RunReader
+
     reader = RunReader(path)
     about: dict[str, Any] = defaultdict(lambda: "not said", reader.about)
     return {
@@ -106,6 +112,8 @@ def _model_of(identity: dict[str, Any]) -> dict[str, str]:
 
 def _zero_gradients(reader: RunReader) -> str:
     """How many explanations say nothing of the image, or of the words."""
+    from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+
     bits = reader.column("zero_gradient")
     image, words = (int(((bits & bit) > 0).sum()) for bit in (ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT))
     return f"Eq. 2 (image) of {image:,}, Eq. 3 (words) of {words:,}"

@@ -290,7 +290,7 @@ def test_examples_do_what_they_show(
     tiny: Tiny, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examples of commands over a run or a checkpoint, on a small run and its checkpoint."""
-    assert len(RUN_HERE) == 12
+    assert len(RUN_HERE) == 13
     for name in ("daquar", "other"):
         shutil.copytree(finished_run, tmp_path / "runs" / name / "run")
     shutil.copy(tiny.root / "model.safetensors", tmp_path / "model.safetensors")

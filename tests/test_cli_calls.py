@@ -225,15 +225,36 @@ def test_ask_passes_every_option_on(
 
 @pytest.mark.parametrize("missing", [[], ["a.png: cannot be read"]])
 @pytest.mark.parametrize(
-    ("options", "workers", "size"), [([], None, 320), (["--workers", 3, "--size", 64], 3, 64)]
-)
+    ("options", "workers", "size", "methods", "device", "seed"),
+    [
+        ([], None, 320, None, "auto", 0),
+        (["--workers", 3, "--size", 64], 3, 64, None, "auto", 0),
+        (
+            ["--methods", "attention, grad-cam", "--device", "cpu", "--seed", 7],
+            None, 320, ("attention", "grad-cam"), "cpu", 7,
+        ),
+    ],
+)  # fmt: skip
 def test_gallery_passes_every_option_on(
-    calls: Calls, options: list[object], workers: int | None, size: int, missing: list[str]
+    calls: Calls,
+    options: list[object],
+    workers: int | None,
+    size: int,
+    methods: tuple[str, ...] | None,
+    device: str,
+    seed: int,
+    missing: list[str],
 ) -> None:
     calls.of("hvx.gallery.build.build_gallery", SimpleNamespace(items=1234, missing=missing, notes=()))
     done = run("gallery", "run", "-o", "pages", *options)
     assert done.exit_code == (3 if missing else 0)
-    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), workers, size, None), {})
+    (*args, further), kwargs = calls.made["build_gallery"]
+    assert (args, kwargs) == ([Path("run"), Path("pages"), workers, size, None], {})
+    assert (further.methods and tuple(further.methods), further.device, further.seed) == (
+        methods,
+        device,
+        seed,
+    )
     assert done.stdout == f"{Path('pages/index.html')}: 1,234 explanations\n"
     assert done.stderr == "".join(f"{line}\n" for line in missing)
 
@@ -241,7 +262,8 @@ def test_gallery_passes_every_option_on(
 def test_gallery_passes_a_second_run_on(calls: Calls) -> None:
     calls.of("hvx.gallery.build.build_gallery", SimpleNamespace(items=12, missing=[], notes=("one copied",)))
     done = run("gallery", "run", "run", "-o", "pages")
-    assert calls.made["build_gallery"] == ((Path("run"), Path("pages"), None, 320, Path("run")), {})
+    args, kwargs = calls.made["build_gallery"]
+    assert (args[:5], kwargs) == ((Path("run"), Path("pages"), None, 320, Path("run")), {})
     assert done.stdout == f"{Path('pages/index.html')}: 12 questions explained by both runs\n"
     assert done.stderr == "note: one copied\n"
 
@@ -255,7 +277,8 @@ def test_scenes_passes_every_option_on(calls: Calls) -> None:
     assert calls.made["write_scenes"] == ((Path("folder"), 1, 2, 3, 4), {})
 
 
-MEASURE = {"methods": (), "sample": 1000, "curves": 200, "sanity": 50, "human": None, "seed": 0}
+MEASURE = {"methods": (), "sample": 1000, "curves": 200, "sanity": 50, "human": None, "seed": 0,
+           "target": None, "with_target": False}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -268,6 +291,7 @@ MEASURE = {"methods": (), "sample": 1000, "curves": 200, "sanity": 50, "human": 
         (["--sanity", 2], {"sanity": 2}),
         (["--human", "maps"], {"human": Path("maps")}),
         (["--seed", 3], {"seed": 3}),
+        (["--target", "named", "--with-target"], {"target": "named", "with_target": True}),
     ],
 )
 def test_measure_passes_every_option_on(calls: Calls, options: list[object], changed: dict[str, Any]) -> None:
