@@ -12,17 +12,18 @@ import click
 
 from hvx.cli.common import common, config_argument, device_option, set_option
 from hvx.errors import HvxError
+from hvx.run.lock import Part
 from hvx.run.placement import Workers
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
-    from hvx.run.explain import StartEngine
+    from hvx.run.explain import StartEngine, Summary
 
 SOME_FAILED = 3
 
 
-def _part(context: click.Context, option: click.Parameter, given: str | None) -> tuple[int, int] | None:
-    """K and N of K/N, with 1 ≤ K ≤ N."""
+def _part(context: click.Context, option: click.Parameter, given: str | None) -> Part | None:
+    """The part that K/N names, with 1 ≤ K ≤ N."""
     if given is None:
         return None
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given, re.ASCII)
@@ -31,7 +32,7 @@ def _part(context: click.Context, option: click.Parameter, given: str | None) ->
         raise click.BadParameter(
             f"'{given}' is no part; expected K/N with K from 1 to N, such as 3/8", context, option
         )
-    return number, count
+    return Part(number, count)
 
 
 @click.command()
@@ -44,7 +45,7 @@ def _part(context: click.Context, option: click.Parameter, given: str | None) ->
 @click.option("--retry-failed", is_flag=True, help="Try the questions in failures.jsonl again.")
 @click.option(
     "--part", metavar="K/N", callback=_part,
-    help="Compute the K-th of N parts of the run, beside the others; the last one to end completes it.",
+    help="Compute the K-th of N parts of the run, at the same time as others or not; the last completes it.",
 )  # fmt: skip
 @click.option("--pack", is_flag=True, help="Make explanations.h5 one solid file that can go without shards/.")
 @device_option
@@ -71,7 +72,7 @@ def explain(
     overrides: tuple[str, ...],
     on_error: str | None,
     retry_failed: bool,
-    part: tuple[int, int] | None,
+    part: Part | None,
     pack: bool,
     device: str,
     engine: str,
@@ -98,38 +99,34 @@ def explain(
     loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
 
     from hvx.run.explain import Options, explain_split
-    from hvx.run.lock import Part
 
     def say(line: str) -> None:
         echo(line, err=True)
 
     with _started(engine, device, asked, say) as start:
-        summary = explain_split(
-            loaded, start, Options(retry_failed, pack, Part(*part) if part else None), say
-        )
+        summary = explain_split(loaded, start, Options(retry_failed, pack, part), say)
+    _tell(summary)
+    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
+    _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
+    if summary.failed:
+        raise SystemExit(SOME_FAILED)
+
+
+def _tell(summary: Summary) -> None:
+    """Say what a run, or a part of one that is not complete, holds."""
+    whose = f"{summary.run}, part {summary.part}" if summary.part else summary.run
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
-    whose = f"{summary.run}, part {part[0]}/{part[1]}" if part and summary.left else summary.run
     echo(f"{whose}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
-    if summary.left:
-        echo(
-            f"{summary.left:,} shards of other parts are not done yet; the last part to end completes the run"
-        )
+    listed = f"see {summary.run / 'failures.jsonl'}; results.json holds them with the answer ''"
+    if summary.part:
+        left = f"{summary.left:,} shards are not done" if summary.left else "another part is at work"
+        echo(f"the run is not complete: {left}; the last part to end completes it")
+        listed = "the last part lists them in failures.jsonl"
     elif summary.selected:
         total = summary.explained + summary.failed
         echo(f"results.json holds the {total:,} questions that limit or explain.pick selects, not all")
-    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
-    _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
-    if summary.failed and summary.left:
-        echo(
-            f"{summary.failed:,} questions could not be explained; the last part lists them in failures.jsonl"
-        )
-        raise SystemExit(SOME_FAILED)
     if summary.failed:
-        echo(
-            f"{summary.failed:,} questions could not be explained; see {summary.run / 'failures.jsonl'}; "
-            "results.json holds them with the answer ''"
-        )
-        raise SystemExit(SOME_FAILED)
+        echo(f"{summary.failed:,} questions could not be explained; {listed}")
 
 
 def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:
