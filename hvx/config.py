@@ -302,7 +302,7 @@ class MCBConfig(Section):
     """What MCB has beyond the sizes of all networks; the width of its sketches, d, is ``joint``."""
 
     attention: Width = 512
-    """Width of the hidden layer behind the fusion in each cell."""
+    """Width of the hidden layer after the fusion in each cell."""
 
 
 class DANConfig(Section):

@@ -158,8 +158,11 @@ def _limits(encoder: EncoderConfig) -> str:
     return (" of each sentence" if encoder.sentences else "") + cut
 
 
+def _glimpses(config: ModelConfig) -> str:
+    return f"{config.glimpses} glimpses" if config.glimpses else "no attention"
+
+
 def _mlb(config: ModelConfig) -> dict[str, str]:
-    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
     own = f"V {config.visual_activation}, Q {config.textual_activation}, F {config.product_activation}"
     attention = (
         config.attention_visual_activation,
@@ -167,7 +170,7 @@ def _mlb(config: ModelConfig) -> dict[str, str]:
         config.attention_product_activation,
     )
     return {
-        "model": f"MLB, form {config.form}, {glimpses}, joint {config.width} wide",
+        "model": f"MLB, form {config.form}, {_glimpses(config)}, joint {config.width} wide",
         "activations": own + (f"; in the attention {', '.join(attention)}" if config.glimpses else ""),
     }
 
@@ -183,8 +186,9 @@ def _mrn(config: ModelConfig) -> dict[str, str]:
 
 
 def _mutan(config: ModelConfig) -> dict[str, str]:
-    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
-    return {"model": f"MUTAN, {glimpses}, sum of {config.mutan.rank} products, each {config.joint} wide"}
+    return {
+        "model": f"MUTAN, {_glimpses(config)}, sum of {config.mutan.rank} products, each {config.joint} wide"
+    }
 
 
 def _gated(config: ModelConfig) -> dict[str, str]:
@@ -197,8 +201,7 @@ def _dan(config: ModelConfig) -> dict[str, str]:
 
 
 def _mcb(config: ModelConfig) -> dict[str, str]:
-    glimpses = f"{config.glimpses} glimpses" if config.glimpses else "no attention"
-    return {"model": f"MCB, {glimpses}, product of spectra, count sketches {config.joint} wide"}
+    return {"model": f"MCB, {_glimpses(config)}, product of spectra, count sketches {config.joint} wide"}
 
 
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {

@@ -124,7 +124,8 @@ def test_results_hold_every_question_and_failures_each_with_its_reason(
         "run": run, "seconds": 0,
         "explained": len(asked) - 3, "failed": 3, "done_now": count, "done_before": 0,
         "zero_image_gradients": summary.zero_image_gradients,
-        "zero_word_gradients": summary.zero_word_gradients, "selected": False,
+        "zero_word_gradients": summary.zero_word_gradients, "selected": False, "part": None,
+        "left": 0,
     }  # fmt: skip
     results = json.loads((run / "results.json").read_text())
     assert [row["question_id"] for row in results] == asked

@@ -21,6 +21,7 @@ from hvx.cli.common import (
     set_option,
 )
 from hvx.errors import HvxError
+from hvx.run.lock import Part
 from hvx.run.placement import Workers
 from hvx.terminal import echo
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 
 
-def _part(context: click.Context, option: click.Parameter, given: str | None) -> tuple[int, int] | None:
-    """K and N of K/N, with 1 ≤ K ≤ N."""
+def _part(context: click.Context, option: click.Parameter, given: str | None) -> Part | None:
+    """The part that K/N names, with 1 ≤ K ≤ N."""
     if given is None:
         return None
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given, re.ASCII)
@@ -40,7 +41,7 @@ def _part(context: click.Context, option: click.Parameter, given: str | None) ->
         raise click.BadParameter(
             f"'{given}' is no part; expected K/N with K from 1 to N, such as 3/8", context, option
         )
-    return number, count
+    return Part(number, count)
 
 
 @click.command()
@@ -54,7 +55,7 @@ def _part(context: click.Context, option: click.Parameter, given: str | None) ->
 @click.option("--retry-failed", is_flag=True, help="Try the questions in failures.jsonl again.")
 @click.option(
     "--part", metavar="K/N", callback=_part,
-    help="Compute the K-th of N parts of the run, beside the others; the last one to end completes it.",
+    help="Compute the K-th of N parts of the run, at the same time as others or not; the last completes it.",
 )  # fmt: skip
 @click.option("--pack", is_flag=True, help="Make explanations.h5 one solid file that can go without shards/.")
 @device_option
@@ -83,7 +84,7 @@ def explain(
     model: str | None,
     on_error: str | None,
     retry_failed: bool,
-    part: tuple[int, int] | None,
+    part: Part | None,
     pack: bool,
     device: str,
     engine: str,
@@ -113,43 +114,39 @@ def explain(
 
     from hvx.adapters.source import source_for
     from hvx.run.explain import Options, explain_split
-    from hvx.run.lock import Part
 
     def say(line: str) -> None:
         echo(line, err=True)
 
     with _started(engine, device, asked, say) as start:
-        kept = Options(retry_failed, pack, Part(*part) if part else None)
-        summary = explain_split(loaded, start, kept, say, source_for(loaded, model))
+        summary = explain_split(
+            loaded, start, Options(retry_failed, pack, part), say, source_for(loaded, model)
+        )
     if as_json:
         print_json(asdict(summary) | {"run": str(summary.run)})
     else:
-        _tell(summary, f", part {kept.part}" if summary.left else "")
+        _tell(summary)
     _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
     _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
         raise SystemExit(SOME_FAILED)
 
 
-def _tell(summary: Summary, part: str) -> None:
-    """Say what a run holds."""
+def _tell(summary: Summary) -> None:
+    """Say what a run, or a part of one that is not complete, holds."""
+    whose = f"{summary.run}, part {summary.part}" if summary.part else summary.run
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
-    done = f"{summary.explained:,} questions explained in {summary.seconds:.1f} s{before}"
-    echo(f"{summary.run}{part}: {done}")
-    if summary.left:
-        echo(
-            f"{summary.left:,} shards of other parts are not done yet; the last part to end completes the run"
-        )
+    echo(f"{whose}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
+    listed = f"see {summary.run / 'failures.jsonl'}; results.json holds them with the answer ''"
+    if summary.part:
+        left = f"{summary.left:,} shards are not done" if summary.left else "another part is at work"
+        echo(f"the run is not complete: {left}; the last part to end completes it")
+        listed = "the last part lists them in failures.jsonl"
     elif summary.selected:
         total = summary.explained + summary.failed
         echo(f"results.json holds the {total:,} questions that limit or explain.pick selects, not all")
     if summary.failed:
-        where = (
-            "the last part lists them in failures.jsonl"
-            if summary.left
-            else (f"see {summary.run / 'failures.jsonl'}; results.json holds them with the answer ''")
-        )
-        echo(f"{summary.failed:,} questions could not be explained; {where}")
+        echo(f"{summary.failed:,} questions could not be explained; {listed}")
 
 
 def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:

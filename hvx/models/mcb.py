@@ -54,14 +54,15 @@ class MCB(HadamardHead):
     What follows F takes no part in Eqs 2 and 3.
 
     The features of a cell have L2 norm 1, as the authors' have. The question is read by hvx's encoder, where
-    the authors have two layers of LSTM.
+    the authors have two layers of LSTM. On a GPU the sums of a sketch are rounded in an order that changes
+    (``index_add``), so that two passes are equal to rounding only.
 
     Args:
         config: sizes, glimpses G, and ``mcb``; d, the sketches' width, is ``joint``.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped of the question, and ahead of the classifier, in training.
+        dropout: share dropped of the question, and before the classifier, in training.
     """
 
     reads_features = "visual_sketch.table"
@@ -121,8 +122,9 @@ class MCB(HadamardHead):
         steer = torch.fft.rfft(self.attention_textual_sketch(question)).unsqueeze(1)
         hidden = torch.relu(self.attention_hidden(self._fused(steer * spectra)))
         attention = functional.softmax(self.attention_output(hidden).transpose(1, 2), dim=2)
-        cells = _of_unit_length(features.index_select(0, images).flatten(2).transpose(1, 2))
-        return attention.unflatten(2, features.shape[-2:]), torch.bmm(attention, cells).flatten(1)
+        cells = _of_unit_length(features.flatten(2).transpose(1, 2))  # once for an image, not for a question
+        pooled = torch.bmm(attention, cells.index_select(0, images)).flatten(1)
+        return attention.unflatten(2, features.shape[-2:]), pooled
 
     def _fused(self, product: Tensor) -> Tensor:
         """Φ of its spectrum (…, d/2 + 1), its signed square root of L2 norm 1: (…, d)."""

@@ -58,7 +58,8 @@ class Summary:
 
     ``zero_image_gradients``, ``zero_word_gradients``: explanations whose Eq. 2, or Eq. 3, is zero everywhere.
     ``selected``: these are the questions that ``limit`` or ``explain.pick`` selects, not the whole split.
-    ``left``: shards that other parts have still to do; until there are none, the counts are this part's.
+    ``part``: of a run that other parts have still to complete; the counts are then this part's, and ``left``
+    is how many shards are not done yet. None: the run is complete.
     """
 
     run: Path
@@ -70,6 +71,7 @@ class Summary:
     zero_image_gradients: int = 0
     zero_word_gradients: int = 0
     selected: bool = False
+    part: Part | None = None
     left: int = 0
 
 
@@ -112,7 +114,8 @@ def explain_split(
         say(line)
     image, run = model.image, config.path(config.explain.run)
     own = own_shards(shards, options.part)
-    check_room(run, own, model.item_bytes(), options.pack, say)
+    # Of all that is absent, also where this is a part: the others write on the same disk.
+    check_room(run, shards, model.item_bytes(), options.pack, say)
     engine = start(config, identity)
     about = _describe(config, split, image, picked, len(shards), identity, _integer_ids(questions)) | {
         "device": engine.about
@@ -134,9 +137,9 @@ def explain_split(
             _compute(engine, folder, wanted, requests)
         summary = _summary(folder, own, _failed(folder, own)) if options.part else end(folder)
     if options.part:
-        summary = _ended_by_the_last(run, about, shards, say, end) or replace(
-            summary, left=sum(not folder.is_done(shard) for shard in shards)
-        )
+        left = sum(not folder.is_done(shard) for shard in shards)
+        incomplete = replace(summary, part=options.part, left=left)
+        summary = _ended_by_the_last(run, about, shards, say, end) or incomplete
     return replace(
         summary,
         done_now=len(wanted),
@@ -169,7 +172,10 @@ def _ended_by_the_last(
     """
     try:
         with opened_run(run, about, shards, say, finishing=True) as folder, _interruptible(folder):
-            return None if _wanted(folder, Options(), say) else end(folder)
+            if _wanted(folder, Options(), say):
+                return None
+            folder.sweep()
+            return end(folder)
     except Busy:
         return None
 

@@ -20,9 +20,9 @@ from hvx.run.lock import (
     Say,
     delete_locks_of_parts,
     no_log,
-    one_of_the_writers,
+    one_part_at_a_time,
     only_writer,
-    taking_turns,
+    part_writer,
 )
 from hvx.run.plan import Shard
 from hvx.store.reader import RunReader
@@ -83,7 +83,7 @@ class RunFolder:
         return lacks and self.is_packed and self.is_finished
 
     def missing(self, say: Say) -> list[Shard]:
-        """The own shards to compute: those absent, and those set aside here with a line that says why.
+        """The shards to compute of ``own``: those absent, and those set aside here with a line that says why.
 
         A shard is set aside if HDF5 could not read it, if it is another shard, or of another run.
         """
@@ -209,7 +209,12 @@ class RunFolder:
 
     def _turn(self) -> AbstractContextManager[None]:
         """Of several parts, one at a time."""
-        return taking_turns(self.path) if self.part else nullcontext()
+        return one_part_at_a_time(self.path) if self.part else nullcontext()
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written, and locks of parts; nobody else may write here."""
+        _sweep(self.path)
+        delete_locks_of_parts(self.path)
 
     def _about(self) -> dict[str, Any]:
         about = read_json(self.path / DESCRIPTION, "a run folder's description")
@@ -235,7 +240,7 @@ def opened_run(
         shards: the plan.
         say: told what a user should know, a line at a time.
         part: the part of the shards to hold; other processes may hold others. None: all of them.
-        finishing: as of ``only_writer``.
+        finishing: as of ``only_writer``; what is left half-written stays until ``sweep``.
 
     Raises:
         Busy: another process writes the run, or this part of it.
@@ -247,16 +252,15 @@ def opened_run(
         (path / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HvxError(f"{path}: cannot be written: {error.strerror or error}") from None
-    with one_of_the_writers(path, part, say) if part else only_writer(path, say, finishing) as held:
-        with taking_turns(path) if part else nullcontext():
+    with part_writer(path, part) if part else only_writer(path, say, finishing) as held:
+        with one_part_at_a_time(path) if part else nullcontext():
             if not description.exists():
                 write_json(description, about, indent=1, parents=False)
         folder = RunFolder(path, shards, held, part)
         _same_identity(folder, about["identity"])  # again, now that nobody else begins another run here
         folder.note({key: about[key] for key in _MAY_CHANGE})
-        if not part:
-            _sweep(path)
-            delete_locks_of_parts(path)
+        if not part and not finishing:
+            folder.sweep()
         yield folder
 
 

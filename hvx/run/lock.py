@@ -29,8 +29,9 @@ Say = Callable[[str], None]
 """Told what a user should know, a line at a time."""
 
 
-_PATIENCE = 600.0
-"""Seconds for which a part waits while another process finishes the run."""
+_PATIENCE, _GRACE = 600.0, 2.0
+"""Seconds for which a part waits: while another process finishes the run; and until a process that has just
+taken the lock has written what it does."""
 _PARTS, _FINISHING = "parts", "finishing"
 """What a lock file says: several parts hold it together, or its holder ends the run in a moment."""
 
@@ -132,33 +133,35 @@ def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterat
 
 
 @contextmanager
-def one_of_the_writers(run: Path, part: Part, say: Say = no_log) -> Iterator[Held]:
+def part_writer(run: Path, part: Part) -> Iterator[Held]:
     """Hold a part of a run: other parts may be held by others, the whole folder by nobody.
 
-    The folder's lock is shared by the parts; the part has one of its own.
+    The folder's lock is shared by the parts; the part has one of its own. Without locks nobody would know
+    which parts are at work, and the one that completes the run would disturb them.
 
     Raises:
         ReadOnly: the folder may not be written.
         Busy: another process holds the folder, or this part.
-        HvxError: a lock cannot be written.
+        HvxError: a lock cannot be written, or the file system has none.
     """
     with ExitStack() as stack:
         shared = stack.enter_context(_opened(run / LOCK))
-        _share(shared, run, say)
+        if not _share(shared, run):
+            raise HvxError(
+                f"{run}: --part needs a file system with locks, and this one has none; leave --part out, or "
+                "put explain.run on another one"
+            )
         _write(shared, run / LOCK, {_PARTS: True})
         own = stack.enter_context(_opened(run / part.lock))
-        locked = _take(own, run, no_log, f"part {part} of this run")
-        yield Held(run, part.lock, _write(own, run / part.lock, {}), locked)
+        _take(own, run, no_log, f"part {part} of this run")
+        yield Held(run, part.lock, _write(own, run / part.lock, {}), True)
 
 
 @contextmanager
-def taking_turns(run: Path) -> Iterator[None]:
-    """Wait for the parts that are in here, too: what is read and written here is nobody else's meanwhile."""
-    fcntl = _posix_locks()
+def one_part_at_a_time(run: Path) -> Iterator[None]:
+    """Wait until no other part is in here: what is read and written here does not change meanwhile."""
     with _opened(run / f"{LOCK}.turn") as file:
-        with suppress(OSError):  # without locks, writing whole files has to do
-            if fcntl is not None:
-                fcntl.lockf(file, fcntl.LOCK_EX)
+        _posix_locks().lockf(file, _posix_locks().LOCK_EX)
         yield
 
 
@@ -168,15 +171,15 @@ def delete_locks_of_parts(run: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _share(file: FileIO, run: Path, say: Say) -> None:
-    """Share a folder's lock; while its holder finishes the run, wait."""
-    until = time.monotonic() + _PATIENCE
+def _share(file: FileIO, run: Path) -> bool:
+    """Share a folder's lock; while its holder finishes the run, wait. False where there are no locks."""
+    began = time.monotonic()
     while True:
         try:
-            _take(file, run, say, shared=True)
-            return
+            return _take(file, run, no_log, shared=True)
         except Busy:
-            if not _about_holder(file).get(_FINISHING) or time.monotonic() > until:
+            finishing = _about_holder(file).get(_FINISHING)
+            if time.monotonic() - began > (_PATIENCE if finishing else _GRACE):
                 raise
             time.sleep(0.2)
 
@@ -254,7 +257,7 @@ def _holder(file: FileIO) -> str:
         who = f"process {int(about['pid'])} on {about['host']!s:.80} (since {about['since']!s:.40})"
     except (ValueError, KeyError, TypeError):
         return "another process"
-    return f"hvx explain --part, at least {who}," if about.get(_PARTS) else who
+    return f"hvx explain --part ({who}, perhaps others)" if about.get(_PARTS) else who
 
 
 def _about_holder(file: FileIO) -> dict[str, Any]:
