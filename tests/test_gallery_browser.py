@@ -215,6 +215,8 @@ def test_an_item_opens_and_has_a_link_of_its_own(page: sync_api.Page, address: s
 
 def test_everything_goes_by_keyboard(page: sync_api.Page, address: str) -> None:
     go(page, address)
+    page.keyboard.press("j")
+    expect(page.locator(".card .open").first).to_be_focused()
     page.keyboard.press("/")
     page.keyboard.type("number")
     expect(page.locator("#status")).to_contain_text("of 60 ")
@@ -225,8 +227,7 @@ def test_everything_goes_by_keyboard(page: sync_api.Page, address: str) -> None:
     expect(page.locator("#page")).to_have_text("page 2 of 3")
     page.keyboard.press("p")
     expect(page.locator("#page")).to_have_text("page 1 of 3")
-    page.keyboard.press("j")
-    expect(page.locator(".card .open").first).to_be_focused()
+    expect(page.locator(".card .open").first).to_be_focused()  # whoever was on a card is on one again
     page.keyboard.press("j")
     expect(page.locator(".card .open").nth(1)).to_be_focused()
     page.keyboard.press("k")
@@ -248,6 +249,26 @@ def test_everything_goes_by_keyboard(page: sync_api.Page, address: str) -> None:
     page.locator("#next").focus()
     page.keyboard.press("h")
     expect(page.locator("#maps")).to_have_attribute("aria-pressed", "false")
+
+
+def test_who_goes_to_the_first_card_before_the_cards_have_come_stays_on_the_first(
+    page: sync_api.Page, address: str
+) -> None:
+    go(page, address)
+    page.evaluate(
+        """() => {
+          const read = hvx.detail;
+          hvx.detail = async (number) => {
+            await new Promise((done) => { setTimeout(done, 300); });
+            return read(number);
+          };
+        }"""
+    )
+    page.keyboard.press("/")
+    page.keyboard.type("number 59")
+    page.keyboard.press("Enter")
+    expect(page.locator(".card .open")).to_have_text(["what is number 59 ?"])
+    expect(page.locator(".card .open")).to_be_focused()
 
 
 def opacity(page: sync_api.Page) -> float:

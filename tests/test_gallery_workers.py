@@ -24,7 +24,7 @@ from hvx.errors import HvxError
 from hvx.files import sha256
 from hvx.gallery import workers
 from hvx.gallery.build import CHUNK, build_gallery
-from hvx.gallery.workers import Chunk, Job, Measured, Photo, write_chunks
+from hvx.gallery.workers import Chunk, Job, MapSource, Measured, Photo, write_chunks
 
 HIDDEN = ".gallery.hvx-gallery.part"
 
@@ -84,7 +84,7 @@ def test_its_processes_leave_requests_to_stop_to_their_parent(monkeypatch: pytes
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(workers, "_job", [])
     reader, writer = multiprocessing.Pipe(duplex=False)
-    job = Job(Path("run"), Path("made"), 64)
+    job = Job(Path("run"), Path("made"), 64, ())
     ended = threading.Event()
     monkeypatch.setattr(workers.os, "_exit", lambda status: ended.set() if status == 1 else None)
     try:
@@ -128,7 +128,7 @@ def few_files() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("megabytes", [500, 1500])
+@pytest.mark.parametrize("megabytes", [200, 300])
 def test_too_little_memory_is_one_line(run: Path, tmp_path: Path, megabytes: int) -> None:
     limit = megabytes * 1024**2
     command = [sys.executable, "-m", "hvx", "gallery", str(run), "-o", str(tmp_path / "gallery")]
@@ -177,7 +177,7 @@ def test_too_few_open_files_are_one_line_and_leave_nothing(
 def test_one_process_needs_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvx.gallery.workers.ProcessPoolExecutor", None)
     run = write_run(tmp_path / "run", [Asked("is it ?", photo="0.png")])
-    job = Job((run,), tmp_path / "made", 64)
+    job = Job((run,), tmp_path / "made", 64, (MapSource(),))
     photo = Photo("0.png", sha256(tmp_path / "photos" / "0.png"))
     chunk = Chunk(0, range(1), {0: photo}, ((0,),), ((-1,),))
     (done,) = write_chunks(job, [chunk], 1)
@@ -186,7 +186,7 @@ def test_one_process_needs_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_process_meets_reaches_its_parent(tmp_path: Path) -> None:
-    job = Job((tmp_path / "absent",), tmp_path / "made", 64)
+    job = Job((tmp_path / "absent",), tmp_path / "made", 64, (MapSource(),))
     with pytest.raises(HvxError, match=r"absent.run\.json: no such file"):
         list(write_chunks(job, [Chunk(0, range(1), {}, ((0,),), ((-1,),))], 2))
 

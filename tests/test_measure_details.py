@@ -566,10 +566,14 @@ NOBODY = "agreement with people: none of their maps is of a question of the samp
 
 
 class Sample:
-    """Explanations, each of an image of its own."""
+    """Explanations, each of an image of its own, with ground truth and its answer."""
 
     def __init__(self, count: int) -> None:
         self.images, self.glimpses = np.arange(count), 0
+        self.numbers, self.reader = np.arange(count), self
+
+    def column(self, name: str) -> np.ndarray:
+        return np.full(len(self), "yes" if name in ("ground_truth", "answer") else "", object)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -35,8 +35,8 @@ def _datasets(run: Path) -> dict[str, np.ndarray]:
 def test_a_run_holds_every_dataset_of_the_schema_item_by_item(finished_run: Path, tiny: Tiny) -> None:
     questions = {q.question_id: q for q in read_questions(tiny.load(finished_run).split("val"))}
     found = _datasets(finished_run)
-    # What only networks of several blocks, or with attention to words, have: see test_networks.py.
-    absent = {"heatmap_scale", "block_heatmaps", "block_heatmap_scale", "textual_attention"}
+    # What only networks of several blocks, with attention to words, or of a score have: see test_networks.py.
+    absent = {"heatmap_scale", "block_heatmaps", "block_heatmap_scale", "textual_attention", "score"}
     assert set(found) == set(FIELDS) - absent
     assert all(len(values) == len(questions) for values in found.values())
     for name, values in found.items():

@@ -54,8 +54,11 @@ const showCards = async () => {
     ? await Promise.all(numbers.map(async (group) => groupOfCards(group, await cardsOf(group))))
     : await cardsOf(numbers);
   if (shown !== view) return; // another view was asked for meanwhile
+  // Cards come a moment after they are asked for; who has gone to one meanwhile stays on it, or on the first.
+  const focused = document.activeElement.closest(".card")?.dataset.id;
   at("cards").replaceChildren(...made);
   at("cards").className = grouped ? "groups" : "cards";
+  if (focused !== undefined) (linkTo(focused) ?? links()[0])?.focus({ preventScroll: true });
   const before = units.slice(0, start).flat().length;
   at("status").textContent = hvx.foundText(found, before + 1, before + numbers.flat().length);
   at("page").textContent = `page ${page} of ${pageCount()}`;
@@ -63,7 +66,7 @@ const showCards = async () => {
   at("last").disabled = at("next").disabled = page >= pageCount();
 };
 
-const linkOf = (number) => links().find((link) => link.closest(".card").dataset.id === hvx.index.id[number]);
+const linkTo = (id) => links().find((link) => link.closest(".card").dataset.id === id);
 
 // After an item was closed, its card has the focus, on whatever page it is.
 const returnTo = async (number) => {
@@ -72,7 +75,7 @@ const returnTo = async (number) => {
     go({ page });
     await showCards();
   }
-  const link = linkOf(number);
+  const link = linkTo(hvx.index.id[number]);
   link?.closest(".card").scrollIntoView({ block: "nearest" });
   link?.focus({ preventScroll: true });
 };
