@@ -8,6 +8,7 @@ from hvx.config import ModelConfig
 from hvx.models.dan import DAN
 from hvx.models.gated import Gated
 from hvx.models.joint import HadamardHead
+from hvx.models.mi import MI
 from hvx.models.mlb import MLB
 from hvx.models.mrn import MRN
 from hvx.models.mutan import Mutan
@@ -18,6 +19,7 @@ NETWORKS: dict[str, type[HadamardHead]] = {
     "mutan": Mutan,
     "gated": Gated,
     "dan": DAN,
+    "mi": MI,
 }
 
 
