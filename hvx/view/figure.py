@@ -26,6 +26,9 @@ DPI = 200
 SMALLEST_SQUARE = 48
 """Pixels; under a narrower picture there is no room for a z-score."""
 
+WORDS_BESIDE, SMALLEST_WORD = 8, 32
+"""So many words' heat maps stand beside each other; and the least side of one in pixels."""
+
 ORIGINAL = "Original"
 PRINTED_NOTE = "In brackets: z printed in the paper"
 
@@ -73,6 +76,8 @@ class FigureRow:
         whole: the whole photograph, of which ``photo`` is the center square; None: there is no more of it.
         maps: a map (H, W) or (S, S) for each ``MapColumn`` of the layout, where it has such.
         label: a line above the row, such as the name of its run; "": none.
+        word_heatmaps: of a network with a product for each word the heat map of each token (T, H, W); they
+            stand under the tokens. None, or of no tokens: there are none.
     """
 
     photo: Image.Image
@@ -90,6 +95,7 @@ class FigureRow:
     whole: Image.Image | None = None
     maps: tuple[NDArray[np.floating], ...] = ()
     label: str = ""
+    word_heatmaps: NDArray[np.floating] | None = None
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
@@ -274,14 +280,32 @@ class FigureLayout:
         # Beside many columns an answer needs more room than one of them.
         least = grid.inner_width // 5 if self._columns is not None else 0
         size = (grid.inner_width, max(grid.side, least))
-        panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown)
+        words = self._word_maps(row)
+        small = self._word_side(*size) if len(words) else 0
+        panel = lay_out(
+            row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown, small
+        )
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
+        photo = fit(row.photo, small) if small else row.photo
+        for (x, y), map in zip(panel.pictures(), words, strict=False):
+            page.picture(
+                overlay(photo, map, small, style.style), round(grid.left(0) + x), round(page.bottom + y)
+            )
         page.bottom += panel.height
         if row.zero_gradient & ZERO_WORD_GRADIENT:
             note = wrap(ZERO_WORDS_NOTE, sizes.small, grid.inner_width)
             page.lines(note, (grid.left(0), page.bottom + grid.gap), sizes.small, PRINTED_INK)
             page.bottom += grid.gap + math.ceil(len(note) * line_height(sizes.small))
+
+    def _word_maps(self, row: FigureRow) -> Sequence[NDArray[np.floating]]:
+        """The maps that stand under the tokens; named columns stand in place of all maps."""
+        return [] if row.word_heatmaps is None or self._columns is not None else list(row.word_heatmaps)
+
+    def _word_side(self, width: float, answer_width: float) -> int:
+        """Side of a word's picture: eight beside each other, no larger than half of a row's pictures."""
+        beside = (width - answer_width) / WORDS_BESIDE - self._sizes.token / 2
+        return max(SMALLEST_WORD, min(round(beside), self.side // 2))
 
     def _draw_pictures(self, page: Page, row: FigureRow) -> None:
         grid, style, top = self._grid, self._style, page.bottom
