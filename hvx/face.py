@@ -60,8 +60,8 @@ class Explanation:
         attention: α (G, S, S), each glimpse summing to 1; None of a model without attention.
         block_heatmaps: H of each block (L, H, W), the last one ``heatmap``; None of a model with one product.
         textual_attention: (T), summing to 1; None of a model without one.
-        word_heatmaps: H of each token (T, H, W), the last one ``heatmap``; None of a model without a product for
-            each word.
+        word_heatmaps: H of each token (T, H, W), the last one ``heatmap``; None of a model without a product
+            for each word.
         photo: the photo, of which the model saw the crop that ``figure`` shows.
         image: how the model crops and scales a photo.
         unknown: of each token, whether the model's vocabulary lacks it; to the model all such words are one.

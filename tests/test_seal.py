@@ -21,7 +21,10 @@ from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS
 from hvx.store.seal import BLOCK, damage, opened, seal
 
-OF_SOME = ("block_heatmaps", "textual_attention", "heatmap_scale", "block_heatmap_scale")
+OF_SOME = (
+    "block_heatmaps", "textual_attention", "heatmap_scale", "block_heatmap_scale", "word_heatmaps",
+    "word_heatmap_scale",
+)  # fmt: skip
 """Datasets of networks that have several blocks, or attend to words, and of 8-bit maps."""
 
 

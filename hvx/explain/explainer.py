@@ -36,8 +36,8 @@ class Explanations:
         probabilities: theirs (N, 5).
         block_heatmaps: H of each block (N, L, H, W), None of a model with one.
         textual_attention: (N, T), None of a model without one.
-        word_heatmaps: of each question H of each of its T tokens (T, H, W), the last one ``heatmap``; None of a
-            model without a product for each word.
+        word_heatmaps: of each question H of each of its T tokens (T, H, W), the last one ``heatmap``; None of
+            a model without a product for each word.
         zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
         zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
         unknown: of each question's own tokens, whether the vocabulary lacks it.

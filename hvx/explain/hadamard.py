@@ -18,8 +18,8 @@ class HeadGradients:
     Attributes:
         joint: the forward pass, detached.
         features: of each block (N, M, S, S), the cotangent (V − F) ∂V/∂features: Eq. 2 up to the features.
-        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3. Of a network with a block for each word,
-            of all of a question's blocks, whose Qs depend on one word each.
+        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3. Of a network with a block for each
+            word, of all of a question's blocks, whose Qs depend on one word each.
     """
 
     joint: Joint
@@ -61,8 +61,8 @@ class HeadPullback:
             places: (n) the questions.
 
         Returns:
-            The joint, detached, and for each of its blocks (V − F) ∂V/∂features (n, M, S, S), computed as it is
-            asked for. Of a network with a block for each word: zero where the block is not the question's
+            The joint, detached, and for each of its blocks (V − F) ∂V/∂features (n, M, S, S), computed as it
+            is asked for. Of a network with a block for each word: zero where the block is not the question's
             own, and without the questions behind the last whose own it is.
         """
         count = len(places)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hvx.compare.agreement import cell_means
 from hvx.errors import BadImage, ReplacedImage
-from hvx.gallery.pictures import outline_path, save_maps, save_photo
+from hvx.gallery.pictures import outline_path, save_maps, save_photo, save_words
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.workers import Chunk, Done, Job, Measured, Missing, Photo
 from hvx.measure.agreement import rank_correlations
@@ -41,6 +41,7 @@ class ChunkWriter:
         rows = zip(*of_runs, strict=True)
         for place, items in zip(chunk.items, rows, strict=True):
             save_maps(items, folder, place)
+            save_words(items, folder, place)
             entries.append(_entry(items))
             for one, item in zip(measured, items, strict=True):
                 one.add(item)

@@ -11,6 +11,7 @@ import numpy as np
 from hvx import __version__
 from hvx.gallery.content import CHUNK, Content
 from hvx.gallery.folder import MARK
+from hvx.gallery.pictures import WORDS
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.summary import summary
 from hvx.gallery.workers import Measured
@@ -123,6 +124,7 @@ def _run(content: Content, place: int, numbers: dict[str, Any]) -> dict[str, Any
         "items": len(reader),
         "heatmap": sum(maps[: place + 1]),
         "scaled": reader.stores_scaled_heatmaps,
+        "words": WORDS if reader.maps_words else 0,
         "summary": numbers,
     }
 

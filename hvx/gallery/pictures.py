@@ -20,6 +20,9 @@ PHOTO_SIDE = 320
 MAP_SIDE = 112
 """Pixels. Maps are smoothed by a hundredth of their side, here a pixel; the browser enlarges them."""
 
+WORDS = 256
+"""Words of a question that have their heat maps shown; a JPEG is no wider than 65,535 pixels."""
+
 _EDGE = 0.9
 """Of ``MAP_SIDE`` pixels that an outline keeps from a picture's edge, so that it is seen whole; half its
 width, as in a figure."""
@@ -53,11 +56,24 @@ def save_maps(items: Sequence[Item], gallery: Path, number: int) -> None:
         gallery: its folder.
         number: of the item in the gallery.
     """
-    maps = [map for item in items for map in (*item.attention, item.heatmap)]
+    _save_sprite([map for item in items for map in (*item.attention, item.heatmap)], gallery, "maps", number)
+
+
+def save_words(items: Sequence[Item], gallery: Path, number: int) -> None:
+    """Save the heat maps of the words of each run's item, as ``save_maps`` does those of the item.
+
+    Runs without them have no place in the picture; where none has them, there is no picture.
+    """
+    maps = [map for item in items for map in item.word_heatmaps[:WORDS]]
+    if maps:
+        _save_sprite(maps, gallery, "words", number)
+
+
+def _save_sprite(maps: Sequence[NDArray[np.floating]], gallery: Path, kind: str, number: int) -> None:
     drawn = [enlarge(_shrunk(map), MAP_SIDE) for map in maps]
     halves = [np.concatenate([rule(map) for map in drawn], axis=1) for rule in (warmth, emphasis)]
     gray = Image.fromarray((np.concatenate(halves) * 255).round().astype(np.uint8))
-    _save(gray, gallery / picture_path("maps", number), _MAP_QUALITY)
+    _save(gray, gallery / picture_path(kind, number), _MAP_QUALITY)
 
 
 def outline_path(map: NDArray[np.floating]) -> str:

@@ -106,8 +106,10 @@ class SkipThoughtGRU(nn.Module):
 
     def project(self, embeddings: Tensor) -> Tensor:
         """W x (…, 3 · hidden) of embeddings (…, E); with additive integration, W x + b."""
-        bias = None if self.multiplicative else self.input.bias
-        return functional.linear(embeddings, self.input.weight, bias)
+        if self.multiplicative:
+            return functional.linear(embeddings, self.input.weight)
+        projected: Tensor = self.input(embeddings)
+        return projected
 
     def _step(self, projected: Tensor, h: Tensor) -> Tensor:
         """h' (n, hidden) of the projected inputs (n, 3 · hidden) and h."""

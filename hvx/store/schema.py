@@ -112,7 +112,7 @@ FIELDS: dict[str, Field] = {
         np.float32,
         "T",
         optional=True,
-        long_name="factors of the squares of a question's 8-bit maps, by token",
+        long_name="factors of the squares of the 8-bit maps of tokens",
     ),
     "gradient": Field(np.float16, "CHW", optional=True, long_name="Eq. 9, standardized image gradient"),
     "zero_gradient": Field(np.uint8, long_name="bit 0: Eq. 2 is zero everywhere; bit 1: Eq. 3 is"),

@@ -34,8 +34,8 @@ def write_shard(
     Args:
         path: the shard's file.
         items: an array for each field of the schema, item by item along its first axis. Heat maps of dtype
-            uint8 are stored so, with their factors (``hvx.store.heatmaps``). Heat maps of tokens are (N) arrays
-            of objects, each an array of its own item.
+            uint8 are stored so, with their factors (``hvx.store.heatmaps``). Heat maps of tokens are (N)
+            objects, each an array of its own item.
         attributes: ``shard``, its number, ``run_digest``, and what is true of the whole run, kept as JSON.
         failures: the shard's questions that could not be explained, with the reason.
 

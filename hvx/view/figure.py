@@ -18,7 +18,7 @@ from hvx.view.crop import framed, is_cropped
 from hvx.view.heat import STYLES, Style, fit, outline, overlay
 from hvx.view.page import Page, settings
 from hvx.view.text import line_height, shorten, unbroken, wrap
-from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, TextSizes, draw_panel, lay_out
+from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, Panel, TextSizes, draw_panel, lay_out
 
 DPI = 200
 """Pixels in an inch, unless said otherwise."""
@@ -287,11 +287,7 @@ class FigureLayout:
         )
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
-        photo = fit(row.photo, small) if small else row.photo
-        for (x, y), map in zip(panel.pictures(), words, strict=False):
-            page.picture(
-                overlay(photo, map, small, style.style), round(grid.left(0) + x), round(page.bottom + y)
-            )
+        self._draw_words(page, row.photo, panel, words)
         page.bottom += panel.height
         if row.zero_gradient & ZERO_WORD_GRADIENT:
             note = wrap(ZERO_WORDS_NOTE, sizes.small, grid.inner_width)
@@ -301,6 +297,18 @@ class FigureLayout:
     def _word_maps(self, row: FigureRow) -> Sequence[NDArray[np.floating]]:
         """The maps that stand under the tokens; named columns stand in place of all maps."""
         return [] if row.word_heatmaps is None or self._columns is not None else list(row.word_heatmaps)
+
+    def _draw_words(
+        self, page: Page, photo: Image.Image, panel: Panel, maps: Sequence[NDArray[np.floating]]
+    ) -> None:
+        """The map of each token under it, each on its own scale."""
+        if not maps:
+            return
+        side, left = panel.picture, self._grid.left(0)
+        small = fit(photo, side)
+        for (x, y), map in zip(panel.pictures(), maps, strict=True):
+            shown = overlay(small, map, side, self._style.style)
+            page.picture(shown, round(left + x), round(page.bottom + y))
 
     def _word_side(self, width: float, answer_width: float) -> int:
         """Side of a word's picture: eight beside each other, no larger than half of a row's pictures."""

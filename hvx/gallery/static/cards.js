@@ -34,6 +34,7 @@ const tokenSpan = (detail, place) => {
   const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
   const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
   [span.style.backgroundColor, span.style.color] = tokenColours(z);
+  hvx.tieWord(span, detail, place);
   return span;
 };
 
@@ -86,6 +87,7 @@ const picture = (number, column, detail) => {
     box.append(map);
   }
   const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
+  if (run >= 0) box.dataset.heatmapOf = run;
   if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
   if (run >= 0 && hvx.zeroImage(number, run)) box.append(element("p", { class: "note" }, ZERO_IMAGE));
   return box;
