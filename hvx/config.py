@@ -278,7 +278,7 @@ class MIConfig(Section):
     """What the initial state reads: the features' mean over the lattice, or the maximum of tanh(W_1 ·) over
     the cells, d wide."""
     attention: Flag = False
-    """In every step, attend to cells by state and word, and give the state's factor what is seen there."""
+    """In every step, attend to cells by the words so far; V gets what is seen there."""
 
 
 MI_ENCODER = {"integration": "multiplicative", "candidate": "reset_after"}

@@ -82,18 +82,19 @@ class SlowMI(SlowHead):
             best = inner.real.argmax(0)
             h = np.tanh(self.linear("initial", inner[best, np.arange(inner.shape[1])]))
         found, alpha = [], None
-        for word in words:
+        read = self.states("reader", words) if self.config.mi.attention else words
+        for word, state in zip(words, read, strict=True):
             q = self.p["encoder.gru.input.weight"] @ word
             v = np.concatenate([self.linear("encoder.gru.gates", h), self.linear("encoder.gru.state", h)])
             if self.config.mi.attention:
-                alpha = self.attend(cells, h, word)
+                alpha = self.attend(cells, state)
                 v = v + self.p["seen.weight"] @ sum(a * cell for a, cell in zip(alpha, cells, strict=True))
             found.append((v, q, q * v))
             h = self.step(q, v, h)
         return found, self.linear("classifier", h), alpha
 
-    def attend(self, cells: np.ndarray, h: np.ndarray, word: np.ndarray) -> np.ndarray:
-        steered = np.tanh(self.linear("attention_state", h) + self.p["attention_word.weight"] @ word)
+    def attend(self, cells: np.ndarray, state: np.ndarray) -> np.ndarray:
+        steered = np.tanh(self.linear("attention_textual", state))
         logits = np.array(
             [
                 (self.p["attention_output.weight"][0] * np.tanh(self.linear("attention_visual", cell))) @ steered

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
+from hvx.models.encoder import SkipThoughtGRU
 from hvx.models.joint import Block, HadamardHead, Joint
 
 
@@ -20,8 +21,9 @@ class MI(HadamardHead):
     over the cells of tanh(W_1 v_s) (``mi.pool``).
 
     With ``mi.attention`` each step also looks at the image: V_t = U h_{t−1} + U_v v̂_t with v̂_t = Σ_s α_s v_s,
-    α = softmax_s(w (tanh(W_a v_s) ∘ tanh(U_a h_{t−1} + P_a x_t))). V_t then depends on word t through α, as
-    MLB's V does on the question.
+    α = softmax_s(w (tanh(W_a v_s) ∘ tanh(P u_t))): MLB's attention by Eq. 4, steered by the words so far in
+    place of the question; u_t is the state of a GRU that reads the words alone. V_t then depends on word t
+    through α, as MLB's V does on the question; Q_t stays as it is.
 
     Args:
         config: sizes, ``mi``; d, of the attention and of W_1; the state is as wide as the encoder's.
@@ -45,8 +47,8 @@ class MI(HadamardHead):
             self.initial = nn.Linear(d, hidden)
         if self.attends:
             self.attention_visual = nn.Linear(channels, d)
-            self.attention_state = nn.Linear(hidden, d)
-            self.attention_word = nn.Linear(config.encoder.embedding, d, bias=False)
+            self.reader = SkipThoughtGRU(config.encoder.embedding, hidden, config.encoder.candidate)
+            self.attention_textual = nn.Linear(hidden, d)
             self.attention_output = nn.Linear(d, 1, bias=False)
             self.seen = nn.Linear(channels, 3 * hidden, bias=False)
         self.classifier = nn.Linear(hidden, answers)
@@ -73,36 +75,38 @@ class MI(HadamardHead):
         return torch.tanh(self.initial(self._drop(torch.tanh(self.start(cells)).amax(1))))
 
     def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """W x_t of each token (N, T, 3 · hidden); with attention P_a x_t behind them, (N, T, … + d).
+        """W x_t of each token (N, T, 3 · hidden); with attention tanh(P u_t) behind them, (N, T, … + d).
 
         A question without tokens has one step, without input.
         """
-        del lengths
         if not embeddings.shape[1]:
             embeddings = nn.functional.pad(embeddings, (0, 0, 0, 1))
         own = self.encoder.gru.project(embeddings)
-        return torch.cat([own, self.attention_word(embeddings)], 2) if self.attends else own
+        if not self.attends:
+            return own
+        states = self._drop(self.reader.states(embeddings, lengths))
+        return torch.cat([own, torch.tanh(self.attention_textual(states))], 2)
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
     ) -> Joint:
         gru, hidden = self.encoder.gru, self.config.encoder.hidden
         steps = lengths.clamp(min=1)
+        words, steering = question.tensor_split([3 * hidden], dim=2)
         terms = terms.index_select(0, images)
-        h = terms[:, 0, :hidden] if self.attends else terms
-        cells = features.index_select(0, images).flatten(2).transpose(1, 2) if self.attends else None
+        h, attention, seen = terms, None, None
+        if self.attends:
+            h, own = terms[:, 0, :hidden], terms[:, 1:, : self.config.joint]
+            alpha = self._attend(own, steering)
+            cells = features.index_select(0, images).flatten(2).transpose(1, 2)
+            seen = self.seen(self._drop(torch.bmm(alpha, cells)))
+            last = alpha[torch.arange(len(steps), device=steps.device), steps - 1]
+            attention = last.unflatten(1, features.shape[2:]).unsqueeze(1)
         blocks: list[Block] = []
-        seen: list[Tensor] = []
         for t in range(int(steps.max()) if len(steps) else 1):
-            textual, by_word = question[:, t].tensor_split([3 * hidden], dim=1)
             visual = torch.cat([gru.gates(h), gru.state(h)], 1)
-            if cells is not None:
-                seen.append(self._attend(terms[:, 1:, : self.config.joint], h, by_word))
-                glimpse = torch.bmm(seen[-1].unsqueeze(1), cells).squeeze(1)
-                visual = visual + self.seen(self._drop(glimpse))
-            blocks.append(Block.of(visual, textual))
+            blocks.append(Block.of(visual if seen is None else visual + seen[:, t], words[:, t]))
             h = torch.where((t < lengths).unsqueeze(1), self._next(blocks[-1], h), h)
-        attention = self._last_attention(seen, steps, features.shape[2:]) if seen else None
         return Joint(tuple(blocks), attention, self.classifier(self._drop(h)), steps=steps)
 
     def _next(self, block: Block, h: Tensor) -> Tensor:
@@ -114,14 +118,8 @@ class MI(HadamardHead):
         candidate = torch.tanh(gru.integrate(x[:, own], r * u[:, own], r * product[:, own], own))
         return (1 - z) * candidate + z * h
 
-    def _attend(self, own: Tensor, h: Tensor, by_word: Tensor) -> Tensor:
-        """α of a step (N, S²)."""
-        steered = self._drop(torch.tanh(self.attention_state(h) + by_word))
-        # w (v ∘ m) = (w ∘ m) v: the product (N, S², d) need not be laid out.
-        weights = self.attention_output.weight * steered
-        return torch.bmm(own, weights.unsqueeze(2)).squeeze(2).softmax(1)
-
-    def _last_attention(self, seen: list[Tensor], steps: Tensor, grid: torch.Size) -> Tensor:
-        """α of each question's last step, (N, 1, S, S)."""
-        own = torch.stack(seen)[steps - 1, torch.arange(len(steps), device=steps.device)]
-        return own.unflatten(1, grid).unsqueeze(1)
+    def _attend(self, own: Tensor, steering: Tensor) -> Tensor:
+        """α of all steps (N, T, S²)."""
+        # w (v ∘ m) = (w ∘ m) v: the product (N, T, S², d) need not be laid out.
+        weights = self.attention_output.weight * self._drop(steering)
+        return torch.bmm(weights, own.transpose(1, 2)).softmax(2)
