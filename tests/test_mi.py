@@ -97,7 +97,8 @@ class SlowMI(SlowHead):
         steered = np.tanh(self.linear("attention_textual", state))
         logits = np.array(
             [
-                (self.p["attention_output.weight"][0] * np.tanh(self.linear("attention_visual", cell))) @ steered
+                (self.p["attention_output.weight"][0] * np.tanh(self.linear("attention_visual", cell)))
+                @ steered
                 for cell in cells
             ]
         )
@@ -106,7 +107,9 @@ class SlowMI(SlowHead):
 
     def step(self, q: np.ndarray, v: np.ndarray, h: np.ndarray) -> np.ndarray:
         n = len(h)
-        alpha, by_state, by_input = (self.p[f"encoder.gru.{k}"] for k in ("alpha", "beta_state", "beta_input"))
+        alpha, by_state, by_input = (
+            self.p[f"encoder.gru.{k}"] for k in ("alpha", "beta_state", "beta_input")
+        )
         bias = self.p["encoder.gru.input.bias"]
         r, z = (
             sigmoid(alpha[g] * q[g] * v[g] + by_state[g] * v[g] + by_input[g] * q[g] + bias[g])
