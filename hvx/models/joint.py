@@ -39,7 +39,7 @@ class Block:
 class Joint:
     """The joint of N questions, with what surrounds it.
 
-    ``visual``, ``textual`` and ``product`` are those of each question's last block, the nearest to the answer.
+    ``visual``, ``textual``, ``product``: of each question's last block, the one nearest to the answer.
 
     Attributes:
         blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6).

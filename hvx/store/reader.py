@@ -30,7 +30,7 @@ class Item:
 
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
-    ``word_heatmaps`` (T, H, W) of a model with a product for each word end with ``heatmap``; T is 0 of others.
+    ``word_heatmaps`` (T, H, W) of a model with a product for each word end with ``heatmap``; else T is 0.
     ``textual_attention`` is as long as tokens, or empty. ``image_digest``: SHA-256 of the image file's bytes.
     ``unknown``: of each token, whether the model's vocabulary lacks it.
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.

@@ -162,7 +162,7 @@ const groupOfCards = (numbers, cards) => element(
 );
 
 const scored = (detail) => detail.tokens.map((_, place) => element(
-  "li", {}, tokenSpan(detail, place), element("span", { class: "value" }, valueText(detail.z[place])),
+  "li", {}, hvx.focusable(tokenSpan(detail, place)), element("span", { class: "value" }, valueText(detail.z[place])),
 ));
 
 const likeliest = (detail) => detail.top.map(([answer, share]) => {

@@ -19,6 +19,12 @@ hvx.tieWord = (span, detail, place) => {
   span.dataset.word = "";
 };
 
+// Lets the keyboard reach a token that has a map; on cards, where tokens are a link's text, only the pointer does.
+hvx.focusable = (span) => {
+  if (span.word) span.tabIndex = 0;
+  return span;
+};
+
 const mapOf = (span) => span.closest(".card, dialog")?.querySelector(`[data-heatmap-of="${span.word.run}"] .map`);
 
 const showWord = (span) => {
