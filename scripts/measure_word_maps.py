@@ -18,7 +18,7 @@ import numpy as np
 
 from hvx.config import Config, parse
 from hvx.data.objects import ObjectTable
-from hvx.data.scenes import SHAPES
+from hvx.data.scene_drawing import SHAPES
 from hvx.errors import HvxError
 from hvx.measure.bootstrap import mean
 from hvx.measure.localisation import Peak, covers, peak
