@@ -235,6 +235,8 @@ class EncoderConfig(Section):
     candidate: Literal["reset_before", "reset_after", "reset_after_bias"] = "reset_before"
     """tanh(Wx + b + U(r∘h)) as in Torch7; tanh(Wx + b + r∘(Uh)) as in skip-thoughts; or, as in PyTorch's own
     GRU, tanh(Wx + b + r∘(Uh + c))."""
+    integration: Literal["additive", "multiplicative"] = "additive"
+    """How a gate joins input and state: Wx + Uh + b, or α∘Wx∘Uh + β₁∘Uh + β₂∘Wx + b (Wu et al. 2016)."""
 
 
 MLB_FORMS: dict[str, dict[str, Any]] = {
@@ -312,6 +314,20 @@ class DANConfig(Section):
     """K, behind the first, which takes the means."""
 
 
+class MIConfig(Section):
+    """What the network ``mi`` has beyond the sizes of all networks."""
+
+    pool: Literal["mean", "max"] = "mean"
+    """What the initial state reads: the features' mean over the lattice, or the maximum of tanh(W_1 ·) over
+    the cells, d wide."""
+    attention: Flag = False
+    """In every step, attend to cells by the words so far; V gets what is seen there."""
+
+
+MI_ENCODER = {"integration": "multiplicative", "candidate": "reset_after"}
+"""What the network ``mi`` needs of its encoder: V, of all three gates, must not depend on the step's word."""
+
+
 class ModelConfig(Section):
     """A network that joins image and question by Hadamard products.
 
@@ -319,9 +335,10 @@ class ModelConfig(Section):
     options behind ``joint`` are MLB's, those of another network lie under its name.
     """
 
-    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan"] = "mlb"
+    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi"] = "mlb"
     """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); MCB (Fukui et al. 2016); the gated tanh
-    network of Teney et al. (2017); r-DAN (Nam et al. 2017)."""
+    network of Teney et al. (2017); r-DAN (Nam et al. 2017); a recurrence by multiplicative integration (Wu
+    et al. 2016) whose state begins with the image."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -341,6 +358,7 @@ class ModelConfig(Section):
     mutan: MutanConfig = MutanConfig()
     mcb: MCBConfig = MCBConfig()
     dan: DANConfig = DANConfig()
+    mi: MIConfig = MIConfig()
 
     @property
     def width(self) -> int:
@@ -356,11 +374,21 @@ class ModelConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _mi_integrates(self) -> ModelConfig:
+        for name, needed in MI_ENCODER.items():
+            given = getattr(self.encoder, name)
+            if self.network == "mi" and given != needed:
+                raise ValueError(f"encoder.{name}: the network mi needs '{needed}', not '{given}'")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _apply_form(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        if given.get("network") == "mi":
+            given = _merge({"encoder": MI_ENCODER}, given)
         form = given.get("form")
         return _merge(MLB_FORMS.get(form, {}) if isinstance(form, str) else {}, given)
 

@@ -60,6 +60,8 @@ class Explanation:
         attention: α (G, S, S), each glimpse summing to 1; None of a model without attention.
         block_heatmaps: H of each block (L, H, W), the last one ``heatmap``; None of a model with one product.
         textual_attention: (T), summing to 1; None of a model without one.
+        word_heatmaps: H of each token (T, H, W), the last one ``heatmap``; None of a model without a product
+            for each word.
         photo: the photo, of which the model saw the crop that ``figure`` shows.
         image: how the model crops and scales a photo.
         unknown: of each token, whether the model's vocabulary lacks it; to the model all such words are one.
@@ -81,6 +83,7 @@ class Explanation:
     image: ImageConfig
     unknown: list[bool]
     zero_gradient: int
+    word_heatmaps: Tensor | None = None
     _model: VQAModel | None = None
 
     @property
@@ -150,6 +153,7 @@ class Explanation:
             block_heatmaps=None if self.block_heatmaps is None else self.block_heatmaps.numpy(),
             zero_gradient=self.zero_gradient,
             unknown=self.unknown,
+            word_heatmaps=None if self.word_heatmaps is None else self.word_heatmaps.numpy(),
             whole=middle(self.photo, size) if is_cropped(self.photo) else None,
         )
 
@@ -242,6 +246,7 @@ class Explainer:
             explained.unknown[n],
             ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[n])
             | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[n]),
+            None if explained.word_heatmaps is None else explained.word_heatmaps[n],
             self.model,
         )
 

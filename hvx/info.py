@@ -138,11 +138,12 @@ def _describe_checkpoint(path: Path) -> dict[str, str]:
     header = read_header(path)
     config, encoder = header.config, header.config.encoder
     size = f"{config.image.size}×{config.image.size}"
+    integration = "" if encoder.integration == "additive" else f", {encoder.integration} integration"
     return {
         "checkpoint": str(path),
         **_NETWORKS[config.network](config),
         "question": f"{encoder.tokenizer} tokens{_limits(encoder)}, embeddings {encoder.embedding}, "
-        f"GRU {encoder.hidden} ({encoder.candidate})",
+        f"GRU {encoder.hidden} ({encoder.candidate}{integration})",
         "backbone": f"{config.backbone.architecture} at {config.backbone.node}, {_source(header)}",
         "image": f"{size}, {config.image.interpolation}",
         "words": f"{len(header.words):,}: {_some(header.words)}",
@@ -204,6 +205,15 @@ def _mcb(config: ModelConfig) -> dict[str, str]:
     return {"model": f"MCB, {_glimpses(config)}, product of spectra, count sketches {config.joint} wide"}
 
 
+def _mi(config: ModelConfig) -> dict[str, str]:
+    start = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mi.pool]
+    sees = f", attention in every step, {config.joint} wide" if config.mi.attention else ""
+    return {
+        "model": f"multiplicative integration (Wu et al. 2016), a product for each word, state "
+        f"{config.encoder.hidden} wide from the {start} over the lattice{sees}"
+    }
+
+
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mlb": _mlb,
     "mrn": _mrn,
@@ -211,6 +221,7 @@ _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mcb": _mcb,
     "gated": _gated,
     "dan": _dan,
+    "mi": _mi,
 }
 """What is worth knowing of a head, by its network. The networks themselves need PyTorch, this does not."""
 

@@ -60,6 +60,7 @@ class RunItem:
         attention: α (G, S, S) float32, each glimpse summing to 1; None of a model without attention.
         block_heatmaps: H of each block (L, H, W) float32; None of a model with one product.
         textual_attention: (T) float32, summing to 1; None of a model without one.
+        word_heatmaps: H of each token (T, H, W) float32; None of a model without a product for each word.
         zero_gradient: 1 if Eq. 2 is zero everywhere (the heat map says nothing), 2 if Eq. 3 is, 3 if both.
     """
 
@@ -82,6 +83,7 @@ class RunItem:
     block_heatmaps: np.ndarray | None
     textual_attention: np.ndarray | None
     zero_gradient: int
+    word_heatmaps: np.ndarray | None
     _reader: RunReader = field(repr=False)
 
     def figure(
@@ -248,5 +250,5 @@ class Run:
             own.attention if len(own.attention) else None,
             own.block_heatmaps if len(own.block_heatmaps) else None,
             np.asarray(own.textual_attention, np.float32) if self._reader.attends_to_words else None,
-            own.zero_gradient, self._reader,
+            own.zero_gradient, own.word_heatmaps if self._reader.maps_words else None, self._reader,
         )  # fmt: skip

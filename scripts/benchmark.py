@@ -206,7 +206,7 @@ def difference(m: Material) -> float:
     for n in range(len(QUESTIONS)):
         # The same cotangent for both: what lies ahead of it is not the engines' work.
         head = HeadPullback(m.model.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
-        lean, plain = (pullback.pull(head.visual(place)[1][-1]) for pullback in pullbacks)
+        lean, plain = (pullback.pull(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
         apart.append(float((lean - plain).norm() / plain.norm()))
     return max(apart)
 

@@ -32,7 +32,7 @@ class Asked:
     unknown: tuple[str, ...] = ()
 
 
-def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
+def write_run(run: Path, asked: list[Asked], glimpses: int = 2, words: bool = False) -> Path:
     """A run of these explanations, question_ids from 1; its photographs lie beside it in ``photos``."""
     photos = run.parent / "photos"
     photos.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,11 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2) -> Path:
         "attention": np.tile(seen, (len(asked), 1, 1, 1)),
         "heatmap": np.stack([wide if one.agreeing else wide[::-1, ::-1] for one in asked]).astype(np.float16),
     }
-    del made["gradient"]
+    del made["gradient"], made["word_heatmaps"], made["word_heatmap_scale"]
+    if words:
+        made["word_heatmaps"] = np.empty(len(asked), object)
+        for place, row in enumerate(tokens):
+            made["word_heatmaps"][place] = _word_maps(len(row))
     if not glimpses:
         del made["attention"]
     label = {"shard": 0, "run_digest": DIGEST}
@@ -105,3 +109,11 @@ def _padded(z: np.ndarray, longest: int) -> np.ndarray:
 
 def _texts(given: object) -> np.ndarray:
     return np.array(list(given), object)  # type: ignore[call-overload]
+
+
+def _word_maps(count: int) -> np.ndarray:
+    """Maps of a question's tokens (T, H, W): that of token t peaks in column t of its picture."""
+    maps = np.zeros((count, SIDE, SIDE), np.float16)
+    for place in range(count):
+        maps[place, 4:20, min(2 * place, SIDE - 4) : min(2 * place, SIDE - 4) + 4] = 1
+    return maps

@@ -20,12 +20,13 @@ def items(seed: int, count: int = ITEMS) -> dict[str, np.ndarray]:
     """Made-up items, other ones for each seed."""
     chance = np.random.default_rng(seed)
     maps = {"GSR": (2, 3, 3), "HW": (24, 24), "LHW": (3, 24, 24), "CHW": (3, 24, 24)}
-    shapes = {"K": (5,), "L": (3,), "T": (2 + seed,), "": (), **maps}
+    shapes = {"K": (5,), "L": (3,), "T": (2 + seed,), "": (), **maps, "THW": (2 + seed, 24, 24)}
     made = {}
     for name, field in FIELDS.items():
         numbers = 100 * chance.random((count, *shapes[field.axes]))
         text = np.array([f"{name} {number:.3f}" for number in numbers.flat], object).reshape(numbers.shape)
         made[name] = text if field.fill == "" else numbers.astype(field.dtype)
+    made["word_heatmaps"][:, 2:] = 0
     ids = {
         "question_id": 100 * seed + np.arange(count),
         "image_id": chance.integers(0, 100, count),

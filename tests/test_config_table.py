@@ -62,6 +62,7 @@ DEFAULTS = {
     "model.encoder.embedding": 620,
     "model.encoder.hidden": 2400,
     "model.encoder.candidate": "reset_before",
+    "model.encoder.integration": "additive",
     "model.glimpses": 2,
     "model.joint": 1200,
     "model.visual_projection": "joint",
@@ -90,6 +91,8 @@ DEFAULTS = {
     "model.mutan.sum_activation": "none",
     "model.mcb.attention": 512,
     "model.dan.steps": 2,
+    "model.mi.pool": "mean",
+    "model.mi.attention": False,
     "train.split": "train",
     "train.validation": "val",
     "train.answers": 2000,
@@ -347,13 +350,15 @@ def test_printed_tokens_are_texts() -> None:
 
 
 CHOICES = {
-    "model.network": ["mlb", "mrn", "mutan", "mcb", "gated", "dan"],
+    "model.network": ["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi"],
     "model.form": ["paper", "torch7", "vqa-pytorch"],
     "model.image.interpolation": ["bilinear", "bicubic"],
     "model.encoder.tokenizer": ["nltk", "mcb"],
     "splits.val.accuracy": ["vqa", "evalai"],
     "explain.heatmap.dtype": ["float16", "uint8"],
     "model.encoder.candidate": ["reset_before", "reset_after", "reset_after_bias"],
+    "model.encoder.integration": ["additive", "multiplicative"],
+    "model.mi.pool": ["mean", "max"],
     "model.visual_projection": ["joint", "per_glimpse"],
     **{
         f"model.{place}_activation": ["none", "tanh", "relu", "sigmoid"]

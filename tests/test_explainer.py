@@ -88,6 +88,31 @@ def test_each_question_of_a_batch_is_explained_by_the_equations(network: str, fr
     assert found.zero_word_gradient.tolist() == [False] * 5
 
 
+@pytest.mark.parametrize(("attention", "free"), [(False, False), (True, False), (True, True)])
+def test_each_word_of_a_batch_is_explained_by_its_own_block(attention: bool, free: bool) -> None:
+    """Questions of different length, in rounds, against each block pulled back alone by the plain engine."""
+    model = _model(network="mi", mi={"attention": attention})
+    images, (rows, lengths) = _images(), _rows()
+    found = Explainer(model, gradient=True, free=free).explain(images, IMAGES, QUESTIONS)
+    assert found.word_heatmaps is not None and found.block_heatmaps is None
+    features = model.backbone(images)
+    for n, length in enumerate(lengths.tolist()):
+        alone = head_gradients(
+            model.head, features, torch.tensor(IMAGES[n : n + 1]), rows[n : n + 1], lengths[n : n + 1], free
+        )
+        assert len(alone.features) == length == len(found.word_heatmaps[n])
+        plain = GuidedPullback(guided(model.backbone.network), images[IMAGES[n] : IMAGES[n] + 1])
+        gradients = [standardised(plain.pull(cotangent)) for cotangent in alone.features]
+        expected = torch.cat([heat_map(x) for x in gradients])
+        torch.testing.assert_close(found.word_heatmaps[n], expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.heatmap[n], expected[-1], rtol=0, atol=1e-9)
+        assert found.gradient is not None
+        torch.testing.assert_close(found.gradient[n], gradients[-1][0], rtol=0, atol=1e-9)
+        saliency = token_saliency(alone.embeddings)[0, :length]
+        torch.testing.assert_close(found.saliency[n, :length], saliency, rtol=0, atol=1e-12)
+    assert not found.zero_image_gradient.any()
+
+
 @pytest.mark.parametrize("answers", [3, 5, 7])
 def test_answers_are_those_of_the_largest_probabilities_of_the_softmax(answers: int) -> None:
     """Eqs 7 and 8."""

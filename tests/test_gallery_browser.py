@@ -450,3 +450,55 @@ def test_a_gallery_that_is_not_whole_says_so(browser: sync_api.Browser, address:
     go(opened, (tmp_path / "items" / "index.html").as_uri())
     expect(opened.locator(".card .open").first).to_have_text("is the cat black ?")
     context.close()
+
+
+@pytest.fixture(scope="module")
+def of_words(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A gallery of a network with a heat map for each word."""
+    folder = tmp_path_factory.mktemp("words")
+    build_gallery(write_run(folder / "run", ASKED[:3], words=True), folder / "gallery", workers=1)
+    return (folder / "gallery" / "index.html").as_uri()
+
+
+def columns_of_light(picture: bytes) -> int:
+    """The place, in shares of 12 from the left, of the brightest column of a picture of a map."""
+    with Image.open(io.BytesIO(picture)) as taken:
+        gray = np.asarray(taken.convert("L"), np.float64)
+    middle = gray[len(gray) // 4 : len(gray) * 3 // 4].mean(0)
+    smooth = np.convolve(middle, np.ones(len(middle) // 8), "same")
+    return int(12 * smooth.argmax() / len(middle))
+
+
+def test_a_words_map_shows_while_the_pointer_or_the_focus_is_on_it(
+    page: sync_api.Page, of_words: str
+) -> None:
+    page.emulate_media(reduced_motion="reduce")
+    go(page, of_words)
+    card = page.locator(".card").first
+    whole = card.locator(".picture").screenshot()
+    found = []
+    for place in (0, 2):
+        card.locator(".token").nth(place).hover()
+        shown = card.locator(".picture .map.word")
+        expect(shown).to_have_count(1)
+        expect(card.locator(".picture .note.word")).to_have_text(("is", "the", "cat")[place])
+        expect(card.locator(".outline")).to_have_css("display", "none")
+        card.locator(".note.word").evaluate("note => note.style.display = 'none'")
+        found.append(columns_of_light(card.locator(".picture").screenshot()))
+    assert found[0] < found[1]
+    page.mouse.move(0, 0)
+    expect(card.locator(".map.word")).to_have_count(0)
+    assert card.locator(".picture").screenshot() == whole
+    card.locator("a.open").click()
+    page.locator("#item-tokens .token").nth(3).focus()
+    expect(page.locator("#item-pictures .map.word")).to_have_count(1)
+    expect(page.locator("#item-pictures .note.word")).to_have_text("black")
+    page.locator("#item-close").focus()
+    expect(page.locator("#item-pictures .map.word")).to_have_count(0)
+
+
+def test_words_without_maps_take_no_focus(page: sync_api.Page, address: str) -> None:
+    go(page, address)
+    page.locator(".card .token").first.hover()
+    expect(page.locator(".map.word")).to_have_count(0)
+    assert page.locator("[data-word], [tabindex='0'].token").count() == 0

@@ -96,7 +96,7 @@ def test_each_blocks_map_has_a_factor_of_its_own() -> None:
     made = explanations()
     assert made.block_heatmaps is not None
     square = made.heatmap[..., :4], made.block_heatmaps[..., :4].clone()
-    made = replace(made, heatmap=square[0], block_heatmaps=square[1])
+    made = replace(made, heatmap=square[0], block_heatmaps=square[1], word_heatmaps=None)
     assert made.block_heatmaps is not None
     made.block_heatmaps[:, 0] *= 1000
     stored = HeatmapConfig(size=2, dtype="uint8")

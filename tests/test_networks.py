@@ -503,6 +503,7 @@ ROAD: dict[str, tuple[list[str], int, int]] = {
     "mcb": (["model.network=mcb", "model.mcb.attention=6"], 1, 2),
     "gated": (["model.network=gated"], 1, 1),
     "dan": (["model.network=dan"], 3, 2),
+    "mi": (["model.network=mi", "model.mi.attention=true"], 1, 1),
 }
 """Settings of each network, its blocks and its attention maps."""
 SAID = {
@@ -510,6 +511,8 @@ SAID = {
     "mcb": "MCB, 2 glimpses, product of spectra, count sketches 10 wide",
     "gated": "gated tanh (Teney et al. 2017), 1 glimpse, joint 10 wide",
     "dan": "r-DAN, 2 steps, attentions 10 wide, joint 12 wide",
+    "mi": "multiplicative integration (Wu et al. 2016), a product for each word, state 12 wide from the mean "
+    "of the features over the lattice, attention in every step, 10 wide",
 }
 
 
@@ -531,6 +534,13 @@ def test_trains_explains_and_is_drawn_as_commands(name: str, tiny: Tiny, tmp_pat
     with h5py.File(tmp_path / "run" / "explanations.h5") as run:
         _check_run(run, blocks, glimpses)
         assert ("textual_attention" in run) == (name == "dan")
+        assert ("word_heatmaps" in run) == (name == "mi")
+        if name == "mi":
+            maps, lengths = run["word_heatmaps"][:], run["length"][:]
+            for own, heatmap, length in zip(maps, run["heatmap"][:], lengths, strict=True):
+                np.testing.assert_array_equal(own[length - 1], heatmap)
+                assert own[:length].any((1, 2)).all() and not own[length:].any()
+                assert (own[0] != own[length - 1]).any()
     loaded = load_checkpoint(checkpoint)
     assert isinstance(loaded.head, NETWORKS[loaded.config.network])
 

@@ -35,8 +35,10 @@ def _datasets(run: Path) -> dict[str, np.ndarray]:
 def test_a_run_holds_every_dataset_of_the_schema_item_by_item(finished_run: Path, tiny: Tiny) -> None:
     questions = {q.question_id: q for q in read_questions(tiny.load(finished_run).split("val"))}
     found = _datasets(finished_run)
-    # What only networks of several blocks, with attention to words, or of a score have: see test_networks.py.
+    # What only networks of several blocks, with attention to words, of a map for each word, or of a score
+    # have: see test_networks.py.
     absent = {"heatmap_scale", "block_heatmaps", "block_heatmap_scale", "textual_attention", "score"}
+    absent |= {"word_heatmaps", "word_heatmap_scale"}
     assert set(found) == set(FIELDS) - absent
     assert all(len(values) == len(questions) for values in found.values())
     for name, values in found.items():
@@ -95,7 +97,7 @@ def test_run_json_says_what_made_the_run(finished_run: Path) -> None:
 
 def test_the_file_says_how_heat_maps_lie_on_the_photograph(finished_run: Path) -> None:
     with h5py.File(finished_run / "explanations.h5", "r") as file:
-        assert file.attrs["schema_version"] == 5
+        assert file.attrs["schema_version"] == 6
         assert "Kim & Zhang 2017" in file.attrs["method"]
         assert json.loads(file.attrs["crop"])["scaled_to"] == [64, 64]
 

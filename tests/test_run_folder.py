@@ -418,7 +418,7 @@ def test_each_part_of_the_identity_makes_another_run(
 @pytest.mark.parametrize(
     ("identity", "named"),
     [
-        ({"schema_version": 1}, r"another schema_version \(1, now 5\)"),
+        ({"schema_version": 1}, r"another schema_version \(1, now 6\)"),
         ({"added_later": 1}, r"another added_later \(1, now None\)"),
         (None, "another schema_version"),
     ],

@@ -21,7 +21,10 @@ from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS
 from hvx.store.seal import BLOCK, damage, opened, seal
 
-OF_SOME = ("block_heatmaps", "textual_attention", "heatmap_scale", "block_heatmap_scale", "score")
+OF_SOME = (
+    "block_heatmaps", "textual_attention", "heatmap_scale", "block_heatmap_scale", "word_heatmaps",
+    "word_heatmap_scale", "score",
+)  # fmt: skip
 """Datasets of networks that have several blocks, or attend to words, and of 8-bit maps."""
 
 
@@ -100,8 +103,16 @@ def test_the_core_is_all_but_the_chunked_numbers(run: Path) -> None:
     path = run / "shards" / "00000.h5"
     with h5py.File(path, "r") as file:
         chunks = [
-            file[name].id.get_chunk_info(0) for name in ("heatmap", "attention", "gradient", "block_heatmaps")
-        ]
+            file[name].id.get_chunk_info(0)
+            for name in (
+                "heatmap",
+                "attention",
+                "gradient",
+                "block_heatmaps",
+                "word_heatmaps",
+                "word_heatmaps",
+            )
+        ]  # of a question's two words each has a chunk
     for chunk in chunks:
         for place in (chunk.byte_offset, chunk.byte_offset + chunk.size - 1):
             flipped(path, place, 3)

@@ -171,11 +171,12 @@ def test_datasets_have_the_schemas_types_chunks_and_checksums(tmp_path: Path) ->
         for name, field in FIELDS.items():
             dataset = file[name]
             assert dataset.dtype == field.dtype, name
-            large = name in ("attention", "heatmap", "block_heatmaps", "gradient")
-            assert dataset.chunks == ((1, *dataset.shape[1:]) if large else None), name
+            large = name in ("attention", "heatmap", "block_heatmaps", "word_heatmaps", "gradient")
+            each = (1, 1, *dataset.shape[2:]) if name == "word_heatmaps" else (1, *dataset.shape[1:])
+            assert dataset.chunks == (each if large else None), name
             assert dataset.fletcher32 is large
             assert dataset.compression is None
-        assert file.attrs["schema_version"] == VERSION == 5
+        assert file.attrs["schema_version"] == VERSION == 6
         assert file.attrs["method"] == METHOD
         assert file.attrs["failures"] == "[]"
         assert (file.attrs["shard"], file.attrs["run_digest"]) == (1, DIGEST)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from hvx.config import ImageConfig
 from hvx.data.images import crop_photo
 from hvx.errors import HvxError
-from hvx.view.figure import FigureRow, FigureStyle, column_names, draw_figure
+from hvx.view.figure import FigureLayout, FigureRow, FigureStyle, column_names, draw_figure
 from hvx.view.heat import fit, shade
 from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_colour
 
@@ -216,6 +216,35 @@ def test_a_wide_photograph_is_cropped_and_not_squeezed() -> None:
     across, down = int(disc.any(0).sum()), int(disc.any(1).sum())
     assert abs(across - down) <= 1
     assert across == pytest.approx(side / 2, abs=2)
+
+
+@pytest.mark.parametrize("count", [5, 60])
+def test_each_word_has_its_map_under_it(count: int) -> None:
+    tokens, z = [f"word{n}" for n in range(count)], list(np.linspace(-2, 2, count))
+    maps = np.zeros((count, 112, 112))
+    for n in range(count):
+        maps[n, 8 + n : 40 + n, 8:100] = 1 + n
+    row = make_row(tokens=tokens, z=z, word_heatmaps=maps)
+    figure = draw_figure([row], width=900, style=BARE)
+    without = draw_figure([make_row(tokens=tokens, z=z)], width=900, style=BARE)
+    assert figure.height > without.height
+    pixels = np.asarray(figure)
+    layout = FigureLayout(900, 2, BARE)
+    side = layout._word_side(layout._grid.inner_width, layout.side)
+    small, found = fit(row.photo, side), []
+    for map in maps:
+        wanted = np.asarray(shade(small, map, side))
+        places = [
+            (top, left)
+            for top, left in np.argwhere((pixels[: -side + 1 or None, : -side + 1] == wanted[0, 0]).all(2))
+            if (pixels[top : top + side, left : left + side] == wanted).all()
+        ]
+        assert len(places) == 1
+        found.append(places[0])
+    assert found == sorted(found)  # line by line, each from left to right
+    assert len({top for top, _ in found}) == (1 if count == 5 else 10)
+    none = draw_figure([make_row(word_heatmaps=np.zeros((0, 1, 1)))], width=900, style=BARE)
+    assert none.tobytes() == draw_figure([make_row()], width=900, style=BARE).tobytes()
 
 
 def test_a_network_of_several_blocks_has_a_column_for_each() -> None:

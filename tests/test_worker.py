@@ -215,6 +215,7 @@ def explanations(
         [[place == 1 for place in range(length)] for length in tokens],
         numbers(2, 4, 5) if optional else None,
         words if optional else None,
+        [torch.rand(length, 4, 5, generator=chance) for length in tokens] if optional else None,
     )
 
 
@@ -248,11 +249,13 @@ def test_an_item_is_one_row_of_the_explanations(row: int, length: int, zero: int
     }
     assert made.attention is not None and made.textual_attention is not None
     assert made.block_heatmaps is not None and made.gradient is not None
+    assert made.word_heatmaps is not None
     expected |= {
         "attention": made.attention[row].numpy(),
         "textual_attention": made.textual_attention[row, :length].numpy(),
         "block_heatmaps": made.block_heatmaps[row].numpy().astype(np.float16),
         "gradient": made.gradient[row].numpy().astype(np.float16),
+        "word_heatmaps": made.word_heatmaps[row].numpy().astype(np.float16),
     }
     assert set(item) == set(expected)
     for name, value in expected.items():
@@ -265,7 +268,7 @@ def test_an_item_of_a_small_network_has_what_the_network_has() -> None:
     made.zero_image_gradient[0] = made.zero_word_gradient[0] = False
     item = _item(ASKED, made, 0, PLAIN)
     assert isinstance(item, dict)
-    assert not {"attention", "textual_attention", "block_heatmaps", "gradient"} & set(item)
+    assert not {"attention", "textual_attention", "block_heatmaps", "gradient", "word_heatmaps"} & set(item)
     assert item["top_answers"] == ["answer 0 0", "answer 0 1", "", "", ""]
     expected = [*made.probabilities[0].tolist(), *[float("nan")] * 3]
     np.testing.assert_array_equal(item["top_probabilities"], np.array(expected, np.float32))
@@ -281,6 +284,7 @@ PARTS = {
     "block_heatmaps": "a block's heat map",
     "gradient": "the gradient (Eq. 9)",
     "textual_attention": "the attention to words",
+    "word_heatmaps": "a word's heat map",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from hvx.data.words import padded, tokenizer
 from hvx.device import leave_inference_mode, standard_mode
 from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.hadamard import HeadPullback
-from hvx.explain.lean import LeanNetwork
+from hvx.explain.lean import LeanNetwork, LeanPullback
 from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
 from hvx.models.checkpoint import VQAModel
 from hvx.models.joint import Joint
@@ -35,6 +36,8 @@ class Explanations:
         probabilities: theirs (N, 5).
         block_heatmaps: H of each block (N, L, H, W), None of a model with one.
         textual_attention: (N, T), None of a model without one.
+        word_heatmaps: of each question H of each of its T tokens (T, H, W), the last one ``heatmap``; None of
+            a model without a product for each word.
         zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
         zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
         unknown: of each question's own tokens, whether the vocabulary lacks it.
@@ -56,16 +59,35 @@ class Explanations:
     block_heatmaps: Tensor | None = None
     textual_attention: Tensor | None = None
     scores: Tensor | None = None
+    word_heatmaps: list[Tensor] | None = None
 
 
 @dataclass
 class _Round:
-    """What the questions of a round came to, on the model's device: heat maps by block (N, L, H, W)."""
+    """What the N questions of a round came to, on the model's device.
+
+    Attributes:
+        joint: of the questions.
+        maps: of each block the heat maps (n, H, W) of the first n questions; n is N but for a network with a
+            block for each word.
+        heatmap: (N, H, W), of each question's last block, and so is what follows.
+        gradient: ∇̂v (N, C, H, W), if asked for.
+        is_zero: (N) whether Eq. 2 is zero everywhere.
+    """
 
     joint: Joint
-    heatmaps: Tensor
+    maps: list[Tensor]
+    heatmap: Tensor
     gradient: Tensor | None
     is_zero: Tensor
+
+    def of_words(self, lengths: Tensor) -> list[Tensor]:
+        """Of each question the heat maps of its own tokens (T, H, W), on the CPU."""
+        shape = self.heatmap.shape[1:]
+        return [
+            torch.stack([map[row] for map in self.maps[:length]]).cpu() if length else torch.zeros(0, *shape)
+            for row, length in enumerate(lengths.tolist())
+        ]
 
 
 class Explainer:
@@ -142,19 +164,20 @@ class Explainer:
         pullback = self._network(inputs.to(self.device, non_blocking=True))
         self._check(pullback.features)
         head = HeadPullback(self.model.head, pullback.features, rows, lengths, self._free)
-        done = []
+        done: list[_Round] = []
+        words: list[Tensor] = []
         for places in order:
             joint, cotangents = head.visual(torch.tensor(places, device=self.device))
-            maps = []
-            for cotangent in cotangents:
-                raw = pullback.pull(cotangent)
-                gradient = standardised(raw)
-                maps.append(heat_map(gradient))
-            is_zero = ~raw.flatten(1).any(1)
-            done.append(_Round(joint, torch.stack(maps, 1), gradient if self.gradient else None, is_zero))
+            done.append(self._round(pullback, joint, cotangents))
+            if joint.steps is not None:  # as soon as may be to the CPU: they are many
+                words += done[-1].of_words(lengths[places])
+                done[-1].maps.clear()
         back = torch.tensor([place for places in order for place in places]).argsort()
         saliency = token_saliency(head.textual())
-        heatmaps = _gathered([one.heatmaps for one in done], back).cpu()
+        heatmap = _gathered([one.heatmap for one in done], back).cpu()
+        blocks = None
+        if not words and len(done[0].maps) > 1:
+            blocks = _gathered([torch.stack(one.maps, 1) for one in done], back).cpu()
         logits = _gathered([one.joint.logits for one in done], back)
         probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
         return Explanations(
@@ -162,16 +185,38 @@ class Explainer:
             saliency.cpu(),
             token_z(saliency, lengths).cpu(),
             _on_cpu([one.joint.attention for one in done], back),
-            heatmaps[:, -1],
+            heatmap,
             _on_cpu([one.gradient for one in done], back),
             [[self.model.answers[a] for a in row] for row in best.tolist()],
             probabilities.cpu(),
             _gathered([one.is_zero for one in done], back).cpu(),
             ~saliency.any(1).cpu(),
             [self.model.vocabulary.unknown(own) for own in tokens],
-            heatmaps if heatmaps.shape[1] > 1 else None,
+            blocks,
             _on_cpu([one.joint.textual_attention for one in done], back),
+            word_heatmaps=[words[place] for place in back.tolist()] if words else None,
         )
+
+    def _round(self, pullback: LeanPullback, joint: Joint, cotangents: Iterator[Tensor]) -> _Round:
+        """Eqs 2 and 9 of a round's questions, block by block; what is kept of the last block is each one's
+        own last."""
+        maps: list[Tensor] = []
+        kept: dict[str, Tensor] = {}
+        for place, cotangent in enumerate(cotangents):
+            raw = pullback.pull(cotangent)
+            gradient = standardised(raw)
+            maps.append(heat_map(gradient))
+            found = {"heatmap": maps[-1], "is_zero": ~raw.flatten(1).any(1)}
+            found |= {"gradient": gradient} if self.gradient else {}
+            if joint.steps is None:
+                kept = found
+            elif not place:  # every question has the first block
+                kept = {name: tensor.clone() for name, tensor in found.items()}
+            else:
+                ends = joint.steps[: len(raw)] == place + 1
+                for name, tensor in found.items():
+                    kept[name][: len(raw)][ends] = tensor[ends]
+        return _Round(joint, maps, kept["heatmap"], kept.get("gradient"), kept["is_zero"])
 
     def _check(self, features: Tensor) -> None:
         wanted = self.model.head.channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,8 @@ class HeadGradients:
     Attributes:
         joint: the forward pass, detached.
         features: of each block (N, M, S, S), the cotangent (V − F) ∂V/∂features: Eq. 2 up to the features.
-        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3.
+        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3. Of a network with a block for each
+            word, of all of a question's blocks, whose Qs depend on one word each.
     """
 
     joint: Joint
@@ -52,14 +54,16 @@ class HeadPullback:
             self._question = model.read(self._embeddings, lengths)
         self._to_question = torch.zeros_like(self._question)
 
-    def visual(self, places: Tensor) -> tuple[Joint, list[Tensor]]:
+    def visual(self, places: Tensor) -> tuple[Joint, Iterator[Tensor]]:
         """The joint of one question on each of the first n images, and Eq. 2 as far as their features.
 
         Args:
             places: (n) the questions.
 
         Returns:
-            The joint, detached, and for each of its blocks (V − F) ∂V/∂features (n, M, S, S).
+            The joint, detached, and for each of its blocks (V − F) ∂V/∂features (n, M, S, S), computed as it
+            is asked for. Of a network with a block for each word: zero where the block is not the question's
+            own, and without the questions behind the last whose own it is.
         """
         count = len(places)
         features, terms = (x[:count].detach().requires_grad_() for x in (self._features, self._terms))
@@ -67,17 +71,25 @@ class HeadPullback:
         own = torch.arange(count, device=features.device)
         with torch.enable_grad():
             joint = self._model.join(features, terms, own, question, self._lengths[places])
-            cotangent = (joint.textual - joint.product).detach()
-            self._to_question[places] = torch.autograd.grad(
-                joint.textual, question, cotangent, retain_graph=True
-            )[0]
-            pulled = [self._pull(block, features, terms) for block in joint.blocks]
-        return joint.detach(), pulled
+            self._to_question[places] = _to_question(joint, question)
+        return joint.detach(), self._pulled(joint, features, terms)
+
+    def _pulled(self, joint: Joint, features: Tensor, terms: Tensor) -> Iterator[Tensor]:
+        """Eq. 2 of each block, as far as the features."""
+        for place, block in enumerate(joint.blocks):
+            pulled = self._pull(block, features, terms)
+            if joint.steps is not None:
+                own = joint.steps > place
+                count = int(own.nonzero().max()) + 1
+                pulled = pulled[:count] * own[:count].view(-1, 1, 1, 1)
+            yield pulled
 
     def _pull(self, block: Block, features: Tensor, terms: Tensor) -> Tensor:
         """Eq. 2 of one block, as far as the features."""
         if self._free:
-            output, cotangent = (block.visual - block.product).square().sum() / 2, None
+            with torch.enable_grad():
+                distance = (block.visual - block.product).square().sum() / 2
+            output, cotangent = distance, None
         else:
             output, cotangent = block.visual, (block.visual - block.product).detach()
         direct, by_terms = torch.autograd.grad(
@@ -89,6 +101,20 @@ class HeadPullback:
     def textual(self) -> Tensor:
         """Eq. 3 of all questions: (Q − F) ∂Q/∂q at their embeddings (N, T, E), once ``visual`` had each."""
         return torch.autograd.grad(self._question, self._embeddings, self._to_question)[0]
+
+
+def _to_question(joint: Joint, question: Tensor) -> Tensor:
+    """Eq. 3 as far as the questions as they were read: of the last block, or of each word's."""
+    if joint.steps is None:
+        outputs, cotangents = [joint.textual], [joint.textual - joint.product]
+    else:
+        outputs = [block.textual for block in joint.blocks]
+        cotangents = [
+            (block.textual - block.product) * (joint.steps > place).unsqueeze(1)
+            for place, block in enumerate(joint.blocks)
+        ]
+    constant = [cotangent.detach() for cotangent in cotangents]
+    return torch.autograd.grad(outputs, question, constant, retain_graph=True)[0]
 
 
 def head_gradients(
@@ -111,4 +137,4 @@ def head_gradients(
     """
     pullback = HeadPullback(model, features[images], rows, lengths, free)
     joint, to_features = pullback.visual(torch.arange(len(images), device=images.device))
-    return HeadGradients(joint, to_features, pullback.textual())
+    return HeadGradients(joint, list(to_features), pullback.textual())

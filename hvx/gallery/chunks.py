@@ -12,7 +12,7 @@ import numpy as np
 from hvx.errors import BadImage, ReplacedImage
 from hvx.gallery.maps import RunMaps
 from hvx.gallery.measuring import measure
-from hvx.gallery.pictures import drawn_maps, outline_path, save_maps, save_photo
+from hvx.gallery.pictures import drawn_maps, outline_path, save_maps, save_photo, save_words
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.workers import Chunk, Done, Job, Missing, Photo
 from hvx.store.reader import Item, RunReader
@@ -50,6 +50,7 @@ class ChunkWriter:
         entries = []
         for place, shown in zip(chunk.items, zip(*of_items, strict=True), strict=True):
             save_maps([picture for one in shown for picture in one.pictures], folder, place)
+            save_words([one.item for one in shown], folder, place)
             entries.append(_entry(shown))
         measured = [
             measure(*of_run)

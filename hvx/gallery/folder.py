@@ -26,7 +26,7 @@ _SCRATCH = "hvx-gallery.part"
 _OWN = re.compile(
     r"[a-z-]+\.(html|css|js)"
     r"|data/(kinds|index-[0-9]{4,}|items-[0-9]{6,})\.js"
-    r"|(photos|maps)/[0-9]{4,}/[0-9]{7,}\.jpg"
+    r"|(photos|maps|words)/[0-9]{4,}/[0-9]{7,}\.jpg"
 )
 """The names that a gallery gives. A manifest that lists others was not written by hvx."""
 

@@ -12,6 +12,7 @@ from hvx import __version__
 from hvx.gallery.content import CHUNK, Content
 from hvx.gallery.folder import MARK
 from hvx.gallery.further import titles
+from hvx.gallery.pictures import WORDS
 from hvx.gallery.scripts import number, write_script
 from hvx.gallery.summary import summary
 from hvx.gallery.workers import Measured
@@ -129,6 +130,7 @@ def _run(content: Content, place: int, numbers: dict[str, Any]) -> dict[str, Any
         "heatmap": heatmap,
         "specific": heatmap + 1 if content.sources[place].specific else 0,
         "scaled": reader.stores_scaled_heatmaps,
+        "words": WORDS if reader.maps_words else 0,
         "summary": numbers,
     }
 

@@ -10,6 +10,7 @@ from matplotlib.path import Path as Line
 from numpy.typing import NDArray
 from PIL import Image
 
+from hvx.store.reader import Item
 from hvx.view.crop import middle
 from hvx.view.heat import enlarge, gray_levels, outline_of
 
@@ -18,6 +19,9 @@ PHOTO_SIDE = 320
 
 MAP_SIDE = 112
 """Pixels. Maps are smoothed by a hundredth of their side, here a pixel; the browser enlarges them."""
+
+WORDS = 256
+"""Words of a question that have their heat maps shown; a JPEG is no wider than 65,535 pixels."""
 
 _EDGE = 0.9
 """Of ``MAP_SIDE`` pixels that an outline keeps from a picture's edge, so that it is seen whole; half its
@@ -63,11 +67,25 @@ def save_maps(drawn: Sequence[NDArray[np.float64]], gallery: Path, number: int) 
         gallery: its folder.
         number: of the item in the gallery.
     """
+    _save_sprite(drawn, gallery, "maps", number)
+
+
+def save_words(items: Sequence[Item], gallery: Path, number: int) -> None:
+    """Save the heat maps of the words of each run's item, as ``save_maps`` does those of the item.
+
+    Runs without them have no place in the picture; where none has them, there is no picture.
+    """
+    maps = [map for item in items for map in item.word_heatmaps[:WORDS]]
+    if maps:
+        _save_sprite(drawn_maps(maps), gallery, "words", number)
+
+
+def _save_sprite(drawn: Sequence[NDArray[np.float64]], gallery: Path, kind: str, number: int) -> None:
     gray = np.empty((2 * MAP_SIDE, MAP_SIDE * len(drawn)), np.uint8)
     for place, map in enumerate(drawn):
         column = slice(MAP_SIDE * place, MAP_SIDE * (place + 1))
         gray[:MAP_SIDE, column], gray[MAP_SIDE:, column] = gray_levels(map)
-    _save(Image.fromarray(gray), gallery / picture_path("maps", number), _MAP_QUALITY)
+    _save(Image.fromarray(gray), gallery / picture_path(kind, number), _MAP_QUALITY)
 
 
 def outline_path(drawn: NDArray[np.float64]) -> str:

@@ -35,7 +35,9 @@ class DAN(HadamardHead):
     ) -> None:
         super().__init__(config, channels, words, dropout)
         encoder, d, steps = config.encoder, config.joint, range(config.dan.steps)
-        self.from_the_end = SkipThoughtGRU(encoder.embedding, encoder.hidden, encoder.candidate)
+        self.from_the_end = SkipThoughtGRU(
+            encoder.embedding, encoder.hidden, encoder.candidate, encoder.integration
+        )
         self.visual = nn.ModuleList(nn.Linear(channels, encoder.hidden) for _ in (0, *steps))
         self.attention_visual = nn.ModuleList(nn.Linear(channels, d) for _ in steps)
         self.attention_textual = nn.ModuleList(nn.Linear(encoder.hidden, d) for _ in steps)

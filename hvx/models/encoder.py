@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hvx.config import EncoderConfig
 from hvx.data.words import PADDING
@@ -18,11 +19,22 @@ class SkipThoughtGRU(nn.Module):
     h' = (1 − z) h̃ + z h. The candidate h̃ exists in three conventions: ``reset_before``,
     tanh(W x + b + U (r ∘ h)), as in Torch7; ``reset_after``, tanh(W x + b + r ∘ (U h)), as in
     skip-thoughts; and ``reset_after_bias``, tanh(W x + b + r ∘ (U h + c)), as in PyTorch's own GRU.
+
+    With ``multiplicative`` integration (Wu et al. 2016, *On Multiplicative Integration with Recurrent Neural
+    Networks*) each of the three sums W x + b + u, u being what comes of the state, is instead
+    α ∘ W x ∘ u + β₁ ∘ u + β₂ ∘ W x + b; α, β₁, β₂ and b are learnt, from 1, 0.5, 0.5 and 0 on.
+
+    Args:
+        embedding: E.
+        hidden: width of the state.
+        candidate: ``reset_before``, ``reset_after`` or ``reset_after_bias``.
+        integration: ``additive`` or ``multiplicative``.
     """
 
-    def __init__(self, embedding: int, hidden: int, candidate: str) -> None:
+    def __init__(self, embedding: int, hidden: int, candidate: str, integration: str = "additive") -> None:
         super().__init__()
         self.candidate = candidate
+        self.multiplicative = integration == "multiplicative"
         self.input = nn.Linear(embedding, 3 * hidden)
         """W and b of [r | z | h̃]."""
         self.gates = nn.Linear(hidden, 2 * hidden, bias=False)
@@ -32,6 +44,12 @@ class SkipThoughtGRU(nn.Module):
         for recurrent in (self.gates, self.state):
             for block in recurrent.weight.data.split(hidden):
                 nn.init.orthogonal_(block)
+        if self.multiplicative:
+            self.alpha = nn.Parameter(torch.ones(3 * hidden))
+            """α of [r | z | h̃]; and so β₁, of the state, and β₂, of the input."""
+            self.beta_state = nn.Parameter(torch.full((3 * hidden,), 0.5))
+            self.beta_input = nn.Parameter(torch.full((3 * hidden,), 0.5))
+            nn.init.zeros_(self.input.bias)
 
     def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """Encode questions.
@@ -73,7 +91,7 @@ class SkipThoughtGRU(nn.Module):
         states = [embeddings.new_zeros(1, hidden)]
         # split, not slices step by step: the gradient of a slice fills a tensor as large as all steps.
         for size, projected in zip(
-            sizes, self.input(embeddings[order].transpose(0, 1)[alive]).split(sizes), strict=True
+            sizes, self.project(embeddings[order].transpose(0, 1)[alive]).split(sizes), strict=True
         ):
             h = self._step(projected, h if len(h) == size else h[:size])
             states.append(h)
@@ -86,16 +104,33 @@ class SkipThoughtGRU(nn.Module):
 
         return torch.cat(states), rows
 
+    def project(self, embeddings: Tensor) -> Tensor:
+        """W x (…, 3 · hidden) of embeddings (…, E); with additive integration, W x + b."""
+        if self.multiplicative:
+            return functional.linear(embeddings, self.input.weight)
+        projected: Tensor = self.input(embeddings)
+        return projected
+
     def _step(self, projected: Tensor, h: Tensor) -> Tensor:
-        """h' (n, hidden) of the projected inputs W x + b (n, 3 · hidden) and h."""
+        """h' (n, hidden) of the projected inputs (n, 3 · hidden) and h."""
         hidden = self.state.in_features
         x_gates, x_candidate = projected.split((2 * hidden, hidden), dim=1)
-        r, z = torch.sigmoid(x_gates + self.gates(h)).chunk(2, dim=1)
-        if self.candidate == "reset_before":
-            candidate = torch.tanh(x_candidate + self.state(r * h))
-        else:
-            candidate = torch.tanh(x_candidate + r * self.state(h))
+        gates, own = slice(0, 2 * hidden), slice(2 * hidden, None)
+        r, z = torch.sigmoid(self._integrated(x_gates, self.gates(h), gates)).chunk(2, dim=1)
+        by_state = self.state(r * h) if self.candidate == "reset_before" else r * self.state(h)
+        candidate = torch.tanh(self._integrated(x_candidate, by_state, own))
         return (1 - z) * candidate + z * h
+
+    def _integrated(self, by_input: Tensor, by_state: Tensor, part: slice) -> Tensor:
+        """Input and state joined, for the part ``part`` of [r | z | h̃]."""
+        if not self.multiplicative:
+            return by_input + by_state
+        return self.integrate(by_input, by_state, by_input * by_state, part)
+
+    def integrate(self, by_input: Tensor, by_state: Tensor, product: Tensor, part: slice) -> Tensor:
+        """α ∘ F + β₁ ∘ u + β₂ ∘ W x + b, F = W x ∘ u, for the part ``part`` of [r | z | h̃]."""
+        alpha, state, own = self.alpha[part], self.beta_state[part], self.beta_input[part]
+        return alpha * product + state * by_state + own * by_input + self.input.bias[part]
 
 
 class QuestionEncoder(nn.Module):
@@ -104,7 +139,7 @@ class QuestionEncoder(nn.Module):
     def __init__(self, config: EncoderConfig, words: int) -> None:
         super().__init__()
         self.table = nn.Embedding(words + 1, config.embedding, padding_idx=PADDING)
-        self.gru = SkipThoughtGRU(config.embedding, config.hidden, config.candidate)
+        self.gru = SkipThoughtGRU(config.embedding, config.hidden, config.candidate, config.integration)
 
     def embed(self, rows: Tensor) -> Tensor:
         """(N, T) rows → (N, T, E) embeddings, what Eq. 3 differentiates to."""

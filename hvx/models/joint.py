@@ -41,34 +41,42 @@ class Block:
 class Joint:
     """The joint of N questions, with what surrounds it.
 
-    ``visual``, ``textual`` and ``product`` are the last block's, the one nearest to the answer.
+    ``visual``, ``textual``, ``product``: of each question's last block, the one nearest to the answer.
 
     Attributes:
         blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6).
         attention: α (N, G, S, S), each glimpse summing to 1; None for a model without attention.
         logits: (N, A).
         textual_attention: (N, T), summing to 1 over a question's tokens; None for a model without one.
+        steps: of a network with one block for each token, (N) how many blocks are a question's own, the first
+            so many; None of others, all of whose blocks are.
     """
 
     blocks: tuple[Block, ...]
     attention: Tensor | None
     logits: Tensor
     textual_attention: Tensor | None = None
+    steps: Tensor | None = None
 
     @property
     def visual(self) -> Tensor:
         """V (N, d)."""
-        return self.blocks[-1].visual
+        return self._last([block.visual for block in self.blocks])
 
     @property
     def textual(self) -> Tensor:
         """Q (N, d)."""
-        return self.blocks[-1].textual
+        return self._last([block.textual for block in self.blocks])
 
     @property
     def product(self) -> Tensor:
         """F = Q ∘ V (N, d)."""
-        return self.blocks[-1].product
+        return self._last([block.product for block in self.blocks])
+
+    def _last(self, of_blocks: list[Tensor]) -> Tensor:
+        if self.steps is None:
+            return of_blocks[-1]
+        return torch.stack(of_blocks)[self.steps - 1, torch.arange(len(self.steps), device=self.steps.device)]
 
     def detach(self) -> Joint:
         """The same values, cut from the graph that made them."""
@@ -76,7 +84,7 @@ class Joint:
         attention, textual = (
             None if x is None else x.detach() for x in (self.attention, self.textual_attention)
         )
-        return Joint(tuple(blocks), attention, self.logits.detach(), textual)
+        return Joint(tuple(blocks), attention, self.logits.detach(), textual, self.steps)
 
 
 class HadamardHead(nn.Module, ABC):

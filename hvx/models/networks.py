@@ -9,6 +9,7 @@ from hvx.models.dan import DAN
 from hvx.models.gated import Gated
 from hvx.models.joint import HadamardHead
 from hvx.models.mcb import MCB
+from hvx.models.mi import MI
 from hvx.models.mlb import MLB
 from hvx.models.mrn import MRN
 from hvx.models.mutan import Mutan
@@ -20,6 +21,7 @@ NETWORKS: dict[str, type[HadamardHead]] = {
     "mcb": MCB,
     "gated": Gated,
     "dan": DAN,
+    "mi": MI,
 }
 
 

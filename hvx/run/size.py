@@ -15,6 +15,8 @@ _TEXTS = 2_500
 """Bytes of a question's texts, scores and numbers, and its share of HDF5's own tables."""
 _MUCH = 100_000_000
 """Bytes from which on a run's size is said, and may be refused: of smaller ones the estimate is rough."""
+_TOKENS = 8
+"""Of a question, about: a network with a product for each word stores a heat map of each."""
 _STRIDE = 32
 """Of most CNNs, from pixels to the attention's grid."""
 
@@ -45,6 +47,7 @@ def explanation_bytes(model: ModelConfig, explain: ExplainConfig) -> int:
     side = explain.heatmap.size or model.image.size
     blocks = {"mrn": model.mrn.blocks, "dan": model.dan.steps + 1}.get(model.network, 1)
     maps = 1 if blocks == 1 else 1 + blocks
+    maps += _TOKENS if model.network == "mi" else 0
     heatmaps = maps * side**2 * (1 if explain.heatmap.dtype == "uint8" else 2)
     attention = 4 * max(1, model.glimpses) * (model.image.size // _STRIDE) ** 2
     gradient = 2 * 3 * model.image.size**2 if explain.gradient else 0

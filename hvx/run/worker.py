@@ -265,6 +265,8 @@ def _stored_maps(explained: Explanations, row: int, stored: HeatmapConfig) -> di
     maps = {"heatmap": explained.heatmap[row]}
     if explained.block_heatmaps is not None:
         maps["block_heatmaps"] = explained.block_heatmaps[row]
+    if explained.word_heatmaps is not None:
+        maps["word_heatmaps"] = explained.word_heatmaps[row]
     items: dict[str, Any] = {}
     for name, map in maps.items():
         small = shrunk(map, stored.size).numpy()
@@ -285,6 +287,7 @@ def _not_finite(explained: Explanations, row: int, length: int) -> str | None:
         "the tokens' z-score (Eq. 11)": explained.z[row, :length],
         "the attention": None if explained.attention is None else explained.attention[row],
         "a block's heat map": None if explained.block_heatmaps is None else explained.block_heatmaps[row],
+        "a word's heat map": None if explained.word_heatmaps is None else explained.word_heatmaps[row],
         "the gradient (Eq. 9)": None if explained.gradient is None else explained.gradient[row],
         "the attention to words": (
             None if explained.textual_attention is None else explained.textual_attention[row, :length]
@@ -309,6 +312,9 @@ def _stacked(items: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         if field.optional and name not in columns:
             continue
         values = columns[name]
+        if field.ragged:
+            stacked[name] = _side_by_side(values)
+            continue
         if field.axes == "T":
             longest = max((len(value) for value in values), default=0)
             values = [[*value, *[field.fill] * (longest - len(value))] for value in values]
@@ -318,3 +324,11 @@ def _stacked(items: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         array = np.array(values, dtype=dtype)
         stacked[name] = array if shape is None else array.reshape(shape)
     return stacked
+
+
+def _side_by_side(values: list[np.ndarray]) -> np.ndarray:
+    """Arrays of different length as an array of objects."""
+    array = np.empty(len(values), object)
+    for place, value in enumerate(values):
+        array[place] = value
+    return array

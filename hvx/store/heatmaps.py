@@ -9,7 +9,11 @@ import numpy as np
 if TYPE_CHECKING:  # what only reads runs needs no PyTorch
     from torch import Tensor
 
-SCALES = {"heatmap": "heatmap_scale", "block_heatmaps": "block_heatmap_scale"}
+SCALES = {
+    "heatmap": "heatmap_scale",
+    "block_heatmaps": "block_heatmap_scale",
+    "word_heatmaps": "word_heatmap_scale",
+}
 """Dataset of maps → dataset of the factors by which the squares of 8-bit values are multiplied."""
 
 

@@ -30,6 +30,7 @@ class Item:
 
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
+    ``word_heatmaps`` (T, H, W) of a model with a product for each word end with ``heatmap``; else T is 0.
     ``textual_attention`` is as long as tokens, or empty. ``image_digest``: SHA-256 of the image file's bytes.
     ``unknown``: of each token, whether the model's vocabulary lacks it.
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
@@ -54,6 +55,7 @@ class Item:
     block_heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
     textual_attention: list[float] = field(default_factory=list)
     unknown: list[bool] = field(default_factory=list)
+    word_heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
 
 
 class RunReader:
@@ -154,6 +156,11 @@ class RunReader:
     def blocks(self) -> int:
         """L, the heat maps of each item by block; 0 of a model with one product."""
         return self._shapes["block_heatmaps"][1] if "block_heatmaps" in self._shapes else 0
+
+    @property
+    def maps_words(self) -> bool:
+        """Whether each word has a heat map, so that items have ``word_heatmaps``."""
+        return "word_heatmaps" in self._shapes
 
     @property
     def attends_to_words(self) -> bool:
@@ -334,6 +341,8 @@ class RunReader:
         found: dict[str, Any] = {}
         if self.blocks:
             found["block_heatmaps"] = block.decoded("block_heatmaps")[number].astype(np.float32)
+        if self.maps_words:
+            found["word_heatmaps"] = block.word_maps(number, length)
         if self.attends_to_words:
             found["textual_attention"] = block.values("textual_attention")[number][:length].tolist()
         return found
@@ -371,6 +380,13 @@ class _Block:
     def decoded(self, name: str) -> np.ndarray:
         """Maps, those in 8 bits as float32."""
         return self._once(name, lambda: self._reader._values(self._file, name, self._rows))
+
+    def word_maps(self, number: int, length: int) -> np.ndarray:
+        """Heat maps of the tokens of one row (length, H, W), as float32; the padding is not read."""
+        values = own_dataset(self._file, "word_heatmaps")[self._rows.start + number, :length]
+        if _in_8_bits(own_dataset(self._file, "word_heatmaps"), "word_heatmaps"):
+            return from_8_bits(values, self.values(SCALES["word_heatmaps"])[number, :length])
+        return np.asarray(values, np.float32)
 
     def _once(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
         if name not in self._read:

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-VERSION = 5
+VERSION = 6
 METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
 
 TEXT = h5py.string_dtype("utf-8")
@@ -34,6 +34,11 @@ class Field:
     def chunked(self) -> bool:
         """Whether an item is large enough for a chunk, and a checksum, of its own."""
         return len(self.axes) >= 2
+
+    @property
+    def ragged(self) -> bool:
+        """Whether each token has a chunk of its own: those beyond a question's tokens are not stored."""
+        return self.chunked and self.axes[0] == "T"
 
     @property
     def dimensions(self) -> tuple[str, ...]:
@@ -100,6 +105,15 @@ FIELDS: dict[str, Field] = {
     "block_heatmaps": Field(np.float16, "LHW", optional=True, long_name="heat map of each block"),
     "block_heatmap_scale": Field(
         np.float32, "L", optional=True, long_name="factors of a squares of a question's 8-bit maps, by block"
+    ),
+    "word_heatmaps": Field(
+        np.float16, "THW", optional=True, long_name="heat map of each token, 0 beyond the question"
+    ),
+    "word_heatmap_scale": Field(
+        np.float32,
+        "T",
+        optional=True,
+        long_name="factors of the squares of the 8-bit maps of tokens",
     ),
     "gradient": Field(np.float16, "CHW", optional=True, long_name="Eq. 9, standardized image gradient"),
     "zero_gradient": Field(np.uint8, long_name="bit 0: Eq. 2 is zero everywhere; bit 1: Eq. 3 is"),

@@ -34,7 +34,8 @@ def write_shard(
     Args:
         path: the shard's file.
         items: an array for each field of the schema, item by item along its first axis. Heat maps of dtype
-            uint8 are stored so, with their factors (``hvx.store.heatmaps``).
+            uint8 are stored so, with their factors (``hvx.store.heatmaps``). Heat maps of tokens are (N)
+            objects, each an array of its own item.
         attributes: ``shard``, its number, ``run_digest``, and what is true of the whole run, kept as JSON.
         failures: the shard's questions that could not be explained, with the reason.
 
@@ -44,6 +45,10 @@ def write_shard(
     with _sealed(path) as (file, sink):
         for name, field in FIELDS.items():
             if name not in items and field.optional:
+                continue
+            if field.ragged:
+                _write_ragged(file, name, list(items[name]))
+                sink.check()
                 continue
             values = np.array(list(map(str, items[name])), object) if name in IDS else items[name]
             dtype = values.dtype if name in SCALES and values.dtype == np.uint8 else field.dtype
@@ -55,6 +60,24 @@ def write_shard(
         name_axes(file, _image_size(attributes))
         _describe(file, attributes)
         file.attrs["failures"] = json.dumps(failures)
+
+
+def _write_ragged(file: h5py.File, name: str, items: list[np.ndarray]) -> None:
+    """Maps of each item's tokens, padded to the longest; the padding is nowhere stored."""
+    longest = max((len(item) for item in items), default=0)
+    size = items[0].shape[1:] if items else (0, 0)
+    in_8_bits = bool(items) and items[0].dtype == np.uint8
+    dataset = _new_ragged(
+        file, name, (len(items), longest, *size), np.uint8 if in_8_bits else FIELDS[name].dtype
+    )
+    for place, item in enumerate(items):
+        if len(item):
+            dataset[place, : len(item)] = item if in_8_bits else np.clip(item, -HALF_MAX, HALF_MAX)
+
+
+def _new_ragged(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
+    chunks = _chunks((1, *shape[2:])) if 0 not in shape else {}
+    return file.create_dataset(name, shape, dtype, fillvalue=FIELDS[name].fill, **chunks)
 
 
 def write_view(path: Path, shards: list[Path], attributes: dict[str, Any]) -> None:
@@ -90,6 +113,10 @@ def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> N
     whole = _Whole(path, shards)
     with _sealed(path) as (file, sink):
         for name, field, shape in whole.fields():
+            if field.ragged:
+                _copy_ragged(_new_ragged(file, name, shape, field.dtype), name, whole)
+                sink.check()
+                continue
             chunks = _chunks(shape[1:]) if field.chunked else {}
             fill = {} if field.dtype == TEXT else {"fillvalue": field.fill}
             dataset = file.create_dataset(name, shape, field.dtype, **chunks, **fill)
@@ -100,6 +127,16 @@ def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> N
                 sink.check()
         name_axes(file, _image_size(attributes))
         _describe(file, attributes)
+
+
+def _copy_ragged(dataset: h5py.Dataset, name: str, whole: _Whole) -> None:
+    """The shards' maps of tokens into one dataset, item by item, without the padding."""
+    for shard, where, _ in whole.places(name):
+        with opened(shard) as source:
+            own, lengths = own_dataset(source, name), own_dataset(source, "length")[:].tolist()
+            for place, length in enumerate(lengths):
+                if length:
+                    dataset[where[0].start + place, :length] = own[place, :length]
 
 
 class _Whole:

@@ -19,13 +19,16 @@ from hvx.view.crop import framed, is_cropped
 from hvx.view.heat import STYLES, Style, fit, outline, overlay
 from hvx.view.page import Page, settings
 from hvx.view.text import line_height, shorten, unbroken, wrap
-from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, TextSizes, draw_panel, lay_out
+from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, Panel, TextSizes, draw_panel, lay_out
 
 DPI = 200
 """Pixels in an inch, unless said otherwise."""
 
 SMALLEST_SQUARE = 48
 """Pixels; under a narrower picture there is no room for a z-score."""
+
+WORDS_BESIDE, SMALLEST_WORD = 8, 32
+"""So many words' heat maps stand beside each other; and the least side of one in pixels."""
 
 ORIGINAL = "Original"
 PRINTED_NOTE = "In brackets: z printed in the paper"
@@ -74,6 +77,8 @@ class FigureRow:
         whole: the whole photograph, of which ``photo`` is the center square; None: there is no more of it.
         maps: a map (H, W) or (S, S) for each ``MapColumn`` of the layout, where it has such.
         label: a line above the row, such as the name of its run; "": none.
+        word_heatmaps: of a network with a product for each word the heat map of each token (T, H, W); they
+            stand under the tokens. None, or of no tokens: there are none.
     """
 
     photo: Image.Image
@@ -91,6 +96,7 @@ class FigureRow:
     whole: Image.Image | None = None
     maps: tuple[NDArray[np.floating], ...] = ()
     label: str = ""
+    word_heatmaps: NDArray[np.floating] | None = None
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
@@ -290,14 +296,40 @@ class FigureLayout:
         # Beside many columns an answer needs more room than one of them.
         least = grid.inner_width // 5 if self._columns is not None else 0
         size = (grid.inner_width, max(grid.side, least))
-        panel = lay_out(row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown)
+        words = self._word_maps(row)
+        small = self._word_side(*size) if len(words) else 0
+        panel = lay_out(
+            row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown, small
+        )
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
+        self._draw_words(page, row.photo, panel, words)
         page.bottom += panel.height
         if row.zero_gradient & ZERO_WORD_GRADIENT:
             note = wrap(ZERO_WORDS_NOTE, sizes.small, grid.inner_width)
             page.lines(note, (grid.left(0), page.bottom + grid.gap), sizes.small, PRINTED_INK)
             page.bottom += grid.gap + math.ceil(len(note) * line_height(sizes.small))
+
+    def _word_maps(self, row: FigureRow) -> Sequence[NDArray[np.floating]]:
+        """The maps that stand under the tokens; named columns stand in place of all maps."""
+        return [] if row.word_heatmaps is None or self._columns is not None else list(row.word_heatmaps)
+
+    def _draw_words(
+        self, page: Page, photo: Image.Image, panel: Panel, maps: Sequence[NDArray[np.floating]]
+    ) -> None:
+        """The map of each token under it, each on its own scale."""
+        if not maps:
+            return
+        side, left = panel.picture, self._grid.left(0)
+        small = fit(photo, side)
+        for (x, y), map in zip(panel.pictures(), maps, strict=True):
+            shown = overlay(small, map, side, self._style.style)
+            page.picture(shown, round(left + x), round(page.bottom + y))
+
+    def _word_side(self, width: float, answer_width: float) -> int:
+        """Side of a word's picture: eight beside each other, no larger than half of a row's pictures."""
+        beside = (width - answer_width) / WORDS_BESIDE - self._sizes.token / 2
+        return max(SMALLEST_WORD, min(round(beside), self.side // 2))
 
     def _draw_pictures(self, page: Page, row: FigureRow) -> None:
         grid, style, top = self._grid, self._style, page.bottom

@@ -81,6 +81,7 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         item.zero_gradient,
         item.unknown,
         middle(photo, size) if is_cropped(photo) else None,
+        word_heatmaps=item.word_heatmaps,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hvx.view.page import RGB, Box, Page
@@ -80,13 +80,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Panel:
-    """What stands under one row of pictures; sizes are pixels."""
+    """What stands under one row of pictures; sizes are pixels.
+
+    ``picture``: side of the picture under each token, 0: there is none.
+    """
 
     width: float
     height: int
     sizes: TextSizes
     tokens: tuple[TokenBox, ...]
     answer: Answer
+    picture: int = 0
+
+    def pictures(self) -> Iterator[tuple[float, float]]:
+        """The upper left corner of each token's picture, under all that is written."""
+        for token in self.tokens:
+            yield (token.box[0] + token.box[2] - self.picture) / 2, token.bottom - self.picture
 
 
 def lay_out(
@@ -99,6 +108,7 @@ def lay_out(
     printed: Sequence[float | None] | None = None,
     digits: int = DIGITS,
     unknown: Sequence[bool] = (),
+    picture: int = 0,
 ) -> Panel:
     """Place the tokens from left to right, line by line, and the answer at the right.
 
@@ -112,16 +122,17 @@ def lay_out(
         printed: what a paper prints as each token's z-score, None where it prints none.
         digits: decimals of the z-scores.
         unknown: of each token, whether the model does not know it; empty: it knows all.
+        picture: side of a picture under each token, 0: none.
     """
     beside = [None] * len(tokens) if printed is None else printed
     room = width - answer_width - sizes.token / 2
-    boxes = _place_tokens(tokens, z, beside, room, sizes, digits)
+    boxes = _place_tokens(tokens, z, beside, room, sizes, digits, picture)
     if unknown:
         marked = zip(boxes, unknown, strict=True)
         boxes = tuple(replace(box, unknown=bool(lacking)) for box, lacking in marked)
     placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
     height = math.ceil(max(placed.box[3], *(box.bottom for box in boxes), 0))
-    return Panel(width, height, sizes, boxes, placed)
+    return Panel(width, height, sizes, boxes, placed, picture)
 
 
 def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
@@ -193,6 +204,7 @@ def _place_tokens(
     room: float,
     sizes: TextSizes,
     digits: int,
+    picture: int,
 ) -> tuple[TokenBox, ...]:
     """The tokens' boxes in lines ``room`` pixels wide."""
     boxes: list[TokenBox] = []
@@ -202,11 +214,12 @@ def _place_tokens(
         lines, value = wrap(token, sizes.token, room - 2 * padding), score_text(score, digits)
         beside = "" if other is None else f"({score_text(other, digits)})"
         words = max(width(line, sizes.token) for line in lines) + 2 * padding
-        needed = max(words, width(value, sizes.small), width(beside, sizes.small))
+        needed = max(words, width(value, sizes.small), width(beside, sizes.small), picture)
         if left and left + needed > room:
             left, top = 0, bottom + gap
         middle = top + len(lines) * line_height(sizes.token) + 2 * padding
         low = middle + (2 if beside else 1) * line_height(sizes.small)
+        low += picture + gap / 2 if picture else 0
         fill, box = chip_colour(score), (left, top, left + needed, middle)
         boxes.append(TokenBox(lines, value, beside, fill, ink_on(fill), box, low))
         left, bottom = left + needed + gap, max(bottom, low)

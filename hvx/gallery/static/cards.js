@@ -34,6 +34,7 @@ const tokenSpan = (detail, place) => {
   const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
   const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
   [span.style.backgroundColor, span.style.color] = tokenColors(z);
+  hvx.tieWord(span, detail, place);
   return span;
 };
 
@@ -96,6 +97,7 @@ const picture = (number, column, detail) => {
     box.append(map);
   }
   const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
+  if (run >= 0) box.dataset.heatmapOf = run;
   if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
   const note = noteOn(number, column, detail);
   if (note) box.append(element("p", { class: "note" }, note));
@@ -171,7 +173,7 @@ const groupOfCards = (numbers, cards) => element(
 );
 
 const scored = (detail) => detail.tokens.map((_, place) => element(
-  "li", {}, tokenSpan(detail, place), element("span", { class: "value" }, valueText(detail.z[place])),
+  "li", {}, hvx.focusable(tokenSpan(detail, place)), element("span", { class: "value" }, valueText(detail.z[place])),
 ));
 
 const likeliest = (detail) => detail.top.map(([answer, share]) => {

@@ -58,7 +58,9 @@ hvx.detail = async (number) => {
   }
   const [tokens, z, top, imageId, path, unknown, outline, alone, others] = hvx.details.get(place)[number % hvx.about.chunk];
   const own = ofRun([tokens, z, top, unknown, outline, alone]);
-  return { ...own, imageId, path, others: (others ?? []).map(ofRun) };
+  const further = (others ?? []).map(ofRun);
+  hvx.placeWords(number, [own, ...further]);
+  return { ...own, imageId, path, others: further };
 };
 
 // What a run says of an item's question.
