@@ -78,6 +78,15 @@ def test_the_text_says_the_same_and_ends_with_a_verdict(split: Tiny, tmp_path: P
     assert f"  {'count:':<32}{found['questions']['count']}" in lines
 
 
+def test_a_rate_below_one_is_no_share(split: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 4000, 1000))
+    monkeypatch.setattr("hvx.check.time.perf_counter", lambda: next(clock))
+    done = checked(split, tmp_path / "run")
+    (line,) = [line for line in done.stdout.splitlines() if "explanations per second" in line]
+    rate = float(line.split()[-1])
+    assert 0 < rate < 1
+
+
 def test_the_expected_size_is_near_the_runs(split: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
     _, found = as_json(split, run, "--no-timing")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 PROBLEMS, SOME_FAIL = 2, 3
 
+SHARES = ("unknown tokens", "ground truths among its answers")
+"""Facts from 0 to 1 that are printed in percent."""
+
 
 @click.command()
 @config_argument
@@ -85,6 +88,6 @@ def _shown(name: str, value: Any) -> str:
         return f"{value:,} ({value // 3600}:{value // 60 % 60:02}:{value % 60:02} h)"
     if isinstance(value, tuple):
         return "×".join(map(str, value))
-    if isinstance(value, float) and 0 <= value <= 1:
+    if name in SHARES:
         return f"{value:.1%}"
     return f"{value:,}" if isinstance(value, int) else str(value)
