@@ -219,7 +219,7 @@ class Explainer:
         found = []
         for start in range(0, len(questions), _TOGETHER):
             some = list(questions[start : start + _TOGETHER])
-            explained = self._batched.explain(inputs, [0] * len(some), some)
+            explained = self._batched.explain(inputs, [0] * len(some), some).cpu()
             for question, tokens in zip(some, explained.tokens, strict=True):
                 if not tokens:
                     raise HvxError(f"question {question!r:.60}: holds no word; ask something")

@@ -15,14 +15,13 @@ import torch
 from click.testing import CliRunner
 from conftest import Tiny
 from PIL import Image
-from test_worker import ASKED, explanations
+from test_worker import columns_of, explanations
 
 from hvx.cli.main import main
 from hvx.config import Config, HeatmapConfig
 from hvx.errors import HvxError
 from hvx.run.explain import Options, explain_split
 from hvx.run.local import here
-from hvx.run.worker import _item, _stacked
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import RunReader
 
@@ -100,7 +99,7 @@ def test_each_blocks_map_has_a_factor_of_its_own() -> None:
     assert made.block_heatmaps is not None
     made.block_heatmaps[:, 0] *= 1000
     stored = HeatmapConfig(size=2, dtype="uint8")
-    stacked = _stacked([_item(ASKED, made, row, stored) for row in range(3)])  # type: ignore[misc]
+    stacked, _ = columns_of(made, stored)
     blocks = made.block_heatmaps.shape[1]
     assert stacked["block_heatmaps"].shape == (3, blocks, 2, 2)
     assert stacked["block_heatmap_scale"].shape == (3, blocks)

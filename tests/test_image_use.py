@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -87,10 +88,12 @@ def test_what_was_kept_is_used_and_what_is_damaged_is_made_again(
 
 
 def test_a_measured_run_says_what_the_image_contributes(finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)  # it keeps its maps there
     options = Options(("proposed",), sample=12, curves=0, sanity=0)
-    found = measure_run(finished_run, options, CPU, [], tmp_path, lambda line: None)
+    found = measure_run(run, options, CPU, [], tmp_path / "out", lambda line: None)
     assert set(found.image_use) == {MEAN, OTHER, FREQUENT, FREQUENT_OF_TYPE}
-    text = (tmp_path / "measure.md").read_text()
+    text = (tmp_path / "out" / "measure.md").read_text()
     section = text[text.index("## What the image contributes") :].split("\n\n")[1]
     assert [row.split("|")[1].strip() for row in section.splitlines()[2:]] == [
         "of the network",

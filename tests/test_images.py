@@ -606,7 +606,7 @@ def test_batches_that_are_not_wanted_any_more_are_left(tmp_path: Path) -> None:
 def test_a_decoding_process_that_dies_is_an_error_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "load_input_and_digest", lambda *_: os._exit(1))
+    monkeypatch.setattr(images, "_crop_and_digest", lambda *_: os._exit(1))
     with pytest.raises(HvxError) as raised:
         list(input_batches([tmp_path / "photo.png"], PLAIN, [[0]], 1))
     reason = r"DataLoader worker \(pid\(s\) \d+\) exited unexpectedly"
@@ -662,7 +662,7 @@ def test_a_decoding_process_that_does_not_answer_is_not_waited_for_without_end(
     path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
     assert images._PATIENCE == 600
     monkeypatch.setattr(images, "_PATIENCE", 1)
-    monkeypatch.setattr(images, "load_input_and_digest", lambda *_: time.sleep(2.5))
+    monkeypatch.setattr(images, "_crop_and_digest", lambda *_: time.sleep(2.5))
     with pytest.raises(HvxError, match=r"does not answer \(DataLoader timed out after 1 seconds\);"):
         list(input_batches([path], PLAIN, [[0]], 1))
 

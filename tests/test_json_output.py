@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ def test_explain_says_what_the_run_holds(tiny: Tiny, tmp_path: Path) -> None:
 
 
 def test_measure_prints_what_it_writes(finished_run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    found = printed("measure", finished_run, "--methods", "attention", "--sample", 12, "--curves", 0,
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(finished_run, run)  # it keeps its maps there
+    found = printed("measure", run, "--methods", "attention", "--sample", 12, "--curves", 0,
                     "--sanity", 0, "-o", out, "--device", "cpu")  # fmt: skip
     assert found == json.loads((out / "measure.json").read_text())
     assert found["claims"] and found["image_use"]

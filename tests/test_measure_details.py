@@ -566,14 +566,10 @@ NOBODY = "agreement with people: none of their maps is of a question of the samp
 
 
 class Sample:
-    """Explanations, each of an image of its own, with ground truth and its answer."""
+    """Explanations, each of an image of its own."""
 
     def __init__(self, count: int) -> None:
         self.images, self.glimpses = np.arange(count), 0
-        self.numbers, self.reader = np.arange(count), self
-
-    def column(self, name: str) -> np.ndarray:
-        return np.full(len(self), "yes" if name in ("ground_truth", "answer") else "", object)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -598,6 +594,7 @@ def test_masks_and_people_that_tell_nothing_of_the_sample_are_said_to_be_left_ou
     scored = local | ({"human": scores} if seen else {})
     monkeypatch.setattr(measure, "make_maps", lambda *arguments: None)
     monkeypatch.setattr(measure, "Maps", lambda *arguments: None)
+    monkeypatch.setattr(measure, "image_use", lambda *arguments: {"with another image": None})
     monkeypatch.setattr(measure, "score_maps", lambda *arguments: (scored, agreement, asked))
 
     found = Measures({}, ["proposed"])
@@ -639,6 +636,7 @@ def test_curves_and_sanity_are_of_no_more_explanations_than_the_sample_has(
     monkeypatch.setattr(measure, "make_curves", curves_of)
     monkeypatch.setattr(measure, "_similarities", similarities)
     monkeypatch.setattr(measure, "Maps", lambda *arguments: None)
+    monkeypatch.setattr(measure, "image_use", lambda *arguments: {"with another image": None})
     monkeypatch.setattr(measure, "score_maps", lambda *arguments: ({}, agreement, None))
     subject = cast(Subject, Sample(there))
     found = Measures({}, ["proposed"])

@@ -32,9 +32,10 @@ from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 from hvx.models.networks import new_head
 from hvx.run import source
 from hvx.run import worker as module
+from hvx.run.columns import ShardColumns
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.plan import Shard, batches_of_images, plan_shards
-from hvx.run.worker import ShardWorker, _batch_images, _item, _not_finite, _stacked
+from hvx.run.worker import ShardWorker, _batch_images
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS
 
@@ -125,8 +126,8 @@ def test_each_question_is_stored_with_what_the_network_says_of_it(config: Config
     model = _guided(load_checkpoint(config.path(config.checkpoint)))
     questions = [question for _, own in shard.images for question in own]
     with h5py.File(path) as file:
-        absent = {"attention", "textual_attention", "heatmap_scale", "block_heatmap_scale"}
-        assert set(file) & set(FIELDS) == set(FIELDS) - absent - {"score"}
+        absent = ABSENT | {"attention", "textual_attention", "word_heatmaps"}
+        assert set(file) & set(FIELDS) == set(FIELDS) - absent
         assert (file.attrs["shard"], file.attrs["run_digest"]) == (7, identity(config).digest)
         assert json.loads(file.attrs["product"]) == "constant"
         assert json.loads(file.attrs["crop"])["scaled_to"] == [64, 64]
@@ -215,64 +216,113 @@ def explanations(
         [[place == 1 for place in range(length)] for length in tokens],
         numbers(2, 4, 5) if optional else None,
         words if optional else None,
-        [torch.rand(length, 4, 5, generator=chance) for length in tokens] if optional else None,
+        word_heatmaps=[torch.rand(length, 4, 5, generator=chance) for length in tokens] if optional else None,
     )
 
 
-PLAIN = HeatmapConfig()
+def columns_of(
+    made: Explanations, stored: HeatmapConfig | None = None, questions: list[Question] | None = None
+) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+    """The columns of made-up explanations, each of ``ASKED``, and why others have no row."""
+    count = len(made.tokens)
+    columns = ShardColumns(questions or [ASKED] * count, stored or HeatmapConfig())
+    columns.add(range(count), made)
+    return columns.done(["d"] * count), columns.odd
+
+
 ASKED = Question(31, 41, "deep/p41.png", "how many?", "truth", ("a", "b"), "question type", "answer type")
 
 
 @pytest.mark.parametrize(("row", "length", "zero"), [(0, 2, 2), (1, 3, 1), (2, 1, 3)])
-def test_an_item_is_one_row_of_the_explanations(row: int, length: int, zero: int) -> None:
+def test_a_row_of_the_columns_is_one_of_the_explanations(row: int, length: int, zero: int) -> None:
     made = explanations()
-    item = _item(ASKED, made, row, PLAIN)
-    assert isinstance(item, dict)
+    found, _ = columns_of(made)
+    filled = np.float32(np.nan)
     expected: dict[str, Any] = {
         "question_id": 31,
         "image_id": 41,
         "question": "how many?",
+        "image_path": "deep/p41.png",
+        "image_digest": "d",
         "answer": f"answer {row} 0",
         "ground_truth": "truth",
         "question_type": "question type",
         "answer_type": "answer type",
-        "probability": float(made.probabilities[row, 0]),
+        "probability": made.probabilities[row, 0].numpy(),
         "top_answers": [f"answer {row} {place}" for place in range(5)],
         "top_probabilities": made.probabilities[row].numpy(),
-        "tokens": made.tokens[row],
-        "length": length,
-        "token_saliency": made.saliency[row, :length].numpy(),
-        "token_z": made.z[row, :length].numpy(),
+        "tokens": made.tokens[row] + [""] * (3 - length),
+        "length": np.int32(length),
+        "token_saliency": [*made.saliency[row, :length].numpy(), *[filled] * (3 - length)],
+        "token_z": [*made.z[row, :length].numpy(), *[filled] * (3 - length)],
         "heatmap": made.heatmap[row].numpy().astype(np.float16),
-        "zero_gradient": zero,
-        "unknown": np.array([place == 1 for place in range(length)], np.uint8),
+        "zero_gradient": np.uint8(zero),
+        "unknown": np.array([place == 1 for place in range(length)] + [0] * (3 - length), np.uint8),
     }
     assert made.attention is not None and made.textual_attention is not None
     assert made.block_heatmaps is not None and made.gradient is not None
     assert made.word_heatmaps is not None
     expected |= {
         "attention": made.attention[row].numpy(),
-        "textual_attention": made.textual_attention[row, :length].numpy(),
+        "textual_attention": [*made.textual_attention[row, :length].numpy(), *[filled] * (3 - length)],
         "block_heatmaps": made.block_heatmaps[row].numpy().astype(np.float16),
         "gradient": made.gradient[row].numpy().astype(np.float16),
         "word_heatmaps": made.word_heatmaps[row].numpy().astype(np.float16),
     }
-    assert set(item) == set(expected)
+    assert set(found) == set(expected) == set(FIELDS) - ABSENT
     for name, value in expected.items():
-        np.testing.assert_array_equal(item[name], value, name)
-        assert getattr(item[name], "dtype", None) == getattr(value, "dtype", None), name
+        np.testing.assert_array_equal(found[name][row], value, name)
+        field = FIELDS[name]
+        if not field.ragged:
+            assert found[name].dtype == (object if field.fill == "" else field.dtype), name
 
 
-def test_an_item_of_a_small_network_has_what_the_network_has() -> None:
+ABSENT = {"heatmap_scale", "block_heatmap_scale", "word_heatmap_scale", "score"}
+"""Columns that no network has whose maps are stored in half precision, and that has answers."""
+
+
+def test_columns_of_a_small_network_have_what_the_network_has() -> None:
     made = explanations(answers=2, optional=False)
     made.zero_image_gradient[0] = made.zero_word_gradient[0] = False
-    item = _item(ASKED, made, 0, PLAIN)
-    assert isinstance(item, dict)
-    assert not {"attention", "textual_attention", "block_heatmaps", "gradient", "word_heatmaps"} & set(item)
-    assert item["top_answers"] == ["answer 0 0", "answer 0 1", "", "", ""]
+    found, _ = columns_of(made)
+    assert not {"attention", "textual_attention", "block_heatmaps", "gradient", "word_heatmaps"} & set(found)
+    assert found["top_answers"][0].tolist() == ["answer 0 0", "answer 0 1", "", "", ""]
     expected = [*made.probabilities[0].tolist(), *[float("nan")] * 3]
-    np.testing.assert_array_equal(item["top_probabilities"], np.array(expected, np.float32))
-    assert item["zero_gradient"] == 0
+    np.testing.assert_array_equal(found["top_probabilities"][0], np.array(expected, np.float32))
+    assert found["zero_gradient"][0] == 0
+
+
+def test_batches_come_in_any_order_and_the_rows_stand_in_the_shards() -> None:
+    made = explanations(tokens=(2, 3, 1))
+    other = explanations(answers=4, tokens=(1, 2, 5))
+    questions = [msgspec.structs.replace(ASKED, question_id=n) for n in range(7)]
+    columns = ShardColumns(questions, HeatmapConfig())
+    columns.add([5, 0, 2], made)
+    columns.add([1, 6, 4], other)  # question 3 was on an image that could not be read
+    found = columns.done([f"d{n}" for n in range(7)])
+    assert found["question_id"].tolist() == [0, 1, 2, 4, 5, 6]
+    assert found["image_digest"].tolist() == ["d0", "d1", "d2", "d4", "d5", "d6"]
+    assert found["length"].tolist() == [3, 1, 1, 5, 2, 2]
+    assert found["tokens"].shape == (6, 5)
+    rows = [(made, 1), (other, 0), (made, 2), (other, 2), (made, 0), (other, 1)]
+    for place, (source_, row) in enumerate(rows):
+        length = len(source_.tokens[row])
+        assert found["tokens"][place].tolist() == source_.tokens[row] + [""] * (5 - length)
+        np.testing.assert_array_equal(found["token_z"][place, :length], source_.z[row, :length])
+        assert np.isnan(found["token_z"][place, length:]).all()
+        np.testing.assert_array_equal(found["heatmap"][place], source_.heatmap[row].half())
+        assert source_.word_heatmaps is not None
+        np.testing.assert_array_equal(found["word_heatmaps"][place], source_.word_heatmaps[row].half())
+
+
+def test_numbers_beyond_half_precision_become_its_largest() -> None:
+    made = explanations()
+    made.heatmap[0, 0, 0] = 1e30
+    assert made.gradient is not None
+    made.gradient[1, 0, 0, 0] = -1e30
+    found, odd = columns_of(made)
+    assert odd == {}
+    assert found["heatmap"][0, 0, 0] == 65504 and found["gradient"][1, 0, 0, 0] == -65504
 
 
 PARTS = {
@@ -293,10 +343,12 @@ PARTS = {
 def test_a_part_that_is_not_finite_makes_its_own_question_fail(part: str, value: float) -> None:
     made = explanations()
     getattr(made, part)[0].view(-1)[1] = value
-    assert _item(ASKED, made, 0, PLAIN) == (
-        f"{PARTS[part]} is not finite (NaN or infinite): the network's numbers overflow on this question"
-    )
-    assert [_not_finite(made, row, len(made.tokens[row])) for row in (1, 2)] == [None, None]
+    found, odd = columns_of(made)
+    assert odd == {
+        0: f"{PARTS[part]} is not finite (NaN or infinite): the network's numbers overflow on this question"
+    }
+    assert found["answer"].tolist() == ["answer 1 0", "answer 2 0"]
+    np.testing.assert_array_equal(found["heatmap"], made.heatmap[1:].half())
 
 
 def test_what_lies_beyond_a_questions_tokens_does_not_count() -> None:
@@ -304,43 +356,31 @@ def test_what_lies_beyond_a_questions_tokens_does_not_count() -> None:
     made.saliency[0, 2] = made.z[0, 2] = torch.inf
     assert made.textual_attention is not None
     made.textual_attention[0, 2] = torch.nan
-    assert _not_finite(made, 0, 2) is None
-    assert _not_finite(made, 0, 3) == PARTS["saliency"]
-    assert _not_finite(explanations(optional=False), 0, 2) is None
+    assert columns_of(made)[1] == {}
+    made.saliency[1, 2] = torch.inf
+    assert columns_of(made)[1][1].startswith(PARTS["saliency"])
+    assert columns_of(explanations(optional=False))[1] == {}
 
 
 def test_of_several_parts_the_first_is_named() -> None:
     made = explanations()
     made.z[0, 0] = made.heatmap[0, 0, 0] = torch.nan
-    assert _not_finite(made, 0, 2) == PARTS["heatmap"]
+    assert columns_of(made)[1][0].startswith(PARTS["heatmap"])
 
 
-def test_items_are_stacked_and_padded_to_the_longest() -> None:
-    made = explanations()
-    items = [_item(ASKED, made, row, PLAIN) for row in range(3)]
-    stacked = _stacked([item | {"image_path": "p", "image_digest": "d"} for item in items])  # type: ignore[operator]
-    assert set(stacked) == set(FIELDS) - {"heatmap_scale", "block_heatmap_scale", "score"}
-    assert stacked["tokens"].tolist() == [
-        ["token 0 0", "token 0 1", ""],
-        ["token 1 0", "token 1 1", "token 1 2"],
-        ["token 2 0", "", ""],
-    ]
-    for name, filled in (("token_saliency", made.saliency), ("token_z", made.z)):
-        expected = filled.numpy().copy()
-        for row, length in enumerate((2, 3, 1)):
-            expected[row, length:] = np.nan
-        np.testing.assert_array_equal(stacked[name], expected)
-        assert stacked[name].dtype == np.float32
-    assert stacked["heatmap"].shape == (3, 4, 5)
-    assert stacked["zero_gradient"].dtype == np.uint8
-    assert stacked["length"].dtype == np.int32
-    assert stacked["question_id"].tolist() == [31] * 3
+def test_tokens_are_padded_to_the_longest_question_that_has_a_row() -> None:
+    made = explanations(tokens=(2, 3, 1))
+    made.z[1, 0] = torch.nan
+    found, _ = columns_of(made)
+    assert found["tokens"].tolist() == [["token 0 0", "token 0 1"], ["token 2 0", ""]]
+    assert found["token_z"].shape == found["token_saliency"].shape == found["unknown"].shape == (2, 2)
 
 
-def test_no_item_stacks_to_empty_columns_of_the_same_rank() -> None:
-    stacked = _stacked([])
-    assert set(stacked) == {name for name, field in FIELDS.items() if not field.optional}
-    for name, values in stacked.items():
+@pytest.mark.parametrize("questions", [[], [ASKED]])
+def test_without_a_row_columns_are_empty_and_of_the_same_rank(questions: list[Question]) -> None:
+    found = ShardColumns(questions, HeatmapConfig()).done([""] * len(questions))
+    assert set(found) == {name for name, field in FIELDS.items() if not field.optional}
+    for name, values in found.items():
         assert values.shape == (0,) * (1 + len(FIELDS[name].axes)), name
 
 
@@ -368,9 +408,9 @@ def test_gradients_that_are_zero_everywhere_are_marked_question_by_question(
     assert found.gradient.flatten(1).any(1).tolist() == [True, False, True, True, False]
     assert found.z[2, 0] == found.z[4, 0] == 0
     assert found.saliency.any(1).tolist() == [not words] * 5
-    items = [_item(Question(n, 1, "a.png", text), found, n, PLAIN) for n, text in enumerate(questions)]
+    stored, _ = columns_of(found)
     bits = 2 if words else 0
-    assert [item["zero_gradient"] for item in items] == [bits, 1 + bits, bits, bits, 1 + bits]  # type: ignore[index]
+    assert stored["zero_gradient"].tolist() == [bits, 1 + bits, bits, bits, 1 + bits]
 
 
 @pytest.mark.parametrize(("dead", "ignored"), [(False, True), (True, False)])
@@ -486,8 +526,8 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
     def asked(*image_ids: int) -> tuple[Question, ...]:
         return tuple(msgspec.structs.replace(ASKED, image=f"deep/p{image_id}.png") for image_id in image_ids)
 
-    def stream(paths: Any, image: Any, places: Any, workers: int, exif: bool, pinned: bool) -> Any:
-        calls.append((list(paths), image, places, workers, exif, pinned))
+    def stream(paths: Any, image: Any, places: Any, workers: int, exif: bool, device: Any) -> Any:
+        calls.append((list(paths), image, places, workers, exif, device))
         yield from (Decoded(list(batch), torch.zeros(len(batch)), ["d"] * len(batch), {}) for batch in places)
 
     monkeypatch.setattr(module, "input_batches", stream)
@@ -502,11 +542,12 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
     ]
     found = [[one.places for one in batches] for batches in made._decoded(shards)]
     assert found == [[[1, 0], [2]], [[0]], [[1, 0]]]
-    ((paths, image, places, count, exif, pinned),) = calls
+    ((paths, image, places, count, exif, where),) = calls
     names = [f"p{image_id}.png" for image_id in (1, 2, 3, 5, 2, 1)]
     assert paths == [config.root / "images" / "deep" / name for name in names]
     assert places == [[1, 0], [2], [3], [5, 4]]
-    assert (image, count, exif, pinned) == (made._image, expected, turned, device == "cuda")
+    assert (image, count, exif) == (made._image, expected, turned)
+    assert where == (torch.device("cuda") if device == "cuda" else None)
 
 
 def test_a_batch_moved_to_its_shard_keeps_what_failed() -> None:
@@ -643,23 +684,27 @@ def test_on_error_stop_ends_the_run_at_the_first_failure(config: Config) -> None
 def test_where_memory_lacks_a_batch_is_halved_and_so_are_later_ones(config: Config) -> None:
     explainer = Made(most=2)
     made = worker_of(config, explainer, batch_images=5)
-    asked = [(Question(n, n, f"deep/p{n}.png", f"q{n}"),) for n in range(5)]
-    found = made._items(asked, torch.arange(5.0))
+    questions = [Question(n, n, f"deep/p{n}.png", f"q{n}") for n in range(5)]
+    columns = ShardColumns(questions, HeatmapConfig())
+    asked = [range(n, n + 1) for n in range(5)]
+    made._add(columns, questions, asked, torch.arange(5.0))
     assert [inputs for inputs, _, _ in explainer.calls] == [
         [0, 1, 2, 3, 4], [0, 1, 2], [0, 1], [2], [3, 4],
     ]  # fmt: skip
-    assert list(found) == [0, 1, 2, 3, 4]
-    assert [one["answer"] for one in found.values()] == [f"to q{n}" for n in range(5)]  # type: ignore[index]
-    assert [float(one["heatmap"][0, 0]) for one in found.values()] == [0, 1, 2, 3, 4]  # type: ignore[index]
+    found = columns.done(["d"] * 5)
+    assert found["question_id"].tolist() == [0, 1, 2, 3, 4]
+    assert found["answer"].tolist() == [f"to q{n}" for n in range(5)]
+    assert found["heatmap"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     explainer.calls.clear()
-    made._items(asked[:4], torch.arange(4.0))
+    made._add(ShardColumns(questions, HeatmapConfig()), questions, asked[:4], torch.arange(4.0))
     assert [inputs for inputs, _, _ in explainer.calls] == [[0, 1], [2, 3]]
 
 
 def test_memory_that_lacks_for_one_image_is_an_error(config: Config) -> None:
     explainer = Made(most=0)
+    columns = ShardColumns([ASKED, ASKED], HeatmapConfig())
     with pytest.raises(OutOfMemory, match="not enough memory"):
-        worker_of(config, explainer)._items([(ASKED,), (ASKED,)], torch.arange(2.0))
+        worker_of(config, explainer)._add(columns, [ASKED, ASKED], [range(1), range(1, 2)], torch.arange(2.0))
     assert [inputs for inputs, _, _ in explainer.calls] == [[0, 1], [0]]
 
 

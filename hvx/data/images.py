@@ -63,13 +63,23 @@ def crop_rule(image: ImageConfig) -> dict[str, Any]:
 
 
 def to_input(crop: Image.Image, image: ImageConfig) -> Tensor:
-    """A crop as the network's normalised input: (C, H, W) float32."""
-    pixels = torch.from_numpy(np.array(crop, np.float32)).permute(2, 0, 1) / 255
+    """A crop as the network's normalized input: (C, H, W) float32."""
+    return normalized(torch.from_numpy(_planes(crop))[None], image)[0]
+
+
+def _planes(crop: Image.Image) -> np.ndarray:
+    """The channels of a crop, one after the other: (C, H, W) uint8."""
+    return np.ascontiguousarray(np.asarray(crop).transpose(2, 0, 1))
+
+
+def normalized(crops: Tensor, image: ImageConfig) -> Tensor:
+    """Crops (B, C, H, W) uint8 as the network's inputs, float32, on the same device."""
     # The type and the device are given, so that a caller's defaults do not change the numbers.
     mean, std = (
-        torch.tensor(own, dtype=torch.float32, device="cpu").view(3, 1, 1) for own in (image.mean, image.std)
+        torch.tensor(own, dtype=torch.float32, device=crops.device).view(3, 1, 1)
+        for own in (image.mean, image.std)
     )
-    return (pixels - mean) / std
+    return crops.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def load_input(path: Path, image: ImageConfig, exif_orientation: bool = False) -> Tensor:
@@ -78,23 +88,21 @@ def load_input(path: Path, image: ImageConfig, exif_orientation: bool = False) -
     Raises:
         BadImage: see ``open_photo``.
     """
-    return load_input_and_digest(path, image, exif_orientation)[0]
+    return to_input(_crop_and_digest(path, image, exif_orientation)[0], image)
 
 
-def load_input_and_digest(
-    path: Path, image: ImageConfig, exif_orientation: bool = False
-) -> tuple[Tensor, str]:
-    """As ``load_input``, and the SHA-256 of the file's bytes, which are read once for both."""
+def _crop_and_digest(path: Path, image: ImageConfig, exif_orientation: bool) -> tuple[Image.Image, str]:
+    """The center square of an image file, and the SHA-256 of its bytes, which are read once for both."""
     data, digest = read_photo(path)
-    return to_input(crop_photo(decode_photo(data, path, exif_orientation), image), image), digest
+    return crop_photo(decode_photo(data, path, exif_orientation), image), digest
 
 
-_Loaded = tuple[int, tuple[Tensor, str] | str]
-"""An image's place with its input and digest, or with the reason why there are none."""
+_Loaded = tuple[int, tuple[np.ndarray, str] | str]
+"""An image's place with its crop (C, H, W) uint8 and digest, or with the reason why there are none."""
 
 
-class _Inputs(Dataset[_Loaded]):
-    """Inputs by place; a bad image yields its reason, so that a worker never dies of one."""
+class _Crops(Dataset[_Loaded]):
+    """Crops by place; a bad image yields its reason, so that a worker never dies of one."""
 
     def __init__(self, paths: Sequence[Path], image: ImageConfig, exif_orientation: bool) -> None:
         self.paths, self.image, self.exif_orientation = paths, image, exif_orientation
@@ -104,7 +112,8 @@ class _Inputs(Dataset[_Loaded]):
 
     def __getitem__(self, place: int) -> _Loaded:
         try:
-            return place, load_input_and_digest(self.paths[place], self.image, self.exif_orientation)
+            crop, digest = _crop_and_digest(self.paths[place], self.image, self.exif_orientation)
+            return place, (_planes(crop), digest)
         except BadImage as error:
             return place, str(error)
 
@@ -115,7 +124,7 @@ def input_batches(
     batches: Sequence[Sequence[int]],
     workers: int,
     exif_orientation: bool = False,
-    pinned: bool = False,
+    device: torch.device | None = None,
 ) -> Iterator[Decoded]:
     """Decode batches of images ahead of their use, in ``workers`` processes.
 
@@ -125,7 +134,7 @@ def input_batches(
         batches: places in ``paths``, a batch each.
         workers: decoding processes; 0 decodes here.
         exif_orientation: see ``open_photo``.
-        pinned: into memory that a GPU can copy from by itself.
+        device: where the inputs are wanted, a GPU; none: the CPU. What is copied is a byte for each number.
 
     Yields:
         Each batch.
@@ -136,7 +145,7 @@ def input_batches(
             done with the batches, too.
     """
     loader = DataLoader(
-        _Inputs(paths, image, exif_orientation),
+        _Crops(paths, image, exif_orientation),
         batch_sampler=list(map(list, batches)),
         num_workers=workers,
         collate_fn=_collate,
@@ -152,8 +161,10 @@ def input_batches(
         _catch_deaths()
     try:
         for places, arrays, digests, failures in stream:
-            inputs = torch.from_numpy(arrays)
-            yield Decoded(places, inputs.pin_memory() if pinned else inputs, digests, failures)
+            crops = torch.from_numpy(arrays)
+            if device is not None:
+                crops = crops.pin_memory().to(device, non_blocking=True)
+            yield Decoded(places, normalized(crops, image), digests, failures)
     except RuntimeError as error:
         if not workers:
             raise
@@ -233,5 +244,5 @@ def _collate(items: list[_Loaded]) -> _Batch:
     """
     good = [(place, *value) for place, value in items if not isinstance(value, str)]
     failures = {place: value for place, value in items if isinstance(value, str)}
-    inputs = np.stack([pixels.numpy() for _, pixels, _ in good]) if good else np.empty(0, np.float32)
-    return [place for place, _, _ in good], inputs, [digest for _, _, digest in good], failures
+    crops = np.stack([crop for _, crop, _ in good]) if good else np.empty((0, 3, 0, 0), np.uint8)
+    return [place for place, _, _ in good], crops, [digest for _, _, digest in good], failures

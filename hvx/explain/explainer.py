@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ TOP = 5
 
 @dataclass
 class Explanations:
-    """Explanations of N questions; tensors lie on the CPU.
+    """Explanations of N questions; tensors lie on one device, heat maps of words on the CPU.
 
     Attributes:
         tokens: each question's own tokens.
@@ -60,6 +61,13 @@ class Explanations:
     textual_attention: Tensor | None = None
     scores: Tensor | None = None
     word_heatmaps: list[Tensor] | None = None
+
+    def cpu(self) -> Explanations:
+        """The same with every tensor on the CPU."""
+        tensors: dict[str, Any] = {
+            name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
 
 
 @dataclass
@@ -174,26 +182,26 @@ class Explainer:
                 done[-1].maps.clear()
         back = torch.tensor([place for places in order for place in places]).argsort()
         saliency = token_saliency(head.textual())
-        heatmap = _gathered([one.heatmap for one in done], back).cpu()
+        heatmap = _gathered([one.heatmap for one in done], back)
         blocks = None
         if not words and len(done[0].maps) > 1:
-            blocks = _gathered([torch.stack(one.maps, 1) for one in done], back).cpu()
+            blocks = _gathered([torch.stack(one.maps, 1) for one in done], back)
         logits = _gathered([one.joint.logits for one in done], back)
         probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
         return Explanations(
             tokens,
-            saliency.cpu(),
-            token_z(saliency, lengths).cpu(),
-            _on_cpu([one.joint.attention for one in done], back),
+            saliency,
+            token_z(saliency, lengths),
+            _gathered_if_any([one.joint.attention for one in done], back),
             heatmap,
-            _on_cpu([one.gradient for one in done], back),
+            _gathered_if_any([one.gradient for one in done], back),
             [[self.model.answers[a] for a in row] for row in best.tolist()],
-            probabilities.cpu(),
-            _gathered([one.is_zero for one in done], back).cpu(),
-            ~saliency.any(1).cpu(),
+            probabilities,
+            _gathered([one.is_zero for one in done], back),
+            ~saliency.any(1),
             [self.model.vocabulary.unknown(own) for own in tokens],
             blocks,
-            _on_cpu([one.joint.textual_attention for one in done], back),
+            _gathered_if_any([one.joint.textual_attention for one in done], back),
             word_heatmaps=[words[place] for place in back.tolist()] if words else None,
         )
 
@@ -250,6 +258,6 @@ def _gathered(parts: list[Tensor], back: Tensor) -> Tensor:
     return torch.cat(parts)[back.to(parts[0].device)]
 
 
-def _on_cpu(parts: list[Tensor | None], back: Tensor) -> Tensor | None:
+def _gathered_if_any(parts: list[Tensor | None], back: Tensor) -> Tensor | None:
     present = [part for part in parts if part is not None]
-    return _gathered(present, back).cpu() if present else None
+    return _gathered(present, back) if present else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,19 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.config import Config, HeatmapConfig, SplitConfig
+from hvx.config import Config, SplitConfig
 from hvx.cpu_count import cpus
 from hvx.data.image_files import image_path
 from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
 from hvx.device import free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
-from hvx.explain.explainer import TOP, Explanations
+from hvx.run.columns import ShardColumns
 from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard, batches_of_images
 from hvx.run.source import CheckpointSource, SplitExplainer
-from hvx.store.heatmaps import SCALES, shrunk, to_8_bits
-from hvx.store.schema import FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.store.writer import write_shard
 
 _OF_USE = {"cpu": 2**29, "cuda": 2**33}
@@ -119,61 +116,61 @@ class ShardWorker:
         if workers is None:
             workers = min(_GPU_DECODERS, max(1, cpus() - 1)) if cuda else 1
         turned = self._split.exif_orientation
-        stream = input_batches(_Paths(self._split, names), self._image, places, workers, turned, pinned=cuda)
+        paths = _Paths(self._split, names)
+        stream = input_batches(paths, self._image, places, workers, turned, self._device if cuda else None)
         for start, own in zip(starts, plan, strict=False):
             yield (_moved(decoded, -start) for decoded in islice(stream, len(own)))
 
     def _explained(self, shard: Shard, batches: Iterator[Decoded]) -> _Explained:
-        found: dict[int | str, dict[str, Any] | str] = {}
+        starts = list(accumulate((len(own) for _, own in shard.images), initial=0))
+        questions = [question for _, own in shard.images for question in own]
+        columns = ShardColumns(questions, self._explain.heatmap)
         failures: list[dict[str, Any]] = []
-        digests: dict[int, str] = {}
+        digests = [""] * len(questions)
+
+        def places(image: int) -> range:
+            return range(starts[image], starts[image + 1])
+
         for batch in batches:
-            digests |= zip(batch.places, batch.digests, strict=True)
-            for place, reason in batch.failures.items():
+            for image, reason in batch.failures.items():
                 if self._explain.on_error == "stop":
                     raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
-                failures += [_failure(question, reason) for question in shard.images[place][1]]
+                failures += [_failure(question, reason) for question in shard.images[image][1]]
+            for image, digest in zip(batch.places, batch.digests, strict=True):
+                digests[starts[image] : starts[image + 1]] = [digest] * len(places(image))
             if batch.places:
-                found |= self._items([shard.images[place][1] for place in batch.places], batch.inputs)
-        items = []
-        for place, (_, questions) in enumerate(shard.images):
-            for question in questions:
-                result = found.get(question.question_id)
-                if isinstance(result, str):
-                    if self._explain.on_error == "stop":
-                        raise HvxError(f"question_id {question.question_id}: {result}")
-                    failures.append(_failure(question, result))
-                elif result is not None:
-                    items.append(result | {"image_path": question.image, "image_digest": digests[place]})
-        return _Explained(shard, _stacked(items), failures)
+                self._add(columns, questions, [places(image) for image in batch.places], batch.inputs)
+        for place, reason in sorted(columns.odd.items()):
+            if self._explain.on_error == "stop":
+                raise HvxError(f"question_id {questions[place].question_id}: {reason}")
+            failures.append(_failure(questions[place], reason))
+        return _Explained(shard, columns.done(digests), failures)
 
-    def _items(
-        self, asked: list[tuple[Question, ...]], inputs: Tensor
-    ) -> dict[int | str, dict[str, Any] | str]:
-        """What the run keeps of the questions asked on each of some images, by question_id.
-
-        For a question whose explanation is not finite, the reason.
+    def _add(
+        self, columns: ShardColumns, questions: Sequence[Question], asked: list[range], inputs: Tensor
+    ) -> None:
+        """Explain the questions asked on each of some images, by their places, into the shard's columns.
 
         Where memory does not suffice for all of them, they are done in halves, and so are later batches.
         """
         if len(asked) <= self._batch:
-            questions = [(b, question) for b, own in enumerate(asked) for question in own]
+            images = [image for image, own in enumerate(asked) for _ in own]
+            places = [place for own in asked for place in own]
             try:
                 explained = self._explainer.explain(
-                    inputs, [b for b, _ in questions], [question.question for _, question in questions]
+                    inputs, images, [questions[place].question for place in places]
                 )
             except OutOfMemory:
                 if len(asked) == 1:
                     raise
                 torch.cuda.empty_cache()  # does nothing where there is no GPU
             else:
-                return {
-                    question.question_id: _item(question, explained, row, self._explain.heatmap)
-                    for row, (_, question) in enumerate(questions)
-                }
+                columns.add(places, explained)
+                return
         half = -(-len(asked) // 2)
         self._batch = min(self._batch, half)
-        return self._items(asked[:half], inputs[:half]) | self._items(asked[half:], inputs[half:])
+        self._add(columns, questions, asked[:half], inputs[:half])
+        self._add(columns, questions, asked[half:], inputs[half:])
 
     def _write(self, explained: _Explained, path: Path) -> None:
         if not path.parent.is_dir():  # or it would be made again, with one shard in it
@@ -219,116 +216,3 @@ def _failure(question: Question, reason: str) -> dict[str, Any]:
         "image_path": question.image,
         "reason": reason,
     }
-
-
-def _item(
-    question: Question, explained: Explanations, row: int, heatmap: HeatmapConfig
-) -> dict[str, Any] | str:
-    """What the run keeps of one question, by field; the reason, where that is not finite."""
-    length = len(explained.tokens[row])
-    odd = _not_finite(explained, row, length)
-    if odd:
-        return f"{odd} is not finite (NaN or infinite): the network's numbers overflow on this question"
-    answers = explained.answers[row]
-    item: dict[str, Any] = {
-        "question_id": question.question_id,
-        "image_id": question.image_id,
-        "question": question.question,
-        "answer": answers[0],
-        "ground_truth": question.ground_truth,
-        "question_type": question.question_type,
-        "answer_type": question.answer_type,
-        "probability": float(explained.probabilities[row, 0]),
-        "top_answers": answers + [""] * (TOP - len(answers)),
-        "top_probabilities": _filled(explained.probabilities[row].numpy(), TOP),
-        "tokens": explained.tokens[row],
-        "length": length,
-        "unknown": np.array(explained.unknown[row], np.uint8),
-        "token_saliency": explained.saliency[row, :length].numpy(),
-        "token_z": explained.z[row, :length].numpy(),
-        "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[row])
-        | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[row]),
-    }
-    if explained.scores is not None:
-        item["score"] = float(explained.scores[row])
-    if explained.attention is not None:
-        item["attention"] = explained.attention[row].numpy()
-    if explained.textual_attention is not None:
-        item["textual_attention"] = explained.textual_attention[row, :length].numpy()
-    if explained.gradient is not None:
-        item["gradient"] = explained.gradient[row].numpy().astype(np.float16)
-    return item | _stored_maps(explained, row, heatmap)
-
-
-def _stored_maps(explained: Explanations, row: int, stored: HeatmapConfig) -> dict[str, Any]:
-    """The heat maps of one question as the run stores them, by field."""
-    maps = {"heatmap": explained.heatmap[row]}
-    if explained.block_heatmaps is not None:
-        maps["block_heatmaps"] = explained.block_heatmaps[row]
-    if explained.word_heatmaps is not None:
-        maps["word_heatmaps"] = explained.word_heatmaps[row]
-    items: dict[str, Any] = {}
-    for name, map in maps.items():
-        small = shrunk(map, stored.size).numpy()
-        if stored.dtype == "uint8":
-            items[name], items[SCALES[name]] = to_8_bits(small)
-        else:
-            items[name] = small.astype(np.float16)
-    return items
-
-
-def _not_finite(explained: Explanations, row: int, length: int) -> str | None:
-    """The first part of an explanation that holds a NaN or an infinity, by name."""
-    parts = {
-        "the answer's probability": explained.probabilities[row] if explained.scores is None else None,
-        "the score": None if explained.scores is None else explained.scores[row],
-        "the heat map (Eqs 2, 9)": explained.heatmap[row],
-        "the tokens' saliency (Eqs 3, 10)": explained.saliency[row, :length],
-        "the tokens' z-score (Eq. 11)": explained.z[row, :length],
-        "the attention": None if explained.attention is None else explained.attention[row],
-        "a block's heat map": None if explained.block_heatmaps is None else explained.block_heatmaps[row],
-        "a word's heat map": None if explained.word_heatmaps is None else explained.word_heatmaps[row],
-        "the gradient (Eq. 9)": None if explained.gradient is None else explained.gradient[row],
-        "the attention to words": (
-            None if explained.textual_attention is None else explained.textual_attention[row, :length]
-        ),
-    }
-    odd = (name for name, part in parts.items() if part is not None and not bool(part.isfinite().all()))
-    return next(odd, None)
-
-
-def _filled(values: np.ndarray, count: int) -> np.ndarray:
-    return np.pad(values.astype(np.float32), (0, count - len(values)), constant_values=np.nan)
-
-
-def _stacked(items: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Items side by side, those of different length (tokens) padded to the longest."""
-    columns: dict[str, list[Any]] = defaultdict(list)
-    for item in items:
-        for name, value in item.items():
-            columns[name].append(value)
-    stacked = {}
-    for name, field in FIELDS.items():
-        if field.optional and name not in columns:
-            continue
-        values = columns[name]
-        if field.ragged:
-            stacked[name] = _side_by_side(values)
-            continue
-        if field.axes == "T":
-            longest = max((len(value) for value in values), default=0)
-            values = [[*value, *[field.fill] * (longest - len(value))] for value in values]
-        shape = (0,) * (1 + len(field.axes)) if not values else None
-        in_8_bits = name in SCALES and bool(values) and values[0].dtype == np.uint8
-        dtype = object if field.fill == "" else np.uint8 if in_8_bits else field.dtype
-        array = np.array(values, dtype=dtype)
-        stacked[name] = array if shape is None else array.reshape(shape)
-    return stacked
-
-
-def _side_by_side(values: list[np.ndarray]) -> np.ndarray:
-    """Arrays of different length as an array of objects."""
-    array = np.empty(len(values), object)
-    for place, value in enumerate(values):
-        array[place] = value
-    return array

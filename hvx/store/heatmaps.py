@@ -17,12 +17,22 @@ SCALES = {
 """Dataset of maps → dataset of the factors by which the squares of 8-bit values are multiplied."""
 
 
+HALF_MAX = float(np.finfo(np.float16).max)
+
+
 def shrunk(heatmaps: Tensor, side: int | None) -> Tensor:
     """Heat maps (…, S, S) as means over squares, (…, side, side); ``side`` divides S, None leaves them."""
     if side is None or heatmaps.shape[-1] == side:
         return heatmaps
     step = heatmaps.shape[-1] // side
     return heatmaps.reshape(*heatmaps.shape[:-2], side, step, side, step).mean((-3, -1))
+
+
+def to_half(values: Tensor) -> Tensor:
+    """Numbers in half precision; those beyond its range become its largest: an infinity has no use."""
+    import torch
+
+    return values.clamp(-HALF_MAX, HALF_MAX).to(torch.float16)
 
 
 def to_8_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

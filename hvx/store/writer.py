@@ -15,7 +15,7 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.axes import name_axes
-from hvx.store.heatmaps import SCALES
+from hvx.store.heatmaps import HALF_MAX, SCALES
 from hvx.store.schema import FIELDS, IDS, METHOD, TEXT, VERSION, Field
 from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
 from hvx.store.shards import INDEX, own_dataset
@@ -23,7 +23,6 @@ from hvx.store.sink import Sink, new_hdf5
 
 _PLAIN = ("shard", "run_digest")
 """Attributes that tell whose file it is, kept as they are; others are JSON."""
-HALF_MAX = float(np.finfo(np.float16).max)
 
 
 def write_shard(
@@ -34,7 +33,8 @@ def write_shard(
     Args:
         path: the shard's file.
         items: an array for each field of the schema, item by item along its first axis. Heat maps of dtype
-            uint8 are stored so, with their factors (``hvx.store.heatmaps``). Heat maps of tokens are (N)
+            uint8 are stored so, with their factors (``hvx.store.heatmaps``); of float16 they hold no infinity
+            (``to_half``), others are brought into its range. Heat maps of tokens are (N)
             objects, each an array of its own item.
         attributes: ``shard``, its number, ``run_digest``, and what is true of the whole run, kept as JSON.
         failures: the shard's questions that could not be explained, with the reason.
@@ -52,7 +52,7 @@ def write_shard(
                 continue
             values = np.array(list(map(str, items[name])), object) if name in IDS else items[name]
             dtype = values.dtype if name in SCALES and values.dtype == np.uint8 else field.dtype
-            if dtype == np.float16:
+            if dtype == np.float16 and values.dtype != np.float16:
                 values = np.clip(values, -HALF_MAX, HALF_MAX)
             chunks = _chunks(values.shape[1:]) if field.chunked and values.size > 0 else {}
             file.create_dataset(name, data=values, dtype=dtype, **chunks)
@@ -72,7 +72,8 @@ def _write_ragged(file: h5py.File, name: str, items: list[np.ndarray]) -> None:
     )
     for place, item in enumerate(items):
         if len(item):
-            dataset[place, : len(item)] = item if in_8_bits else np.clip(item, -HALF_MAX, HALF_MAX)
+            stored = in_8_bits or item.dtype == np.float16
+            dataset[place, : len(item)] = item if stored else np.clip(item, -HALF_MAX, HALF_MAX)
 
 
 def _new_ragged(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:
