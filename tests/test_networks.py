@@ -28,7 +28,7 @@ from hvx.models.checkpoint import VQAModel, check_config, load_checkpoint, save_
 from hvx.models.dan import DAN
 from hvx.models.header import read_header
 from hvx.models.joint import HadamardHead
-from hvx.models.mcb import MCB
+from hvx.models.mcb import MCB, _SignedRoot
 from hvx.models.mlb import MLB
 from hvx.models.networks import NETWORKS, new_head
 
@@ -461,6 +461,23 @@ def test_a_cell_without_features_has_finite_gradients_in_mcb() -> None:
     features[:, :, 0, 0] = 0
     found = head_gradients(model, features, images, rows, lengths)
     assert all(x.isfinite().all() for x in (*found.features, found.embeddings, found.joint.logits))
+
+
+def test_the_signed_root_of_mcb_has_the_derivative_of_its_two_steps() -> None:
+    """Of a root and a division by the norm; where a number is 0 the root's slope counts as 1."""
+    x = torch.tensor(
+        [[0.3, -2.0, 0.0, 1e-9], [-0.0, 5e3, -0.7, 0.2], [0.0, 0.0, 0.0, 0.0]], dtype=torch.float64
+    )
+    cotangent = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y = _SignedRoot.apply(found)
+    root = expected / torch.where(expected == 0, 1, expected.abs()).sqrt()
+    square = root.square().sum(1, keepdim=True)
+    two = root / torch.where(square == 0, 1, square).sqrt()
+    torch.testing.assert_close(y, two, rtol=1e-12, atol=0)
+    y.backward(cotangent)
+    two.backward(cotangent)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("form", ["torch7", "vqa-pytorch", "paper"])

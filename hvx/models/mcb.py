@@ -4,9 +4,11 @@ Grounding*)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from hvx.config import ModelConfig
@@ -128,8 +130,8 @@ class MCB(HadamardHead):
 
     def _fused(self, product: Tensor) -> Tensor:
         """Φ of its spectrum (…, d/2 + 1), its signed square root of L2 norm 1: (…, d)."""
-        fused = torch.fft.irfft(product, n=self.config.joint)
-        return _of_unit_length(_signed_root(fused))
+        fused: Tensor = _SignedRoot.apply(torch.fft.irfft(product, n=self.config.joint))
+        return fused
 
     def _real(self, spectrum: Tensor) -> Tensor:
         """Half a spectrum (N, d/2 + 1) as a real vector (N, d + 2) with the inner products of the whole."""
@@ -146,6 +148,27 @@ def _of_unit_length(x: Tensor) -> Tensor:
     return x / torch.where(squares == 0, 1, squares).sqrt()
 
 
-def _signed_root(x: Tensor) -> Tensor:
-    """sign(x) √|x|, with a finite gradient at 0."""
-    return x / torch.where(x == 0, 1, x.abs()).sqrt()
+class _SignedRoot(torch.autograd.Function):
+    """y = sign(x) √|x|, divided by its L2 norm n along the last axis; zeros stay zeros.
+
+    n² = Σ|x|, and ∂y/∂x = (1 − y yᵀ) / (2 n² |y|); where x is 0 the root's slope counts as 1, to be finite.
+    In one step, since in every cell of the grid the steps of autograd fill a tensor each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        size = x.abs()
+        square = size.sum(-1, keepdim=True)
+        square = torch.where(square == 0, 1, square)
+        root = size.div_(square).sqrt_().copysign_(x)
+        ctx.save_for_backward(root, square)
+        return root
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        root, square = ctx.saved_tensors
+        along = (gradient.unsqueeze(-2) @ root.unsqueeze(-1)).squeeze(-1)
+        pulled = torch.addcmul(gradient, root, along, value=-1)
+        slope = root.abs().mul_(2 * square)
+        return pulled.div_(torch.where(slope == 0, square.sqrt(), slope))
