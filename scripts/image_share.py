@@ -1,9 +1,9 @@
-"""Prints what the images contribute to a model's answers: accuracy beside that with the mean feature map.
+"""Prints what the images contribute to a model's answers: accuracy next to that with the mean feature map.
 
     python scripts/image_share.py configs/daquar.yaml
 
 Each question of the validation split is answered again over the mean of its images' features, cell by cell,
-so that only the words can tell one answer from another. Beside it: the most frequent ground truth. The
+so that only the words can tell one answer from another. Next to it: the most frequent ground truth. The
 checkpoint is the last epoch's, since the best one was chosen by these questions. Accuracy is exact match; in
 brackets 95 % bootstrap intervals over images, of the difference paired.
 """
