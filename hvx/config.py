@@ -329,16 +329,17 @@ MI_ENCODER = {"integration": "multiplicative", "candidate": "reset_after"}
 
 
 class ModelConfig(Section):
-    """A network that joins image and question by Hadamard products.
+    """A network that joins image and question, all but ``hiecoatt`` by Hadamard products.
 
     ``form`` presets the options in which the three known forms of MLB (Eqs 4-8) differ; ``glimpses`` and the
     options behind ``joint`` are MLB's, those of another network lie under its name.
     """
 
-    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi"] = "mlb"
+    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi", "hiecoatt"] = "mlb"
     """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); MCB (Fukui et al. 2016); the gated tanh
     network of Teney et al. (2017); r-DAN (Nam et al. 2017); a recurrence by multiplicative integration (Wu
-    et al. 2016) whose state begins with the image."""
+    et al. 2016) whose state begins with the image; hierarchical co-attention (Lu et al. 2016), which has no
+    Hadamard product, so that its runs have no heat maps and no z-scores."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -361,6 +362,11 @@ class ModelConfig(Section):
     mi: MIConfig = MIConfig()
 
     @property
+    def has_product(self) -> bool:
+        """Whether the network joins by a Hadamard product, which Eqs 2 and 3 explain."""
+        return self.network != "hiecoatt"
+
+    @property
     def width(self) -> int:
         """The width of MLB's V, Q and F: d of all glimpses side by side."""
         return self.joint * max(1, self.glimpses)
@@ -380,6 +386,15 @@ class ModelConfig(Section):
             given = getattr(self.encoder, name)
             if self.network == "mi" and given != needed:
                 raise ValueError(f"encoder.{name}: the network mi needs '{needed}', not '{given}'")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_share_the_width(self) -> ModelConfig:
+        own = self.encoder
+        if self.network == "hiecoatt" and own.embedding != own.hidden:
+            raise ValueError(
+                f"encoder.embedding: the network hiecoatt needs encoder.hidden, {own.hidden}, not {own.embedding}"
+            )
         return self
 
     @model_validator(mode="before")

@@ -214,6 +214,11 @@ def _mi(config: ModelConfig) -> dict[str, str]:
     }
 
 
+def _hiecoatt(config: ModelConfig) -> dict[str, str]:
+    wide = f"{config.encoder.hidden} wide, attentions {config.joint} wide"
+    return {"model": f"hierarchical co-attention (Lu et al. 2016), parallel, {wide}; no Hadamard product"}
+
+
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mlb": _mlb,
     "mrn": _mrn,
@@ -222,6 +227,7 @@ _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "gated": _gated,
     "dan": _dan,
     "mi": _mi,
+    "hiecoatt": _hiecoatt,
 }
 """What is worth knowing of a head, by its network. The networks themselves need PyTorch, this does not."""
 

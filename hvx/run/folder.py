@@ -135,8 +135,10 @@ class RunFolder:
         return [{"question_id": number, "answer": answer_of[number]} for number in asked]
 
     def zero_gradients(self) -> tuple[int, int]:
-        """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere."""
+        """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere; none of a run without."""
         with RunReader(self.path) as reader:
+            if not reader.has_heatmaps:
+                return 0, 0
             bits = reader.column("zero_gradient")
         return int((bits & ZERO_IMAGE_GRADIENT > 0).sum()), int((bits & ZERO_WORD_GRADIENT > 0).sum())
 

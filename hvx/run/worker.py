@@ -21,12 +21,12 @@ from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
 from hvx.device import free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
-from hvx.explain.explainer import TOP, Explanations
+from hvx.explain.explainer import TOP, Answered, Explanations
 from hvx.run.identity import RunIdentity
 from hvx.run.plan import Shard, batches_of_images
 from hvx.run.source import CheckpointSource, SplitExplainer
 from hvx.store.heatmaps import SCALES, shrunk, to_8_bits
-from hvx.store.schema import FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+from hvx.store.schema import EARLIER, FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.store.writer import write_shard
 
 _OF_USE = {"cpu": 2**29, "cuda": 2**33}
@@ -222,7 +222,7 @@ def _failure(question: Question, reason: str) -> dict[str, Any]:
 
 
 def _item(
-    question: Question, explained: Explanations, row: int, heatmap: HeatmapConfig
+    question: Question, explained: Answered, row: int, heatmap: HeatmapConfig
 ) -> dict[str, Any] | str:
     """What the run keeps of one question, by field; the reason, where that is not finite."""
     length = len(explained.tokens[row])
@@ -244,6 +244,20 @@ def _item(
         "tokens": explained.tokens[row],
         "length": length,
         "unknown": np.array(explained.unknown[row], np.uint8),
+    }
+    if explained.attention is not None:
+        item["attention"] = explained.attention[row].numpy()
+    if explained.textual_attention is not None:
+        item["textual_attention"] = explained.textual_attention[row, :length].numpy()
+    if explained.earlier_attention is not None:
+        item |= dict(zip(EARLIER, explained.earlier_attention[row, :, :length].numpy(), strict=True))
+    return item | (_explaining(explained, row, heatmap) if isinstance(explained, Explanations) else {})
+
+
+def _explaining(explained: Explanations, row: int, heatmap: HeatmapConfig) -> dict[str, Any]:
+    """What Eqs 2 and 3 say of one question, by field."""
+    length = len(explained.tokens[row])
+    item: dict[str, Any] = {
         "token_saliency": explained.saliency[row, :length].numpy(),
         "token_z": explained.z[row, :length].numpy(),
         "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[row])
@@ -251,10 +265,6 @@ def _item(
     }
     if explained.scores is not None:
         item["score"] = float(explained.scores[row])
-    if explained.attention is not None:
-        item["attention"] = explained.attention[row].numpy()
-    if explained.textual_attention is not None:
-        item["textual_attention"] = explained.textual_attention[row, :length].numpy()
     if explained.gradient is not None:
         item["gradient"] = explained.gradient[row].numpy().astype(np.float16)
     return item | _stored_maps(explained, row, heatmap)
@@ -277,24 +287,33 @@ def _stored_maps(explained: Explanations, row: int, stored: HeatmapConfig) -> di
     return items
 
 
-def _not_finite(explained: Explanations, row: int, length: int) -> str | None:
+def _not_finite(explained: Answered, row: int, length: int) -> str | None:
     """The first part of an explanation that holds a NaN or an infinity, by name."""
+    scored = isinstance(explained, Explanations) and explained.scores is not None
+    parts = {} if scored else {"the answer's probability": explained.probabilities[row]}
+    if isinstance(explained, Explanations):
+        parts |= _explaining_parts(explained, row, length)
+    if explained.attention is not None:
+        parts["the attention"] = explained.attention[row]
+    if explained.textual_attention is not None:
+        parts["the attention to words"] = explained.textual_attention[row, :length]
+    if explained.earlier_attention is not None:
+        parts["the attention to words and phrases"] = explained.earlier_attention[row, :, :length]
+    return next((name for name, part in parts.items() if not bool(part.isfinite().all())), None)
+
+
+def _explaining_parts(explained: Explanations, row: int, length: int) -> dict[str, Tensor]:
+    """What must be finite of Eqs 2 and 3, by name."""
     parts = {
-        "the answer's probability": explained.probabilities[row] if explained.scores is None else None,
         "the score": None if explained.scores is None else explained.scores[row],
         "the heat map (Eqs 2, 9)": explained.heatmap[row],
         "the tokens' saliency (Eqs 3, 10)": explained.saliency[row, :length],
         "the tokens' z-score (Eq. 11)": explained.z[row, :length],
-        "the attention": None if explained.attention is None else explained.attention[row],
         "a block's heat map": None if explained.block_heatmaps is None else explained.block_heatmaps[row],
         "a word's heat map": None if explained.word_heatmaps is None else explained.word_heatmaps[row],
         "the gradient (Eq. 9)": None if explained.gradient is None else explained.gradient[row],
-        "the attention to words": (
-            None if explained.textual_attention is None else explained.textual_attention[row, :length]
-        ),
     }
-    odd = (name for name, part in parts.items() if part is not None and not bool(part.isfinite().all()))
-    return next(odd, None)
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def _filled(values: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hvx.data.answers import ACCURACIES
 from hvx.data.questions import Question
-from hvx.models.joint import HadamardHead
+from hvx.models.joint import Head
 from hvx.progress import bar
 from hvx.train.examples import Examples, Targets
 from hvx.train.head import answer_logits
@@ -29,7 +29,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: HadamardHead, examples: Examples, answers: list[str], metric: str = "vqa"
+        self, model: Head, examples: Examples, answers: list[str], metric: str = "vqa"
     ) -> None:
         self.model, self.examples, self.answers, self.metric = model, examples, answers, metric
         self._targets = Targets(examples.questions, answers)
