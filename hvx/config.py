@@ -393,7 +393,8 @@ class ModelConfig(Section):
         own = self.encoder
         if self.network == "hiecoatt" and own.embedding != own.hidden:
             raise ValueError(
-                f"encoder.embedding: the network hiecoatt needs encoder.hidden, {own.hidden}, not {own.embedding}"
+                f"encoder.embedding: the network hiecoatt needs that of encoder.hidden, {own.hidden}, not "
+                f"{own.embedding}"
             )
         return self
 

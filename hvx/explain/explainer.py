@@ -33,8 +33,8 @@ class Answered:
         probabilities: theirs (N, 5).
         attention: α (N, G, S, S), None of a model without attention.
         textual_attention: (N, T), None of a model without one.
-        earlier_attention: (N, 2, T), to words and to phrases, of a model that attends to words on three levels,
-            ``textual_attention`` being the third's; None of others.
+        earlier_attention: (N, 2, T), of a model that attends to words on three levels those to words and to
+            phrases, ``textual_attention`` being the third's; None of others.
     """
 
     tokens: list[list[str]]
@@ -106,8 +106,8 @@ class _Round:
 class Explainer:
     """Explains a model's answers by Eqs 2 and 3, with guided backpropagation through the backbone.
 
-    The backbone runs forward once per image and backward once per round of questions and block. A head without
-    a Hadamard product has neither equation: its questions are answered.
+    The backbone runs forward once per image and backward once per round of questions and block. A head
+    without a Hadamard product has neither equation: its questions are answered.
 
     Args:
         model: the network, on the device to compute on.

@@ -44,8 +44,8 @@ class Joint:
     ``visual``, ``textual``, ``product``: of each question's last block, the one nearest to the answer.
 
     Attributes:
-        blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6). None of a
-            head that is no ``HadamardHead``.
+        blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6), a head
+            that is no ``HadamardHead`` has none.
         attention: α (N, G, S, S), each glimpse summing to 1; None for a model without attention.
         logits: (N, A).
         textual_attention: (N, T), summing to 1 over a question's tokens; None for a model without one.

@@ -27,9 +27,7 @@ NETWORKS: dict[str, type[Head]] = {
 }
 
 
-def new_head(
-    config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-) -> Head:
+def new_head(config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0) -> Head:
     """A head of random weights.
 
     Args:

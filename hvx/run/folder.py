@@ -135,7 +135,7 @@ class RunFolder:
         return [{"question_id": number, "answer": answer_of[number]} for number in asked]
 
     def zero_gradients(self) -> tuple[int, int]:
-        """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere; none of a run without."""
+        """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere."""
         with RunReader(self.path) as reader:
             if not reader.has_heatmaps:
                 return 0, 0

@@ -93,6 +93,11 @@ class CheckpointSource:
         return read_header(self._path).config.image
 
     @property
+    def has_product(self) -> bool:
+        """Whether its network joins by a Hadamard product, so that the run has heat maps."""
+        return read_header(self._path).config.has_product
+
+    @property
     def _path(self) -> Path:
         return self.config.path(self.config.checkpoint)
 

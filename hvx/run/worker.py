@@ -221,9 +221,7 @@ def _failure(question: Question, reason: str) -> dict[str, Any]:
     }
 
 
-def _item(
-    question: Question, explained: Answered, row: int, heatmap: HeatmapConfig
-) -> dict[str, Any] | str:
+def _item(question: Question, explained: Answered, row: int, heatmap: HeatmapConfig) -> dict[str, Any] | str:
     """What the run keeps of one question, by field; the reason, where that is not finite."""
     length = len(explained.tokens[row])
     odd = _not_finite(explained, row, length)

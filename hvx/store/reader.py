@@ -31,9 +31,9 @@ class Item:
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
     ``word_heatmaps`` (T, H, W) of a model with a product for each word end with ``heatmap``; else T is 0.
-    ``textual_attention`` is as long as tokens, or empty; so are ``word_attention`` and ``phrase_attention``, of a
-    model that attends to words on three levels. Of a run without heat maps ``heatmap`` is of shape (0, 0),
-    ``token_z`` empty, ``zero_gradient`` 0. ``image_digest``: SHA-256 of the image file's bytes.
+    ``textual_attention`` is as long as tokens, or empty; so are ``word_attention`` and ``phrase_attention``,
+    of a model that attends to words on three levels. Of a run without heat maps ``heatmap`` is of shape
+    (0, 0), ``token_z`` empty, ``zero_gradient`` 0. ``image_digest``: SHA-256 of the image file's bytes.
     ``unknown``: of each token, whether the model's vocabulary lacks it.
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
@@ -173,7 +173,7 @@ class RunReader:
 
     @property
     def attends_on_levels(self) -> bool:
-        """Whether it does so on three levels, so that items have ``word_attention`` and ``phrase_attention``."""
+        """Whether it does so on three levels: items have ``word_attention`` and ``phrase_attention``."""
         return all(name in self._shapes for name in EARLIER)
 
     @property

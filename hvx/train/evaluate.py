@@ -28,9 +28,7 @@ class Evaluator:
         metric: name of the accuracy, of ``hvx.data.answers.ACCURACIES``.
     """
 
-    def __init__(
-        self, model: Head, examples: Examples, answers: list[str], metric: str = "vqa"
-    ) -> None:
+    def __init__(self, model: Head, examples: Examples, answers: list[str], metric: str = "vqa") -> None:
         self.model, self.examples, self.answers, self.metric = model, examples, answers, metric
         self._targets = Targets(examples.questions, answers)
         self._groups = examples.groups(_BATCH)

@@ -256,9 +256,7 @@ class _Training:
             ) from None
         return backbone
 
-    def _head(
-        self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None
-    ) -> Head:
+    def _head(self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None) -> Head:
         torch.manual_seed(self.config.seed)
         sizes = features.channels, len(material.vocabulary), len(material.answers)
         head = new_head(self.config.model, *sizes, self.config.train.dropout)
