@@ -22,12 +22,13 @@ _ZERO = (
 
 @dataclass(frozen=True)
 class Reply:
-    """The likeliest answers with their probabilities, each token with its z-score, the characters that are
-    drawn as boxes in the figure, since no font has them; the tokens that the model does not know, each once;
-    and a line for each gradient that is zero everywhere."""
+    """The likeliest answers with their probabilities, each token with its z-score (None of a network without
+    a Hadamard product), the characters that are drawn as boxes in the figure, since no font has them; the
+    tokens that the model does not know, each once;
+    and a line for each gradient that is zero everywhere, or that says that there is none."""
 
     answers: list[tuple[str, float]]
-    tokens: list[tuple[str, float]]
+    tokens: list[tuple[str, float | None]]
     missing_glyphs: str
     unknown: list[str]
     zero: list[str]
@@ -77,4 +78,7 @@ def ask(
     marked = zip(why.tokens, why.unknown, strict=True)
     unknown = list(dict.fromkeys(token for token, lacking in marked if lacking))
     zero = [line for bit, line in _ZERO if why.zero_gradient & bit]
-    return Reply(why.answers, list(zip(why.tokens, why.z.tolist(), strict=True)), missing, unknown, zero)
+    scores: list[float | None] = [None] * len(why.tokens) if why.z is None else why.z.tolist()
+    if why.z is None:
+        zero = ["the network has no Hadamard product: there are no heat map and no z-scores"]
+    return Reply(why.answers, list(zip(why.tokens, scores, strict=True)), missing, unknown, zero)

@@ -81,6 +81,7 @@ def check_run(
     with _part(found):
         if source is None:
             _check_checkpoint(config, questions, found)
+            found.notes += CheckpointSource(config).notes()
         else:
             found.facts["model"] = source.facts()
             found.notes += source.notes()
@@ -200,15 +201,21 @@ def _check_size(
     run, each = config.path(explain.run), model.item_bytes()
     done = len(shards) - len(absent_shards(run, shards))
     side = explain.heatmap.size or model.image.size
+    maps = f"{side}×{side} {explain.heatmap.dtype}" if _has_product(model) else "none"
     found.facts["run"] = {
         "folder": str(run),
         "shards": len(shards),
         "shards there": done,
-        "heat maps": f"{side}×{side} {explain.heatmap.dtype}",
+        "heat maps": maps,
         "bytes": each * sum(map(len, shards)),
         "free bytes": free_bytes(run),
     }
     check_room(run, shards, each, pack=False, say=lambda line: None)
+
+
+def _has_product(source: Source) -> bool:
+    """Whether what is explained joins by a Hadamard product, as only a checkpoint may not."""
+    return not isinstance(source, CheckpointSource) or source.has_product
 
 
 def _check_time(

@@ -84,6 +84,7 @@ def agreement(item: Item) -> float:
 
 def _by_agreement(reader: RunReader, numbers: np.ndarray, order: Order) -> np.ndarray:
     """Items sorted by agreement, the highest first, or the lowest; those without a heat map are left out."""
+    reader.check_heatmaps()
     if not reader.glimpses:
         raise HvxError(f"{reader.path}: a model without attention; there is no agreement to choose by")
     scores = np.array([agreement(reader[int(n)]) for n in bar(numbers, "comparing maps", "item")])

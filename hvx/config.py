@@ -329,16 +329,17 @@ MI_ENCODER = {"integration": "multiplicative", "candidate": "reset_after"}
 
 
 class ModelConfig(Section):
-    """A network that joins image and question by Hadamard products.
+    """A network that joins image and question, all but ``hiecoatt`` by Hadamard products.
 
     ``form`` presets the options in which the three known forms of MLB (Eqs 4-8) differ; ``glimpses`` and the
     options behind ``joint`` are MLB's, those of another network lie under its name.
     """
 
-    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi"] = "mlb"
+    network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi", "hiecoatt"] = "mlb"
     """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); MCB (Fukui et al. 2016); the gated tanh
     network of Teney et al. (2017); r-DAN (Nam et al. 2017); a recurrence by multiplicative integration (Wu
-    et al. 2016) whose state begins with the image."""
+    et al. 2016) whose state begins with the image; hierarchical co-attention (Lu et al. 2016), which has no
+    Hadamard product, so that its runs have no heat maps and no z-scores."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
@@ -361,6 +362,11 @@ class ModelConfig(Section):
     mi: MIConfig = MIConfig()
 
     @property
+    def has_product(self) -> bool:
+        """Whether the network joins by a Hadamard product, which Eqs 2 and 3 explain."""
+        return self.network != "hiecoatt"
+
+    @property
     def width(self) -> int:
         """The width of MLB's V, Q and F: d of all glimpses side by side."""
         return self.joint * max(1, self.glimpses)
@@ -380,6 +386,16 @@ class ModelConfig(Section):
             given = getattr(self.encoder, name)
             if self.network == "mi" and given != needed:
                 raise ValueError(f"encoder.{name}: the network mi needs '{needed}', not '{given}'")
+        return self
+
+    @model_validator(mode="after")
+    def _levels_share_the_width(self) -> ModelConfig:
+        own = self.encoder
+        if self.network == "hiecoatt" and own.embedding != own.hidden:
+            raise ValueError(
+                f"encoder.embedding: the network hiecoatt needs that of encoder.hidden, {own.hidden}, not "
+                f"{own.embedding}"
+            )
         return self
 
     @model_validator(mode="before")
@@ -631,9 +647,9 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
             ) from None
         if first["type"] == "missing":
             raise HvxError(f"{source}: key '{key}' is missing") from None
-        if not path and first["type"] == "value_error":  # of the whole tree, which is too long to show
-            raise HvxError(f"{source}: {first['msg'].removeprefix('Value error, ')}") from None
         reason = _plain(first["type"], first["msg"], first["input"])
+        if not path and first["type"] == "value_error":
+            raise HvxError(f"{source}: {reason}") from None
         if key == "model.network":
             reason += f"; a dual encoder is {' or '.join(map(repr, DUAL_ENCODERS))}"
         raise HvxError(f"{source}: {key}: {reason}") from None
@@ -644,6 +660,8 @@ def _plain(kind: str, message: str, value: Any) -> str:
     limit = "Input should be "
     said = message.replace(limit, "expected " if kind == "literal_error" else "expected a number ", 1)
     expected = _PLAINLY.get(kind, said.removeprefix("Value error, "))
+    if kind == "value_error" and isinstance(value, dict):  # a section or the whole tree: too long to show
+        return expected
     if kind in _QUOTABLE and isinstance(value, bool):
         return (
             f"{expected}, not {str(value).lower()}: YAML reads yes, no, on, off, true and false as booleans; "

@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -18,8 +19,8 @@ from hvx.data.images import crop_photo, to_input
 from hvx.data.photos import Photo, as_photo
 from hvx.device import pick_device, standard_mode
 from hvx.errors import HvxError, cut
+from hvx.explain.explainer import Answered, Explanations
 from hvx.explain.explainer import Explainer as BatchExplainer
-from hvx.explain.explainer import Explanations
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.crop import is_cropped, middle
@@ -53,13 +54,15 @@ class Explanation:
         question: as asked.
         tokens: T of them.
         answers: the five likeliest with their probabilities, likeliest first.
-        z: Eq. 11 (T).
+        z: Eq. 11 (T); None, as the next three, of a network without a Hadamard product.
         saliency: Eq. 10 (T).
         heatmap: H (H, W).
         gradient: ∇̂v of Eq. 9 (C, H, W).
         attention: α (G, S, S), each glimpse summing to 1; None of a model without attention.
         block_heatmaps: H of each block (L, H, W), the last one ``heatmap``; None of a model with one product.
         textual_attention: (T), summing to 1; None of a model without one.
+        earlier_attention: (2, T), of a model that attends to words on three levels those to words and to
+            phrases, ``textual_attention`` being the third's; None of others.
         word_heatmaps: H of each token (T, H, W), the last one ``heatmap``; None of a model without a product
             for each word.
         photo: the photo, of which the model saw the crop that ``figure`` shows.
@@ -72,10 +75,10 @@ class Explanation:
     question: str
     tokens: list[str]
     answers: list[tuple[str, float]]
-    z: Tensor
-    saliency: Tensor
-    heatmap: Tensor
-    gradient: Tensor
+    z: Tensor | None
+    saliency: Tensor | None
+    heatmap: Tensor | None
+    gradient: Tensor | None
     attention: Tensor | None
     block_heatmaps: Tensor | None
     textual_attention: Tensor | None
@@ -84,6 +87,7 @@ class Explanation:
     unknown: list[bool]
     zero_gradient: int
     word_heatmaps: Tensor | None = None
+    earlier_attention: Tensor | None = None
     _model: VQAModel | None = None
 
     @property
@@ -115,10 +119,12 @@ class Explanation:
         look = FigureStyle.of(style, outline)
         row = self.row(self.layout(width, look).side)
         if not methods:
-            return draw_figure([row], width, style=look)
+            return draw_figure([row], width, style=look, levels=self.earlier_attention is not None)
         from hvx.measure.method_maps import method_columns, photo_maps
 
         attention = None if self.attention is None else self.attention.numpy()
+        if self.heatmap is None:
+            raise HvxError("methods: no heat maps: the network has no Hadamard product")
         if self._model is None:
             raise HvxError("methods: this explanation was not made by an Explainer, and has no model")
         maps = photo_maps(
@@ -135,8 +141,9 @@ class Explanation:
             dpi: pixels in an inch.
         """
         glimpses = 0 if self.attention is None else len(self.attention)
-        blocks = 1 if self.block_heatmaps is None else len(self.block_heatmaps)
-        return FigureLayout(width, glimpses, style, blocks=blocks, dpi=dpi)
+        blocks = int(self.heatmap is not None) if self.block_heatmaps is None else len(self.block_heatmaps)
+        levels = self.earlier_attention is not None
+        return FigureLayout(width, glimpses, style, blocks=blocks, dpi=dpi, levels=levels)
 
     def row(self, side: int) -> FigureRow:
         """The row of a figure whose pictures are ``side`` pixels wide."""
@@ -144,9 +151,9 @@ class Explanation:
         return FigureRow(
             crop_photo(self.photo, self.image.model_copy(update={"size": size})),
             (torch.zeros(0, 1, 1) if self.attention is None else self.attention).numpy(),
-            self.heatmap.numpy(),
+            (torch.zeros(0, 0) if self.heatmap is None else self.heatmap).numpy(),
             self.tokens,
-            self.z.tolist(),
+            [] if self.z is None else self.z.tolist(),
             self.answer,
             "",
             top_answers=tuple(self.answers),
@@ -155,12 +162,13 @@ class Explanation:
             unknown=self.unknown,
             word_heatmaps=None if self.word_heatmaps is None else self.word_heatmaps.numpy(),
             whole=middle(self.photo, size) if is_cropped(self.photo) else None,
+            textual_attention=[] if self.textual_attention is None else self.textual_attention.tolist(),
         )
 
     def __repr__(self) -> str:
         answer, chance = self.answers[0]
-        size = "×".join(map(str, self.heatmap.shape))
-        return f"Explanation({cut(self.question)!r} → {answer!r:.60} {chance:.3f}, H {size})"
+        size = "no heat map" if self.heatmap is None else "H " + "×".join(map(str, self.heatmap.shape))
+        return f"Explanation({cut(self.question)!r} → {answer!r:.60} {chance:.3f}, {size})"
 
     def _repr_png_(self) -> bytes:
         return _png(self.figure())
@@ -226,32 +234,45 @@ class Explainer:
             found += [self._one(explained, n, question, opened) for n, question in enumerate(some)]
         return found
 
-    def _one(self, explained: Explanations, n: int, question: str, photo: Image.Image) -> Explanation:
+    def _one(self, explained: Answered, n: int, question: str, photo: Image.Image) -> Explanation:
         tokens = explained.tokens[n]
-        assert explained.gradient is not None
-        words = explained.textual_attention
+        words, earlier = explained.textual_attention, explained.earlier_attention
+        found: dict[str, Any] = dict.fromkeys(("z", "saliency", "heatmap", "gradient", "block_heatmaps"))
+        found["zero_gradient"] = 0
+        if isinstance(explained, Explanations):
+            found = _explaining(explained, n)
         return Explanation(
-            question,
-            tokens,
-            list(zip(explained.answers[n], explained.probabilities[n].tolist(), strict=True)),
-            explained.z[n, : len(tokens)],
-            explained.saliency[n, : len(tokens)],
-            explained.heatmap[n],
-            explained.gradient[n],
-            None if explained.attention is None else explained.attention[n],
-            None if explained.block_heatmaps is None else explained.block_heatmaps[n],
-            None if words is None else words[n, : len(tokens)],
-            photo,
-            self.model.config.image,
-            explained.unknown[n],
-            ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[n])
-            | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[n]),
-            None if explained.word_heatmaps is None else explained.word_heatmaps[n],
-            self.model,
+            question=question,
+            tokens=tokens,
+            answers=list(zip(explained.answers[n], explained.probabilities[n].tolist(), strict=True)),
+            attention=None if explained.attention is None else explained.attention[n],
+            textual_attention=None if words is None else words[n, : len(tokens)],
+            earlier_attention=None if earlier is None else earlier[n, :, : len(tokens)],
+            photo=photo,
+            image=self.model.config.image,
+            unknown=explained.unknown[n],
+            _model=self.model,
+            **found,
         )
 
     def __repr__(self) -> str:
         return f"Explainer({self.model!r})"
+
+
+def _explaining(explained: Explanations, n: int) -> dict[str, Any]:
+    """What Eqs 2 and 3 say of question n, by attribute of ``Explanation``."""
+    length = len(explained.tokens[n])
+    assert explained.gradient is not None
+    return {
+        "z": explained.z[n, :length],
+        "saliency": explained.saliency[n, :length],
+        "heatmap": explained.heatmap[n],
+        "gradient": explained.gradient[n],
+        "block_heatmaps": None if explained.block_heatmaps is None else explained.block_heatmaps[n],
+        "word_heatmaps": None if explained.word_heatmaps is None else explained.word_heatmaps[n],
+        "zero_gradient": ZERO_IMAGE_GRADIENT * bool(explained.zero_image_gradient[n])
+        | ZERO_WORD_GRADIENT * bool(explained.zero_word_gradient[n]),
+    }
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hvx.store.reader import RunReader
 
 _SHOWN = 12
+_NO_MAPS = "none, and no z-scores: the network has no Hadamard product"
 
 
 def describe(path: Path) -> dict[str, str]:
@@ -53,11 +54,14 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def _facts_of_run(path: Path) -> dict[str, Any]:
+    import numpy as np
+
     from hvx.store.reader import RunReader  # h5py takes as long as all else here
     from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
     with RunReader(path) as reader:
-        bits, unknown, about = reader.column("zero_gradient"), reader.column("unknown"), reader.about
+        unknown, about = reader.column("unknown"), reader.about
+        bits = reader.column("zero_gradient") if reader.has_heatmaps else np.zeros(0, np.uint8)
         return {
             "run": str(path),
             "explanations": len(reader),
@@ -65,7 +69,7 @@ def _facts_of_run(path: Path) -> dict[str, Any]:
             "zero_word_gradients": int(((bits & ZERO_WORD_GRADIENT) > 0).sum()),
             "tokens": int(reader.column("length").sum()),
             "unknown_tokens": int((unknown != 0).sum()),
-            "heatmap_size": list(reader.heatmap_size),
+            "heatmap_size": list(reader.heatmap_size) if reader.has_heatmaps else None,
             "glimpses": reader.glimpses,
             "blocks": reader.blocks,
             "images": [str(folder) for folder in reader.image_folders],
@@ -84,9 +88,9 @@ def _describe_run(path: Path) -> dict[str, str]:
     return {
         "run": str(path),
         "explanations": f"{len(reader):,}",
-        "no gradient": _zero_gradients(reader),
+        **({"no gradient": _zero_gradients(reader)} if reader.has_heatmaps else {}),
         "unknown": _unknown(reader),
-        "heat maps": "×".join(map(str, reader.heatmap_size)),
+        "heat maps": "×".join(map(str, reader.heatmap_size)) if reader.has_heatmaps else _NO_MAPS,
         "images": ", ".join(map(str, reader.image_folders)),
         "finished": f"{about['finished']} in {about['seconds']} s on {about['device']}",
         **_model_of(about["identity"]),
@@ -214,6 +218,11 @@ def _mi(config: ModelConfig) -> dict[str, str]:
     }
 
 
+def _hiecoatt(config: ModelConfig) -> dict[str, str]:
+    wide = f"{config.encoder.hidden} wide, attentions {config.joint} wide"
+    return {"model": f"hierarchical co-attention (Lu et al. 2016), parallel, {wide}; no Hadamard product"}
+
+
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mlb": _mlb,
     "mrn": _mrn,
@@ -222,6 +231,7 @@ _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "gated": _gated,
     "dan": _dan,
     "mi": _mi,
+    "hiecoatt": _hiecoatt,
 }
 """What is worth knowing of a head, by its network. The networks themselves need PyTorch, this does not."""
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hvx.errors import HvxError, cut, shown
 from hvx.store.reader import Item, RunReader
+from hvx.store.schema import EXPLAINING
 
 if TYPE_CHECKING:
     import pandas
@@ -55,11 +56,14 @@ class RunItem:
         answers: the five likeliest with their probabilities, likeliest first.
         tokens: T of them.
         unknown: (T) whether the model's vocabulary lacks the token.
-        token_z: Eq. 11 (T) float32.
+        token_z: Eq. 11 (T) float32; None, as ``heatmap``, of a network without a Hadamard product.
         heatmap: H (H, W) float32, as stored.
         attention: α (G, S, S) float32, each glimpse summing to 1; None of a model without attention.
         block_heatmaps: H of each block (L, H, W) float32; None of a model with one product.
         textual_attention: (T) float32, summing to 1; None of a model without one.
+        word_attention: (T) float32, of a model that attends to words on three levels that of the first, as
+            ``phrase_attention`` of the second and ``textual_attention`` of the third; None of others.
+        phrase_attention: see ``word_attention``.
         word_heatmaps: H of each token (T, H, W) float32; None of a model without a product for each word.
         zero_gradient: 1 if Eq. 2 is zero everywhere (the heat map says nothing), 2 if Eq. 3 is, 3 if both.
     """
@@ -77,13 +81,15 @@ class RunItem:
     answers: list[tuple[str, float]]
     tokens: list[str]
     unknown: list[bool]
-    token_z: np.ndarray
-    heatmap: np.ndarray
+    token_z: np.ndarray | None
+    heatmap: np.ndarray | None
     attention: np.ndarray | None
     block_heatmaps: np.ndarray | None
     textual_attention: np.ndarray | None
     zero_gradient: int
     word_heatmaps: np.ndarray | None
+    word_attention: np.ndarray | None
+    phrase_attention: np.ndarray | None
     _reader: RunReader = field(repr=False)
 
     def figure(
@@ -111,13 +117,14 @@ class RunItem:
             BadImage: the photo is no longer where the run found it, or is another one now.
         """
         from hvx.view.figure import FigureLayout, FigureStyle, draw_figure
-        from hvx.view.run_figures import figure_row
+        from hvx.view.run_figures import figure_row, heatmap_columns
 
         look, reader = FigureStyle.of(style, outline), self._reader
-        layout = FigureLayout(width, reader.glimpses, look, blocks=max(1, reader.blocks))
+        blocks, levels = heatmap_columns(reader), reader.attends_on_levels
+        layout = FigureLayout(width, reader.glimpses, look, blocks=blocks, levels=levels)
         row = figure_row(reader, self.number, max(layout.side, reader.heatmap_size[0]))
         if not methods:
-            return draw_figure([row], width, style=look)
+            return draw_figure([row], width, style=look, levels=levels)
         from hvx.measure.method_maps import run_maps
 
         with run_maps(reader, [self.number], methods, device) as maps:
@@ -127,7 +134,8 @@ class RunItem:
     def __repr__(self) -> str:
         asked = cut(self.question)
         told = f"RunItem({self.number}: id {self.question_id!r}, {asked!r} → {self.answer!r:.60}"
-        return f"{told} {self.probability:.3f}, H {'×'.join(map(str, self.heatmap.shape))})"
+        size = "no heat map" if self.heatmap is None else "H " + "×".join(map(str, self.heatmap.shape))
+        return f"{told} {self.probability:.3f}, {size})"
 
 
 class Run:
@@ -204,7 +212,8 @@ class Run:
         """A row for each item, by number; without maps.
 
         Columns: question_id, image_id, image_path, question, question_type, answer_type, answer,
-        ground_truth, probability (0 to 1), zero_gradient, and lists: tokens (T) and z (T), Eq. 11.
+        ground_truth, probability (0 to 1), zero_gradient, and lists: tokens (T) and z (T), Eq. 11; without
+        zero_gradient and z where the network has no Hadamard product.
 
         Raises:
             HvxError: pandas is not installed, or a shard is damaged.
@@ -214,10 +223,13 @@ class Run:
         except ImportError:
             raise HvxError("to_dataframe needs pandas: pip install pandas") from None
         self._open()
-        columns: dict[str, Any] = {name: self._reader.column(name) for name in _COLUMNS}
+        reader, absent = self._reader, () if self._reader.has_heatmaps else EXPLAINING
+        columns: dict[str, Any] = {name: reader.column(name) for name in _COLUMNS if name not in absent}
         lengths = self._reader.column("length").tolist()
         for name, source in (("tokens", "tokens"), ("z", "token_z")):
-            values = self._reader.column(source)
+            if source in absent:
+                continue
+            values = reader.column(source)
             columns[name] = [row[:n].tolist() for row, n in zip(values, lengths, strict=True)]
         return pandas.DataFrame(columns)
 
@@ -246,9 +258,13 @@ class Run:
             number, own.question_id, own.image_id, own.image_path, own.question, own.answer, own.ground_truth,
             own.question_type, own.answer_type, own.probability,
             [(answer, share) for answer, share in own.top_answers if answer], own.tokens, own.unknown,
-            np.asarray(own.token_z, np.float32), own.heatmap,
+            np.asarray(own.token_z, np.float32) if self._reader.has_heatmaps else None,
+            own.heatmap if self._reader.has_heatmaps else None,
             own.attention if len(own.attention) else None,
             own.block_heatmaps if len(own.block_heatmaps) else None,
             np.asarray(own.textual_attention, np.float32) if self._reader.attends_to_words else None,
-            own.zero_gradient, own.word_heatmaps if self._reader.maps_words else None, self._reader,
+            own.zero_gradient, own.word_heatmaps if self._reader.maps_words else None,
+            np.asarray(own.word_attention, np.float32) if self._reader.attends_on_levels else None,
+            np.asarray(own.phrase_attention, np.float32) if self._reader.attends_on_levels else None,
+            self._reader,
         )  # fmt: skip

@@ -45,6 +45,7 @@ from hvx.explain.lean import LeanNetwork, LeanPullback
 from hvx.files import write_json
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
+from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.identity import RunIdentity
@@ -78,6 +79,11 @@ class Material:
     @property
     def device(self) -> torch.device:
         return self.inputs.device
+
+    @property
+    def head(self) -> HadamardHead:
+        assert isinstance(self.model.head, HadamardHead)
+        return self.model.head
 
 
 def made_model(device: torch.device) -> VQAModel:
@@ -135,7 +141,7 @@ def by_peer(m: Material, name: str) -> Callable[[int], int]:
     ``FROZEN`` they do not, which its user would have to see to.
     """
     peer, frozen = name.removesuffix(FROZEN), name.endswith(FROZEN)
-    network, head = resnet152(), copy.deepcopy(m.model.head).requires_grad_(not frozen)
+    network, head = resnet152(), copy.deepcopy(m.head).requires_grad_(not frozen)
     network.load_state_dict(m.model.backbone.network.state_dict(), strict=False)
     features = nn.Sequential(*list(network.children())[:-2]).eval().requires_grad_(not frozen).to(m.device)
     explain = PEERS[peer](Score(features, head), m.device)
@@ -205,7 +211,7 @@ def difference(m: Material) -> float:
     apart = []
     for n in range(len(QUESTIONS)):
         # The same cotangent for both: what lies ahead of it is not the engines' work.
-        head = HeadPullback(m.model.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
+        head = HeadPullback(m.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
         lean, plain = (pullback.pull(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
         apart.append(float((lean - plain).norm() / plain.norm()))
     return max(apart)

@@ -67,10 +67,18 @@ class NoNetwork:
         count = len(questions)
         zero = torch.zeros(count, dtype=torch.bool)
         return Explanations(
-            [self._words] * count, self._z[:count], self._z[:count], self._attention[:count],
-            self._maps[:count], None, [ANSWERS] * count, torch.full((count, len(ANSWERS)), 0.2), zero, zero,
-            [[False] * TOKENS] * count,
-        )  # fmt: skip
+            tokens=[self._words] * count,
+            unknown=[[False] * TOKENS] * count,
+            answers=[ANSWERS] * count,
+            probabilities=torch.full((count, len(ANSWERS)), 0.2),
+            attention=self._attention[:count],
+            saliency=self._z[:count],
+            z=self._z[:count],
+            heatmap=self._maps[:count],
+            gradient=None,
+            zero_image_gradient=zero,
+            zero_word_gradient=zero,
+        )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from hvx import explain_product
 from hvx.capture.result import ProductExplanation
 from hvx.config import ModelConfig
 from hvx.data.words import Vocabulary, padded, tokenizer
-from hvx.explain.explainer import Explainer
+from hvx.explain.explainer import Explainer, Explanations
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel
 from hvx.models.mlb import MLB
@@ -113,7 +113,9 @@ def one_photo(size: int) -> Compared:
         return explain_product(whole, (photo, rows), image=photo, words=rows, mask=mask)
 
     def by_engine() -> Tensor:
-        return engine.explain(photo, [0] * len(QUESTIONS), QUESTIONS).heatmap
+        found = engine.explain(photo, [0] * len(QUESTIONS), QUESTIONS)
+        assert isinstance(found, Explanations)
+        return found.heatmap
 
     maps = captured().heatmap
     assert maps is not None

@@ -200,6 +200,8 @@ def tree_with(key: str, value: Any) -> dict[str, Any]:
         "model": {"image": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}},
         "explain": {"run": "run", "pick": [{"question": "what?"}]},
     }
+    if value == "hiecoatt":
+        tree["model"]["encoder"] = {"embedding": 8, "hidden": 8}
     if "printed_z" in key:
         tree["explain"]["pick"][0] |= {"printed_tokens": ["what"], "printed_z": [0.0]}
     at: Any = tree
@@ -350,7 +352,7 @@ def test_printed_tokens_are_texts() -> None:
 
 
 CHOICES = {
-    "model.network": ["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi"],
+    "model.network": ["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi", "hiecoatt"],
     "model.form": ["paper", "torch7", "vqa-pytorch"],
     "model.image.interpolation": ["bilinear", "bicubic"],
     "model.encoder.tokenizer": ["nltk", "mcb"],

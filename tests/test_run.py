@@ -38,7 +38,7 @@ def test_a_run_holds_every_dataset_of_the_schema_item_by_item(finished_run: Path
     # What only networks of several blocks, with attention to words, of a map for each word, or of a score
     # have: see test_networks.py.
     absent = {"heatmap_scale", "block_heatmaps", "block_heatmap_scale", "textual_attention", "score"}
-    absent |= {"word_heatmaps", "word_heatmap_scale"}
+    absent |= {"word_heatmaps", "word_heatmap_scale", "word_attention", "phrase_attention"}
     assert set(found) == set(FIELDS) - absent
     assert all(len(values) == len(questions) for values in found.values())
     for name, values in found.items():

@@ -23,7 +23,7 @@ from hvx.store.seal import BLOCK, damage, opened, seal
 
 OF_SOME = (
     "block_heatmaps", "textual_attention", "heatmap_scale", "block_heatmap_scale", "word_heatmaps",
-    "word_heatmap_scale", "score",
+    "word_heatmap_scale", "score", "word_attention", "phrase_attention",
 )  # fmt: skip
 """Datasets of networks that have several blocks, or attend to words, and of 8-bit maps."""
 

@@ -62,7 +62,7 @@ def ask(
         return
     for answer, probability in reply.answers:
         echo(f"{probability:7.3f}  {answer}")
-    echo("  ".join(f"{token} {z:+.2f}" for token, z in reply.tokens))
+    echo("  ".join(token if z is None else f"{token} {z:+.2f}" for token, z in reply.tokens))
     if reply.unknown:
         echo(f"unknown to the model: {', '.join(reply.unknown)}")
     for line in reply.zero:

@@ -39,7 +39,7 @@ def heatmap_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarra
     Returns:
         (n) float64 in the order of ``joined.question_ids``, −1 to 1; NaN where there is none.
     """
-    if joined.apart(one, other):
+    if joined.apart(one, other) or not all(joined.runs[run].has_heatmaps for run in (one, other)):
         return np.full(len(joined), np.nan)
     return correlations(heatmap_ranks(joined, one), heatmap_ranks(joined, other))
 
@@ -57,8 +57,12 @@ def token_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarray:
 
 
 def heatmap_grid(joined: Joined) -> tuple[int, int]:
-    """Rows and columns on which heat maps are compared: 14×14, or fewer where a run stores smaller maps."""
-    heights, widths = zip(*(run.heatmap_size for run in joined.runs), strict=True)
+    """Rows and columns on which heat maps are compared: 14×14, or fewer where a run stores smaller maps.
+
+    Only of runs that have heat maps, one at least.
+    """
+    sizes = [run.heatmap_size for run in joined.runs if run.has_heatmaps]
+    heights, widths = zip(*sizes, strict=True)
     return min(GRID, *heights), min(GRID, *widths)
 
 

@@ -146,10 +146,12 @@ class _Agreements:
         ]
 
     def _lacking(self, kind: str, other: int) -> str | None:
-        if kind != ATTENTION:
-            return None
-        without = [self._joined.labels[run] for run in (0, other) if not self._joined.runs[run].glimpses]
-        return f"{' and '.join(without)} without attention" if without else None
+        pair = [(self._joined.labels[run], self._joined.runs[run]) for run in (0, other)]
+        if kind == ATTENTION:
+            without = [label for label, run in pair if not run.glimpses]
+            return f"{' and '.join(without)} without attention" if without else None
+        without = [label for label, run in pair if not run.has_heatmaps]
+        return f"{' and '.join(without)} without a Hadamard product" if without else None
 
     def _nothing(self, kind: str, grid: tuple[int, int] | None, reason: str) -> Agreement:
         return Agreement(kind, grid, np.full(len(self._joined), np.nan), none=reason)
@@ -173,9 +175,14 @@ class _Agreements:
         return self._summed_up(kind, grid, values, controls, reasons)
 
     def _words(self) -> list[Agreement]:
-        first = Words(self._joined, 0)
+        later = range(1, len(self._joined.runs))
+        lacking = [self._lacking(WORDS, other) for other in later]
+        first = Words(self._joined, 0) if not all(lacking) else None
         found = []
-        for other in range(1, len(self._joined.runs)):
+        for other, lack in zip(later, lacking, strict=True):
+            if first is None or lack:
+                found.append(self._nothing(WORDS, None, lack or ""))
+                continue
             own = Words(self._joined, other)
             differ, few = np.asarray(first.texts != own.texts, bool), first.lengths < 2
             values = word_correlations(first, own)

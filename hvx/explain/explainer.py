@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,58 +16,70 @@ from hvx.explain.hadamard import HeadPullback
 from hvx.explain.lean import LeanNetwork, LeanPullback
 from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
 from hvx.models.checkpoint import VQAModel
-from hvx.models.joint import Joint
+from hvx.models.joint import HadamardHead, Head, Joint
 
 TOP = 5
 """Answers kept with their probabilities."""
 
 
-@dataclass
-class Explanations:
-    """Explanations of N questions; tensors lie on one device, heat maps of words on the CPU.
+@dataclass(kw_only=True)
+class Answered:
+    """What a model answers to N questions, and where it attends; tensors lie on one device.
 
     Attributes:
         tokens: each question's own tokens.
-        saliency: Eq. 10 (N, T), zero beyond each question's tokens.
-        z: Eq. 11 (N, T), NaN beyond each question's tokens.
-        attention: α (N, G, S, S), None of a model without attention.
-        heatmap: H (N, H, W), of the last block.
-        gradient: ∇̂v of Eq. 9 (N, C, H, W), of the last block; None unless asked for.
+        unknown: of each question's own tokens, whether the vocabulary lacks it.
         answers: the five likeliest answers of each question, likeliest first.
         probabilities: theirs (N, 5).
-        block_heatmaps: H of each block (N, L, H, W), None of a model with one.
+        attention: α (N, G, S, S), None of a model without attention.
         textual_attention: (N, T), None of a model without one.
-        word_heatmaps: of each question H of each of its T tokens (T, H, W), the last one ``heatmap``; None of
-            a model without a product for each word.
-        zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
-        zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
-        unknown: of each question's own tokens, whether the vocabulary lacks it.
-        scores: (N) the score of each image and text, of a model that scores them and has no answers: then
-            ``answers`` say it in words, and ``probabilities`` are NaN unless it is one.
+        earlier_attention: (N, 2, T), of a model that attends to words on three levels those to words and to
+            phrases, ``textual_attention`` being the third's; None of others.
     """
 
     tokens: list[list[str]]
-    saliency: Tensor
-    z: Tensor
-    attention: Tensor | None
-    heatmap: Tensor
-    gradient: Tensor | None
+    unknown: list[list[bool]]
     answers: list[list[str]]
     probabilities: Tensor
-    zero_image_gradient: Tensor
-    zero_word_gradient: Tensor
-    unknown: list[list[bool]]
-    block_heatmaps: Tensor | None = None
+    attention: Tensor | None
     textual_attention: Tensor | None = None
-    scores: Tensor | None = None
-    word_heatmaps: list[Tensor] | None = None
+    earlier_attention: Tensor | None = None
 
-    def cpu(self) -> Explanations:
+    def cpu(self) -> Self:
         """The same with every tensor on the CPU."""
         tensors: dict[str, Any] = {
             name: value.cpu() for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **tensors)
+
+
+@dataclass(kw_only=True)
+class Explanations(Answered):
+    """Explanations of N questions by Eqs 2 and 3; tensors lie on one device, heat maps of words on the CPU.
+
+    Attributes:
+        saliency: Eq. 10 (N, T), zero beyond each question's tokens.
+        z: Eq. 11 (N, T), NaN beyond each question's tokens.
+        heatmap: H (N, H, W), of the last block.
+        gradient: ∇̂v of Eq. 9 (N, C, H, W), of the last block; None unless asked for.
+        block_heatmaps: H of each block (N, L, H, W), None of a model with one.
+        word_heatmaps: of each question H of each of its T tokens (T, H, W), the last one ``heatmap``; None of
+            a model without a product for each word.
+        zero_image_gradient: (N) whether Eq. 2 of the last block is zero everywhere.
+        zero_word_gradient: (N) whether Eq. 3 is zero everywhere.
+        scores: (N) the score of each image and text, of a model that scores them and has no answers: then
+            ``answers`` say it in words, and ``probabilities`` are NaN unless it is one.
+    """
+
+    saliency: Tensor
+    z: Tensor
+    heatmap: Tensor
+    gradient: Tensor | None
+    zero_image_gradient: Tensor
+    zero_word_gradient: Tensor
+    block_heatmaps: Tensor | None = None
+    scores: Tensor | None = None
+    word_heatmaps: list[Tensor] | None = None
 
 
 @dataclass
@@ -101,7 +113,8 @@ class _Round:
 class Explainer:
     """Explains a model's answers by Eqs 2 and 3, with guided backpropagation through the backbone.
 
-    The backbone runs forward once per image and backward once per round of questions and block.
+    The backbone runs forward once per image and backward once per round of questions and block. A head
+    without a Hadamard product has neither equation: its questions are answered.
 
     Args:
         model: the network, on the device to compute on.
@@ -137,13 +150,16 @@ class Explainer:
         return self._network.memory(torch.zeros(1, 3, size, size, device=self.device))
 
     @standard_mode()
-    def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
+    def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Answered:
         """Explain questions on a batch of images.
 
         Args:
             inputs: normalised images (B, C, H, W).
             images: the image, 0 … B − 1, of each question (N).
             questions: (N).
+
+        Returns:
+            ``Explanations``, where the head joins by Hadamard products.
 
         Raises:
             OutOfMemory: the images are too many, or too large, for the device's memory.
@@ -160,17 +176,21 @@ class Explainer:
             f"{self.device}: not enough memory for {lack}; give a smaller batch or another device"
         )
 
-    def _explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
+    def _explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Answered:
         tokens = [self._tokenize(question) for question in questions]
         rows, lengths = (
             torch.from_numpy(array).to(self.device)
             for array in padded([self.model.vocabulary.rows(own) for own in tokens])
         )
         order = rounds(images)
+        back = torch.tensor([place for places in order for place in places]).argsort()
         shown = [images[place] for place in order[0]]
         inputs = inputs if shown == list(range(len(inputs))) else inputs[shown]
         pullback = self._network(inputs.to(self.device, non_blocking=True))
         self._check(pullback.features)
+        if not isinstance(self.model.head, HadamardHead):
+            joints = _answered(self.model.head, pullback.features, rows, lengths, order)
+            return Answered(**self._common(tokens, joints, back))
         head = HeadPullback(self.model.head, pullback.features, rows, lengths, self._free)
         done: list[_Round] = []
         words: list[Tensor] = []
@@ -180,30 +200,35 @@ class Explainer:
             if joint.steps is not None:  # as soon as may be to the CPU: they are many
                 words += done[-1].of_words(lengths[places])
                 done[-1].maps.clear()
-        back = torch.tensor([place for places in order for place in places]).argsort()
         saliency = token_saliency(head.textual())
-        heatmap = _gathered([one.heatmap for one in done], back)
         blocks = None
         if not words and len(done[0].maps) > 1:
             blocks = _gathered([torch.stack(one.maps, 1) for one in done], back)
-        logits = _gathered([one.joint.logits for one in done], back)
-        probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
         return Explanations(
-            tokens,
-            saliency,
-            token_z(saliency, lengths),
-            _gathered_if_any([one.joint.attention for one in done], back),
-            heatmap,
-            _gathered_if_any([one.gradient for one in done], back),
-            [[self.model.answers[a] for a in row] for row in best.tolist()],
-            probabilities,
-            _gathered([one.is_zero for one in done], back),
-            ~saliency.any(1),
-            [self.model.vocabulary.unknown(own) for own in tokens],
-            blocks,
-            _gathered_if_any([one.joint.textual_attention for one in done], back),
+            **self._common(tokens, [one.joint for one in done], back),
+            saliency=saliency,
+            z=token_z(saliency, lengths),
+            heatmap=_gathered([one.heatmap for one in done], back),
+            gradient=_gathered_if_any([one.gradient for one in done], back),
+            zero_image_gradient=_gathered([one.is_zero for one in done], back),
+            zero_word_gradient=~saliency.any(1),
+            block_heatmaps=blocks,
             word_heatmaps=[words[place] for place in back.tolist()] if words else None,
         )
+
+    def _common(self, tokens: list[list[str]], joints: list[Joint], back: Tensor) -> dict[str, Any]:
+        """What ``Answered`` holds, of the rounds' joints."""
+        logits = _gathered([joint.logits for joint in joints], back)
+        probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
+        return {
+            "tokens": tokens,
+            "unknown": [self.model.vocabulary.unknown(own) for own in tokens],
+            "answers": [[self.model.answers[a] for a in row] for row in best.tolist()],
+            "probabilities": probabilities,
+            "attention": _gathered_if_any([joint.attention for joint in joints], back),
+            "textual_attention": _gathered_if_any([joint.textual_attention for joint in joints], back),
+            "earlier_attention": _gathered_if_any([joint.earlier_attention for joint in joints], back),
+        }
 
     def _round(self, pullback: LeanPullback, joint: Joint, cotangents: Iterator[Tensor]) -> _Round:
         """Eqs 2 and 9 of a round's questions, block by block; what is kept of the last block is each one's
@@ -233,6 +258,19 @@ class Explainer:
             raise HvxError(
                 f"model.backbone.node: '{node}' yields {found}; the head takes {wanted} channels on a lattice"
             )
+
+
+@torch.no_grad()
+def _answered(
+    head: Head, features: Tensor, rows: Tensor, lengths: Tensor, order: list[list[int]]
+) -> list[Joint]:
+    """The joints of each round of questions, on the first of the images of these features."""
+    terms, question = head.image_terms(features), head.read(head.encoder.embed(rows), lengths)
+    found = []
+    for places in order:
+        own = torch.arange(len(places), device=features.device)
+        found.append(head.join(features, terms, own, question[places], lengths[places]))
+    return found
 
 
 def rounds(images: list[int]) -> list[list[int]]:

@@ -91,10 +91,10 @@ def _entry(shown: Sequence[_Shown]) -> list[Any]:
 
 
 def _of_run(shown: _Shown) -> list[Any]:
-    """Tokens, z, likeliest answers, places of unknown tokens, outline of the heat map, whether it is alone on
-    its image."""
+    """Tokens, z (empty of a run without), likeliest answers, places of unknown tokens, outline of the heat
+    map, whether it is alone on its image."""
     item = shown.item
-    outline = outline_path(shown.pictures[len(item.attention)])
+    outline = outline_path(shown.pictures[len(item.attention)]) if item.heatmap.size else ""
     top = [(answer, number(share)) for answer, share in item.top_answers if answer]
     unknown = [place for place, lacking in enumerate(item.unknown) if lacking]
     return [item.tokens, [number(z) for z in item.token_z], top, unknown, outline, int(shown.alone)]

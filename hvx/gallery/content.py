@@ -119,6 +119,7 @@ def gallery_content(runs: Sequence[Path], further: FurtherMaps = NO_MAPS) -> Ite
             # One truth and one type for a question, whichever run they come from.
             shared = {"ground_truth": answers.truths, "answer_type": answers.types}
             shared["question_type"] = joined.column(0, "question_type")
+        notes += _without_maps(readers, names)
         columns = tuple(
             {name: reader.column(name)[own] for name in INDEXED} | shared
             for reader, own in zip(readers, numbers, strict=True)
@@ -133,6 +134,15 @@ def gallery_content(runs: Sequence[Path], further: FurtherMaps = NO_MAPS) -> Ite
             for reader, own in zip(readers, numbers, strict=True)
         )
         yield Content(readers, labels, names, numbers, columns, list(places), shown, alike, notes, sources)
+
+
+def _without_maps(readers: Sequence[RunReader], names: Sequence[str]) -> tuple[str, ...]:
+    """A line for each run that Eqs 2 and 3 do not explain."""
+    return tuple(
+        f"{name}: no heat maps, no z-scores: its network has no Hadamard product"
+        for reader, name in zip(readers, names, strict=True)
+        if not reader.has_heatmaps
+    )
 
 
 def _notes(joined: Joined, answers: Answers) -> tuple[str, ...]:

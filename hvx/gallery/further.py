@@ -48,7 +48,7 @@ def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> 
         HvxError: see ``hvx.measure.method_maps.run_maps``.
     """
     if further.methods is None:
-        yield MapSource(_has_several_questions(reader))
+        yield MapSource(reader.has_heatmaps and _has_several_questions(reader))
         return
     from hvx.measure.method_maps import run_maps  # imports PyTorch, which takes seconds
 

@@ -108,19 +108,26 @@ def _columns(content: Content) -> list[str]:
     maps = [
         f"{label}: {name}" if label else name
         for label, reader, source in zip(content.labels, content.readers, content.sources, strict=True)
-        for name in [*column_names(reader.glimpses)[1:], *titles(source)]
+        for name in [*_own_columns(reader), *titles(source)]
     ]
     return [column_names(0)[0], *maps]
 
 
+def _own_columns(reader: RunReader) -> list[str]:
+    """Names of a run's own maps."""
+    return column_names(reader.glimpses, int(reader.has_heatmaps), reader.attends_on_levels)[1:]
+
+
 def _run(content: Content, place: int, numbers: dict[str, Any]) -> dict[str, Any]:
     """What the page says of one run; ``heatmap`` and ``specific`` are the places of these maps among the
-    columns, 0 where it has no such map."""
+    columns, 0 where it has no such map; ``shown`` that of the map on cards."""
     reader = content.readers[place]
     sizes = [
-        one.glimpses + 1 + len(source) for one, source in zip(content.readers, content.sources, strict=True)
+        len(_own_columns(one)) + len(source)
+        for one, source in zip(content.readers, content.sources, strict=True)
     ]
-    heatmap = 1 + sum(sizes[:place]) + reader.glimpses
+    shown = sum(sizes[:place]) + len(_own_columns(reader))  # the last of its own
+    heatmap = shown if reader.has_heatmaps else 0
     return {
         "label": content.labels[place],
         "name": content.names[place],
@@ -128,6 +135,7 @@ def _run(content: Content, place: int, numbers: dict[str, Any]) -> dict[str, Any
         "path": str(reader.path),
         "items": len(reader),
         "heatmap": heatmap,
+        "shown": shown,
         "specific": heatmap + 1 if content.sources[place].specific else 0,
         "scaled": reader.stores_scaled_heatmaps,
         "words": WORDS if reader.maps_words else 0,

@@ -33,16 +33,17 @@ class RunMaps:
         self._others = _OtherQuestions(reader) if source.specific else None
 
     def of(self, numbers: Sequence[int], items: Sequence[Item]) -> list[list[Map | None]]:
-        """The maps of some items: attention, heat map, question-specific, those of further methods.
+        """The maps of some items: attention, heat map if any, question-specific, those of further methods.
 
         Returns:
             For each item a map (H, W) for each of the run's columns, as large as it is drawn or larger, or on
             a grid; None where the item has none by that method.
         """
-        heat = {number: shrunk(item.heatmap) for number, item in zip(numbers, items, strict=True)}
+        pairs = zip(numbers, items, strict=True)
+        heat = {number: shrunk(item.heatmap) for number, item in pairs if item.heatmap.size}
         found: list[list[Map | None]] = []
         for number, item in zip(numbers, items, strict=True):
-            maps: list[Map | None] = [*item.attention, heat[number]]
+            maps: list[Map | None] = [*item.attention, *([heat[number]] if number in heat else [])]
             maps += [self._others.of(number, heat)] if self._others else []
             found.append(maps + [self._by(name, number, item) for name in self._methods])
         return found

@@ -28,7 +28,7 @@ def measure(
     """
     words: dict[str, tuple[int, float]] = {}
     for item in items:
-        if not item.zero_gradient & ZERO_WORD_GRADIENT:
+        if item.token_z and not item.zero_gradient & ZERO_WORD_GRADIENT:
             _add_words(words, item)
     own, control = _agreements(reader, items, numbers, partners)
     unknown = [sum(item.unknown) for item in items]
@@ -51,7 +51,7 @@ def _agreements(
     places = [
         place
         for place, item in enumerate(items)
-        if len(item.attention) and not item.zero_gradient & ZERO_IMAGE_GRADIENT
+        if len(item.attention) and item.heatmap.size and not item.zero_gradient & ZERO_IMAGE_GRADIENT
     ]
     if not places:
         return own, control

@@ -97,6 +97,7 @@ def measure_run(
         BadImage: an image of the sample cannot be read, or is not the one that was explained.
     """
     with closing(RunReader(run)) as reader:
+        reader.check_heatmaps()
         names = methods.chosen(options.methods, reader.glimpses)
         check_installed(options)
         subject = Subject(reader, overrides, device, options.sample, options.seed)

@@ -169,10 +169,11 @@ def run_maps(
         say: told what must be computed, ahead of it.
 
     Raises:
-        HvxError: no such method, one that this network has no map for, captum is needed and absent, or a map
-            must be computed and the run's checkpoint is absent or another one.
+        HvxError: a run without heat maps, no such method, one that this network has no map for, captum is
+            needed and absent, or a map must be computed and the run's checkpoint is absent or another one.
         BadImage: the same of an image.
     """
+    reader.check_heatmaps()
     wanted = in_order(names, reader.glimpses, f"{reader.path}: --methods")
     made = [name for name in wanted if METHODS[name].family != "run"]
     kept = _kept_maps(reader, numbers, made)

@@ -24,7 +24,7 @@ from hvx.errors import HvxError, shown
 from hvx.files import whole_file
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
 from hvx.models.header import FORMAT, CheckpointHeader, header_of, open_tensors
-from hvx.models.joint import HadamardHead
+from hvx.models.joint import Head
 from hvx.models.networks import NETWORKS, new_head
 from hvx.models.weights import fill
 
@@ -44,7 +44,7 @@ class VQAModel:
 
     config: ModelConfig
     backbone: Backbone
-    head: HadamardHead
+    head: Head
     vocabulary: Vocabulary
     answers: list[str]
     training: dict[str, Any] = field(default_factory=dict)
@@ -160,7 +160,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def filled_head(
     config: ModelConfig, tensors: dict[str, Tensor], words: int, answers: int, source: str
-) -> HadamardHead:
+) -> Head:
     """A head of these tensors, ready to be explained.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every Hadamard head exposes: to training, to explaining, to checkpoints."""
+"""What every head exposes: to training, to explaining, to checkpoints."""
 
 from __future__ import annotations
 
@@ -44,12 +44,15 @@ class Joint:
     ``visual``, ``textual``, ``product``: of each question's last block, the one nearest to the answer.
 
     Attributes:
-        blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6).
+        blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6), a head
+            that is no ``HadamardHead`` has none.
         attention: α (N, G, S, S), each glimpse summing to 1; None for a model without attention.
         logits: (N, A).
         textual_attention: (N, T), summing to 1 over a question's tokens; None for a model without one.
         steps: of a network with one block for each token, (N) how many blocks are a question's own, the first
             so many; None of others, all of whose blocks are.
+        earlier_attention: of a network that attends to words on several levels, (N, 2, T): to words and to
+            phrases, ``textual_attention`` being the question level's; None of others.
     """
 
     blocks: tuple[Block, ...]
@@ -57,6 +60,7 @@ class Joint:
     logits: Tensor
     textual_attention: Tensor | None = None
     steps: Tensor | None = None
+    earlier_attention: Tensor | None = None
 
     @property
     def visual(self) -> Tensor:
@@ -81,14 +85,15 @@ class Joint:
     def detach(self) -> Joint:
         """The same values, cut from the graph that made them."""
         blocks = (Block(b.visual.detach(), b.textual.detach(), b.product.detach()) for b in self.blocks)
-        attention, textual = (
-            None if x is None else x.detach() for x in (self.attention, self.textual_attention)
+        attention, textual, earlier = (
+            None if x is None else x.detach()
+            for x in (self.attention, self.textual_attention, self.earlier_attention)
         )
-        return Joint(tuple(blocks), attention, self.logits.detach(), textual, self.steps)
+        return Joint(tuple(blocks), attention, self.logits.detach(), textual, self.steps, earlier)
 
 
-class HadamardHead(nn.Module, ABC):
-    """What joins features and questions by Hadamard products, over features that a frozen backbone makes.
+class Head(nn.Module, ABC):
+    """What joins features that a frozen backbone makes with questions, and answers them.
 
     What depends on the image alone is computed once per image, by ``image_terms``; what depends on the
     question alone once per question, by ``read``. ``join`` does the rest, for pairs of the two.
@@ -137,19 +142,6 @@ class HadamardHead(nn.Module, ABC):
     def image_terms(self, features: Tensor) -> Tensor:
         """What depends on the image alone (B, …), from features (B, M, S, S)."""
 
-    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
-        """A cotangent at ``image_terms``' output as one at the features, (B, M, S, S).
-
-        Args:
-            features: (B, M, S, S).
-            terms: ``image_terms(features)``, without dropout.
-            cotangent: of the terms' shape.
-        """
-        del terms
-        with torch.enable_grad():
-            own = features.detach().requires_grad_()
-            return torch.autograd.grad(self.image_terms(own), own, cotangent)[0]
-
     def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """What depends on the question alone (N, …), from embeddings (N, T, E): q (N, hidden)."""
         question: Tensor = self.encoder(embeddings, lengths)
@@ -177,3 +169,20 @@ class HadamardHead(nn.Module, ABC):
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training)
+
+
+class HadamardHead(Head):
+    """A head that joins by Hadamard products, which Eqs 2 and 3 explain: its joints have blocks."""
+
+    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+        """A cotangent at ``image_terms``' output as one at the features, (B, M, S, S).
+
+        Args:
+            features: (B, M, S, S).
+            terms: ``image_terms(features)``, without dropout.
+            cotangent: of the terms' shape.
+        """
+        del terms
+        with torch.enable_grad():
+            own = features.detach().requires_grad_()
+            return torch.autograd.grad(self.image_terms(own), own, cotangent)[0]

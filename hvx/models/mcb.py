@@ -165,7 +165,7 @@ class _SignedRoot(torch.autograd.Function):
         return root
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         root, square = ctx.saved_tensors
         along = (gradient.unsqueeze(-2) @ root.unsqueeze(-1)).squeeze(-1)

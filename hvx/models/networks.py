@@ -7,14 +7,15 @@ from collections.abc import Callable
 from hvx.config import ModelConfig
 from hvx.models.dan import DAN
 from hvx.models.gated import Gated
-from hvx.models.joint import HadamardHead
+from hvx.models.hiecoatt import HieCoAtt
+from hvx.models.joint import Head
 from hvx.models.mcb import MCB
 from hvx.models.mi import MI
 from hvx.models.mlb import MLB
 from hvx.models.mrn import MRN
 from hvx.models.mutan import Mutan
 
-NETWORKS: dict[str, type[HadamardHead]] = {
+NETWORKS: dict[str, type[Head]] = {
     "mlb": MLB,
     "mrn": MRN,
     "mutan": Mutan,
@@ -22,12 +23,11 @@ NETWORKS: dict[str, type[HadamardHead]] = {
     "gated": Gated,
     "dan": DAN,
     "mi": MI,
+    "hiecoatt": HieCoAtt,
 }
 
 
-def new_head(
-    config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-) -> HadamardHead:
+def new_head(config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0) -> Head:
     """A head of random weights.
 
     Args:
@@ -37,5 +37,5 @@ def new_head(
         answers: A.
         dropout: share dropped ahead of each projection in training.
     """
-    make: Callable[..., HadamardHead] = NETWORKS[config.network]
+    make: Callable[..., Head] = NETWORKS[config.network]
     return make(config, channels, words, answers, dropout)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hvx.config import HeatmapConfig
 from hvx.data.questions import Question
-from hvx.explain.explainer import TOP, Explanations
+from hvx.explain.explainer import TOP, Answered, Explanations
 from hvx.store.heatmaps import SCALES, shrunk, to_8_bits, to_half
-from hvx.store.schema import FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
+from hvx.store.schema import EARLIER, FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
 _OF_QUESTIONS: dict[str, Callable[[Question], Any]] = {
     "question_id": lambda question: question.question_id,
@@ -44,7 +44,7 @@ class ShardColumns:
         self.odd: dict[int, str] = {}
         """Why a question has no row though it was explained, by its place."""
 
-    def add(self, places: Sequence[int], explained: Explanations) -> None:
+    def add(self, places: Sequence[int], explained: Answered) -> None:
         """Take the explanations of the questions at these places."""
         odd = _not_finite(explained)
         self.odd |= {places[row]: f"{part} {_OVERFLOW}" for row, part in odd.items()}
@@ -105,7 +105,7 @@ def _put_half(values: Tensor, column: np.ndarray, places: np.ndarray) -> None:
         column[places[start : start + count]] = to_half(values[start : start + count]).cpu().numpy()
 
 
-def _columns(explained: Explanations, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
+def _columns(explained: Answered, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
     """The columns of explanations whose items have one shape, by name; tensors go into half precision."""
     top = [answers + [""] * (TOP - len(answers)) for answers in explained.answers]
     shares = explained.probabilities.float().cpu().numpy()
@@ -117,17 +117,20 @@ def _columns(explained: Explanations, stored: HeatmapConfig) -> Iterator[tuple[s
         np.pad(shares, ((0, 0), (0, TOP - shares.shape[1])), constant_values=np.float32(np.nan)),
     )
     yield "length", np.array([len(own) for own in explained.tokens], np.int32)
-    yield (
-        "zero_gradient",
-        (
-            ZERO_IMAGE_GRADIENT * explained.zero_image_gradient.numpy().astype(np.uint8)
-            | ZERO_WORD_GRADIENT * explained.zero_word_gradient.numpy().astype(np.uint8)
-        ),
-    )
-    if explained.scores is not None:
-        yield "score", explained.scores.float().cpu().numpy()
     if explained.attention is not None:
         yield "attention", explained.attention.float().cpu().numpy()
+    if isinstance(explained, Explanations):
+        yield from _explaining(explained, stored)
+
+
+def _explaining(explained: Explanations, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
+    """What Eqs 2 and 3 say, by name."""
+    zero = ZERO_IMAGE_GRADIENT * explained.zero_image_gradient.to(
+        torch.uint8
+    ) | ZERO_WORD_GRADIENT * explained.zero_word_gradient.to(torch.uint8)
+    yield "zero_gradient", zero.cpu().numpy()
+    if explained.scores is not None:
+        yield "score", explained.scores.float().cpu().numpy()
     if explained.gradient is not None:
         yield "gradient", explained.gradient
     for name, maps in (("heatmap", explained.heatmap), ("block_heatmaps", explained.block_heatmaps)):
@@ -147,7 +150,7 @@ def _stored_maps(name: str, maps: Tensor, stored: HeatmapConfig) -> Iterator[tup
         yield name, small
 
 
-def _of_tokens(explained: Explanations, stored: HeatmapConfig) -> dict[str, np.ndarray]:
+def _of_tokens(explained: Answered, stored: HeatmapConfig) -> dict[str, np.ndarray]:
     """The columns whose items are as long as their questions, padded to the longest, or objects."""
     lengths = torch.tensor([len(own) for own in explained.tokens])
     longest = int(lengths.max()) if len(lengths) else 0
@@ -156,24 +159,36 @@ def _of_tokens(explained: Explanations, stored: HeatmapConfig) -> dict[str, np.n
         "tokens": _padded_lists(explained.tokens, longest, "", np.dtype(object)),
         "unknown": _padded_lists(explained.unknown, longest, 0, np.dtype(np.uint8)),
     }
-    numbers = {
-        "token_saliency": explained.saliency, "token_z": explained.z,
-        "textual_attention": explained.textual_attention,
-    }  # fmt: skip
-    for name, values in numbers.items():
-        if values is not None:
-            found[name] = values[:, :longest].float().cpu().where(own, FIELDS[name].fill).numpy()
-    if explained.word_heatmaps is not None:
-        each = [dict(_stored_maps("word_heatmaps", maps, stored)) for maps in explained.word_heatmaps]
-        maps = [one["word_heatmaps"] for one in each]
-        found["word_heatmaps"] = _objects(
-            [to_half(one).numpy() if isinstance(one, Tensor) else one for one in maps]
+    for name, values in _numbers_of_tokens(explained).items():
+        found[name] = values[:, :longest].float().cpu().where(own, FIELDS[name].fill).numpy()
+    if isinstance(explained, Explanations) and explained.word_heatmaps is not None:
+        found |= _word_maps(explained.word_heatmaps, longest, stored)
+    return found
+
+
+def _numbers_of_tokens(explained: Answered) -> dict[str, Tensor]:
+    """The numbers that each token has (N, T), by field."""
+    found: dict[str, Tensor | None] = {"textual_attention": explained.textual_attention}
+    if explained.earlier_attention is not None:
+        found |= dict(zip(EARLIER, explained.earlier_attention.unbind(1), strict=True))
+    if isinstance(explained, Explanations):
+        found |= {"token_saliency": explained.saliency, "token_z": explained.z}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _word_maps(maps: list[Tensor], longest: int, stored: HeatmapConfig) -> dict[str, np.ndarray]:
+    """The heat maps of tokens, an array for each question, and the factors of those in 8 bits."""
+    each = [dict(_stored_maps("word_heatmaps", own, stored)) for own in maps]
+    values = [one["word_heatmaps"] for one in each]
+    found = {
+        "word_heatmaps": _objects(
+            [to_half(one).numpy() if isinstance(one, Tensor) else one for one in values]
         )
-        scale = SCALES["word_heatmaps"]
-        if each and scale in each[0]:
-            found[scale] = _padded_lists(
-                [one[scale].tolist() for one in each], longest, 0, np.dtype(np.float32)
-            )
+    }
+    scale = SCALES["word_heatmaps"]
+    if each and scale in each[0]:
+        factors = [one[scale].tolist() for one in each]
+        found[scale] = _padded_lists(factors, longest, 0, np.dtype(np.float32))
     return found
 
 
@@ -201,27 +216,27 @@ def _no_rows() -> dict[str, np.ndarray]:
     }
 
 
-def _not_finite(explained: Explanations) -> dict[int, str]:
+def _not_finite(explained: Answered) -> dict[int, str]:
     """Of explanations that hold a NaN or an infinity, by row, the first such part."""
-    lengths = torch.tensor([len(own) for own in explained.tokens], device=explained.saliency.device)
-    words = explained.word_heatmaps
-    parts = {
-        "the answer's probability": explained.probabilities if explained.scores is None else None,
-        "the score": explained.scores,
-        "the heat map (Eqs 2, 9)": explained.heatmap,
-        "the tokens' saliency (Eqs 3, 10)": _own(explained.saliency, lengths),
-        "the tokens' z-score (Eq. 11)": _own(explained.z, lengths),
+    lengths = torch.tensor([len(own) for own in explained.tokens], device=explained.probabilities.device)
+    has_score = isinstance(explained, Explanations) and explained.scores is not None
+    parts: dict[str, Tensor | None] = {
+        "the answer's probability": None if has_score else explained.probabilities
+    }
+    if isinstance(explained, Explanations):
+        parts |= _explaining_parts(explained, lengths)
+    parts |= {
         "the attention": explained.attention,
-        "a block's heat map": explained.block_heatmaps,
-        "a word's heat map": None if words is None else torch.stack([one.isfinite().all() for one in words]),
-        "the gradient (Eq. 9)": explained.gradient,
         "the attention to words": _own(explained.textual_attention, lengths),
+        "the attention to words and phrases": _own(explained.earlier_attention, lengths),
     }
     flags = {
         name: part if part.dtype == torch.bool else _finite(part)
         for name, part in parts.items()
         if part is not None and len(part)
     }
+    if not flags:
+        return {}
     # One copy for all of them: each would wait for the GPU.
     odd = ~torch.stack([rows.to(lengths.device) for rows in flags.values()]).cpu()
     found: dict[int, str] = {}
@@ -230,11 +245,26 @@ def _not_finite(explained: Explanations) -> dict[int, str]:
     return found
 
 
+def _explaining_parts(explained: Explanations, lengths: Tensor) -> dict[str, Tensor | None]:
+    """What must be finite of Eqs 2 and 3, by name; flags (N) of what is known to be so."""
+    words = explained.word_heatmaps
+    return {
+        "the score": explained.scores,
+        "the heat map (Eqs 2, 9)": explained.heatmap,
+        "the tokens' saliency (Eqs 3, 10)": _own(explained.saliency, lengths),
+        "the tokens' z-score (Eq. 11)": _own(explained.z, lengths),
+        "a block's heat map": explained.block_heatmaps,
+        "a word's heat map": torch.stack([one.isfinite().all() for one in words]) if words else None,
+        "the gradient (Eq. 9)": explained.gradient,
+    }
+
+
 def _own(values: Tensor | None, lengths: Tensor) -> Tensor | None:
-    """Values of tokens (N, T), 0 beyond each question's."""
+    """Values of tokens (N, …, T), 0 beyond each question's."""
     if values is None:
         return None
-    return values.where(torch.arange(values.shape[1], device=values.device) < lengths[:, None], 0)
+    own = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
+    return values.where(own if values.ndim == 2 else own[:, None], 0)
 
 
 def _finite(values: Tensor) -> Tensor:

@@ -137,6 +137,8 @@ class RunFolder:
     def zero_gradients(self) -> tuple[int, int]:
         """How many explanations have an Eq. 2, and an Eq. 3, that is zero everywhere."""
         with RunReader(self.path) as reader:
+            if not reader.has_heatmaps:
+                return 0, 0
             bits = reader.column("zero_gradient")
         return int((bits & ZERO_IMAGE_GRADIENT > 0).sum()), int((bits & ZERO_WORD_GRADIENT > 0).sum())
 

@@ -44,12 +44,14 @@ def check_map_size(model: ModelConfig, explain: ExplainConfig, source: Path) -> 
 
 def explanation_bytes(model: ModelConfig, explain: ExplainConfig) -> int:
     """About how many bytes a run stores for each explanation."""
+    attention = 4 * max(1, model.glimpses) * (model.image.size // _STRIDE) ** 2
+    if not model.has_product:
+        return attention + _TEXTS
     side = explain.heatmap.size or model.image.size
     blocks = {"mrn": model.mrn.blocks, "dan": model.dan.steps + 1}.get(model.network, 1)
     maps = 1 if blocks == 1 else 1 + blocks
     maps += _TOKENS if model.network == "mi" else 0
     heatmaps = maps * side**2 * (1 if explain.heatmap.dtype == "uint8" else 2)
-    attention = 4 * max(1, model.glimpses) * (model.image.size // _STRIDE) ** 2
     gradient = 2 * 3 * model.image.size**2 if explain.gradient else 0
     return heatmaps + attention + gradient + _TEXTS
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hvx.config import Config, ImageConfig
+from hvx.config import Config, ExplainConfig, ImageConfig
 from hvx.errors import HvxError
-from hvx.explain.explainer import Explainer, Explanations
+from hvx.explain.explainer import Answered, Explainer
 from hvx.files import sha256
 from hvx.models.checkpoint import check_config, load_checkpoint
 from hvx.models.header import read_header
@@ -28,7 +28,7 @@ class SplitExplainer(Protocol):
     def memory(self) -> int:
         """Bytes that explaining one image takes, about."""
 
-    def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
+    def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Answered:
         """Explain questions on normalized images (B, C, H, W); ``images``: the image of each question.
 
         Raises:
@@ -93,6 +93,11 @@ class CheckpointSource:
         return read_header(self._path).config.image
 
     @property
+    def has_product(self) -> bool:
+        """Whether its network joins by a Hadamard product, so that the run has heat maps."""
+        return read_header(self._path).config.has_product
+
+    @property
     def _path(self) -> Path:
         return self.config.path(self.config.checkpoint)
 
@@ -113,6 +118,8 @@ class CheckpointSource:
         header = read_header(self._path)
         check_config(header.config, self.config, self._path)
         check_map_size(header.config, self.config.explain, self._path)
+        if not header.config.has_product:
+            _check_no_map_options(self.config.explain, header.config.network)
         return {"checkpoint_sha256": digest}
 
     def check(self, identity: dict[str, Any]) -> None:
@@ -140,4 +147,19 @@ class CheckpointSource:
         return {"file": str(self._path)}
 
     def notes(self) -> list[str]:
-        return []
+        network = read_header(self._path).config
+        if network.has_product:
+            return []
+        return [f"{self._path}: {network.network} has no Hadamard product: no heat maps, no z-scores"]
+
+
+def _check_no_map_options(explain: ExplainConfig, network: str) -> None:
+    """Refuse what is said of heat maps where there are none.
+
+    Raises:
+        HvxError: names the key.
+    """
+    plain = ExplainConfig(run=explain.run)
+    for key in ("heatmap", "gradient", "product"):
+        if getattr(explain, key) != getattr(plain, key):
+            raise HvxError(f"explain.{key}: the network {network} has no Hadamard product, and no heat maps")

@@ -16,7 +16,7 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.store.heatmaps import SCALES, from_8_bits
-from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
+from hvx.store.schema import EARLIER, EXPLAINING, FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.seal import damage, damaged, open_hdf5
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
@@ -31,7 +31,9 @@ class Item:
     G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
     ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
     ``word_heatmaps`` (T, H, W) of a model with a product for each word end with ``heatmap``; else T is 0.
-    ``textual_attention`` is as long as tokens, or empty. ``image_digest``: SHA-256 of the image file's bytes.
+    ``textual_attention`` is as long as tokens, or empty; so are ``word_attention`` and ``phrase_attention``,
+    of a model that attends to words on three levels. Of a run without heat maps ``heatmap`` is of shape
+    (0, 0), ``token_z`` empty, ``zero_gradient`` 0. ``image_digest``: SHA-256 of the image file's bytes.
     ``unknown``: of each token, whether the model's vocabulary lacks it.
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
@@ -56,6 +58,8 @@ class Item:
     textual_attention: list[float] = field(default_factory=list)
     unknown: list[bool] = field(default_factory=list)
     word_heatmaps: np.ndarray = field(default_factory=lambda: np.zeros((0, 1, 1), np.float32))
+    word_attention: list[float] = field(default_factory=list)
+    phrase_attention: list[float] = field(default_factory=list)
 
 
 class RunReader:
@@ -168,9 +172,28 @@ class RunReader:
         return "textual_attention" in self._shapes
 
     @property
+    def attends_on_levels(self) -> bool:
+        """Whether it does so on three levels: items have ``word_attention`` and ``phrase_attention``."""
+        return all(name in self._shapes for name in EARLIER)
+
+    @property
+    def has_heatmaps(self) -> bool:
+        """Whether Eqs 2 and 3 explain the items; not where the network has no Hadamard product."""
+        return "heatmap" in self._shapes
+
+    def check_heatmaps(self) -> None:
+        """Refuse a run that Eqs 2 and 3 do not explain.
+
+        Raises:
+            HvxError: says what it lacks, and why.
+        """
+        if not self.has_heatmaps:
+            raise HvxError(f"{self.path}: no heat maps, no z-scores: its network has no Hadamard product")
+
+    @property
     def heatmap_size(self) -> tuple[int, int]:
-        """(H, W) of each heat map as stored; a run may store them smaller than the image."""
-        _, height, width = self._shapes["heatmap"]
+        """(H, W) of each heat map as stored, maybe smaller than the image; (0, 0) of a run without."""
+        _, height, width = self._shapes.get("heatmap", (0, 0, 0))
         return height, width
 
     @property
@@ -182,6 +205,8 @@ class RunReader:
     @property
     def stores_scaled_heatmaps(self) -> bool:
         """Whether heat maps are stored in 8 bits, with a factor for each; see ``hvx.store.heatmaps``."""
+        if not self.has_heatmaps:
+            return False
         with self._reading():
             file = self._file if self._shards is None else self._shards.file(0)
             return _in_8_bits(own_dataset(file, "heatmap"), "heatmap")
@@ -195,7 +220,12 @@ class RunReader:
 
         Ids are integers where the split's file has integers. Axes that differ between shards are filled to
         the longest.
+
+        Raises:
+            HvxError: it is of Eqs 2 and 3, and the run has none; a shard is damaged.
         """
+        if name in EXPLAINING:
+            self.check_heatmaps()
         with self._reading():
             values = self._column(name)
             return values.astype(np.int64) if name in IDS and name in self._integer_ids else values
@@ -328,13 +358,18 @@ class RunReader:
             probability=float(value("probability")),
             top_answers=tuple(zip(top, value("top_probabilities").tolist(), strict=True)),
             tokens=[str(token) for token in texts("tokens")[:length]],
-            token_z=value("token_z")[:length].tolist(),
+            token_z=value("token_z")[:length].tolist() if self.has_heatmaps else [],
             attention=value("attention") if self.glimpses else np.zeros((0, 1, 1), np.float32),
-            heatmap=block.decoded("heatmap")[number].astype(np.float32),
-            zero_gradient=int(value("zero_gradient")),
+            heatmap=self._heatmap(block, number),
+            zero_gradient=int(value("zero_gradient")) if self.has_heatmaps else 0,
             unknown=(value("unknown")[:length] != 0).tolist(),
             **self._optional(block, number, length),
         )
+
+    def _heatmap(self, block: _Block, number: int) -> np.ndarray:
+        if not self.has_heatmaps:
+            return np.zeros((0, 0), np.float32)
+        return block.decoded("heatmap")[number].astype(np.float32)
 
     def _optional(self, block: _Block, number: int, length: int) -> dict[str, Any]:
         """What only some models have, of one item."""
@@ -343,8 +378,9 @@ class RunReader:
             found["block_heatmaps"] = block.decoded("block_heatmaps")[number].astype(np.float32)
         if self.maps_words:
             found["word_heatmaps"] = block.word_maps(number, length)
-        if self.attends_to_words:
-            found["textual_attention"] = block.values("textual_attention")[number][:length].tolist()
+        words = ["textual_attention"] if self.attends_to_words else []
+        for name in words + (list(EARLIER) if self.attends_on_levels else []):
+            found[name] = block.values(name)[number][:length].tolist()
         return found
 
     def close(self) -> None:
@@ -415,6 +451,9 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
                 raise ValueError(f"{name} is missing")
         elif len(shapes[name]) != 1 + len(one.axes) or shapes[name][0] != items:
             raise ValueError(f"{name} has the shape {shapes[name]}, for {items} items")
+    absent = [name for name in EXPLAINING if name not in shapes]
+    if absent and len(absent) < len(EXPLAINING):
+        raise ValueError(f"{absent[0]} is missing")
 
 
 def _in_8_bits(dataset: h5py.Dataset, name: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 
 VERSION = 6
 METHOD = "Kim & Zhang 2017: Eqs 2, 3 by guided backpropagation; Eqs 9-11, n - 1"
+NO_METHOD = "none: no Hadamard product; answers and attention"
 
 TEXT = h5py.string_dtype("utf-8")
 
@@ -94,13 +95,21 @@ FIELDS: dict[str, Field] = {
     "tokens": Field(TEXT, "T", "", long_name="tokens of the question"),
     "length": Field(np.int32, long_name="number of tokens"),
     "unknown": Field(np.uint8, "T", long_name="1: the model's vocabulary lacks this token"),
-    "token_saliency": Field(np.float32, "T", np.nan, long_name="Eq. 10, saliency of each token"),
-    "token_z": Field(np.float32, "T", np.nan, long_name="Eq. 11, z-score of each token"),
+    "token_saliency": Field(
+        np.float32, "T", np.nan, optional=True, long_name="Eq. 10, saliency of each token"
+    ),
+    "token_z": Field(np.float32, "T", np.nan, optional=True, long_name="Eq. 11, z-score of each token"),
     "textual_attention": Field(
-        np.float32, "T", np.nan, optional=True, long_name="attention to each token, last step"
+        np.float32, "T", np.nan, optional=True, long_name="attention to each token, last step or level"
+    ),
+    "word_attention": Field(
+        np.float32, "T", np.nan, optional=True, long_name="attention to each token, level of words"
+    ),
+    "phrase_attention": Field(
+        np.float32, "T", np.nan, optional=True, long_name="attention to each token, level of phrases"
     ),
     "attention": Field(np.float32, "GSR", optional=True, long_name="attention map of each glimpse"),
-    "heatmap": Field(np.float16, "HW", long_name="heat map: sum over channels of |Eq. 9|"),
+    "heatmap": Field(np.float16, "HW", optional=True, long_name="heat map: sum over channels of |Eq. 9|"),
     "heatmap_scale": Field(np.float32, optional=True, long_name="factor of the squares of an 8-bit heat map"),
     "block_heatmaps": Field(np.float16, "LHW", optional=True, long_name="heat map of each block"),
     "block_heatmap_scale": Field(
@@ -116,8 +125,15 @@ FIELDS: dict[str, Field] = {
         long_name="factors of the squares of the 8-bit maps of tokens",
     ),
     "gradient": Field(np.float16, "CHW", optional=True, long_name="Eq. 9, standardized image gradient"),
-    "zero_gradient": Field(np.uint8, long_name="bit 0: Eq. 2 is zero everywhere; bit 1: Eq. 3 is"),
+    "zero_gradient": Field(
+        np.uint8, optional=True, long_name="bit 0: Eq. 2 is zero everywhere; bit 1: Eq. 3 is"
+    ),
 }
+
+EXPLAINING = ("token_saliency", "token_z", "heatmap", "zero_gradient")
+"""What Eqs 2 and 3 give: a run has all of them, or none where its network has no Hadamard product."""
+EARLIER = ("word_attention", "phrase_attention")
+"""Attention to the tokens on the levels before the question's, which is ``textual_attention``."""
 
 ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT = 1, 2
 """Bits of ``zero_gradient``: Eq. 2, or Eq. 3, is zero everywhere, so that its map or scores say nothing."""

@@ -16,7 +16,7 @@ from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.axes import name_axes
 from hvx.store.heatmaps import HALF_MAX, SCALES
-from hvx.store.schema import FIELDS, IDS, METHOD, TEXT, VERSION, Field
+from hvx.store.schema import FIELDS, IDS, METHOD, NO_METHOD, TEXT, VERSION, Field
 from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
 from hvx.store.shards import INDEX, own_dataset
 from hvx.store.sink import Sink, new_hdf5
@@ -219,7 +219,7 @@ def _image_size(attributes: dict[str, Any]) -> int | None:
 
 def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:
     file.attrs["schema_version"] = VERSION
-    file.attrs["method"] = METHOD
+    file.attrs["method"] = METHOD if "heatmap" in file else NO_METHOD
     for name, value in attributes.items():
         file.attrs[name] = value if name in _PLAIN else json.dumps(value)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hvx.data.answers import ACCURACIES
 from hvx.data.questions import Question
-from hvx.models.joint import HadamardHead
+from hvx.models.joint import Head
 from hvx.progress import bar
 from hvx.train.examples import Examples, Targets
 from hvx.train.head import answer_logits
@@ -28,9 +28,7 @@ class Evaluator:
         metric: name of the accuracy, of ``hvx.data.answers.ACCURACIES``.
     """
 
-    def __init__(
-        self, model: HadamardHead, examples: Examples, answers: list[str], metric: str = "vqa"
-    ) -> None:
+    def __init__(self, model: Head, examples: Examples, answers: list[str], metric: str = "vqa") -> None:
         self.model, self.examples, self.answers, self.metric = model, examples, answers, metric
         self._targets = Targets(examples.questions, answers)
         self._groups = examples.groups(_BATCH)

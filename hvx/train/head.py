@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from hvx.config import TrainConfig
 from hvx.errors import HvxError
-from hvx.models.joint import HadamardHead
+from hvx.models.joint import Head
 from hvx.train.examples import Batch, Examples, Targets
 from hvx.train.schedule import warm_cosine
 from hvx.train.state import Progress
@@ -23,7 +23,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two moments of a parameter, under PyTorch's names."""
 
 
-def answer_logits(model: HadamardHead, batch: Batch) -> Tensor:
+def answer_logits(model: Head, batch: Batch) -> Tensor:
     """Logits (N, A) of a batch."""
     embeddings = model.encoder.embed(batch.rows)
     joint = model(batch.features, model.image_terms(batch.features), batch.images, embeddings, batch.lengths)
@@ -48,7 +48,7 @@ class HeadTrainer:
 
     def __init__(
         self,
-        model: HadamardHead,
+        model: Head,
         examples: Examples,
         answers: list[str],
         train: TrainConfig,

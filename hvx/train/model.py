@@ -20,7 +20,7 @@ from hvx.importers.skipthoughts import fill_encoder, load_start
 from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.encoder import QuestionEncoder
-from hvx.models.joint import HadamardHead
+from hvx.models.joint import Head
 from hvx.models.networks import new_head
 from hvx.train.cells import train_backbone
 from hvx.train.course import Course, best_of
@@ -256,9 +256,7 @@ class _Training:
             ) from None
         return backbone
 
-    def _head(
-        self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None
-    ) -> HadamardHead:
+    def _head(self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None) -> Head:
         torch.manual_seed(self.config.seed)
         sizes = features.channels, len(material.vocabulary), len(material.answers)
         head = new_head(self.config.model, *sizes, self.config.train.dropout)

@@ -37,6 +37,8 @@ ZERO_IMAGE_LABEL = "zero gradient: no heat map"
 NO_HEAT_LABEL = "no value above zero"
 ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-scores."
 
+LEVELS = ("Word", "Phrase", "Question")
+"""Of the question, from which a network may attend."""
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
 
 
@@ -62,9 +64,9 @@ class FigureRow:
     Attributes:
         photo: the square RGB crop that the network saw, at any resolution.
         attention: attention maps (G, S, S), each summing to 1; G may be 0.
-        heatmap: the proposed method's heat map (H, W), H = Σ_c |standardized gradient|.
+        heatmap: the proposed method's heat map (H, W), H = Σ_c |standardized gradient|; (0, 0): none.
         tokens: the question's tokens.
-        z: the z-score of each token (Eq. 11).
+        z: the z-score of each token (Eq. 11); empty: there are none, and tokens have no color.
         predicted: the model's answer.
         ground_truth: the right answer, "" where unknown.
         printed: what a paper prints as each token's z-score, None where it prints none; None as a
@@ -79,6 +81,7 @@ class FigureRow:
         label: a line above the row, such as the name of its run; "": none.
         word_heatmaps: of a network with a product for each word the heat map of each token (T, H, W); they
             stand under the tokens. None, or of no tokens: there are none.
+        textual_attention: the network's attention to each token, which stands under it where there are no z.
     """
 
     photo: Image.Image
@@ -97,12 +100,18 @@ class FigureRow:
     maps: tuple[NDArray[np.floating], ...] = ()
     label: str = ""
     word_heatmaps: NDArray[np.floating] | None = None
+    textual_attention: Sequence[float] = ()
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
-        """A heat map of each block, or the only one."""
+        """A heat map of each block, or the only one, or none."""
         blocks = [] if self.block_heatmaps is None else list(self.block_heatmaps)
-        return blocks or [self.heatmap]
+        return blocks or ([self.heatmap] if self.heatmap.size else [])
+
+    @property
+    def shows_attention(self) -> bool:
+        """Whether the attention to its tokens stands under them, in place of z-scores."""
+        return not self.z and bool(self.textual_attention)
 
     @property
     def shows_printed(self) -> bool:
@@ -209,6 +218,7 @@ class FigureLayout:
         blocks: heat maps of the row that has the most; a row of fewer leaves the first places empty.
         dpi: pixels in an inch.
         columns: the columns of maps, in place of the attention and the heat map; rows have ``maps`` then.
+        levels: whether the glimpses are those of words, phrases and question.
 
     Attributes:
         side: of the pictures, in pixels.
@@ -227,10 +237,11 @@ class FigureLayout:
         blocks: int = 1,
         dpi: int = DPI,
         columns: Sequence[MapColumn] | None = None,
+        levels: bool = False,
     ) -> None:
-        self._columns = columns
+        self._columns, self._heat = columns, bool(blocks)
         if columns is None:
-            names = column_names(glimpses, blocks)
+            names = column_names(glimpses, blocks, levels)
         else:
             names = [ORIGINAL, *(column.title for column in columns)]
         self._proposed = len(names) - 1
@@ -249,14 +260,15 @@ class FigureLayout:
         """
         page = Page(self.width, self.dpi)
         self._draw_heading(page)
-        unknown = crop = False
+        unknown = crop = scored = attends = False
         for place, row in enumerate(rows):
+            scored, attends = scored or bool(row.z), attends or row.shows_attention
             unknown, crop = unknown or any(row.unknown), crop or row.shows_crop
             page.bottom += self._grid.row_gap if place else 0
             self._draw_row(page, row)
             if within and page.width * page.bottom > within:
                 raise PageTooLarge(f"a picture of more than {within:,} pixels")
-        self._draw_foot(page, unknown, crop)
+        self._draw_foot(page, unknown=unknown, crop=crop, z=scored, attention=attends)
         return page
 
     def _draw_heading(self, page: Page) -> None:
@@ -299,8 +311,9 @@ class FigureLayout:
         words = self._word_maps(row)
         small = self._word_side(*size) if len(words) else 0
         panel = lay_out(
-            row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown, small
-        )
+            row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown, small,
+            row.textual_attention if row.shows_attention else (),
+        )  # fmt: skip
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
         self._draw_words(page, row.photo, panel, words)
@@ -375,13 +388,13 @@ class FigureLayout:
             elif not (map > 0).any():
                 legend.draw_label(page, NO_HEAT_LABEL, (left, top), side, self._sizes)
 
-    def _draw_foot(self, page: Page, unknown: bool, crop: bool) -> None:
+    def _draw_foot(self, page: Page, **marks: bool) -> None:
         """The scale of the tokens' colors, that of the maps where they have one, what marks mean; the margin
         below."""
         grid = self._grid
         if self._style.legend:
             page.bottom += grid.row_gap
-            shown = legend.scales(self._style.style, self._style.outlined, unknown, crop)
+            shown = legend.scales(self._style.style, self._style.outlined and self._heat, **marks)
             legend.draw_scales(page, shown, grid.left(0), grid.inner_width, self._sizes.small)
         page.bottom += grid.margin
 
@@ -392,6 +405,7 @@ def draw_figure(
     title: str | None = None,
     style: FigureStyle = IN_COLOR,
     columns: Sequence[MapColumn] | None = None,
+    levels: bool = False,
 ) -> Image.Image:
     """The paper's figure of some questions, a row each, as one picture in memory.
 
@@ -403,6 +417,7 @@ def draw_figure(
         title: a line above the column names.
         style: how it shows its rows.
         columns: of the rows' ``maps``; None: the attention maps and the heat map.
+        levels: whether the glimpses are those of words, phrases and question.
 
     Returns:
         An RGB picture on white.
@@ -414,19 +429,21 @@ def draw_figure(
         raise HvxError("a figure needs at least one row")
     glimpses, printed = max(len(row.attention) for row in rows), any(row.shows_printed for row in rows)
     blocks = max(len(row.heatmaps) for row in rows)
-    layout = FigureLayout(width, glimpses, style, title, printed, blocks, columns=columns)
+    layout = FigureLayout(width, glimpses, style, title, printed, blocks, columns=columns, levels=levels)
     with settings():
         return layout.draw(rows).render()
 
 
-def column_names(glimpses: int, blocks: int = 1) -> list[str]:
-    """The header's words, as the paper has them, for any number of glimpses and blocks."""
-    if glimpses == 1:
+def column_names(glimpses: int, blocks: int = 1, levels: bool = False) -> list[str]:
+    """The header's words, as the paper has them, for any number of glimpses and blocks, or three levels."""
+    if levels:
+        names = [f"{level} Attention" for level in LEVELS]
+    elif glimpses == 1:
         names = ["Attention"]
     else:
         names = [f"{ordinal} Attention" for ordinal in _ORDINALS[:glimpses]]
         names += [f"Attention {glimpse}" for glimpse in range(len(_ORDINALS) + 1, glimpses + 1)]
-    proposed = [f"Block {block}" for block in range(1, blocks + 1)] if blocks > 1 else ["Proposed"]
+    proposed = [f"Block {block}" for block in range(1, blocks + 1)] if blocks > 1 else ["Proposed"] * blocks
     return [ORIGINAL, *names, *proposed]
 
 

@@ -40,21 +40,42 @@ class Scale:
     ticks: tuple[tuple[float, str], ...]
 
 
-def scales(style: Style, outlined: bool, unknown: bool = False, crop: bool = False) -> list[Scale]:
-    """Of the tokens' z-scores; of the maps, where these are in color; and what the marks on a page mean."""
-    z = np.linspace(-Z_LIMIT, Z_LIMIT, _STEPS)
-    ticks = [(-Z_LIMIT, f"≤ −{Z_LIMIT:g}"), (-1, "−1"), (0, "0"), (1, "1"), (Z_LIMIT, f"≥ {Z_LIMIT:g}")]
-    places = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
-    found = [Scale("z-score", np.array([chip_colour(float(one)) for one in z], np.uint8), places)]
+def scales(
+    style: Style,
+    outlined: bool,
+    unknown: bool = False,
+    crop: bool = False,
+    z: bool = True,
+    attention: bool = False,
+) -> list[Scale]:
+    """Of the tokens' z-scores; of the maps, where these are in color; and what the marks on a page mean.
+
+    Args:
+        style: of the maps.
+        outlined: whether lines are drawn around what is hot.
+        unknown: whether any token is unknown to the model.
+        crop: whether any photograph is more than what the model saw.
+        z: whether any token has a z-score.
+        attention: whether the attention to a token stands under any.
+    """
+    found = [_z_scale()] if z else []
     if style == "color":
         colors = colour_scale().round().astype(np.uint8)
-        found.append(Scale("attention, heat", colors, ((0.0, "least"), (1.0, "most"))))
+        found.append(Scale("attention, heat" if z else "attention", colors, ((0.0, "least"), (1.0, "most"))))
     marks = (
         (outlined, f"outline: heat above mean + {DEVIATIONS} standard deviations"),
+        (attention, "under a token: attention to it; no z-scores without a Hadamard product"),
         (unknown, "dotted: word unknown to the model"),
         (crop, "frame: what the model saw"),
     )
     return found + [Scale(text, np.full((1, 3), 255, np.uint8), ()) for shown, text in marks if shown]
+
+
+def _z_scale() -> Scale:
+    z = np.linspace(-Z_LIMIT, Z_LIMIT, _STEPS)
+    ticks = [(-Z_LIMIT, f"≤ −{Z_LIMIT:g}"), (-1, "−1"), (0, "0"), (1, "1"), (Z_LIMIT, f"≥ {Z_LIMIT:g}")]
+    places = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
+    return Scale("z-score", np.array([chip_colour(float(one)) for one in z], np.uint8), places)
 
 
 def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:

@@ -82,7 +82,13 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
         item.unknown,
         middle(photo, size) if is_cropped(photo) else None,
         word_heatmaps=item.word_heatmaps,
+        textual_attention=item.textual_attention,
     )
+
+
+def heatmap_columns(reader: RunReader) -> int:
+    """Columns of heat maps that a run's figure has."""
+    return max(1, reader.blocks) if reader.has_heatmaps else 0
 
 
 def _crop(reader: RunReader, size: int) -> ImageConfig:
@@ -245,11 +251,12 @@ def write_items(
     check_rows(output, len(drawn))
     readers = list({id(one.reader): one.reader for one in drawn}.values())
     printed = any(z is not None for one in drawn if one.pick for z in one.pick.printed_z)
-    blocks = {max(1, reader.blocks) for reader in readers}
+    blocks = {heatmap_columns(reader) for reader in readers}
+    levels = all(reader.attends_on_levels for reader in readers)
     glimpses = max(reader.glimpses for reader in readers)
     columns = drawn[0].maps.columns if drawn[0].maps else None
     shown = blocks.pop() if len(blocks) == 1 else 1
-    layout = FigureLayout(width, glimpses, style, title, printed, shown, setup.dpi, columns)
+    layout = FigureLayout(width, glimpses, style, title, printed, shown, setup.dpi, columns, levels)
     rows = (_row(one, layout, shown) for one in bar(drawn, "drawing", "row"))
     return export_figure(output, layout, rows, setup.page_rows, source)
 

@@ -50,7 +50,7 @@ class TokenBox:
 
     Attributes:
         lines: the token, of several lines where it alone fills one.
-        value: its z-score.
+        value: its z-score, or the attention to it.
         printed: the printed one in brackets, or "".
         fill: the color.
         ink: of the token.
@@ -109,12 +109,13 @@ def lay_out(
     digits: int = DIGITS,
     unknown: Sequence[bool] = (),
     picture: int = 0,
+    attention: Sequence[float] = (),
 ) -> Panel:
     """Place the tokens from left to right, line by line, and the answer at the right.
 
     Args:
         tokens: the question's tokens.
-        z: one z-score for each; one that is no finite number has the neutral color.
+        z: one z-score for each; one that is no finite number has the neutral color. Empty: there are none.
         answer: predicted answer, ground truth ("" where unknown).
         width: of the panel in pixels.
         answer_width: of the column at the right, within ``width``, that holds the answer.
@@ -123,10 +124,13 @@ def lay_out(
         digits: decimals of the z-scores.
         unknown: of each token, whether the model does not know it; empty: it knows all.
         picture: side of a picture under each token, 0: none.
+        attention: to each token, which stands under it where there are no z-scores.
     """
+    values = [score_text(score, digits) for score in z or attention] or [""] * len(tokens)
+    z = z or [math.nan] * len(tokens)
     beside = [None] * len(tokens) if printed is None else printed
     room = width - answer_width - sizes.token / 2
-    boxes = _place_tokens(tokens, z, beside, room, sizes, digits, picture)
+    boxes = _place_tokens(tokens, z, values, beside, room, sizes, digits, picture)
     if unknown:
         marked = zip(boxes, unknown, strict=True)
         boxes = tuple(replace(box, unknown=bool(lacking)) for box, lacking in marked)
@@ -200,6 +204,7 @@ def contrast(one: RGB, other: RGB) -> float:
 def _place_tokens(
     tokens: Sequence[str],
     z: Sequence[float],
+    values: Sequence[str],
     printed: Sequence[float | None],
     room: float,
     sizes: TextSizes,
@@ -210,8 +215,8 @@ def _place_tokens(
     boxes: list[TokenBox] = []
     padding, gap = _padding(sizes), sizes.token / 2
     left = top = bottom = 0.0
-    for token, score, other in zip(tokens, z, printed, strict=True):
-        lines, value = wrap(token, sizes.token, room - 2 * padding), score_text(score, digits)
+    for token, score, value, other in zip(tokens, z, values, printed, strict=True):
+        lines = wrap(token, sizes.token, room - 2 * padding)
         beside = "" if other is None else f"({score_text(other, digits)})"
         words = max(width(line, sizes.token) for line in lines) + 2 * padding
         needed = max(words, width(value, sizes.small), width(beside, sizes.small), picture)

@@ -11,7 +11,8 @@ const element = (tag, attributes = {}, ...children) => {
 const percent = (share) => (share === null ? "n/a" : `${(100 * share).toFixed(1)} %`);
 
 // z as the figures print it: at most four decimals.
-const valueText = (z) => (z === null ? "n/a" : String(Number(z.toFixed(4))).replace("-", "−"));
+// Nothing of a run without z-scores.
+const valueText = (z) => (z === undefined ? "" : z === null ? "n/a" : String(Number(z.toFixed(4))).replace("-", "−"));
 
 // From blue below 0 through light gray to red above, as chip_colour in hvx/view/tokens.py.
 const tokenColors = (z) => {
@@ -31,7 +32,7 @@ const UNKNOWN = "unknown to the model";
 const tokenSpan = (detail, place) => {
   const z = detail.z[place];
   const unknown = detail.unknown.has(place);
-  const title = `z ${valueText(z)}${unknown ? `; ${UNKNOWN}` : ""}`;
+  const title = [...(z === undefined ? [] : [`z ${valueText(z)}`]), ...(unknown ? [UNKNOWN] : [])].join("; ");
   const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
   [span.style.backgroundColor, span.style.color] = tokenColors(z);
   hvx.tieWord(span, detail, place);
@@ -44,6 +45,7 @@ const MISSING = {
   replaced: "The photograph was replaced after the run: this is not the one that was explained",
 };
 const ZERO_IMAGE = "zero gradient: no heat map";
+const NO_PRODUCT = "none, and no z-scores: the network has no Hadamard product";
 const ALONE = "no other question on the image";
 const ZERO_WORDS = "zero gradient of the words: no z-scores";
 
@@ -96,7 +98,7 @@ const picture = (number, column, detail) => {
     map.style.backgroundPositionX = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}%` : "0";
     box.append(map);
   }
-  const run = hvx.about.runs.findIndex((one) => one.heatmap === column);
+  const run = hvx.about.runs.findIndex((one) => column && one.heatmap === column);
   if (run >= 0) box.dataset.heatmapOf = run;
   if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
   const note = noteOn(number, column, detail);
@@ -143,7 +145,7 @@ const pick = (number) => {
   return element("label", { class: "pick" }, box);
 };
 
-const card = (number, detail, href, columns = [hvx.about.runs[0].heatmap]) => {
+const card = (number, detail, href, columns = [hvx.about.runs[0].shown]) => {
   const link = element("a", { class: "open", href, dir: "auto" });
   if (detail) link.append(...tokenSpans(detail));
   if (!link.textContent.trim()) link.append(hvx.index.question[number] || `question ${hvx.index.id[number]}`);
@@ -217,7 +219,10 @@ const fillItem = (number, detail) => {
     ["Photograph", detail?.path],
     ["Question type", kind("question_type")],
     ["Answer type", kind("answer_type")],
-    ...ofEach("Heat map", (run) => (hvx.zeroImage(number, run) ? ZERO_IMAGE : undefined)),
+    ...ofEach("Heat map", (run) => {
+      if (!hvx.about.runs[run].heatmap) return NO_PRODUCT;
+      return hvx.zeroImage(number, run) ? ZERO_IMAGE : undefined;
+    }),
     ...ofEach("Dotted", (run) => ((run ? detail?.others[run - 1] : detail)?.unknown.size ? UNKNOWN : undefined)),
     ...ofEach("Tokens", (run) => (hvx.zeroWords(number, run) ? ZERO_WORDS : undefined)),
     ...ofEach("Agreement of heat map and attention", (run) => ofIndex("agreement", run)[number]?.toFixed(3)),

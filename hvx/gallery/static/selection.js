@@ -32,10 +32,10 @@ hvx.EXPORTS = {
 
 hvx.FILES = { ids: "question_ids.txt", rows: "rows.json", figure: "figure.sh" };
 
-// Two lines of Python that read the heat maps of the exported rows.
+// Two lines of Python that read the heat maps of the exported rows, or the attention of a run without.
 hvx.snippet = () => {
   const two = hvx.about.runs.length > 1;
   const scale = hvx.about.runs[0].scaled ? `.astype("f4") ** 2 * file["heatmap_scale"][chosen["rows"]][:, None, None]` : "";
   return `import h5py, json; chosen = json.load(open("rows.json"))${two ? "[0]" : ""}; file = h5py.File(chosen["file"])\n`
-    + `maps = file["heatmap"][chosen["rows"]]${scale}`;
+    + `maps = file["${hvx.about.runs[0].heatmap ? "heatmap" : "attention"}"][chosen["rows"]]${scale}`;
 };

@@ -10,11 +10,11 @@ hvx.STYLES = ["color", "paper"];
 
 hvx.style = (state) => (hvx.STYLES.includes(state.style) ? state.style : hvx.STYLES[0]);
 
-// The columns on a card: those asked for, or each run's heat map.
+// The columns on a card: those asked for, or each run's heat map, or of a run without its last attention.
 hvx.shownColumns = (state) => {
   const asked = new Set(state.show.split(".").filter(Boolean).map(Number));
   const known = hvx.about.columns.map((_, column) => column).filter((column) => asked.has(column));
-  return known.length ? known : hvx.about.runs.map((run) => run.heatmap);
+  return known.length ? known : hvx.about.runs.map((run) => run.shown);
 };
 
 // From the part of an address that begins with #.

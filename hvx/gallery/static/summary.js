@@ -36,7 +36,7 @@ const accuracyTable = (runs, kind, caption) => {
 const fixed = (value, digits = 3) => (value === null ? "n/a" : value.toFixed(digits).replace("-", "−"));
 
 // What a run's maps say together, and how often they say nothing.
-const agreementRows = ({ summary, items }) => {
+const agreementRows = ({ summary, items, heatmap }) => {
   const { agreement, control, zero } = summary;
   const rows = [];
   if (agreement[1]) rows.push(["heat map and attention, mean rank correlation", fixed(agreement[0]), String(agreement[1])]);
@@ -46,7 +46,8 @@ const agreementRows = ({ summary, items }) => {
       ["the same heat maps and the other question's attention", fixed(control[1]), String(control[2])],
     );
   }
-  rows.push(
+  if (!heatmap) rows.push(["heat maps and z-scores: none; the network has no Hadamard product", "", "0"]);
+  else rows.push(
     ["no gradient of the image (Eq. 2 is zero)", "", String(zero[0])],
     ["no gradient of the words (Eq. 3 is zero)", "", String(zero[1])],
   );
