@@ -519,7 +519,7 @@ class ExplainConfig(Section):
     """Explain just these questions of the split; none: all of them."""
     heatmap: HeatmapConfig = HeatmapConfig()
     gradient: Flag = False
-    """Also store the standardised gradient itself, C planes per question."""
+    """Also store the standardized gradient itself, C planes per question."""
     shard_questions: Positive = 256
     on_error: Literal["skip", "stop"] = "skip"
     """On an image that cannot be read: list its questions in failures.jsonl and go on, or stop."""
@@ -634,7 +634,7 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        # A misspelt key that is required is two errors; the unknown one says more than the missing one.
+        # A misspelled key that is required is two errors; the unknown one says more than the missing one.
         first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
         # A file has a dual encoder under `model`.
         path = ["model" if part == "dual_encoder" else str(part) for part in first["loc"]]

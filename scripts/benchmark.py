@@ -69,7 +69,7 @@ SGEMM = 2048
 
 @dataclass(frozen=True)
 class Material:
-    """A model, normalised photographs (B, C, H, W), and the questions' rows (N, T) and lengths (N)."""
+    """A model, normalized photographs (B, C, H, W), and the questions' rows (N, T) and lengths (N)."""
 
     model: VQAModel
     inputs: Tensor
@@ -96,7 +96,7 @@ def made_model(device: torch.device) -> VQAModel:
             nn.init.constant_(module.weight, 0.25)  # or fifty blocks' sums grow beyond all bounds
     tokenize = tokenizer(config.encoder)
     words = sorted({token for question in QUESTIONS for token in tokenize(question)})
-    with torch.device("meta"):  # the GRU's own initialisation takes 20 s
+    with torch.device("meta"):  # the GRU's own initialization takes 20 s
         head = MLB(config, 2048, len(words), ANSWERS)
     head = head.to_empty(device="cpu").requires_grad_(False).eval()
     for parameter in head.parameters():

@@ -31,7 +31,7 @@ from hvx.data.images import load_input
 from hvx.data.objects import ObjectTable
 from hvx.data.words import padded, tokenizer
 from hvx.measure.agreement import rank_correlation
-from hvx.measure.localisation import points_inside
+from hvx.measure.localization import points_inside
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.store.reader import Item, RunReader
 

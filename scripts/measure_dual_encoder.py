@@ -28,7 +28,7 @@ from hvx.data.images import load_input
 from hvx.data.objects import ObjectTable
 from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.measure.bootstrap import Estimate, mean
-from hvx.measure.localisation import points_inside
+from hvx.measure.localization import points_inside
 from hvx.models.backbone import Backbone
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.train.features import FeatureCache

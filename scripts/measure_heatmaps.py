@@ -33,7 +33,7 @@ from hvx.data.image_files import find_image
 from hvx.data.objects import ObjectTable, read_mask
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.localisation import enlarged, points_inside
+from hvx.measure.localization import enlarged, points_inside
 from hvx.measure.scores import cropped
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import Item, RunReader

@@ -15,7 +15,7 @@ import numpy as np
 
 from hvx.config import Config, parse
 from hvx.data.objects import ObjectTable
-from hvx.measure.localisation import points_inside
+from hvx.measure.localization import points_inside
 from hvx.store.reader import RunReader
 
 SINGLE = ("attribute", "shape", "existence")

@@ -27,7 +27,7 @@ from hvx.errors import HvxError
 from hvx.measure.agreement import rank_correlation
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT
-from hvx.view.heat import FLOOR_TINT, STYLES, TINT, Style, colour_scale, enlarge, overlay
+from hvx.view.heat import FLOOR_TINT, STYLES, TINT, Style, color_scale, enlarge, overlay
 from hvx.view.run_figures import figure_row
 
 SIDE = 300
@@ -45,8 +45,8 @@ def without_gray(pixels: Values) -> Values:
 
 def place_on_scale(drawn: Values) -> Values:
     """Where on the color scale each pixel of a picture (H, W, 3) in the color style lies, 0 to 255."""
-    opacity = np.linspace(FLOOR_TINT, TINT, len(colour_scale()))[:, None]
-    _, places = cKDTree(opacity * without_gray(colour_scale())).query(without_gray(drawn))
+    opacity = np.linspace(FLOOR_TINT, TINT, len(color_scale()))[:, None]
+    _, places = cKDTree(opacity * without_gray(color_scale())).query(without_gray(drawn))
     return np.asarray(places, np.float64)
 
 

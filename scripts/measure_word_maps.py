@@ -21,7 +21,7 @@ from hvx.data.objects import ObjectTable
 from hvx.data.scene_drawing import SHAPES
 from hvx.errors import HvxError
 from hvx.measure.bootstrap import mean
-from hvx.measure.localisation import Peaks, covers, peaks
+from hvx.measure.localization import Peaks, covers, peaks
 from hvx.store.reader import RunReader
 
 SINGLE = ("attribute", "shape", "existence")

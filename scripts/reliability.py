@@ -49,7 +49,7 @@ TABLE = [
     ("a plan for 1,000,000 questions", "within 10 s and 1.5 GB", "plan"),
     ("a view over 4,000 shards", "opens within 2 s", "view"),
     ("a second process on the same run folder; a lock whose holder was killed",
-     "says who holds it, exit 2; recognised as stale", "lock"),
+     "says who holds it, exit 2; recognized as stale", "lock"),
     ("what stands beside the shards is missing or changed; shards of a packed run deleted; the run folder "
      "renamed meanwhile; a part of it a link that leads out; a run that may only be read",
      "written again; the solid file stays; not made again under the old name; refused; checked and left as "

@@ -26,7 +26,7 @@ class Made:
     side: int = 28
     grid: int | None = 7
     given: dict[str, Any] = field(default_factory=dict)
-    crop: dict[str, Any] = field(default_factory=lambda: {"square": "centre", "scaled_to": [28, 28]})
+    crop: dict[str, Any] = field(default_factory=lambda: {"square": "center", "scaled_to": [28, 28]})
     about: dict[str, Any] = field(default_factory=dict)
 
     def columns(self) -> dict[str, np.ndarray]:

@@ -89,7 +89,7 @@ def _words(numbers: Numbers, tags: str) -> WordMeans:
     def group(names: list[str]) -> dict[str, Estimate]:
         return {name: numbers.estimate() for name in names}
 
-    families = ["wh-words", "auxiliaries", "nouns", "verbs", "adjectives", "articles", "colours"]
+    families = ["wh-words", "auxiliaries", "nouns", "verbs", "adjectives", "articles", "colors"]
     return WordMeans(
         group(tags.split()),
         group(families),

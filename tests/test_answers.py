@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvx.config import SplitConfig
-from hvx.data.answers import evalai_accuracy, evalai_normalised, normalised, vqa_accuracy
+from hvx.data.answers import evalai_accuracy, evalai_normalized, normalized, vqa_accuracy
 from hvx.data.questions import read_questions
 
-# Normalisation by hand
+# Normalization by hand
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from hvx.data.questions import read_questions
     ],
 )
 def test_case_and_white_space_do_not_count(answer: str, wanted: str) -> None:
-    assert normalised(answer) == wanted
+    assert normalized(answer) == wanted
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_case_and_white_space_do_not_count(answer: str, wanted: str) -> None:
     ],
 )
 def test_articles_go(answer: str, wanted: str) -> None:
-    assert normalised(answer) == wanted
+    assert normalized(answer) == wanted
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_articles_go(answer: str, wanted: str) -> None:
     ],
 )
 def test_number_words_up_to_ten_become_digits(answer: str, wanted: str) -> None:
-    assert normalised(answer) == wanted
+    assert normalized(answer) == wanted
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_number_words_up_to_ten_become_digits(answer: str, wanted: str) -> None:
     ],
 )
 def test_a_missing_apostrophe_is_put_back(answer: str, wanted: str) -> None:
-    assert normalised(answer) == wanted
+    assert normalized(answer) == wanted
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_a_missing_apostrophe_is_put_back(answer: str, wanted: str) -> None:
     ["its", "were", "well", "hell", "ill", "shes", "lets", "wed", "im", "ive", "couldntve", "girl's"],
 )
 def test_what_the_evaluator_takes_for_no_contraction_stays(answer: str) -> None:
-    assert normalised(answer) == answer
+    assert normalized(answer) == answer
 
 
 def test_the_one_contraction_that_loses_its_apostrophe() -> None:
-    assert normalised("somebody'd") == "somebodyd"
-    assert normalised("somebodyd") == "somebodyd"
+    assert normalized("somebody'd") == "somebodyd"
+    assert normalized("somebodyd") == "somebodyd"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_one_contraction_that_loses_its_apostrophe() -> None:
     ],
 )
 def test_punctuation_vanishes_or_becomes_a_space(answer: str, wanted: str) -> None:
-    assert normalised(answer) == wanted
+    assert normalized(answer) == wanted
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_punctuation_vanishes_or_becomes_a_space(answer: str, wanted: str) -> No
     ],
 )
 def test_periods_go_unless_a_digit_follows(answer: str, wanted: str) -> None:
-    assert normalised(answer) == wanted
+    assert normalized(answer) == wanted
 
 
 # Accuracy by hand
@@ -170,7 +170,7 @@ def test_the_order_of_people_does_not_matter() -> None:
     assert vqa_accuracy("red", people) == vqa_accuracy("red", people[::-1])
 
 
-def test_where_people_disagree_all_answers_are_normalised() -> None:
+def test_where_people_disagree_all_answers_are_normalized() -> None:
     people = ["two", "2", "The two.", "a 2", "three", "3", "4", "5", "6", "7"]
     assert vqa_accuracy("Two!", people) == 1.0
     assert vqa_accuracy("three", people) == pytest.approx(0.6)
@@ -240,7 +240,7 @@ def slowly_stripped(answer: str) -> str:
     return "".join(" " if letter in "\n\t" else letter for letter in answer).strip()
 
 
-def slowly_normalised(answer: str) -> str:
+def slowly_normalized(answer: str) -> str:
     text = slowly_stripped(answer)
     padded = f"x{text}x"
     digits = [letter.isdecimal() for letter in padded]
@@ -276,8 +276,8 @@ def slow_accuracy(predicted: str, answers: list[str]) -> float:
     people = [slowly_stripped(answer) for answer in answers]
     predicted = slowly_stripped(predicted)
     if len(set(people)) > 1:
-        people = [slowly_normalised(answer) for answer in people]
-        predicted = slowly_normalised(predicted)
+        people = [slowly_normalized(answer) for answer in people]
+        predicted = slowly_normalized(predicted)
     return slow_mean(predicted, people)
 
 
@@ -291,8 +291,8 @@ def slow_mean(predicted: str, people: list[str]) -> float:
 
 @settings(deadline=None, max_examples=500)
 @given(TEXT)
-def test_normalisation_agrees_with_the_slow_one(answer: str) -> None:
-    assert normalised(answer) == slowly_normalised(answer)
+def test_normalization_agrees_with_the_slow_one(answer: str) -> None:
+    assert normalized(answer) == slowly_normalized(answer)
 
 
 @settings(deadline=None, max_examples=300)
@@ -325,14 +325,14 @@ def test_accuracy_agrees_with_the_slow_one(data: st.DataObject) -> None:
         ("st.", "st"),
     ],
 )
-def test_evalai_normalises_by_its_own_rules(answer: str, wanted: str) -> None:
-    assert evalai_normalised(answer) == wanted
+def test_evalai_normalizes_by_its_own_rules(answer: str, wanted: str) -> None:
+    assert evalai_normalized(answer) == wanted
 
 
 def slowly_by_evalai(answer: str) -> str:
     lowered = answer.lower()
     kept = "".join(letter for letter in lowered if letter not in ",?")
-    return slowly_normalised(" 's".join(kept.split("'s")).strip())
+    return slowly_normalized(" 's".join(kept.split("'s")).strip())
 
 
 def slow_evalai_accuracy(predicted: str, answers: list[str]) -> float:
@@ -341,8 +341,8 @@ def slow_evalai_accuracy(predicted: str, answers: list[str]) -> float:
 
 @settings(deadline=None, max_examples=500)
 @given(st.lists(st.sampled_from([*BITS, "'s", "s'", "1,2"]), max_size=8).map("".join))
-def test_evalais_normalisation_agrees_with_the_slow_one(answer: str) -> None:
-    assert evalai_normalised(answer) == slowly_by_evalai(answer)
+def test_evalais_normalization_agrees_with_the_slow_one(answer: str) -> None:
+    assert evalai_normalized(answer) == slowly_by_evalai(answer)
 
 
 @settings(deadline=None, max_examples=300)
@@ -354,7 +354,7 @@ def test_evalais_accuracy_agrees_with_the_slow_one(data: st.DataObject) -> None:
     assert evalai_accuracy(predicted, answers) == pytest.approx(slow_evalai_accuracy(predicted, answers))
 
 
-def test_evalai_normalises_also_where_all_said_the_same() -> None:
+def test_evalai_normalizes_also_where_all_said_the_same() -> None:
     assert (evalai_accuracy("Yes.", ["yes"] * 10), vqa_accuracy("Yes.", ["yes"] * 10)) == (1.0, 0.0)
     assert evalai_accuracy("the red", ["Red"]) == 1.0 and evalai_accuracy("blue", ["red"]) == 0.0
     assert evalai_accuracy("red", ["red", *"bcdefghij"]) == pytest.approx(0.9 / 3)

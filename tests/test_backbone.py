@@ -114,7 +114,7 @@ def test_a_file_of_something_else_than_tensors_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("architecture", ["googlenet", "inception_v3"])
-def test_networks_that_expect_another_normalisation_see_to_it(architecture: str) -> None:
+def test_networks_that_expect_another_normalization_see_to_it(architecture: str) -> None:
     """As torchvision makes them for their published weights."""
     network = new_network(architecture, empty=True)
     assert network.transform_input is True

@@ -17,7 +17,7 @@ from hvx.capture.equations import ProductExplanation
 from hvx.capture.products import explain_product, explain_products, find_products
 from hvx.data.words import padded
 from hvx.explain.explainer import Explainer
-from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 
 TOLERANCE = 1e-9
@@ -179,8 +179,8 @@ def test_the_scores_are_equations_9_to_11() -> None:
     found = explain_product(model, (image, ids), image=image, words=ids)
     to_image, to_words = small_by_hand(model, image, ids)
     assert found.gradient is not None and found.heatmap is not None and found.z is not None
-    torch.testing.assert_close(found.gradient, standardised(to_image), rtol=0, atol=1e-9)
-    torch.testing.assert_close(found.heatmap, heat_map(standardised(to_image)), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.gradient, standardized(to_image), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.heatmap, heat_map(standardized(to_image)), rtol=0, atol=1e-9)
     saliency = token_saliency(to_words)
     torch.testing.assert_close(found.z, token_z(saliency, torch.full((3,), 4)), rtol=0, atol=1e-9)
 

@@ -70,7 +70,7 @@ def test_explain_goes_on_where_it_was_and_says_so(tiny: Tiny, finished_run: Path
     assert "shards were done before" in done.stdout
 
 
-def test_a_misspelt_key_is_named_with_the_right_one(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_misspelled_key_is_named_with_the_right_one(tiny: Tiny, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(tiny.config.read_text().replace("glimpses:", "glimpsis:"))
     done = hvx("explain", config)

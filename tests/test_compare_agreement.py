@@ -132,7 +132,7 @@ def test_maps_of_other_parts_are_left_out_with_the_reason(joins: Joins) -> None:
     assert np.isnan(heatmap_agreement(joined)).all() and np.isnan(attention_agreement(joined)).all()
     found = {one.kind: one for one in compare_runs(joined.runs).pairs[0].agreement}
     assert (
-        "square: 'centre' and 'whole'" in str(found[HEATMAP].none)
+        "square: 'center' and 'whole'" in str(found[HEATMAP].none)
         and found[HEATMAP].none == found[ATTENTION].none
     )
     assert found[WORDS].same.n == 4

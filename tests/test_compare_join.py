@@ -114,11 +114,11 @@ def test_a_copied_run_is_said_to_be_one(stack: ExitStack, tmp_path: Path) -> Non
 
 def test_maps_of_other_parts_of_the_photographs_are_not_comparable(stack: ExitStack, tmp_path: Path) -> None:
     first = Made([1, 2])
-    larger = Made([1, 2], 1, crop={"square": "centre", "scaled_to": [56, 56]})
+    larger = Made([1, 2], 1, crop={"square": "center", "scaled_to": [56, 56]})
     assert joined(stack, tmp_path / "1", first, larger).regions is None
     whole = Made([1, 2], 1, crop={"square": "whole", "scaled_to": [28, 28]})
     reason = joined(stack, tmp_path / "2", first, whole).regions
-    assert reason == "A and B see different parts of the photographs (square: 'centre' and 'whole')"
+    assert reason == "A and B see different parts of the photographs (square: 'center' and 'whole')"
     turned = Made([1, 2], 1, about={"exif_orientation": True})
     assert "exif_orientation: False and True" in str(joined(stack, tmp_path / "3", first, turned).regions)
 

@@ -163,7 +163,7 @@ def test_an_override_below_a_value_names_the_value(tmp_path: Path) -> None:
         ("sed=3", "sed", "seed"),
     ],
 )
-def test_a_misspelt_override_is_an_unknown_key(tmp_path: Path, override: str, key: str, meant: str) -> None:
+def test_a_misspelled_override_is_an_unknown_key(tmp_path: Path, override: str, key: str, meant: str) -> None:
     path = written(tmp_path, yaml.safe_dump(SMALL))
     assert load_error(path, override).startswith(f"{path}: unknown key '{key}' (did you mean '{meant}'?)")
 
@@ -193,7 +193,7 @@ def test_an_override_of_the_wrong_kind_names_key_and_value(tmp_path: Path) -> No
         ({"explain": {"runn": "run"}}, "explain.runn", "run"),
     ],
 )
-def test_a_misspelt_key_is_named_and_the_right_one_suggested(
+def test_a_misspelled_key_is_named_and_the_right_one_suggested(
     tree: dict[str, Any], key: str, meant: str
 ) -> None:
     said = error_of({"checkpoint": "model.safetensors", **tree})
@@ -201,7 +201,7 @@ def test_a_misspelt_key_is_named_and_the_right_one_suggested(
     assert meant in said.partition("known here: ")[2].split(", ")
 
 
-def test_a_misspelt_required_key_is_shown_rather_than_the_one_it_leaves_missing() -> None:
+def test_a_misspelled_required_key_is_shown_rather_than_the_one_it_leaves_missing() -> None:
     said = error_of({"chekpoint": "model.safetensors"})
     assert said.startswith("config.yaml: unknown key 'chekpoint' (did you mean 'checkpoint'?)")
 

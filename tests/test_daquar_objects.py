@@ -314,7 +314,7 @@ def test_each_target_is_measured_on_its_own_region(explained: Path) -> None:
         assert own["value"] == pytest.approx(np.mean(shares), abs=1e-6)
         assert found[target]["about"]["target"] == target
     text = (explained / "answered" / "measure.md").read_text()
-    assert "Localisation: of the target *answered* (others: `--target named`)." in text
+    assert "Localization: of the target *answered* (others: `--target named`)." in text
 
 
 def test_only_questions_with_a_target_are_drawn_on_request(explained: Path) -> None:

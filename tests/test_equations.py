@@ -11,7 +11,7 @@ from slow_heads import TOLERANCE, SlowHead, agree, derivative
 
 from hvx.config import ModelConfig
 from hvx.explain.hadamard import head_gradients
-from hvx.explain.scores import NEGLIGIBLE, heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import NEGLIGIBLE, heat_map, standardized, token_saliency, token_z
 from hvx.models.mlb import MLB
 
 CHANNELS, LATTICE, WORDS, ANSWERS = 3, (2, 3), 6, 4
@@ -135,9 +135,9 @@ def _gradients() -> torch.Tensor:
     return torch.randn(3, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
 
-def test_equation_9_standardises_each_channel_of_each_question() -> None:
+def test_equation_9_standardizes_each_channel_of_each_question() -> None:
     gradient = _gradients()
-    found = standardised(gradient).numpy()
+    found = standardized(gradient).numpy()
     for n, c in np.ndindex(3, 3):
         values = [float(v) for v in gradient[n, c].flatten()]
         mean = sum(values) / len(values)
@@ -151,21 +151,21 @@ def test_equation_9_lets_a_weak_channel_count_as_much_as_a_strong_one() -> None:
     gradient = _gradients()
     scales = torch.tensor([1.0, 1e6, 1e-6], dtype=torch.float64).view(1, 3, 1, 1)
     shifts = torch.tensor([0.0, 3e6, -2e-6], dtype=torch.float64).view(1, 3, 1, 1)
-    found = standardised(gradient * scales + shifts)
-    torch.testing.assert_close(found, standardised(gradient), rtol=0, atol=TOLERANCE)
+    found = standardized(gradient * scales + shifts)
+    torch.testing.assert_close(found, standardized(gradient), rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(found.mean((2, 3)), torch.zeros(3, 3).double(), rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(found.std((2, 3)), torch.ones(3, 3).double(), rtol=0, atol=TOLERANCE)
     # A channel of equal values beside others is 0, and they stay what they are.
     gradient[1, 2] = 5
-    other = standardised(gradient)
+    other = standardized(gradient)
     assert (other[1, 2] == 0).all()
     torch.testing.assert_close(other[1, :2], found[1, :2], rtol=0, atol=TOLERANCE)
 
 
 def test_equation_9_of_each_question_is_what_it_is_alone() -> None:
     gradient = _gradients() * torch.tensor([1.0, 1e9, 1e-9], dtype=torch.float64).view(3, 1, 1, 1)
-    alone = torch.cat([standardised(one) for one in gradient.split(1)])
-    torch.testing.assert_close(standardised(gradient), alone, rtol=0, atol=0)
+    alone = torch.cat([standardized(one) for one in gradient.split(1)])
+    torch.testing.assert_close(standardized(gradient), alone, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -194,7 +194,7 @@ def test_the_bound_of_what_is_rounding_is_in_it() -> None:
 def test_the_zero_gradient_scores_zero_beside_others() -> None:
     gradient = _gradients()
     gradient[1] = 0
-    found = standardised(gradient)
+    found = standardized(gradient)
     assert (found[1] == 0).all() and found[0].any() and found[2].any()
     z = token_z(torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), torch.tensor([3, 3]))
     assert (z[0] == 0).all()
@@ -203,8 +203,8 @@ def test_the_zero_gradient_scores_zero_beside_others() -> None:
 
 def test_heat_map_sums_magnitudes_over_channels() -> None:
     gradient = _gradients()
-    found = heat_map(standardised(gradient)).numpy()
-    expected = sum(np.abs(standardised(gradient).numpy()[:, c]) for c in range(3))
+    found = heat_map(standardized(gradient)).numpy()
+    expected = sum(np.abs(standardized(gradient).numpy()[:, c]) for c in range(3))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 
@@ -232,14 +232,14 @@ def test_equation_11_is_the_z_score_with_n_minus_1_over_own_tokens() -> None:
 @pytest.mark.parametrize("scale", [1e-35, 1e-12, 1.0, 1e30])
 def test_scores_do_not_depend_on_the_gradients_scale(scale: float) -> None:
     gradient = _gradients().float()
-    torch.testing.assert_close(standardised(gradient * scale), standardised(gradient), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(standardized(gradient * scale), standardized(gradient), rtol=1e-4, atol=1e-4)
     saliency, lengths = torch.tensor([[1.0, 2.0, 5.0, 3.0]]), torch.tensor([4])
     torch.testing.assert_close(token_z(saliency * scale, lengths), token_z(saliency, lengths))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -7.3e-9, 3.3e20])
 def test_equal_gradients_score_zero_never_nan(value: float) -> None:
-    assert (standardised(torch.full((2, 3, 5, 7), value)) == 0).all()
+    assert (standardized(torch.full((2, 3, 5, 7), value)) == 0).all()
     assert (token_z(torch.full((1, 11), abs(value)), torch.tensor([11])) == 0).all()
 
 

@@ -14,7 +14,7 @@ from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.explainer import TOP, Explainer, rounds
 from hvx.explain.guided import GuidedPullback, guided
 from hvx.explain.hadamard import head_gradients
-from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel
 from hvx.models.networks import new_head
@@ -65,7 +65,7 @@ def test_each_question_of_a_batch_is_explained_by_the_equations(network: str, fr
     own = head_gradients(model.head, features, torch.tensor(IMAGES), rows, lengths, free)
     plain = GuidedPullback(guided(model.backbone.network), images[IMAGES])
     raw = [plain.pull(cotangent) for cotangent in own.features]
-    gradients = [standardised(x) for x in raw]
+    gradients = [standardized(x) for x in raw]
     torch.testing.assert_close(found.gradient, gradients[-1], rtol=0, atol=1e-9)
     torch.testing.assert_close(found.heatmap, heat_map(gradients[-1]), rtol=0, atol=1e-9)
     if len(gradients) > 1:
@@ -102,7 +102,7 @@ def test_each_word_of_a_batch_is_explained_by_its_own_block(attention: bool, fre
         )
         assert len(alone.features) == length == len(found.word_heatmaps[n])
         plain = GuidedPullback(guided(model.backbone.network), images[IMAGES[n] : IMAGES[n] + 1])
-        gradients = [standardised(plain.pull(cotangent)) for cotangent in alone.features]
+        gradients = [standardized(plain.pull(cotangent)) for cotangent in alone.features]
         expected = torch.cat([heat_map(x) for x in gradients])
         torch.testing.assert_close(found.word_heatmaps[n], expected, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.heatmap[n], expected[-1], rtol=0, atol=1e-9)

@@ -16,7 +16,7 @@ from PIL import Image
 from hvx.errors import HvxError
 from hvx.view import text
 from hvx.view.figure import FigureLayout, FigureRow, FigureStyle
-from hvx.view.heat import Style, colour_scale, outline
+from hvx.view.heat import Style, color_scale, outline
 from hvx.view.legend import draw_answers, draw_label, draw_outline, draw_scales, scales
 from hvx.view.page import Page, settings
 from hvx.view.tokens import BLACK, HIGH, LOW, NEUTRAL, PRINTED_INK, WHITE, TextSizes
@@ -83,7 +83,7 @@ def test_ticks_stand_under_the_colors_that_they_name(style: Style) -> None:
     expected = {
         "z-score": [(0.0, LOW), (0.25, None), (0.5, NEUTRAL), (0.75, None), (1.0, HIGH)],
         "attention, heat": [
-            (end, tuple(int(level) for level in colour_scale()[place].round()))
+            (end, tuple(int(level) for level in color_scale()[place].round()))
             for end, place in ((0.0, 0), (1.0, 255))
         ],
     }

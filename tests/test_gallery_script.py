@@ -20,7 +20,7 @@ from hvx.choose import agreement
 from hvx.gallery.build import CHUNK, build_gallery
 from hvx.gallery.pictures import drawn_maps, outline_path, picture_path
 from hvx.store.reader import RunReader
-from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_colour, ink_on, value_text
+from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_color, ink_on, value_text
 
 py_mini_racer = pytest.importorskip("py_mini_racer", reason="no mini-racer here")
 
@@ -350,7 +350,7 @@ def test_pictures_lie_where_python_wrote_them(js: Run, number: int) -> None:
 @pytest.mark.parametrize("z", [-9, -2, -1.999, -1, -0.5, -0.001, 0, 0.00004, 0.3, 1, 1.5, 2, 2.1, None])
 def test_tokens_have_the_colors_and_values_of_figures(js: Run, z: float | None) -> None:
     fill, ink = js(f"tokenColors({json.dumps(z)})")
-    expected = chip_colour(float("nan") if z is None else z)
+    expected = chip_color(float("nan") if z is None else z)
     assert all(abs(a - b) <= 1 for a, b in zip(map(int, re.findall(r"\d+", fill)), expected, strict=True))
     assert ink == {(0, 0, 0): "#000", (255, 255, 255): "#fff"}[ink_on(expected)]
     text = js(f"valueText({json.dumps(z)})").replace("−", "-")

@@ -30,7 +30,7 @@ from hvx.data.photos import open_photo
 from hvx.errors import BadImage, HvxError
 
 PLAIN = ImageConfig(size=8, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
-COLOUR = (200, 100, 50)
+COLOR = (200, 100, 50)
 
 
 def saved(path: Path, photo: Image.Image) -> Path:
@@ -39,7 +39,7 @@ def saved(path: Path, photo: Image.Image) -> Path:
 
 
 def striped(width: int, height: int) -> Image.Image:
-    """Blue beside a centre square of red left half and green right half (above and below likewise)."""
+    """Blue beside a center square of red left half and green right half (above and below likewise)."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 2] = 255
     side = min(width, height)
@@ -50,7 +50,7 @@ def striped(width: int, height: int) -> Image.Image:
 
 
 def ramp(dtype: type, top: int) -> np.ndarray:
-    """Greys from 0 to ``top``, (16, 64)."""
+    """Grays from 0 to ``top``, (16, 64)."""
     return np.tile(np.linspace(0, top, 64).astype(dtype), (16, 1))
 
 
@@ -59,10 +59,10 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(path: Path, pixels: np.ndarray, colour: int, *between: bytes) -> Path:
+def png(path: Path, pixels: np.ndarray, color: int, *between: bytes) -> Path:
     """A PNG of 16 bits a channel, (H, W, channels), with chunks ``between`` its head and its pixels."""
     height, width, _ = pixels.shape
-    head = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = [chunk(b"IHDR", head), *between, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
@@ -83,7 +83,7 @@ def refused(path: Path) -> str:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("shape", [(64, 32), (32, 64), (64, 64), (32, 33), (33, 32), (1000, 32)])
-def test_the_crop_is_the_centre_square(shape: tuple[int, int], interpolation: str) -> None:
+def test_the_crop_is_the_center_square(shape: tuple[int, int], interpolation: str) -> None:
     config = ImageConfig.model_validate({"size": 16, "interpolation": interpolation})
     crop = np.asarray(crop_photo(striped(*shape), config))
     assert crop.shape == (16, 16, 3)
@@ -116,29 +116,29 @@ def test_a_square_photo_of_the_networks_size_is_unchanged() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 1)])
 def test_a_photo_of_one_pixel_across_fills_the_crop(shape: tuple[int, int]) -> None:
-    crop = np.asarray(crop_photo(Image.new("RGB", shape, COLOUR), ImageConfig(size=32)))
+    crop = np.asarray(crop_photo(Image.new("RGB", shape, COLOR), ImageConfig(size=32)))
     assert crop.shape == (32, 32, 3)
-    assert (crop == COLOUR).all()
+    assert (crop == COLOR).all()
 
 
-def test_the_centre_of_a_very_long_photo_is_seen() -> None:
+def test_the_center_of_a_very_long_photo_is_seen() -> None:
     photo = Image.new("RGB", (5001, 1), "white")
-    photo.paste(COLOUR, (2497, 0, 2504, 1))
-    assert (np.asarray(crop_photo(photo, ImageConfig(size=8))) == COLOUR).all()
+    photo.paste(COLOR, (2497, 0, 2504, 1))
+    assert (np.asarray(crop_photo(photo, ImageConfig(size=8))) == COLOR).all()
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20))
 def test_the_crop_has_the_networks_size_whatever_the_photos(width: int, height: int, size: int) -> None:
-    crop = crop_photo(Image.new("RGB", (width, height), COLOUR), ImageConfig(size=size))
+    crop = crop_photo(Image.new("RGB", (width, height), COLOR), ImageConfig(size=size))
     assert crop.size == (size, size)
-    assert (np.asarray(crop) == COLOUR).all()
+    assert (np.asarray(crop) == COLOR).all()
 
 
 # The input
 
 
-def test_an_input_is_channels_first_and_normalised_by_mean_and_deviation() -> None:
+def test_an_input_is_channels_first_and_normalized_by_mean_and_deviation() -> None:
     config = ImageConfig(size=2, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
     pixels = np.zeros((2, 2, 3), np.uint8)
     pixels[0, 1] = (255, 51, 102)
@@ -150,7 +150,7 @@ def test_an_input_is_channels_first_and_normalised_by_mean_and_deviation() -> No
 
 
 def test_imagenets_statistics_are_the_default(tmp_path: Path) -> None:
-    path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 5), COLOUR))
+    path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 5), COLOR))
     found = load_input(path, ImageConfig(size=4))
     wanted = [(200 / 255 - 0.485) / 0.229, (100 / 255 - 0.456) / 0.224, (50 / 255 - 0.406) / 0.225]
     assert found.shape == (3, 4, 4)
@@ -162,15 +162,15 @@ def test_imagenets_statistics_are_the_default(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["photo.png", "photo.jpg", "photo.webp", "photo.gif", "photo.bmp"])
 def test_common_kinds_of_files_are_read(tmp_path: Path, name: str) -> None:
-    found = open_photo(saved(tmp_path / name, Image.new("RGB", (20, 10), COLOUR)))
+    found = open_photo(saved(tmp_path / name, Image.new("RGB", (20, 10), COLOR)))
     assert (found.mode, found.size) == ("RGB", (20, 10))
-    assert np.abs(np.asarray(found, int) - COLOUR).max() <= 4
+    assert np.abs(np.asarray(found, int) - COLOR).max() <= 4
 
 
-def test_a_grey_photo_has_three_equal_channels(tmp_path: Path) -> None:
-    grey = ramp(np.uint8, 255)
-    found = np.asarray(open_photo(saved(tmp_path / "grey.png", Image.fromarray(grey))))
-    assert (found == grey[..., None]).all()
+def test_a_gray_photo_has_three_equal_channels(tmp_path: Path) -> None:
+    gray = ramp(np.uint8, 255)
+    found = np.asarray(open_photo(saved(tmp_path / "gray.png", Image.fromarray(gray))))
+    assert (found == gray[..., None]).all()
 
 
 def test_black_and_white_is_read(tmp_path: Path) -> None:
@@ -179,21 +179,21 @@ def test_black_and_white_is_read(tmp_path: Path) -> None:
     assert (found == np.where(white, 255, 0)[..., None]).all()
 
 
-def test_a_palette_shows_its_colours(tmp_path: Path) -> None:
+def test_a_palette_shows_its_colors(tmp_path: Path) -> None:
     photo = Image.new("P", (6, 4), 7)
-    photo.putpalette([0, 0, 0] * 7 + list(COLOUR))
+    photo.putpalette([0, 0, 0] * 7 + list(COLOR))
     photo.save(tmp_path / "palette.png", transparency=0)
     found = open_photo(tmp_path / "palette.png")
-    assert (np.asarray(found) == COLOUR).all()
+    assert (np.asarray(found) == COLOR).all()
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("RGBA", (*COLOUR, 255)), ("LA", (90, 255))])
-def test_opaque_photos_with_an_alpha_channel_keep_their_colours(
-    tmp_path: Path, mode: str, colour: tuple[int, ...]
+@pytest.mark.parametrize(("mode", "color"), [("RGBA", (*COLOR, 255)), ("LA", (90, 255))])
+def test_opaque_photos_with_an_alpha_channel_keep_their_colors(
+    tmp_path: Path, mode: str, color: tuple[int, ...]
 ) -> None:
-    found = open_photo(saved(tmp_path / "alpha.png", Image.new(mode, (6, 4), colour)))
+    found = open_photo(saved(tmp_path / "alpha.png", Image.new(mode, (6, 4), color)))
     assert found.mode == "RGB"
-    assert (np.asarray(found) == (COLOUR if mode == "RGBA" else 90)).all()
+    assert (np.asarray(found) == (COLOR if mode == "RGBA" else 90)).all()
 
 
 def test_four_inks_are_read_as_rgb(tmp_path: Path) -> None:
@@ -216,26 +216,26 @@ def test_four_inks_are_read_as_rgb(tmp_path: Path) -> None:
     ],
 )
 def test_sixteen_bits_are_scaled_to_eight_and_keep_the_picture(tmp_path: Path, name: str, dtype: str) -> None:
-    grey = ramp(np.uint16, 65535)
-    path = saved(tmp_path / name, Image.fromarray(grey.astype(dtype)))
+    gray = ramp(np.uint16, 65535)
+    path = saved(tmp_path / name, Image.fromarray(gray.astype(dtype)))
     found = np.asarray(open_photo(path))
-    assert found.shape == (*grey.shape, 3)
-    assert (found == (grey // 256)[..., None]).all()
+    assert found.shape == (*gray.shape, 3)
+    assert (found == (gray // 256)[..., None]).all()
 
 
 def test_a_picture_of_sixteen_bits_is_that_of_eight_bits(tmp_path: Path) -> None:
-    grey = ramp(np.uint8, 255)
-    eight = open_photo(saved(tmp_path / "8.png", Image.fromarray(grey)))
-    sixteen = open_photo(saved(tmp_path / "16.png", Image.fromarray(grey.astype(np.uint16) * 257)))
+    gray = ramp(np.uint8, 255)
+    eight = open_photo(saved(tmp_path / "8.png", Image.fromarray(gray)))
+    sixteen = open_photo(saved(tmp_path / "16.png", Image.fromarray(gray.astype(np.uint16) * 257)))
     assert eight.tobytes() == sixteen.tobytes()
 
 
-@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (6, 4), (4, 2)])
-def test_sixteen_bits_a_colour_are_scaled_to_eight(tmp_path: Path, colour: int, channels: int) -> None:
+@pytest.mark.parametrize(("color", "channels"), [(2, 3), (6, 4), (4, 2)])
+def test_sixteen_bits_a_color_are_scaled_to_eight(tmp_path: Path, color: int, channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, channels))
     if channels in (2, 4):
         pixels[..., -1] = 65535
-    found = np.asarray(open_photo(png(tmp_path / "deep.png", pixels, colour)))
+    found = np.asarray(open_photo(png(tmp_path / "deep.png", pixels, color)))
     wanted = pixels[..., :3] if channels > 2 else pixels[..., :1]
     assert (found == wanted // 256).all()
 
@@ -256,10 +256,10 @@ def test_inks_inverted_as_adobe_writes_them_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20_000), (20_000, 1)])
 def test_one_pixel_and_very_long_photos_become_inputs(tmp_path: Path, shape: tuple[int, int]) -> None:
-    found = load_input(saved(tmp_path / "photo.png", Image.new("RGB", shape, COLOUR)), PLAIN)
+    found = load_input(saved(tmp_path / "photo.png", Image.new("RGB", shape, COLOR)), PLAIN)
     assert found.shape == (3, 8, 8)
-    assert (found * 255).amin((1, 2)).tolist() == pytest.approx(COLOUR, abs=1e-3)
-    assert (found * 255).amax((1, 2)).tolist() == pytest.approx(COLOUR, abs=1e-3)
+    assert (found * 255).amin((1, 2)).tolist() == pytest.approx(COLOR, abs=1e-3)
+    assert (found * 255).amax((1, 2)).tolist() == pytest.approx(COLOR, abs=1e-3)
 
 
 # Transparency
@@ -280,15 +280,15 @@ def test_what_is_transparent_is_shown_on_white(tmp_path: Path, mode: str) -> Non
 @pytest.mark.parametrize(
     ("transparency", "wanted"),
     [
-        (1, [COLOUR, (255, 255, 255), (9, 8, 7)]),
-        (b"\xff\x00\x33", [COLOUR, (255, 255, 255), (206, 206, 205)]),
+        (1, [COLOR, (255, 255, 255), (9, 8, 7)]),
+        (b"\xff\x00\x33", [COLOR, (255, 255, 255), (206, 206, 205)]),
     ],
 )
 def test_transparent_places_of_a_palette_are_white(
     tmp_path: Path, transparency: int | bytes, wanted: list[tuple[int, int, int]]
 ) -> None:
     photo = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
-    photo.putpalette([*COLOUR, 1, 2, 3, 9, 8, 7])
+    photo.putpalette([*COLOR, 1, 2, 3, 9, 8, 7])
     photo.save(tmp_path / "palette.png", transparency=transparency)
     assert np.abs(np.asarray(open_photo(tmp_path / "palette.png"), int)[0] - wanted).max() <= 1
 
@@ -302,11 +302,11 @@ def test_transparent_places_of_a_palette_are_white(
         (np.array([[False, True]]), 0, [(255, 255, 255), (255, 255, 255)]),
     ],
 )
-def test_a_colour_that_stands_for_transparent_is_white(
+def test_a_color_that_stands_for_transparent_is_white(
     tmp_path: Path, pixels: np.ndarray, transparency: int | tuple[int, ...], wanted: list[tuple[int, ...]]
 ) -> None:
     Image.fromarray(pixels).save(tmp_path / "key.png", transparency=transparency)
-    assert np.asarray(open_photo(tmp_path / "key.png"))[0].tolist() == [list(colour) for colour in wanted]
+    assert np.asarray(open_photo(tmp_path / "key.png"))[0].tolist() == [list(color) for color in wanted]
 
 
 # Orientation
@@ -396,7 +396,7 @@ def exif_of(entries: list[tuple[int, int, int, int]]) -> bytes:
     ],
 )
 def test_malformed_exif_data_leaves_the_photo_readable(tmp_path: Path, exif: bytes, turned: bool) -> None:
-    Image.new("RGB", (30, 20), COLOUR).save(tmp_path / "photo.jpg", exif=exif)
+    Image.new("RGB", (30, 20), COLOR).save(tmp_path / "photo.jpg", exif=exif)
     found = open_photo(tmp_path / "photo.jpg", exif_orientation=True)
     assert found.size == ((20, 30) if turned else (30, 20))
 
@@ -411,13 +411,13 @@ def test_inputs_are_turned_when_asked(tmp_path: Path) -> None:
     assert torch.equal(batch.inputs[0], upright)
 
 
-# Greys of unknown range
+# Grays of unknown range
 
 
 @pytest.mark.parametrize(
     "pixels", [np.full((4, 4), 0.5, np.float32), np.array([[0, 2**16]]), np.array([[-1, 5]])]
 )
-def test_greys_of_unknown_range_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_grays_of_unknown_range_are_refused(tmp_path: Path, pixels: np.ndarray) -> None:
     values = pixels if pixels.dtype == np.float32 else pixels.astype(np.int32)
     path = saved(tmp_path / "measured.tif", Image.fromarray(values))
     assert refused(path).endswith("save it with 8 or 16 bits")

@@ -193,7 +193,7 @@ def test_an_import_says_what_it_found_and_writes_a_native_checkpoint(tmp_path: P
         "MLB, form vqa-pytorch, 3 glimpses",
         "V tanh, Q tanh, F tanh; in the attention tanh, tanh, tanh",
         "mcb tokens",
-        "words:        6: what, colour",
+        "words:        6: what, color",
         "answers:      4: yes, no, 2, café au lait",
         "weights in the file",
     ):

@@ -14,7 +14,7 @@ from hostile import Harm, mutated
 from hvx.errors import HvxError
 from hvx.importers.pickles import read_plain_pickle
 
-WORDS = ("what", "colour", "is", "the", "UNK", "café")
+WORDS = ("what", "color", "is", "the", "UNK", "café")
 
 
 @pytest.mark.parametrize("protocol", range(6))

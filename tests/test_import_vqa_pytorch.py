@@ -25,9 +25,9 @@ from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 
 BACKBONE = BackboneConfig(architecture="resnet10", node="layer2")
 CHANNELS, HIDDEN, JOINT, EMBEDDING, LATTICE = 128, 9, 7, 5, 3
-WORDS = ("what", "colour", "is", "the", "UNK", "café")
+WORDS = ("what", "color", "is", "the", "UNK", "café")
 ANSWERS = ("yes", "no", "2", "café au lait")
-QUESTIONS = ("What colour is the café?", "is it", "the the the", "What")
+QUESTIONS = ("What color is the café?", "is it", "the the the", "What")
 
 
 def att_options(glimpses: int) -> dict[str, Any]:

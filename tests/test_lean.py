@@ -57,7 +57,7 @@ def test_equals_the_plain_engine(architecture: str, node: str) -> None:
     images = torch.randn(2, 3, *size, dtype=torch.float64)
     plain = GuidedPullback(guided(backbone.network), images)
     network = LeanNetwork(backbone.network)
-    # ShuffleNet moves channels about in ways that no rule is for; these two normalise the image themselves.
+    # ShuffleNet moves channels about in ways that no rule is for; these two normalize the image themselves.
     unknown = any(isinstance(step.rule, Other) for step in network.steps)
     assert unknown == architecture.startswith(("shufflenet", "googlenet", "inception"))
     lean = network(images)
@@ -88,7 +88,7 @@ def test_equals_captum_where_all_relus_are_modules(architecture: str, node: str)
     [("googlenet", "inception5b.cat"), ("densenet121", "relu"), ("inception_v3", "Mixed_7c.cat_2")],
 )
 def test_captum_overlooks_functional_relus(architecture: str, node: str) -> None:
-    """What the docs say of it; if this fails, captum has learnt, and the docs are to be changed."""
+    """What the docs say of it; if this fails, captum has learned, and the docs are to be changed."""
     backbone = _backbone(architecture, node)
     images = torch.randn(1, 3, 97, 97, dtype=torch.float64)
     lean = LeanNetwork(backbone.network)(images)

@@ -22,9 +22,9 @@ from hvx.data.scenes import PARTS_OF_SPEECH, image_name, write_scenes
 from hvx.data.words import tokenize_nltk
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.localisation import points_inside
+from hvx.measure.localization import points_inside
 from hvx.measure.report import Check, _count, as_json, as_table, check_run
-from hvx.measure.words import content_and_function, is_standardised, mean_z
+from hvx.measure.words import content_and_function, is_standardized, mean_z
 from hvx.store.reader import Item, RunReader
 
 PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"
@@ -33,7 +33,7 @@ SCENE = 64
 LATTICE = 8
 
 
-# Localisation
+# Localization
 
 
 def region(shape: tuple[int, int] = (32, 48)) -> np.ndarray:
@@ -59,15 +59,15 @@ def test_a_map_of_pixels_points_at_its_largest_pixel(place: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("size", [8, 16, 20, 100, 112])
-def test_a_lattice_points_at_the_centre_of_its_largest_cell(size: int) -> None:
+def test_a_lattice_points_at_the_center_of_its_largest_cell(size: int) -> None:
     for row in range(LATTICE):
         for column in range(LATTICE):
             saliency = np.zeros((LATTICE, LATTICE))
             saliency[row, column] = 1
-            centre = np.zeros((size, size), bool)
-            centre[int((row + 0.5) * size / LATTICE), int((column + 0.5) * size / LATTICE)] = True
-            assert points_inside(saliency, centre)
-            assert not points_inside(saliency, ~centre)
+            center = np.zeros((size, size), bool)
+            center[int((row + 0.5) * size / LATTICE), int((column + 0.5) * size / LATTICE)] = True
+            assert points_inside(saliency, center)
+            assert not points_inside(saliency, ~center)
 
 
 def test_a_lattice_and_its_enlargement_point_at_the_same_place() -> None:
@@ -185,33 +185,33 @@ def test_nouns_verbs_adjectives_and_adverbs_are_content_and_the_rest_function() 
     }  # fmt: skip
 
 
-def standardised(values: np.ndarray, ddof: int) -> np.ndarray:
+def standardized(values: np.ndarray, ddof: int) -> np.ndarray:
     return (values - values.mean()) / values.std(ddof=ddof)
 
 
 @pytest.mark.skipif(not PRINTED.is_file(), reason=f"the paper's printed rows are not at {PRINTED}")
-def test_the_papers_printed_rows_are_standardised_with_n_minus_1_and_not_with_n() -> None:
+def test_the_papers_printed_rows_are_standardized_with_n_minus_1_and_not_with_n() -> None:
     for row in json.loads(PRINTED.read_text())["rows"]:
         z = np.array(row["z"])
         # Each z is rounded to four digits: Σz is off by at most n halves of the last one.
         tolerance = len(z) * HALF_A_PRINTED_DIGIT
-        assert is_standardised(z, tolerance)
-        assert not is_standardised(z * np.sqrt(len(z) / (len(z) - 1)), tolerance)
+        assert is_standardized(z, tolerance)
+        assert not is_standardized(z * np.sqrt(len(z) / (len(z) - 1)), tolerance)
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 40])
-def test_rows_with_the_sample_deviation_are_standardised_and_with_the_population_deviation_not(
+def test_rows_with_the_sample_deviation_are_standardized_and_with_the_population_deviation_not(
     count: int,
 ) -> None:
     values = np.random.default_rng(count).random(count)
-    assert is_standardised(standardised(values, ddof=1))
-    assert is_standardised(standardised(values, ddof=1).astype(np.float32))
-    assert not is_standardised(standardised(values, ddof=0))
+    assert is_standardized(standardized(values, ddof=1))
+    assert is_standardized(standardized(values, ddof=1).astype(np.float32))
+    assert not is_standardized(standardized(values, ddof=0))
 
 
 @pytest.mark.parametrize("row", [[0.0], [0.0, 0.0, 0.0]])
-def test_a_row_of_equal_saliencies_is_standardised(row: list[float]) -> None:
-    assert is_standardised(np.array(row))
+def test_a_row_of_equal_saliencies_is_standardized(row: list[float]) -> None:
+    assert is_standardized(np.array(row))
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_a_row_of_equal_saliencies_is_standardised(row: list[float]) -> None:
     [[math.nan, 0, 0], [math.nan], [math.inf, -math.inf], [1.0], [1e-2, -1e-2], [1.0, 0.0, 1.0],
      [0.2 + 2**-0.5, 0.2 - 2**-0.5]],
 )  # fmt: skip
-def test_a_row_of_anything_else_is_not_standardised(row: list[float]) -> None:
-    assert not is_standardised(np.array(row))
+def test_a_row_of_anything_else_is_not_standardized(row: list[float]) -> None:
+    assert not is_standardized(np.array(row))
 
 
 # The table
@@ -312,7 +312,7 @@ def perfect_run(split: SplitConfig) -> list[Item]:
             probability=1.0,
             top_answers=((question.ground_truth, 1.0),),
             tokens=tokens,
-            token_z=standardised(content, ddof=1).tolist(),
+            token_z=standardized(content, ddof=1).tolist(),
             attention=np.stack([pooled(heatmap, (LATTICE, LATTICE)) / 2] * 2),
             heatmap=heatmap.astype(np.float32),
         )
@@ -372,7 +372,7 @@ def test_the_contrast_of_words_is_that_of_their_mean_z(split: SplitConfig) -> No
     assert one(measured(turned, split), "mean z") == pytest.approx(-wanted, abs=1e-12)
 
 
-def test_a_row_that_is_not_standardised_is_counted(split: SplitConfig) -> None:
+def test_a_row_that_is_not_standardized_is_counted(split: SplitConfig) -> None:
     items = perfect_run(split)
     items[0] = replace(items[0], token_z=[math.nan, *items[0].token_z[1:]])
     assert one(measured(items, split), "questions with") == pytest.approx(1 - 1 / len(items))
@@ -481,13 +481,13 @@ def test_the_table_has_thousands_and_a_row_for_each_check() -> None:
 @pytest.mark.parametrize(("spread", "right"), [(0.5e-4, True), (2e-4, False)])
 def test_the_sum_of_z_may_be_off_by_rounding_only(spread: float, right: bool) -> None:
     """Σz² is off by a second-order amount, Σz by ``spread``."""
-    z = standardised(np.arange(5.0), ddof=1)
-    assert is_standardised(z + spread / 5) is right
-    assert is_standardised(z - spread / 5) is right
+    z = standardized(np.arange(5.0), ddof=1)
+    assert is_standardized(z + spread / 5) is right
+    assert is_standardized(z - spread / 5) is right
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_sum_of_squares_may_be_off_by_rounding_only(sign: int) -> None:
-    z = standardised(np.arange(5.0), ddof=1)
-    assert is_standardised(z * np.sqrt(1 + sign * 4e-4 / 4))  # of at most 1e-4 for each token
-    assert not is_standardised(z * np.sqrt(1 + sign * 6e-4 / 4))
+    z = standardized(np.arange(5.0), ddof=1)
+    assert is_standardized(z * np.sqrt(1 + sign * 4e-4 / 4))  # of at most 1e-4 for each token
+    assert not is_standardized(z * np.sqrt(1 + sign * 6e-4 / 4))

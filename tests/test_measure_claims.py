@@ -16,7 +16,7 @@ from hvx.measure.scores import Agreement, Regions, Scores
 from hvx.measure.tables import claims_table
 from hvx.measure.words_report import paper_tokens, word_means
 
-METHODS = ["proposed", "attention", "unguided", "free-product", "centre"]
+METHODS = ["proposed", "attention", "unguided", "free-product", "center"]
 N = 60
 IMAGES = np.arange(N)
 
@@ -194,7 +194,7 @@ def test_claims_their_order_and_their_evidence() -> None:
     means["energy"]["unguided"] = Estimate(0.35, 0.2, 0.5, 7)
     found.versus["energy"]["unguided"] = Estimate(-0.2, -0.4, 0.1, 7)
     agreement["unguided"] = Estimate(0.81, 0.8, 0.82, 7)
-    agreement["centre"] = Estimate(0.123, 0.1, 0.2, 7)
+    agreement["center"] = Estimate(0.123, 0.1, 0.2, 7)
     p = {metric: f"{own['proposed'].value:.4f}" for metric, own in means.items()}
     families, paper = found.words.families, found.paper_words.families
     wanted = [

@@ -72,7 +72,7 @@ def test_the_report_is_whole(reported: tuple[Path, str]) -> None:
     folder = run / "measure"
     assert str(folder / "measure.md") in printed
     text = (folder / "measure.md").read_text(encoding="utf-8")
-    for heading in ("The paper's claims", "Methods side by side", "Localisation by kind of question",
+    for heading in ("The paper's claims", "Methods side by side", "Localization by kind of question",
                     "Agreement", "Deletion and insertion", "Sanity", "Words", "Left out"):  # fmt: skip
         assert f"## {heading}" in text
     for name in ("methods", "agreement", "curves", "sanity", "words"):
@@ -156,16 +156,16 @@ def test_another_seed_has_a_shelf_of_its_own(finished_run: Path, tmp_path: Path)
     assert not (tmp_path / "one" / "curves.png").exists()
 
 
-def test_a_split_without_masks_leaves_localisation_out_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_split_without_masks_leaves_localization_out_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
     explain_split(tiny.load(run, splits__val__objects="null"), here(torch.device("cpu")))
     lines: list[str] = []
     found = measured(run, tmp_path / "out", lines)
     assert "pointing" not in found.means and "insertion" in found.means
-    assert any("localisation: split 'val' has no table of objects" in line for line in lines)
+    assert any("localization: split 'val' has no table of objects" in line for line in lines)
     text = (tmp_path / "out" / "measure.md").read_text(encoding="utf-8")
-    assert "Localisation by kind" not in text
-    assert "localisation: split 'val' has no table of objects" in text
+    assert "Localization by kind" not in text
+    assert "localization: split 'val' has no table of objects" in text
 
 
 def test_a_model_without_attention_is_measured_without(tiny: Tiny, tmp_path: Path) -> None:
@@ -206,9 +206,9 @@ def human_maps(run: Path, folder: Path, people: int, inverted: bool = False) -> 
         ids, attention = file["question_id"].asstr()[:], file["attention"][:].sum(1)
     for question_id, map in zip(ids, attention, strict=True):
         ranks = map.ravel().argsort().argsort().reshape(map.shape)
-        grey = np.kron(255 - ranks if inverted else ranks, np.ones((8, 8), np.uint8)).astype(np.uint8)
+        gray = np.kron(255 - ranks if inverted else ranks, np.ones((8, 8), np.uint8)).astype(np.uint8)
         for person in range(people):
-            Image.fromarray(grey).save(folder / f"{question_id}_{person + 1}.png")
+            Image.fromarray(gray).save(folder / f"{question_id}_{person + 1}.png")
 
 
 @pytest.mark.parametrize(("inverted", "sign"), [(False, 1), (True, -1)])

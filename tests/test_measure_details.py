@@ -24,7 +24,7 @@ from hvx.errors import HvxError, Interrupted
 from hvx.explain.threshold import DEVIATIONS, attention_threshold
 from hvx.measure import faithfulness, mapper, measure, methods, paper, sanity, speech
 from hvx.measure.faithfulness import SHARES, area, blurred, curves
-from hvx.measure.localisation import attended, energy_inside, enlarged, overlap, points_inside
+from hvx.measure.localization import attended, energy_inside, enlarged, overlap, points_inside
 from hvx.measure.mapper import Mapper
 from hvx.measure.measure import Options
 from hvx.measure.measures import Measures
@@ -87,7 +87,7 @@ def test_a_lattice_is_enlarged_bilinearly() -> None:
 
 
 @pytest.mark.parametrize(("shape", "left", "top"), [((4, 10), 3, 0), ((10, 4), 0, 3)])
-def test_a_mask_is_cropped_to_its_centre_square(shape: tuple[int, int], left: int, top: int) -> None:
+def test_a_mask_is_cropped_to_its_center_square(shape: tuple[int, int], left: int, top: int) -> None:
     inside = np.random.default_rng(0).random(shape) < 0.5
     assert (cropped(inside, (4, 4)) == inside[top : top + 4, left : left + 4]).all()
     twice = np.kron(inside[top : top + 4, left : left + 4], np.ones((2, 2), bool))
@@ -161,7 +161,7 @@ def test_methods_their_titles_and_what_they_share() -> None:
         ("guided-grad-cam", "Guided Grad-CAM", "guided"),
         ("guided-backpropagation", "Guided backpropagation", "guided"), ("gradient", "Gradient", "plain"),
         ("input-x-gradient", "Input × gradient", "plain"),
-        ("integrated-gradients", "Integrated gradients", "path"), ("centre", "Center", "floor"),
+        ("integrated-gradients", "Integrated gradients", "path"), ("center", "Center", "floor"),
         ("random", "Random", "floor"),
     ]  # fmt: skip
     assert methods.PATH_STEPS == 16
@@ -222,11 +222,11 @@ def test_scikit_image_is_needed_only_for_sanity(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_floors_are_a_gaussian_and_seeded_noise() -> None:
-    found = Mapper(MODEL, 5).maps(["centre", "random"], BATCH)
+    found = Mapper(MODEL, 5).maps(["center", "random"], BATCH)
     steps = np.linspace(-2, 2, SIZE)
     wanted = np.exp(-(steps[:, None] ** 2 + steps**2) / 2)
     for place in range(len(IMAGES)):
-        assert found["centre"][place] == pytest.approx(wanted, abs=1e-6)
+        assert found["center"][place] == pytest.approx(wanted, abs=1e-6)
         noise = np.random.default_rng([5, place]).random((SIZE, SIZE), np.float32)
         assert (found["random"][place] == noise).all()
     assert all(own.dtype == np.float32 for own in found.values())
@@ -282,13 +282,13 @@ def test_modules_of_a_head_belong_to_blocks_by_name(child: str, block: str) -> N
 
 def test_randomization_is_seeded_and_ends_with_the_backbones_first_block() -> None:
     def classifier(seed: int) -> torch.Tensor:
-        _, model = next(sanity.randomised(MODEL, seed))
+        _, model = next(sanity.randomized(MODEL, seed))
         return cast(torch.Tensor, model.head.classifier.weight)
 
     assert torch.equal(classifier(0), classifier(0)) and not torch.equal(classifier(0), classifier(1))
     names = ["classifier", "V and Q", "attention", "question", "layer1", "bn1", "conv1"]
     assert sanity.stages(MODEL) == names
-    assert [name for name, _ in sanity.randomised(MODEL, 0)] == names
+    assert [name for name, _ in sanity.randomized(MODEL, 0)] == names
 
 
 def other_images(images: list[int], count: int) -> list[int]:
@@ -323,7 +323,7 @@ def test_similarities_are_of_each_explanation_before_and_after() -> None:
     before = Mapper(MODEL, 0).maps(["gradient", "proposed"], BATCH)
     after = {
         stage: Mapper(model, 0).maps(["gradient", "proposed"], BATCH)
-        for stage, model in sanity.randomised(MODEL, 2)
+        for stage, model in sanity.randomized(MODEL, 2)
     }
     for name, stages in found.items():
         assert list(stages) == ["another image", *after]
@@ -404,7 +404,7 @@ def test_families_and_content() -> None:
     cases = {
         "wh-words": ("what", "WH"), "auxiliaries": ("is", "AUX"), "nouns": ("dog", "NOUN"),
         "verbs": ("run", "VERB"),
-        "adjectives": ("big", "ADJ"), "articles": ("the", "DET"), "colours": ("teal", "X"),
+        "adjectives": ("big", "ADJ"), "articles": ("the", "DET"), "colors": ("teal", "X"),
     }  # fmt: skip
     assert list(FAMILIES) == list(cases)
     for name, is_one in FAMILIES.items():
@@ -493,7 +493,7 @@ def test_each_thing_left_out_has_its_reason(subject: Subject) -> None:
     assert left_out(replace(all_of_it, sanity=0)) == ["sanity: not asked for"]
     without = subject.split.model_copy(update={"objects": None})
     assert left_out(Options(curves=0, sanity=0), glimpses=0, split=without) == [
-        "localisation: split 'val' has no table of objects with masks",
+        "localization: split 'val' has no table of objects with masks",
         "agreement with the attention: the model has none", no_human,
         "deletion and insertion: not asked for", "sanity: not asked for",
     ]  # fmt: skip
@@ -561,7 +561,7 @@ def test_only_similarities_that_are_not_kept_are_computed_and_then_kept(
     assert len(calls) == 1
 
 
-NOTHING_THERE = "localisation: no question of the sample asks about an object that is there"
+NOTHING_THERE = "localization: no question of the sample asks about an object that is there"
 NOBODY = "agreement with people: none of their maps is of a question of the sample"
 
 

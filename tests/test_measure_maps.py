@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from hvx.measure.agreement import rank_correlations
 from hvx.measure.faithfulness import SHARES, area, blurred, curves, ranks
-from hvx.measure.localisation import attended, energy_inside, enlarged, overlap, points_inside
+from hvx.measure.localization import attended, energy_inside, enlarged, overlap, points_inside
 from hvx.measure.scores import cropped
 
 SIDE = 40
@@ -31,7 +31,7 @@ SHIFTED = np.roll(PERFECT, 4, axis=1)
 """Half inside, half beside."""
 
 
-# Localisation
+# Localization
 
 
 def test_all_of_a_perfect_maps_energy_is_inside_and_none_of_an_inverted_ones() -> None:
@@ -51,7 +51,7 @@ def test_energy_against_the_answer_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-3, 0.5, 3.0, 1e9])
-def test_no_measure_of_localisation_depends_on_a_maps_unit(unit: float) -> None:
+def test_no_measure_of_localization_depends_on_a_maps_unit(unit: float) -> None:
     map = np.random.default_rng(0).random((SIDE, SIDE)) + 2 * SHIFTED
     for measure in (points_inside, energy_inside, overlap):
         assert measure(unit * map, region()) == pytest.approx(measure(map, region()))
@@ -82,11 +82,11 @@ def pointing_by_hand(map: np.ndarray, inside: np.ndarray) -> float:
                 best, places = map[row, column], []
             if map[row, column] == best:
                 places.append((row, column))
-    # In whole numbers: a cell's centre may lie on the edge of a pixel, where rounding would decide.
+    # In whole numbers: a cell's center may lie on the edge of a pixel, where rounding would decide.
     hits = []
     for place in places:
-        centre = [(2 * at + 1) * inside.shape[axis] // (2 * map.shape[axis]) for axis, at in enumerate(place)]
-        hits.append(bool(inside[centre[0], centre[1]]))
+        center = [(2 * at + 1) * inside.shape[axis] // (2 * map.shape[axis]) for axis, at in enumerate(place)]
+        hits.append(bool(inside[center[0], center[1]]))
     return sum(hits) / len(hits)
 
 
@@ -110,7 +110,7 @@ def test_enlarging_keeps_a_map_of_that_size_and_interpolates_a_lattice() -> None
 
 def test_a_mask_is_cropped_as_photographs_are() -> None:
     inside = np.zeros((20, 60), bool)
-    inside[:, 20:40] = True  # the centre square
+    inside[:, 20:40] = True  # the center square
     assert cropped(inside, (10, 10)).all()
     assert not cropped(~inside, (10, 10)).any()
     assert cropped(region(), (SIDE, SIDE)) is not None
@@ -185,7 +185,7 @@ def test_pixels_are_ranked_from_the_most_salient_and_ties_by_lot() -> None:
 
 
 @pytest.mark.parametrize("side", [8, 32, 112])
-def test_a_blur_keeps_the_mean_colour_and_takes_the_detail(side: int) -> None:
+def test_a_blur_keeps_the_mean_color_and_takes_the_detail(side: int) -> None:
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     found = blurred(images)
     assert found.shape == images.shape

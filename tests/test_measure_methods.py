@@ -16,11 +16,11 @@ from hvx.data.words import Vocabulary
 from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer
 from hvx.explain.guided import guided
-from hvx.explain.scores import heat_map, standardised
+from hvx.explain.scores import heat_map, standardized
 from hvx.measure import mapper
 from hvx.measure.mapper import Mapper, integrated_gradients
 from hvx.measure.methods import METHODS, chosen
-from hvx.measure.sanity import _blocks, randomised, similarity
+from hvx.measure.sanity import _blocks, randomized, similarity
 from hvx.measure.subject import Batch, probabilities
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel
@@ -200,7 +200,7 @@ def test_gradients_are_pulled_to_however_many_questions_an_image_has(questions: 
         (["proposed", "free-product", "guided-backpropagation", "guided-grad-cam"], ["guided"]),
         (["proposed"], ["guided"]), (["guided-grad-cam"], ["guided"]), (["gradient"], ["plain"]),
         (["grad-cam", "cam", "attention"], ["head"]), (["attention"], ["head"]), (["cam"], ["head"]),
-        (["centre", "random"], []), ([], []), (["integrated-gradients"], []),
+        (["center", "random"], []), ([], []), (["integrated-gradients"], []),
         (["cam", "gradient", "proposed"], ["plain", "guided", "head"]),
     ],
 )  # fmt: skip
@@ -240,7 +240,7 @@ def eq2_by_hand(question: int, network: nn.Module, held: bool) -> np.ndarray:
     deviation = joint.visual - (product.detach() if held else product)
     (0.5 * (deviation * deviation).sum()).backward()
     assert image.grad is not None
-    return heat_map(standardised(image.grad))[0].numpy()
+    return heat_map(standardized(image.grad))[0].numpy()
 
 
 @pytest.mark.parametrize(
@@ -353,10 +353,10 @@ def test_cam_of_a_linear_head_over_the_mean_is_zhous() -> None:
 
 
 def test_floors_know_nothing_of_the_image() -> None:
-    maps = mapped("centre", "random")
-    assert (maps["centre"] == maps["centre"][0]).all()
-    middle = maps["centre"][0, SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1]
-    assert middle.min() > 0.99 and maps["centre"][0, 0, 0] < 0.05
+    maps = mapped("center", "random")
+    assert (maps["center"] == maps["center"][0]).all()
+    middle = maps["center"][0, SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1]
+    assert middle.min() > 0.99 and maps["center"][0, 0, 0] < 0.05
     again = Mapper(MODEL, 0).maps(["random"], BATCH)["random"]
     assert (again == maps["random"]).all()
     assert not (Mapper(MODEL, 1).maps(["random"], BATCH)["random"] == again).any()
@@ -389,14 +389,14 @@ def test_unknown_and_impossible_methods_are_refused_by_name() -> None:
             chosen([name], 0)
 
 
-# Randomised weights
+# Randomized weights
 
 
-def test_blocks_are_randomised_from_the_top_each_keeping_its_values() -> None:
+def test_blocks_are_randomized_from_the_top_each_keeping_its_values() -> None:
     before = {name: [t.clone() for t in tensors] for name, tensors in _blocks(MODEL)}
     names = list(before)
     assert names == ["classifier", "V and Q", "attention", "question", "layer1", "bn1", "conv1"]
-    for done, (name, model) in enumerate(randomised(MODEL, 0)):
+    for done, (name, model) in enumerate(randomized(MODEL, 0)):
         assert name == names[done]
         for k, (block, tensors) in enumerate(_blocks(model)):
             same = all(torch.equal(one, other) for one, other in zip(tensors, before[block], strict=True))
@@ -409,7 +409,7 @@ def test_blocks_are_randomised_from_the_top_each_keeping_its_values() -> None:
 
 def test_a_random_classifier_changes_the_answers_gradient_and_not_eq_2() -> None:
     maps = mapped("proposed", "gradient")
-    _, model = next(randomised(MODEL, 0))
+    _, model = next(randomized(MODEL, 0))
     found = Mapper(model, 0).maps(["proposed", "gradient"], BATCH)
     assert found["proposed"] == pytest.approx(maps["proposed"], rel=1e-6)
     assert np.abs(found["gradient"] / maps["gradient"] - 1).max() > 0.1

@@ -149,7 +149,7 @@ def test_sanity_draws_both_similarities_from_the_trained_network_down() -> None:
         assert [label.get_text() for label in panel.get_xticklabels()] == ["trained", "classifier", "layer1"]
         assert panel.get_xticks().tolist() == [0, 1, 2]
         assert styles(panel, 4) == STYLES[:4]
-    assert panels(figure)[0].get_xlabel() == "randomised down to"
+    assert panels(figure)[0].get_xlabel() == "randomized down to"
     assert legend(figure) == TITLES[:4]
     assert plots._sanity(replace(FOUND, sanity={})) is None
 
@@ -315,10 +315,10 @@ def test_a_share_of_the_answers_probability_is_a_whole_percentage() -> None:
 
 def test_the_palette_starts_again_and_floors_are_black() -> None:
     others = [f"method {number}" for number in range(16)]
-    found = replace(FOUND, methods=["proposed", *others, "centre", "random"])
+    found = replace(FOUND, methods=["proposed", *others, "center", "random"])
     colors = [plots._line(found, name)["color"] for name in others]
     assert len(set(colors[:14])) == 14 and colors[14:] == colors[:2]
-    assert plots._line(found, "centre") == {"color": "black", "linewidth": 1.2, "linestyle": "--"}
+    assert plots._line(found, "center") == {"color": "black", "linewidth": 1.2, "linestyle": "--"}
     assert plots._line(found, "random") == {"color": "black", "linewidth": 1.2, "linestyle": ":"}
     assert plots._line(found, "proposed") == {"color": "#0b5cad", "linewidth": 2.6, "zorder": 3}
 

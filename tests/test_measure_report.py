@@ -63,7 +63,7 @@ def whole() -> dict[str, list[str]]:
 def test_the_headings_and_their_order() -> None:
     assert list(whole()) == [
         "# What the explanations of runs/made show", "## In plain words", "## The paper's claims",
-        "## Methods side by side", "## Localisation by kind of question", "## Agreement",
+        "## Methods side by side", "## Localization by kind of question", "## Agreement",
         "## Deletion and insertion", "## Sanity", "## Words", "## Methods", "## Left out",
     ]  # fmt: skip
 
@@ -123,8 +123,8 @@ def test_the_command_prints_the_table_of_the_report() -> None:
     assert overview(FOUND) == whole()["## Methods side by side"][0]
 
 
-def test_localisation_by_kind_has_a_table_for_each_measure() -> None:
-    blocks = whole()["## Localisation by kind of question"]
+def test_localization_by_kind_has_a_table_for_each_measure() -> None:
+    blocks = whole()["## Localization by kind of question"]
     assert len(blocks) == 3
     for metric, block in zip(("pointing", "energy", "overlap"), blocks, strict=True):
         header, *body = rows(block)

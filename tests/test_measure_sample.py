@@ -211,7 +211,7 @@ def test_the_checkpoint_must_be_the_runs(finished_run: Path, tiny: Tiny, tmp_pat
 
 def test_people_are_told_apart_by_question_and_cropped_as_photographs(tmp_path: Path) -> None:
     wide = np.zeros((10, 30), np.uint8)
-    wide[:, 10:20] = 200  # the centre square
+    wide[:, 10:20] = 200  # the center square
     wide[:, 20:] = 90
     Image.fromarray(wide).save(tmp_path / "12_2.png")
     Image.fromarray(np.full((10, 10), 7, np.uint8)).save(tmp_path / "12_1.png")

@@ -21,7 +21,7 @@ from hvx.measure.bootstrap import mean
 from hvx.measure.compute import Maps, make_curves, make_ends, make_maps
 from hvx.measure.faithfulness import SHARES, area, blurred
 from hvx.measure.human import HumanMaps
-from hvx.measure.localisation import energy_inside, enlarged, overlap
+from hvx.measure.localization import energy_inside, enlarged, overlap
 from hvx.measure.mapper import Mapper
 from hvx.measure.measures import Measures
 from hvx.measure.scores import Agreement, Regions, Scores, glimpse_names, score_curves, score_maps
@@ -93,7 +93,7 @@ def probability(question: int, image: torch.Tensor) -> float:
 
 
 def test_each_explanation_gets_its_own_map(subject: Subject, tmp_path: Path) -> None:
-    names = ["proposed", "attention", "cam", "gradient", "guided-backpropagation", "centre"]
+    names = ["proposed", "attention", "cam", "gradient", "guided-backpropagation", "center"]
     shelf = Shelf(tmp_path)
     make_maps(subject, shelf, names, 0)
     wanted = Mapper(MODEL, 0).maps(names, BATCH)
@@ -108,7 +108,7 @@ def test_each_explanation_gets_its_own_map(subject: Subject, tmp_path: Path) -> 
             own = wanted[name][place]
             assert found[name] == pytest.approx(own / np.abs(own).max(), abs=1e-3), (place, name)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
-    assert sorted(kept) == ["cam.npy", "centre.npy", "gradient.npy", "guided-backpropagation.npy"]
+    assert sorted(kept) == ["cam.npy", "center.npy", "gradient.npy", "guided-backpropagation.npy"]
     make_maps(subject, shelf, names, 0)
     assert kept == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
 
@@ -183,7 +183,7 @@ class MadePeople:
         return list(self.maps.get(question_id, []))
 
 
-NAMES = ["proposed", "attention", "centre"]
+NAMES = ["proposed", "attention", "center"]
 
 
 def scored(
@@ -195,7 +195,7 @@ def scored(
     return maps, *score_maps(subject, maps, cast(ObjectTable, table), cast(HumanMaps, human))
 
 
-def test_localisation_is_scored_where_the_object_is_there(subject: Subject, tmp_path: Path) -> None:
+def test_localization_is_scored_where_the_object_is_there(subject: Subject, tmp_path: Path) -> None:
     table = MadeTable()
     maps, found, _, regions = scored(subject, tmp_path, table, None)
     assert list(found) == ["pointing", "energy", "overlap", "attention"]
@@ -232,9 +232,9 @@ def test_agreement_is_spearmans_on_the_lattice_with_glimpses_last(subject: Subje
                 wanted = spearmanr(one.ravel(), other.ravel()).statistic
                 assert agreement.correlations[place, i, j] == pytest.approx(wanted, abs=1e-9)
         assert found["attention"].values["proposed"][place] == agreement.correlations[place, 0, 1]
-        assert found["attention"].values["centre"][place] == agreement.correlations[place, 2, 1]
+        assert found["attention"].values["center"][place] == agreement.correlations[place, 2, 1]
     assert found["attention"].places.tolist() == list(range(COUNT))
-    assert list(found["attention"].values) == ["proposed", "centre"]
+    assert list(found["attention"].values) == ["proposed", "center"]
 
 
 def test_agreement_with_people_is_the_mean_over_them(subject: Subject, tmp_path: Path) -> None:
@@ -255,10 +255,10 @@ def test_without_attention_maps_are_compared_on_14_by_14(subject: Subject, tmp_p
     made = cast(MadeSubject, subject)
     made.glimpses = 0
     shelf = Shelf(tmp_path)
-    make_maps(subject, shelf, ["proposed", "centre"], 0)
-    maps = Maps(shelf, ["proposed", "centre"])
+    make_maps(subject, shelf, ["proposed", "center"], 0)
+    maps = Maps(shelf, ["proposed", "center"])
     found, agreement, _ = score_maps(subject, maps, None, None)
-    assert found == {} and agreement.names == ["proposed", "centre"]
+    assert found == {} and agreement.names == ["proposed", "center"]
     both = [pooled(map, (14, 14)).ravel() for map in maps.at(1, subject.item(1)).values()]
     assert agreement.correlations[1, 0, 1] == pytest.approx(spearmanr(*both).statistic, abs=1e-9)
 
@@ -303,13 +303,13 @@ PICTURES = np.array([7, 7, 3, 9, 3])
 GROUPS = {"places": np.array([0, 2, 3, 4]), "images": np.array([7, 3, 9, 3])}
 
 
-def made_scores(metric: str, names: Sequence[str] = ("proposed", "attention", "centre")) -> Scores:
+def made_scores(metric: str, names: Sequence[str] = ("proposed", "attention", "center")) -> Scores:
     chance = np.random.default_rng(len(metric))
     return Scores(GROUPS["places"], {name: chance.random(4) for name in names})
 
 
 def test_means_and_differences_are_of_each_methods_own_scores() -> None:
-    found = Measures({}, ["proposed", "attention", "centre"])
+    found = Measures({}, ["proposed", "attention", "center"])
     scored = {metric: made_scores(metric) for metric in ("insertion", "pointing", "energy")}
     found.add_scores(scored, PICTURES, 3)
     assert list(found.means) == list(found.versus) == ["pointing", "energy", "insertion"]

@@ -18,7 +18,7 @@ from hvx.data.scenes import PARTS_OF_SPEECH, draw_scene
 from hvx.data.words import tokenize_nltk
 from hvx.measure.paper import printed_rows
 from hvx.measure.speech import parts_of_speech
-from hvx.measure.words import is_standardised
+from hvx.measure.words import is_standardized
 from hvx.measure.words_report import (
     Tokens,
     paper_tokens,
@@ -110,7 +110,7 @@ def test_the_printed_rows_are_whole() -> None:
     assert len(printed_rows()) == 12
     for row in printed_rows():
         assert len(row.tokens) == len(row.part_of_speech) == len(row.z)
-        assert is_standardised(np.array(row.z), len(row.z) * HALF_A_PRINTED_DIGIT)
+        assert is_standardized(np.array(row.z), len(row.z) * HALF_A_PRINTED_DIGIT)
 
 
 # Means
@@ -144,7 +144,7 @@ def test_means_by_part_of_speech_family_and_place() -> None:
     families = {name: (own.value, own.n) for name, own in found.families.items() if own.known}
     assert families == {
         "wh-words": (0, 1), "auxiliaries": (-1.5, 2), "nouns": (1, 1), "verbs": (1, 1),
-        "adjectives": (0.5, 1), "articles": (-1, 1), "colours": (0.5, 1),
+        "adjectives": (0.5, 1), "articles": (-1, 1), "colors": (0.5, 1),
     }  # fmt: skip
     positions = {name: (own.value, own.n) for name, own in found.positions.items()}
     first = {"1": (-0.5, 2), "2": (-1.5, 2), "3": (0.75, 2), "4": (1, 1), "5": (1, 1)}

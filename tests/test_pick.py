@@ -146,13 +146,13 @@ def test_a_pick_without_letters_fits_nothing_not_even_its_like(text: str) -> Non
 
 
 def test_a_text_that_is_there_with_other_ground_truths_is_told_them_the_commonest_first() -> None:
-    truths = ["brown", "blond", "blond", *(f"grey {n}" for n in range(6))]
+    truths = ["brown", "blond", "blond", *(f"gray {n}" for n in range(6))]
     questions = [asked(n, "What hair?", truth) for n, truth in enumerate(truths)]
     with pytest.raises(HvxError) as refusal:
         picked(questions, {"question": "what hair", "ground_truth": "blonde"})
     assert str(refusal.value) == (
         "split/questions.json: holds the question 'what hair', but not with ground truth 'blonde'; "
-        "there it has 'blond', 'brown', 'grey 0', 'grey 1', 'grey 2' and 3 others"
+        "there it has 'blond', 'brown', 'gray 0', 'gray 1', 'gray 2' and 3 others"
     )
 
 

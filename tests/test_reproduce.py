@@ -33,7 +33,7 @@ SMALL = {
 }
 
 
-def test_a_model_that_learnt_nothing_misses_its_checks_and_the_exit_status_says_so(
+def test_a_model_that_learned_nothing_misses_its_checks_and_the_exit_status_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduce, "_MEASURED", Options(sample=12, curves=3, sanity=3))

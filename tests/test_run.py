@@ -178,7 +178,7 @@ def test_skipping_costs_a_bad_image_its_questions_alone(
     whole, found = _datasets(finished_run), _datasets(run)
     kept = ~np.isin(whole["question_id"], list(lost))
     np.testing.assert_array_equal(found["question_id"], whole["question_id"][kept])
-    # Its neighbours' batch was smaller: the same to rounding in float16.
+    # Its neighbors' batch was smaller: the same to rounding in float16.
     np.testing.assert_allclose(
         found["heatmap"].astype(float), whole["heatmap"][kept].astype(float), rtol=2e-2, atol=2e-2
     )
@@ -260,7 +260,7 @@ def test_where_memory_lacks_batches_are_halved_and_the_run_goes_on(
     run = tmp_path / "run"
     summary = explain_split(tiny.load(run, explain__gradient=True, explain__batch_images=8), here(CPU))
     assert summary.failed == 0
-    assert max(sizes) > 2 and sum(size > 2 for size in sizes) <= 2  # learnt once, it is not tried again
+    assert max(sizes) > 2 and sum(size > 2 for size in sizes) <= 2  # learned once, it is not tried again
     with h5py.File(run / "explanations.h5") as found, h5py.File(finished_run / "explanations.h5") as expected:
         assert found["question_id"][:].tolist() == expected["question_id"][:].tolist()
         np.testing.assert_allclose(found["token_z"][:], expected["token_z"][:], atol=1e-3)

@@ -317,7 +317,7 @@ def test_a_pick_that_several_questions_fit_is_said(tiny: Tiny, tmp_path: Path) -
 
 
 class Closing:
-    """Asks the process to end as it is finalised, where nothing can be raised."""
+    """Asks the process to end as it is finalized, where nothing can be raised."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGTERM)

@@ -83,7 +83,7 @@ def test_a_scene_holds_two_to_four_objects_none_like_another(drawn: list[Scene])
         assert len({item.name for item in scene.objects}) == len(scene.objects)
 
 
-def test_there_are_at_least_six_colours_four_shapes_and_five_kinds_of_questions(drawn: list[Scene]) -> None:
+def test_there_are_at_least_six_colors_four_shapes_and_five_kinds_of_questions(drawn: list[Scene]) -> None:
     items = [item for scene in drawn for item in scene.objects]
     assert len({item.color for item in items}) == len(COLORS) >= 6
     assert len({item.shape for item in items}) == len(SHAPES) >= 4
@@ -106,7 +106,7 @@ def test_the_mask_holds_the_label_of_each_object_and_ground(drawn: list[Scene]) 
         assert set(np.unique(scene.mask)) == {0, *labels}
 
 
-def test_each_object_lies_where_the_mask_says_in_its_colour(drawn: list[Scene]) -> None:
+def test_each_object_lies_where_the_mask_says_in_its_color(drawn: list[Scene]) -> None:
     names, paints = list(COLORS), np.array(list(COLORS.values()))
     for scene in drawn:
         for item in scene.objects:
@@ -115,12 +115,12 @@ def test_each_object_lies_where_the_mask_says_in_its_colour(drawn: list[Scene]) 
             assert names[np.abs(paints - middle).sum(1).argmin()] == item.color
 
 
-def test_what_the_mask_leaves_to_the_ground_is_grey(drawn: list[Scene]) -> None:
+def test_what_the_mask_leaves_to_the_ground_is_gray(drawn: list[Scene]) -> None:
     for scene in drawn:
         assert np.quantile(chroma(scene.image[scene.mask == 0]), 0.999) < 100
 
 
-def test_each_object_lies_around_its_centre_inside_the_picture(drawn: list[Scene]) -> None:
+def test_each_object_lies_around_its_center_inside_the_picture(drawn: list[Scene]) -> None:
     for scene in drawn:
         for item in scene.objects:
             rows, columns = np.nonzero(scene.mask == item.label)
@@ -216,7 +216,7 @@ def test_yes_and_no_are_about_as_frequent(drawn: list[Scene], kind: str) -> None
     assert 0.4 < answers["yes"] / answers.total() < 0.6
 
 
-def test_every_colour_and_shape_is_an_answer_and_counts_differ(drawn: list[Scene]) -> None:
+def test_every_color_and_shape_is_an_answer_and_counts_differ(drawn: list[Scene]) -> None:
     def answers(kind: str) -> set[str]:
         return {asked.answer for scene in drawn for asked in scene.questions if asked.kind == kind}
 

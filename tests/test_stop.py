@@ -108,13 +108,13 @@ def test_another_thread_has_requests_that_never_come() -> None:
 
 
 class Closing:
-    """Asks the process to end as it is finalised."""
+    """Asks the process to end as it is finalized."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_request_that_a_finaliser_would_swallow_is_kept_for_the_next_check() -> None:
+def test_a_request_that_a_finalizer_would_swallow_is_kept_for_the_next_check() -> None:
     with heeded() as requests:
         Closing()
         assert requests.came
@@ -123,7 +123,7 @@ def test_a_request_that_a_finaliser_would_swallow_is_kept_for_the_next_check() -
         time.sleep(2 * stop._LATER)  # it is not raised again
 
 
-def test_a_request_that_a_finaliser_would_swallow_is_sent_again() -> None:
+def test_a_request_that_a_finalizer_would_swallow_is_sent_again() -> None:
     def wait() -> None:
         end = time.monotonic() + 30
         while time.monotonic() < end:

@@ -15,7 +15,7 @@ from hvx.data.images import crop_photo
 from hvx.errors import HvxError
 from hvx.view.figure import FigureLayout, FigureRow, FigureStyle, column_names, draw_figure
 from hvx.view.heat import fit, shade
-from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_colour
+from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_color
 
 BARE = FigureStyle("paper", legend=False)
 """Without the scale of colors under the rows."""
@@ -113,12 +113,12 @@ def test_rows_keep_apart() -> None:
         assert blank[start - 16 : start].all()
 
 
-def test_the_tokens_stand_under_the_pictures_in_their_colours() -> None:
+def test_the_tokens_stand_under_the_pictures_in_their_colors() -> None:
     figure = draw_figure([make_row()], 900, style=BARE)
     _, top, side = squares(figure, 4)[0]
     text = figure.crop((0, top + side, figure.width, figure.height))
     for z in Z:
-        assert ink_share(text, chip_colour(z)) > 0.001
+        assert ink_share(text, chip_color(z)) > 0.001
 
 
 def test_only_a_wrong_answer_is_marked() -> None:

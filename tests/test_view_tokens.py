@@ -26,7 +26,7 @@ from hvx.view.tokens import (
     WRONG_INK,
     Panel,
     TextSizes,
-    chip_colour,
+    chip_color,
     contrast,
     draw_panel,
     ink_on,
@@ -205,17 +205,17 @@ def test_printed_scores_that_do_not_match_the_tokens_are_refused() -> None:
 
 
 def test_color_runs_from_blue_through_neutral_to_red() -> None:
-    assert [chip_colour(z) for z in (-2.0, 0.0, 2.0)] == [LOW, NEUTRAL, HIGH]
+    assert [chip_color(z) for z in (-2.0, 0.0, 2.0)] == [LOW, NEUTRAL, HIGH]
     assert LOW[2] > LOW[0]
     assert HIGH[0] > HIGH[2]
     assert len(set(NEUTRAL)) == 1
-    colors = [chip_colour(z) for z in np.linspace(-2, 2, 41)]
+    colors = [chip_color(z) for z in np.linspace(-2, 2, 41)]
     assert all(b[0] - b[2] > a[0] - a[2] for a, b in pairwise(colors))
 
 
 def test_values_beyond_the_limits_have_the_colors_at_the_limits() -> None:
-    assert chip_colour(-7.0) == chip_colour(-2.0) == LOW
-    assert chip_colour(7.0) == chip_colour(2.0) == HIGH
+    assert chip_color(-7.0) == chip_color(-2.0) == LOW
+    assert chip_color(7.0) == chip_color(2.0) == HIGH
 
 
 def test_the_same_z_has_the_same_color_whatever_stands_beside_it() -> None:
@@ -225,7 +225,7 @@ def test_the_same_z_has_the_same_color_whatever_stands_beside_it() -> None:
 
 def test_all_text_stands_out_from_what_is_behind_it() -> None:
     for z in np.linspace(-2.5, 2.5, 501):
-        fill = chip_colour(float(z))
+        fill = chip_color(float(z))
         assert contrast(ink_on(fill), fill) >= READABLE
     assert contrast(VALUE_INK, WHITE) >= READABLE
     assert contrast(PRINTED_INK, WHITE) >= READABLE

@@ -1,6 +1,6 @@
 """A small dual encoder, trained on hvx's drawn scenes, and what its score of an image and a caption rests on.
 
-Its score is Σ (v ∘ t), v and t the normalised embeddings of image and caption: a Hadamard product whose
+Its score is Σ (v ∘ t), v and t the normalized embeddings of image and caption: a Hadamard product whose
 classifier is a sum. Run: python docs/examples/dual_encoder.py --output dual_encoder.png
 """
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 import hvx
 from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.data.scenes import Scene, draw_scene
-from hvx.explain.scores import heat_map, standardised
+from hvx.explain.scores import heat_map, standardized
 
 SIZE = 64
 BATCH = 32
@@ -108,7 +108,7 @@ def explain_score(model: DualEncoder, images: Tensor, captions: Tensor) -> Tenso
     gradient = torch.autograd.grad(score, images)[0]
     for hook in hooks:
         hook.remove()
-    return heat_map(standardised(gradient))
+    return heat_map(standardized(gradient))
 
 
 def pointed(heatmaps: Tensor, masks: list[np.ndarray]) -> float:
@@ -138,7 +138,7 @@ def report(model: DualEncoder, val: Scenes, output: Path) -> None:
     ):
         print(f"  {name}: in the caption's object {pointed(maps, own):.3f}, in any {pointed(maps, some):.3f}")
     print(f"  by chance: in the caption's object {np.mean(own):.3f}, in any {np.mean(some):.3f}")
-    words = CAPTION.format("COLOUR SHAPE").split()
+    words = CAPTION.format("COLOR SHAPE").split()
     print("mean z:", "  ".join(f"{w} {z:+.2f}" for w, z in zip(words, found.z.mean(0).tolist(), strict=True)))
     few = explain(model, images[:3], captions[:3])
     photos = [Image.fromarray(val.drawn[n].image).resize((256, 256)) for n, _ in asked[:3]]

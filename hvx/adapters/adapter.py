@@ -53,7 +53,7 @@ class Adapter:
         output: what the module's output means: "logits" (N, A), whose softmax are probabilities; "sigmoid"
             (N, A), logits of independent answers; "probabilities" (N, A); or a "score" (N) of image and text.
         read: takes that tensor from what the module returns; None: it returns just that.
-        size: side in pixels of the centre square that the module sees.
+        size: side in pixels of the center square that the module sees.
         interpolation: "bilinear" or "bicubic".
         mean: that is taken from the pixels, 0 to 1, by channel.
         std: by which they are divided.

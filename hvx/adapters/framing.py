@@ -36,6 +36,6 @@ def check_framing(prepare: Callable[[Image.Image], Tensor], image: ImageConfig) 
     found = torch.corrcoef(both)[: len(made), len(made) :].nan_to_num().amax(1).min()
     if found < _ALIKE:
         raise HvxError(
-            f"prepare= moves what the picture shows (correlation {found:.2f}): it is handed the centre "
+            f"prepare= moves what the picture shows (correlation {found:.2f}): it is handed the center "
             "square at size=, and must not crop, mirror or turn it"
         )

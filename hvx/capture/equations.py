@@ -143,7 +143,7 @@ def explain_joint(
     Run the encoders with ``image.requires_grad_()`` and gradients on.
 
     Args:
-        visual: V (N, d), computed from ``image``; for a dual encoder the normalised image embedding.
+        visual: V (N, d), computed from ``image``; for a dual encoder the normalized image embedding.
         textual: Q (N, d), computed from ``embeddings``.
         image: (N, C, H, W), or features of any shape (N, …).
         embeddings: the word embeddings (N, T, E) in Q's graph.

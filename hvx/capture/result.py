@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from hvx.capture.records import Product
-from hvx.explain.scores import heat_map, standardised
+from hvx.explain.scores import heat_map, standardized
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,7 +69,7 @@ class ProductExplanation:
     @cached_property
     def gradient(self) -> Tensor | None:
         """∇̂v of Eq. 9 (N, C, H, W); None as ``image_map``."""
-        return None if self.image_map is None else standardised(self.image_map)
+        return None if self.image_map is None else standardized(self.image_map)
 
     @cached_property
     def heatmap(self) -> Tensor | None:

@@ -36,7 +36,7 @@ from hvx.terminal import echo, echo_lines
 )  # fmt: skip
 @click.option(
     "--sanity", default=50, show_default=True, type=click.IntRange(min=0),
-    help="Of these, explanations for randomised weights; 0: none.",
+    help="Of these, explanations for randomized weights; 0: none.",
 )  # fmt: skip
 @click.option(
     "--human", type=Existing("folder of human attention maps"), metavar="FOLDER",
@@ -44,7 +44,7 @@ from hvx.terminal import echo, echo_lines
 )  # fmt: skip
 @click.option(
     "--target", metavar="NAME",
-    help="Localise this target, where the split's table of objects has several; else its first.",
+    help="Localize this target, where the split's table of objects has several; else its first.",
 )  # fmt: skip
 @click.option(
     "--with-target", is_flag=True,
@@ -73,8 +73,8 @@ def measure(
 ) -> None:
     """Measure what the explanations of RUN show, beside other methods on the same model and questions.
 
-    Localisation where the split has masks, agreement with the attention, deletion and insertion, sanity
-    under randomised weights, words by part of speech: each with a bootstrap interval and n. Writes
+    Localization where the split has masks, agreement with the attention, deletion and insertion, sanity
+    under randomized weights, words by part of speech: each with a bootstrap interval and n. Writes
     measure.md, measure.json and plots. What takes time is kept in RUN/measure by method: the same command
     goes on from there. Needs the extra: pip install 'hvx[measure]'.
 

@@ -64,23 +64,23 @@ _CONTRACTIONS = _contractions()
 
 
 @lru_cache(_CACHED)
-def normalised(answer: str) -> str:
+def normalized(answer: str) -> str:
     """An answer as the official evaluator compares it where people disagree.
 
     White space, punctuation and periods first, then lower case, number words, articles and contractions.
     """
-    return _normalised(_stripped(answer))
+    return _normalized(_stripped(answer))
 
 
 @lru_cache(_CACHED)
-def evalai_normalised(answer: str) -> str:
+def evalai_normalized(answer: str) -> str:
     """An answer as MMF's evaluator compares it: lower case first, commas and question marks go, "'s" becomes
-    a word of its own; then as ``normalised``."""
+    a word of its own; then as ``normalized``."""
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    return _normalised(_stripped(text.strip()))
+    return _normalized(_stripped(text.strip()))
 
 
-def _normalised(text: str) -> str:
+def _normalized(text: str) -> str:
     in_number = _COMMA_IN_NUMBER.search(text) is not None
     spaced = text
     for mark in _MARKS:
@@ -104,7 +104,7 @@ def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
     From four answers on this is the official accuracy: the mean, over the sets that leave one person out,
     of min(1, matches / 3). From fewer that formula cannot reach 1 even where all agree (of three people a
     set holds two), so data sets with fewer answers, such as DAQUAR with its one, get the plain rule: 1 where
-    the answer is that of any person once both are normalised, else 0.
+    the answer is that of any person once both are normalized, else 0.
 
     Args:
         predicted: the answer to judge.
@@ -116,20 +116,20 @@ def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
     if not answers:
         raise ValueError("no answers to compare with")
     if len(answers) < _ENOUGH:
-        return float(normalised(predicted) in map(normalised, answers))
+        return float(normalized(predicted) in map(normalized, answers))
     said = [_stripped(answer) for answer in answers]
     if len(set(said)) > 1:
-        matches = [normalised(answer) for answer in answers].count(normalised(predicted))
+        matches = [normalized(answer) for answer in answers].count(normalized(predicted))
     else:
         matches = said.count(_stripped(predicted))
     return _leave_one_out(matches, len(answers))
 
 
 def evalai_accuracy(predicted: str, answers: Sequence[str]) -> float:
-    """As ``vqa_accuracy``, with ``evalai_normalised`` answers, also where all of the people said the same."""
+    """As ``vqa_accuracy``, with ``evalai_normalized`` answers, also where all of the people said the same."""
     if not answers:
         raise ValueError("no answers to compare with")
-    own, given = evalai_normalised(predicted), [evalai_normalised(answer) for answer in answers]
+    own, given = evalai_normalized(predicted), [evalai_normalized(answer) for answer in answers]
     if len(answers) < _ENOUGH:
         return float(own in given)
     return _leave_one_out(given.count(own), len(answers))

@@ -48,18 +48,18 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 
 def crop_photo(photo: Image.Image, image: ImageConfig) -> Image.Image:
-    """The centre square of a photograph at the network's size: shorter side to ``size``, then crop."""
+    """The center square of a photograph at the network's size: shorter side to ``size``, then crop."""
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
     box = (left, top, left + side, top + side)
-    # Scaling the square alone, not the whole and then cropping: the centre is not rounded to a pixel,
+    # Scaling the square alone, not the whole and then cropping: the center is not rounded to a pixel,
     # and a very long photograph is never blown up.
     return photo.resize((image.size, image.size), _RESAMPLING[image.interpolation], box=box)
 
 
 def crop_rule(image: ImageConfig) -> dict[str, Any]:
     """How a heat map's pixels lie on the original photograph, as the run's files carry it."""
-    return {"square": "centre, side = the photograph's shorter side", "scaled_to": [image.size, image.size]}
+    return {"square": "center, side = the photograph's shorter side", "scaled_to": [image.size, image.size]}
 
 
 def to_input(crop: Image.Image, image: ImageConfig) -> Tensor:

@@ -276,11 +276,11 @@ def _decoding(name: object) -> Iterator[None]:
 def _as_rgb(opened: Image.Image, name: object) -> Image.Image:
     """An image as RGB of 8 bits a channel.
 
-    Of 16-bit greys this takes the high byte, where Pillow would clip. What is transparent is shown on white,
-    as on a page; Pillow would drop the transparency and bring up whatever colour lies beneath it.
+    Of 16-bit grays this takes the high byte, where Pillow would clip. What is transparent is shown on white,
+    as on a page; Pillow would drop the transparency and bring up whatever color lies beneath it.
     """
     if opened.mode[0] in "IF":
-        return _deep_grey_as_rgb(opened, name)
+        return _deep_gray_as_rgb(opened, name)
     if not opened.has_transparency_data:
         return opened.convert("RGB")
     # Pillow has no direct way from grays that are multiplied by their alpha.
@@ -290,18 +290,18 @@ def _as_rgb(opened: Image.Image, name: object) -> Image.Image:
     return photo
 
 
-def _deep_grey_as_rgb(opened: Image.Image, name: object) -> Image.Image:
-    grey = np.asarray(opened)
-    if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > _MAX_16_BIT:
+def _deep_gray_as_rgb(opened: Image.Image, name: object) -> Image.Image:
+    gray = np.asarray(opened)
+    if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > _MAX_16_BIT:
         raise BadImage(f"{name}: grays of 32 bits (mode {opened.mode}); save it with 8 or 16 bits")
-    if 0 < grey.max() <= _MAX_8_BIT:
+    if 0 < gray.max() <= _MAX_8_BIT:
         # The high byte of each is 0: a nearly black image, or 8-bit values, and nobody can tell which.
         kind = f"grays of 16 bits or more (mode {opened.mode})"
-        raise BadImage(f"{name}: {kind} that end at {grey.max()}; save it with 8 bits")
+        raise BadImage(f"{name}: {kind} that end at {gray.max()}; save it with 8 bits")
     transparent = opened.info.get("transparency")
     if transparent is not None:
-        grey = np.where(grey == transparent, _MAX_16_BIT, grey)
-    return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+        gray = np.where(gray == transparent, _MAX_16_BIT, gray)
+    return Image.fromarray((gray >> 8).astype(np.uint8)).convert("RGB")
 
 
 def _turn(opened: Image.Image) -> Image.Transpose | None:

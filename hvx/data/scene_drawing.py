@@ -41,7 +41,7 @@ class SceneObject:
 
 
 def place_objects(rng: np.random.Generator, size: int) -> tuple[SceneObject, ...]:
-    """Two to four objects that do not touch, no two of the same colour and shape."""
+    """Two to four objects that do not touch, no two of the same color and shape."""
     pairs = [(color, shape) for color in COLORS for shape in SHAPES]
     chosen = rng.permutation(len(pairs))[: rng.integers(2, 5)]
     objects: list[SceneObject] = []
@@ -59,7 +59,7 @@ def place_objects(rng: np.random.Generator, size: int) -> tuple[SceneObject, ...
 
 
 def draw_ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A greyish ground with a soft random texture, (size, size, 3) float."""
+    """A grayish ground with a soft random texture, (size, size, 3) float."""
     base = rng.uniform(70, 180) + rng.uniform(-14, 14, 3)
     coarse = rng.normal(0, 1, (6, 6)).astype(np.float32)
     soft = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
@@ -76,7 +76,7 @@ def cover(item: SceneObject, size: int) -> np.ndarray:
 
 
 def _outline(item: SceneObject) -> list[tuple[float, float]]:
-    """Corners of the object around its centre."""
+    """Corners of the object around its center."""
     radius, turn = item.radius, item.turn
     if item.shape == "circle":
         polar = [(radius, 2 * math.pi * k / 48) for k in range(48)]

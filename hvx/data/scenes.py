@@ -1,7 +1,7 @@
 """The built-in split: drawn scenes with questions whose answer, and whose object, is known.
 
 Every scene holds two to four objects on a noisy ground. Questions are of five kinds: ``attribute``
-(the colour of a shape), ``shape`` (the shape of a colour), ``existence``, ``count`` and ``relation``.
+(the color of a shape), ``shape`` (the shape of a color), ``existence``, ``count`` and ``relation``.
 For each, the table of objects says which drawn objects the question asks about, and a label mask
 says where they are, so that an explanation can be checked without a human eye.
 """
@@ -141,7 +141,7 @@ def _words(color: str, shape: str) -> dict[str, str]:
 
 
 def _ask_count(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> _Asked | None:
-    """Of a shape or of a colour; mostly of one that is there."""
+    """Of a shape or of a color; mostly of one that is there."""
     field = _pick(rng, ["shape", "color"])
     there = [getattr(o, field) for o in objects]
     every = list(SHAPES if field == "shape" else COLORS)

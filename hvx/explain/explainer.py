@@ -14,7 +14,7 @@ from hvx.device import leave_inference_mode, standard_mode
 from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.hadamard import HeadPullback
 from hvx.explain.lean import LeanNetwork, LeanPullback
-from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 from hvx.models.checkpoint import VQAModel
 from hvx.models.joint import HadamardHead, Head, Joint
 
@@ -118,7 +118,7 @@ class Explainer:
 
     Args:
         model: the network, on the device to compute on.
-        gradient: also return the standardised gradient.
+        gradient: also return the standardized gradient.
         dtype: of the backbone's numbers; none: its own. The head's stay as they are.
         compiled: have PyTorch compile the backbone's passes.
         free: let F move with the image in Eq. 2, in place of holding it constant.
@@ -154,7 +154,7 @@ class Explainer:
         """Explain questions on a batch of images.
 
         Args:
-            inputs: normalised images (B, C, H, W).
+            inputs: normalized images (B, C, H, W).
             images: the image, 0 … B − 1, of each question (N).
             questions: (N).
 
@@ -237,7 +237,7 @@ class Explainer:
         kept: dict[str, Tensor] = {}
         for place, cotangent in enumerate(cotangents):
             raw = pullback.pull(cotangent)
-            gradient = standardised(raw)
+            gradient = standardized(raw)
             maps.append(heat_map(gradient))
             found = {"heatmap": maps[-1], "is_zero": ~raw.flatten(1).any(1)}
             found |= {"gradient": gradient} if self.gradient else {}

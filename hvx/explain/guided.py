@@ -116,7 +116,7 @@ class GuidedPullback:
 
     Args:
         network: the traced backbone, its ReLUs guided by ``guided``.
-        images: normalised images (B, C, H, W).
+        images: normalized images (B, C, H, W).
     """
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:

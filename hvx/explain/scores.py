@@ -13,7 +13,7 @@ NEGLIGIBLE = 16
 """Deviations below so many units of rounding are noise on equal values: such a row scores 0."""
 
 
-def standardised(gradient: Tensor) -> Tensor:
+def standardized(gradient: Tensor) -> Tensor:
     """Eq. 9: ∇v (N, C, H, W) less its mean, over its standard deviation, per question and channel.
 
     Both are taken over H×W, the deviation with n − 1. A channel of equal values becomes 0.
@@ -22,9 +22,9 @@ def standardised(gradient: Tensor) -> Tensor:
     return _z(scaled, torch.ones_like(scaled, dtype=torch.bool), (2, 3))
 
 
-def heat_map(standardised_gradient: Tensor) -> Tensor:
+def heat_map(standardized_gradient: Tensor) -> Tensor:
     """H = Σ_c |∇̂v_c|: (N, C, H, W) → (N, H, W)."""
-    return standardised_gradient.abs().sum(1)
+    return standardized_gradient.abs().sum(1)
 
 
 def token_saliency(gradient: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def _z(x: Tensor, within: Tensor, dims: tuple[int, ...]) -> Tensor:
     """z-scores of the values ``within`` along ``dims`` with the sample deviation; |x| is at most 1."""
     count = within.sum(dims, keepdim=True)
     mean = x.sum(dims, keepdim=True) / count.clamp(min=1)
-    centred = (x - mean).masked_fill(~within, 0)
-    deviation = (centred.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    centered = (x - mean).masked_fill(~within, 0)
+    deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
     flat = deviation <= NEGLIGIBLE * torch.finfo(x.dtype).eps
-    return (centred / torch.where(flat, 1, deviation)).masked_fill(flat, 0)
+    return (centered / torch.where(flat, 1, deviation)).masked_fill(flat, 0)

@@ -18,7 +18,7 @@ from hvx.gallery.summary import summary
 from hvx.gallery.workers import Measured
 from hvx.store.reader import RunReader
 from hvx.view.figure import column_names
-from hvx.view.heat import FLOOR_BRIGHTNESS, FLOOR_TINT, TINT, colour_scale
+from hvx.view.heat import FLOOR_BRIGHTNESS, FLOOR_TINT, TINT, color_scale
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, is_right
 
 _INDEX_CHUNK = 5000
@@ -79,7 +79,7 @@ def write_description(
     missing: list[tuple[int, str]],
 ) -> None:
     """Write what is true of the whole gallery, and the constants that the page shares with the figures."""
-    stops = colour_scale()[np.linspace(0, 255, _STOPS).round().astype(int)] / 255
+    stops = color_scale()[np.linspace(0, 255, _STOPS).round().astype(int)] / 255
     about = {
         "run": "/".join(content.readers[0].path.resolve().parts[-2:]),
         "split": _split(content.readers[0]),

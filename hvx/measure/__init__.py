@@ -1,1 +1,1 @@
-"""What the explanations show: localisation, agreement with the attention, words; the report."""
+"""What the explanations show: localization, agreement with the attention, words; the report."""

@@ -33,7 +33,7 @@ def unit_ranks(maps: np.ndarray) -> np.ndarray:
     The scalar product of two of them is Spearman's rank correlation.
     """
     ranks = rankdata(maps.reshape(len(maps), -1), axis=1)
-    centred = ranks - ranks.mean(1, keepdims=True)
-    length = np.sqrt((centred * centred).sum(1, keepdims=True))
-    unit: np.ndarray = centred / np.where(length > 0, length, 1)
+    centered = ranks - ranks.mean(1, keepdims=True)
+    length = np.sqrt((centered * centered).sum(1, keepdims=True))
+    unit: np.ndarray = centered / np.where(length > 0, length, 1)
     return unit

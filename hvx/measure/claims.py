@@ -207,8 +207,8 @@ def _similar(found: Measures) -> Claim | None:
     for name, control in found.controls.items():
         if name != BETWEEN:
             evidence += f"; with the attention of {name} {shown(control.other)}"
-    if "centre" in found.agreement:
-        evidence += f"; with a blob in the center {found.agreement['centre'].value:.3f}"
+    if "center" in found.agreement:
+        evidence += f"; with a blob in the center {found.agreement['center'].value:.3f}"
     return _claimed("The heat map is similar to the attention maps (section 5)", evidence, own)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hvx.measure.faithfulness import SHARES, blurred, curves, ranks
-from hvx.measure.localisation import enlarged
+from hvx.measure.localization import enlarged
 from hvx.measure.mapper import Mapper
 from hvx.measure.methods import ATTENTION, METHODS, PROPOSED
 from hvx.measure.shelf import Shelf

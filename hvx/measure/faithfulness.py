@@ -14,7 +14,7 @@ SHARES = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0)
 """Of the pixels, at which a curve is taken. Finer where most happens: what a question asks about is small."""
 
 BLUR = 0.1
-"""The blur's σ as a share of the picture's side: wide enough to take an object's shape and colour."""
+"""The blur's σ as a share of the picture's side: wide enough to take an object's shape and color."""
 
 Score = Callable[[Tensor], Tensor]
 """Images (K, C, H, W) → the probability of the answer on each (K)."""
@@ -23,7 +23,7 @@ Score = Callable[[Tensor], Tensor]
 def blurred(images: Tensor) -> Tensor:
     """What stands in for pixels that are taken away: images (B, C, H, W) under a wide Gaussian.
 
-    Of the two stand-ins of Petsiuk et al., a flat colour and a blur, the blur makes fewer edges of its
+    Of the two stand-ins of Petsiuk et al., a flat color and a blur, the blur makes fewer edges of its
     own, which a network would answer to.
     """
     height, width = images.shape[-2:]

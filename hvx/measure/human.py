@@ -1,4 +1,4 @@
-"""Maps of where people look: VQA-HAT's layout (Das et al. 2016), a grey picture for each person and question.
+"""Maps of where people look: VQA-HAT's layout (Das et al. 2016), a gray picture for each person and question.
 
 ``{question_id}_1.png``, ``{question_id}_2.png``, … lie in one folder. A picture has the photograph's own
 proportions, and is bright where a person made the photograph sharp to answer the question.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hvx.explain.guided import GuidedPullback, guided
-from hvx.explain.scores import heat_map, standardised
+from hvx.explain.scores import heat_map, standardized
 from hvx.measure.methods import ATTENTION, METHODS, PATH_STEPS, PROPOSED
 from hvx.measure.subject import Batch
 from hvx.models.checkpoint import VQAModel
@@ -56,8 +56,8 @@ class Mapper:
             found |= self._lattice(_Head(self.model, self.model.backbone(batch.inputs), batch), lattice)
         if "integrated-gradients" in wanted:
             found["integrated-gradients"] = integrated_gradients(self.model, batch, PATH_STEPS).abs().sum(1)
-        if "centre" in wanted:
-            found["centre"] = _centre(batch)
+        if "center" in wanted:
+            found["center"] = _center(batch)
         if "random" in wanted:
             found["random"] = _random(batch, self._seed)
         return {name: map.detach().cpu().numpy().astype(np.float32) for name, map in found.items()}
@@ -65,7 +65,7 @@ class Mapper:
     def _plain(self, own: _Pass, wanted: set[str]) -> dict[str, Tensor]:
         found = {}
         if "unguided" in wanted:
-            found["unguided"] = heat_map(standardised(own.pull(own.head.deviation)))
+            found["unguided"] = heat_map(standardized(own.pull(own.head.deviation)))
         if wanted & {"gradient", "input-x-gradient"}:
             gradient = own.pull(own.head.answer)
             found["gradient"] = gradient.abs().sum(1)
@@ -75,9 +75,9 @@ class Mapper:
     def _guided(self, own: _Pass, wanted: set[str]) -> dict[str, Tensor]:
         found = {}
         if PROPOSED in wanted:
-            found[PROPOSED] = heat_map(standardised(own.pull(own.head.deviation)))
+            found[PROPOSED] = heat_map(standardized(own.pull(own.head.deviation)))
         if "free-product" in wanted:
-            found["free-product"] = heat_map(standardised(own.pull(own.head.free)))
+            found["free-product"] = heat_map(standardized(own.pull(own.head.free)))
         if wanted & {"guided-backpropagation", "guided-grad-cam"}:
             gradient = own.pull(own.head.answer).abs().sum(1)
             cam = own.head.grad_cam().unsqueeze(1)
@@ -151,7 +151,7 @@ class _Head:
         """CAM (N, S, S), signed.
 
         Zhou et al. pool features by their mean and read y from them by a linear layer; here the attention
-        pools, its weights held, and the head is linear in its neighbourhood. Without glimpses the mean pools.
+        pools, its weights held, and the head is linear in its neighborhood. Without glimpses the mean pools.
         """
         gradient = self.answer
         if self.joint.attention is not None:
@@ -186,7 +186,7 @@ class _Pass:
 
 
 def integrated_gradients(model: VQAModel, batch: Batch, steps: int) -> Tensor:
-    """Captum's integrated gradients of each question's answer (N, C, H, W), from input 0, the mean colour."""
+    """Captum's integrated gradients of each question's answer (N, C, H, W), from input 0, the mean color."""
     from captum.attr import IntegratedGradients
 
     embeddings = model.head.encoder.embed(batch.rows).detach()
@@ -215,7 +215,7 @@ def integrated_gradients(model: VQAModel, batch: Batch, steps: int) -> Tensor:
     return torch.cat(found)
 
 
-def _centre(batch: Batch) -> Tensor:
+def _center(batch: Batch) -> Tensor:
     height, width = batch.inputs.shape[-2:]
     y, x = (torch.linspace(-2, 2, side).square() for side in (height, width))  # in units of σ
     blob = torch.exp(-(y.unsqueeze(1) + x) / 2)

@@ -46,7 +46,7 @@ class Options:
         methods: names of methods; none: all.
         sample: explanations to draw; 0: all.
         curves: of these, explanations for deletion and insertion; 0: none.
-        sanity: of these, explanations for randomisation; 0: none.
+        sanity: of these, explanations for randomization; 0: none.
         human: folder of human attention maps in VQA-HAT's layout.
         seed: of every draw.
         target: of the split's table of objects; None: its first.
@@ -174,11 +174,11 @@ def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, 
     if truth.human and "human" not in scored:
         found.left_out.append("agreement with people: none of their maps is of a question of the sample")
     if truth.table and not regions:
-        found.left_out.append("localisation: no question of the sample asks about an object that is there")
+        found.left_out.append("localization: no question of the sample asks about an object that is there")
 
 
 def _similarities(subject: Subject, shelf: Shelf, names: list[str], count: int, seed: int) -> dict[str, Any]:
-    """How alike maps stay under randomisation, from the shelf where it is there."""
+    """How alike maps stay under randomization, from the shelf where it is there."""
     checked = [name for name in names if name in sanity.CHECKED]
     found = {name: shelf.result(f"sanity-{count}/{name}") for name in checked}
     absent = [name for name in checked if not _is_sanity(found[name], subject, count)]
@@ -235,7 +235,7 @@ def _leave_out(found: Measures, subject: Subject, options: Options, say: Say) ->
     """Say what cannot be measured here, and why."""
     if subject.split.objects is None:
         found.left_out.append(
-            f"localisation: split '{subject.explain.split}' has no table of objects with masks"
+            f"localization: split '{subject.explain.split}' has no table of objects with masks"
         )
     if not subject.glimpses:
         found.left_out.append("agreement with the attention: the model has none")

@@ -35,7 +35,7 @@ class Measures:
         zero_words: explanations of the run whose Eq. 3 is zero everywhere, so that all of their z are 0.
         means: of each measure and method.
         versus: the paired difference of each method from the proposed one.
-        by_kind: kind of question → means of localisation; ``all`` is in ``means``.
+        by_kind: kind of question → means of localization; ``all`` is in ``means``.
         chance: kind → the mean share of the picture that the objects asked about cover; ``all`` too.
         others: method → the pointing game of its maps beside that of maps of other questions on the image.
         above_chance: how much more often the proposed map points there than chance does.
@@ -91,7 +91,7 @@ class Measures:
             }
 
     def add_regions(self, regions: Regions, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
-        """Take in what chance would find, and localisation by kind of question."""
+        """Take in what chance would find, and localization by kind of question."""
         groups = images[regions.places]
         self.chance[ALL] = mean(regions.shares, groups, seed)
         hits = scored["pointing"].values[PROPOSED]
@@ -135,7 +135,7 @@ class Measures:
             self.curves[name] = deletion.tolist(), insertion.tolist()
 
     def add_sanity(self, found: dict[str, dict[str, Any]], images: np.ndarray, seed: int) -> None:
-        """Take in how alike maps are before and after randomisation."""
+        """Take in how alike maps are before and after randomization."""
         for name, stages in found.items():
             self.sanity[name] = {}
             for stage, pairs in stages.items():

@@ -1,7 +1,7 @@
 """The methods that are measured: names, definitions, and which can be measured here.
 
 All but Eq. 2, its variants and the attention explain the answer that the run explains, by its logit.
-Gradients at the pixels are read as Σ_c |·| over the colour channels.
+Gradients at the pixels are read as Σ_c |·| over the color channels.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ METHODS: dict[str, Method] = {
     "integrated-gradients": Method(
         "Integrated gradients",
         "path",
-        f"from the mean colour, {PATH_STEPS} steps; Sundararajan et al. 2017, captum",
+        f"from the mean color, {PATH_STEPS} steps; Sundararajan et al. 2017, captum",
     ),
-    "centre": Method("Center", "floor", "a Gaussian in the middle, σ a quarter of the side"),
+    "center": Method("Center", "floor", "a Gaussian in the middle, σ a quarter of the side"),
     "random": Method("Random", "floor", "uniform noise for each pixel"),
 }
 """In the order of tables. y is the answer's logit, f the features (M channels, lattice cells s)."""

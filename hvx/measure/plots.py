@@ -36,7 +36,7 @@ _PALETTE = (
     "#6b7fa8",
     "#c45ab3",
 )
-_FLOORS = ("centre", "random")
+_FLOORS = ("center", "random")
 _BETTER = {True: "(more is better)", False: "(less is better)", None: ""}
 _DPI = 110
 
@@ -154,7 +154,7 @@ def _sanity(found: Measures) -> Figure | None:
         )
         panels[part].grid(alpha=0.25)
         panels[part].spines[["top", "right"]].set_visible(False)
-    panels[0].set_xlabel("randomised down to")
+    panels[0].set_xlabel("randomized down to")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8
     )

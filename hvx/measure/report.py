@@ -14,8 +14,8 @@ from hvx.data.objects import ObjectTable
 from hvx.data.scenes import PARTS_OF_SPEECH
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.localisation import points_inside
-from hvx.measure.words import content_and_function, is_standardised, mean_z
+from hvx.measure.localization import points_inside
+from hvx.measure.words import content_and_function, is_standardized, mean_z
 from hvx.progress import bar
 from hvx.store.reader import Item, RunReader
 from hvx.table import table
@@ -64,7 +64,7 @@ def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
     tally = _collect(reader, split, ObjectTable(split))
     means = mean_z(tally.words, content_and_function(PARTS_OF_SPEECH))
     contrast = means["content"][0] - means["function"][0]
-    good = [is_standardised(np.array(z)) for _, z in tally.words]
+    good = [is_standardized(np.array(z)) for _, z in tally.words]
     single = [hit for kind in SINGLE for hit in tally.right.get(kind, [])]
     others = {kind: hits for kind, hits in tally.right.items() if kind not in SINGLE}
     aside = f"attention maps {np.mean(tally.attention_hits):.3f}"
@@ -109,11 +109,11 @@ def _collect(reader: RunReader, split: SplitConfig, table: ObjectTable) -> _Tall
         summed = item.attention.sum(0)
         tally.agreement.append(rank_correlation(pooled(item.heatmap, summed.shape), summed))
         if asked.kind in SINGLE and asked.labels:
-            _localise(tally, item, summed, np.isin(table.mask(item.image_id), asked.labels))
+            _localize(tally, item, summed, np.isin(table.mask(item.image_id), asked.labels))
     return tally
 
 
-def _localise(tally: _Tally, item: Item, summed: np.ndarray, inside: np.ndarray) -> None:
+def _localize(tally: _Tally, item: Item, summed: np.ndarray, inside: np.ndarray) -> None:
     tally.heat_hits.append(points_inside(item.heatmap, inside))
     tally.attention_hits.append(points_inside(summed, inside))
     tally.chance.append(float(inside.mean()))

@@ -1,4 +1,4 @@
-"""Does a map depend on what the network learnt? (Adebayo et al. 2018, cascading randomisation)"""
+"""Does a map depend on what the network learned? (Adebayo et al. 2018, cascading randomization)"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from hvx.errors import HvxError
 from hvx.measure.agreement import rank_correlation
-from hvx.measure.localisation import enlarged
+from hvx.measure.localization import enlarged
 from hvx.measure.mapper import Mapper
 from hvx.measure.methods import ATTENTION, PROPOSED
 from hvx.measure.subject import Subject
@@ -32,14 +32,14 @@ _WINDOW = 7
 """Of SSIM."""
 
 
-def randomised(model: VQAModel, seed: int) -> Iterator[tuple[str, VQAModel]]:
-    """Copies of a model whose blocks lose what they learnt, one more each time, from the answer downwards.
+def randomized(model: VQAModel, seed: int) -> Iterator[tuple[str, VQAModel]]:
+    """Copies of a model whose blocks lose what they learned, one more each time, from the answer downwards.
 
     The values of each tensor of a block are shuffled. Adebayo et al. draw them anew; shuffled ones keep
     their scale, so that no layer dies or overflows, and BatchNorm's variances stay positive.
 
     Yields:
-        The block that was randomised last, and the model; always the same one, further randomised.
+        The block that was randomized last, and the model; always the same one, further randomized.
     """
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
@@ -64,7 +64,7 @@ def _blocks(model: VQAModel) -> list[tuple[str, list[Tensor]]]:
 
 
 def stages(model: VQAModel) -> list[str]:
-    """The blocks that ``randomised`` yields, in its order."""
+    """The blocks that ``randomized`` yields, in its order."""
     return [name for name, _ in _blocks(model)]
 
 
@@ -117,10 +117,10 @@ def check_installed() -> None:
 
 
 def make_similarities(subject: Subject, names: list[str], count: int, seed: int) -> dict[str, Any]:
-    """How alike maps before and after randomisation are, for the sample's first ``count`` explanations.
+    """How alike maps before and after randomization are, for the sample's first ``count`` explanations.
 
     Returns:
-        By method and stage (the block randomised last), (rank correlation, SSIM) of each explanation.
+        By method and stage (the block randomized last), (rank correlation, SSIM) of each explanation.
     """
     checked = [name for name in names if name in CHECKED]
     before = _maps(subject, subject.model, checked, count)
@@ -131,7 +131,7 @@ def make_similarities(subject: Subject, names: list[str], count: int, seed: int)
             similarity(before[name][place], before[name][other]) for place, other in enumerate(others)
         ]
     total = len(stages(subject.model))
-    for stage, model in bar(randomised(subject.model, seed), "randomising", "block", total=total):
+    for stage, model in bar(randomized(subject.model, seed), "randomizing", "block", total=total):
         after = _maps(subject, model, checked, count)
         for name in checked:
             pairs = zip(before[name], after[name], strict=True)

@@ -14,7 +14,7 @@ from hvx.measure.agreement import pooled, rank_correlations
 from hvx.measure.compute import Curves, Maps
 from hvx.measure.faithfulness import area
 from hvx.measure.human import HumanMaps
-from hvx.measure.localisation import Peaks, covers, energy_inside, enlarged, overlap, peaks
+from hvx.measure.localization import Peaks, covers, energy_inside, enlarged, overlap, peaks
 from hvx.measure.methods import ATTENTION
 from hvx.measure.subject import Subject
 from hvx.progress import bar
@@ -94,7 +94,7 @@ def glimpse_names(glimpses: int) -> list[str]:
 def score_maps(
     subject: Subject, maps: Maps, table: ObjectTable | None, human: HumanMaps | None
 ) -> tuple[dict[str, Scores], Agreement, Regions | None]:
-    """Scores of all maps but those that need the network: localisation, agreement with attention and people.
+    """Scores of all maps but those that need the network: localization, agreement with attention and people.
 
     Measures that nothing is known for (no masks, no people) are absent.
     """
@@ -245,7 +245,7 @@ def _asked_about(
 
 
 def cropped(inside: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A region of a photograph (H, W) bool as the network sees it: the centre square, scaled to ``size``."""
+    """A region of a photograph (H, W) bool as the network sees it: the center square, scaled to ``size``."""
     if inside.shape == size:
         return inside
     height, width = inside.shape

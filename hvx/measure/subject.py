@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
         places: place in the sample of each question (N).
-        inputs: normalised images (B, C, H, W).
+        inputs: normalized images (B, C, H, W).
         images: (N) the image, 0 … B − 1, of each question.
         rows: (N, T) rows of the word table.
         lengths: (N) tokens of each question.
@@ -252,7 +252,7 @@ def probabilities(model: VQAModel, images: Tensor, rows: Tensor, lengths: Tensor
 
     Args:
         model: the network.
-        images: normalised.
+        images: normalized.
         rows: (T) rows of the word table.
         lengths: () tokens of the question.
         answer: () the answer.

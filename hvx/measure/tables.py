@@ -20,7 +20,7 @@ PLOTS = {
     "methods": "Every measure of every method, with its interval",
     "agreement": "Mean rank correlation of the maps of each pair of methods",
     "curves": "The answer's probability while the most salient pixels are deleted, and inserted",
-    "sanity": "How alike the maps are while the network is randomised from the top",
+    "sanity": "How alike the maps are while the network is randomized from the top",
     "words": "Mean z by part of speech, of this run and of the paper's figures",
 }
 """Names of the plots, in the order of the report, and what they show."""
@@ -39,7 +39,7 @@ def report(found: Measures, plots: Sequence[str]) -> str:
     if found.others:
         parts += ["## Whose question", _others(found)]
     if found.by_kind:
-        parts += ["## Localisation by kind of question", _kinds(found)]
+        parts += ["## Localization by kind of question", _kinds(found)]
     parts += ["## Agreement", _agreement(found), *_plot("agreement", plots)]
     if found.ends:
         parts += ["## Deletion and insertion", _faithfulness(found), *_plot("curves", plots)]
@@ -118,7 +118,7 @@ def _about(found: Measures) -> str:
     own = found.about
     made = own["versions"]
     versions = ", ".join(f"{name} {version}" for name, version in made.items())
-    target = f" Localisation: {_target(own)}." if own.get("target") else ""
+    target = f" Localization: {_target(own)}." if own.get("target") else ""
     among = " from those whose question has a target" if own.get("with_target") else ""
     return (
         f"{own['explanations']:,} of the run's {own['of']:,} explanations, of {own['images']:,} images, "
@@ -130,7 +130,7 @@ def _about(found: Measures) -> str:
 
 
 def _target(about: dict[str, Any]) -> str:
-    """Which target of the table of objects was localised, and how to measure its others."""
+    """Which target of the table of objects was localized, and how to measure its others."""
     others = [f"`--target {name}`" for name in about["targets"] if name != about["target"]]
     return f"of the target *{about['target']}*" + (f" (others: {', '.join(others)})" if others else "")
 
@@ -218,7 +218,7 @@ def _sanity(found: Measures) -> str:
     stages = next(iter(found.sanity.values()))
     n = next(iter(stages.values()))[0].n
     parts = [
-        "The network's blocks lose what they learnt one after the other, from the answer downwards, by "
+        "The network's blocks lose what they learned one after the other, from the answer downwards, by "
         f"shuffling each tensor's values (n = {n:,}). A row says how alike the maps before and after are, "
         "once all blocks down to this one are random; the first, how alike the trained network's maps of two "
         "images are."

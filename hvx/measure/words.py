@@ -22,9 +22,9 @@ FAMILIES: dict[str, Callable[[str, str], bool]] = {
     "verbs": lambda token, tag: tag == "VERB",
     "adjectives": lambda token, tag: tag == "ADJ",
     "articles": lambda token, tag: token in ("a", "an", "the"),
-    "colours": lambda token, tag: token in COLORS,
+    "colors": lambda token, tag: token in COLORS,
 }
-"""What the paper speaks of, and auxiliaries and colours: name → whether a token of this tag is one."""
+"""What the paper speaks of, and auxiliaries and colors: name → whether a token of this tag is one."""
 
 
 def mean_z(
@@ -49,7 +49,7 @@ def content_and_function(part_of_speech: Mapping[str, str]) -> dict[str, str]:
     return {token: "content" if tag in CONTENT else "function" for token, tag in part_of_speech.items()}
 
 
-def is_standardised(z: np.ndarray, tolerance: float = 1e-4) -> bool:
+def is_standardized(z: np.ndarray, tolerance: float = 1e-4) -> bool:
     """Whether a row is what Eq. 11 makes: finite, Σz = 0 and Σz² = n − 1, or zeros (equal saliencies)."""
     z = np.asarray(z, np.float64)
     if not np.isfinite(z).all():

@@ -29,7 +29,7 @@ _TRANSFORMING = ("googlenet", "inception_v3")
 
 
 class Backbone(nn.Module):
-    """Normalised images (B, C, H, W) → features (B, M, S, S), in evaluation mode and without gradients
+    """Normalized images (B, C, H, W) → features (B, M, S, S), in evaluation mode and without gradients
     to its weights. ``network`` is the cut graph."""
 
     def __init__(self, network: GraphModule) -> None:
@@ -88,9 +88,9 @@ def new_network(architecture: str, empty: bool = False) -> nn.Module:
             f"{did_you_mean(architecture, known)}"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notices about the initialisation of GoogLeNet and Inception
+        warnings.simplefilter("ignore")  # notices about the initialization of GoogLeNet and Inception
         make: Callable[[], nn.Module]
-        # GoogLeNet and Inception expect images normalised otherwise than by ImageNet's mean and deviation, as
+        # GoogLeNet and Inception expect images normalized otherwise than by ImageNet's mean and deviation, as
         # those that reach a backbone are; with this option they see to it.
         options = {"transform_input": True} if architecture in _TRANSFORMING else {}
         make = partial(torchvision.models.get_model, architecture, weights=None, **options)

@@ -167,7 +167,7 @@ def filled_head(
         HvxError: a tensor is missing, too many, of another shape than the sizes imply, or holds values that
             the network cannot have.
     """
-    with torch.device("meta"):  # what is filled need not be initialised: for the GRU that takes 20 s
+    with torch.device("meta"):  # what is filled need not be initialized: for the GRU that takes 20 s
         head = new_head(config, channels_of(tensors, config, source), words, answers)
     _fill(head, tensors, source)
     problem = head.problem()

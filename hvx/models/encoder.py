@@ -22,7 +22,7 @@ class SkipThoughtGRU(nn.Module):
 
     With ``multiplicative`` integration (Wu et al. 2016, *On Multiplicative Integration with Recurrent Neural
     Networks*) each of the three sums W x + b + u, u being what comes of the state, is instead
-    α ∘ W x ∘ u + β₁ ∘ u + β₂ ∘ W x + b; α, β₁, β₂ and b are learnt, from 1, 0.5, 0.5 and 0 on.
+    α ∘ W x ∘ u + β₁ ∘ u + β₂ ∘ W x + b; α, β₁, β₂ and b are learned, from 1, 0.5, 0.5 and 0 on.
 
     Args:
         embedding: E.

@@ -12,11 +12,11 @@ from types import FrameType
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
 _DEAF = {"__del__", "_launch"}
-"""Functions from within which Python drops, with a traceback, what is raised: finalisers, and what is called
+"""Functions from within which Python drops, with a traceback, what is raised: finalizers, and what is called
 as the start of a decoding process (``multiprocessing``'s ``_launch``) forks."""
 _DEAF_INSIDE = {"_MultiProcessingDataLoaderIter.__init__", "_MultiProcessingDataLoaderIter._shutdown_workers"}
 """The same, by qualified names: where PyTorch has started or ended only some of its decoding processes, its
-finaliser fails with a traceback."""
+finalizer fails with a traceback."""
 
 
 _SAME = 1.0

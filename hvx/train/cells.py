@@ -30,7 +30,7 @@ what its features see does."""
 def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -> Tensor:
     """What lies in each cell's window, as shares of its area: (K, S, S).
 
-    K is ground and the colours, then ground and the shapes; over either the shares add up to 1.
+    K is ground and the colors, then ground and the shapes; over either the shares add up to 1.
 
     Args:
         mask: (H, W) label mask.
@@ -91,24 +91,24 @@ def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> 
         channels, lattice = network(torch.zeros(2, 3, size, size, device=device))["features"].shape[1:3]
     inputs, shares = _load(split, config, lattice)
     heads = nn.Conv2d(channels, 2 + len(COLORS) + len(SHAPES), 1).to(device)
-    optimise(config, network, heads, inputs, shares, device)
+    optimize(config, network, heads, inputs, shares, device)
     return Backbone(network)
 
 
-def optimise(
+def optimize(
     config: Config, network: nn.Module, heads: nn.Module, inputs: Tensor, shares: Tensor, device: torch.device
 ) -> None:
-    """Minimise the cross-entropy of each cell's colour and shape with AdamW under a warm cosine."""
+    """Minimize the cross-entropy of each cell's color and shape with AdamW under a warm cosine."""
     train = config.train
     parameters = [*network.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=train.backbone_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=train.backbone_rate, weight_decay=0.01)
     shuffle = torch.Generator().manual_seed(config.seed)
     batches = [
         b
         for _ in range(train.backbone_epochs)
         for b in torch.randperm(len(inputs), generator=shuffle).split(train.backbone_batch)
     ]
-    schedule = LambdaLR(optimiser, lambda step: warm_cosine(step, len(batches)))
+    schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, len(batches)))
     network.train()
     for batch in bar(batches, "training the backbone", "batch"):
         logits = heads(network(inputs[batch].to(device))["features"])
@@ -116,7 +116,7 @@ def optimise(
         parts = (1 + len(COLORS), 1 + len(SHAPES))
         pairs = zip(logits.split(parts, dim=1), truth.split(parts, dim=1), strict=True)
         loss = sum((functional.cross_entropy(found, wanted) for found, wanted in pairs), torch.zeros(()))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()

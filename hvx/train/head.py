@@ -57,7 +57,7 @@ class HeadTrainer:
     ) -> None:
         self.model, self.examples, self.train, self.seed = model, examples, train, seed
         self.targets = Targets(examples.questions, answers)
-        self.optimiser = torch.optim.AdamW(model.parameters(), lr=train.rate, weight_decay=train.weight_decay)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=train.rate, weight_decay=train.weight_decay)
         self.progress = progress
         self._planned = train.epochs * len(examples.groups(train.batch))
 
@@ -89,7 +89,7 @@ class HeadTrainer:
         targets = torch.from_numpy(self._drawn[batch.places]).to(self.examples.device)
         chance = np.random.SeedSequence([_DROPOUT, self.seed, progress.steps])
         torch.manual_seed(int(chance.generate_state(1, np.uint64)[0]))
-        for options in self.optimiser.param_groups:
+        for options in self.optimizer.param_groups:
             options["lr"] = self.train.rate * warm_cosine(progress.steps, self._planned)
         loss = functional.cross_entropy(answer_logits(self.model, batch), targets)
         value = loss.item()
@@ -98,10 +98,10 @@ class HeadTrainer:
                 f"training: the loss of epoch {progress.epoch}, step {progress.step + 1} is {value}; "
                 "a lower train.rate or train.gradient_clip may keep it finite"
             )
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.train.gradient_clip)
-        self.optimiser.step()
+        self.optimizer.step()
         progress.step, progress.steps = progress.step + 1, progress.steps + 1
         progress.loss += value * len(targets)
         progress.questions += len(targets)
@@ -110,7 +110,7 @@ class HeadTrainer:
         """What ``progress`` does not hold of the state after a step: the weights and their moments."""
         found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            moments = self.optimiser.state[parameter]
+            moments = self.optimizer.state[parameter]
             found |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS}
         return found
 
@@ -134,5 +134,5 @@ class HeadTrainer:
             | {"step": torch.tensor(float(self.progress.steps))}
             for index, (name, _) in enumerate(self.model.named_parameters())
         }
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

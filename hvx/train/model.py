@@ -85,7 +85,7 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Material:
-    """What is learnt from and judged by: the splits' questions by name, their images' features to be, the
+    """What is learned from and judged by: the splits' questions by name, their images' features to be, the
     words, the answers, the rows of the embedding table of each question's text, and counts to note."""
 
     questions: dict[str, list[Question]]
@@ -176,7 +176,7 @@ class _Training:
         """What the splits' files hold.
 
         Raises:
-            HvxError: a file or an image is missing, or nothing can be learnt from the answers.
+            HvxError: a file or an image is missing, or nothing can be learned from the answers.
         """
         questions = self._questions()
         jobs = self._jobs(questions)

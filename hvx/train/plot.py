@@ -57,7 +57,7 @@ def write_plot(path: Path, rows: list[dict[str, Any]], best: int | None) -> None
 def _draw(
     panel: Axes, rows: list[dict[str, Any]], lines: tuple[tuple[str, str, str], ...], best: int | None
 ) -> None:
-    """Lines of (key, label, colour) against the epoch, those that the rows have."""
+    """Lines of (key, label, color) against the epoch, those that the rows have."""
     width = 3.2  # of the first line, so that it shows where the second covers it
     for key, label, color in lines:
         points = [(row["epoch"], row[key]) for row in rows if key in row]

@@ -26,7 +26,7 @@ Metrics = dict[str, Any]
 
 _METADATA = "hvx-training"
 _CHANGES_NOTHING = {"split", "validation", "start", "feature_cache", "workers", "save_minutes"}
-"""Keys of ``train`` that do not matter to what is learnt, or whose files are told by their content."""
+"""Keys of ``train`` that do not matter to what is learned, or whose files are told by their content."""
 _ANEW = "`hvx train --restart` begins anew"
 
 

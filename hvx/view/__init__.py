@@ -1,1 +1,1 @@
-"""Explanations as pictures: maps over photographs, coloured questions, the paper's figures."""
+"""Explanations as pictures: maps over photographs, colored questions, the paper's figures."""

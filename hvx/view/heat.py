@@ -43,7 +43,7 @@ FLOOR_BRIGHTNESS = 0.3
 FLOOR_SATURATION = 0.4
 """Saturation of what is not attended at all: color, too, draws the eye to what is."""
 
-COLOURS = "inferno"
+COLORS = "inferno"
 """Matplotlib's name of the color style's scale: even steps, dark to light, safe for the color-blind."""
 
 FLOOR_TINT, TINT = 0.3, 0.75
@@ -87,9 +87,9 @@ def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Ima
     """
     weight = emphasis(enlarge(map, size))[:, :, None]
     pixels = np.asarray(fit(photo, size), np.float64)
-    grey = (pixels @ _LUMA)[:, :, None]
-    coloured = grey + (pixels - grey) * (FLOOR_SATURATION + (1 - FLOOR_SATURATION) * weight)
-    shaded = coloured * (FLOOR_BRIGHTNESS + (1 - FLOOR_BRIGHTNESS) * weight)
+    gray = (pixels @ _LUMA)[:, :, None]
+    colored = gray + (pixels - gray) * (FLOOR_SATURATION + (1 - FLOOR_SATURATION) * weight)
+    shaded = colored * (FLOOR_BRIGHTNESS + (1 - FLOOR_BRIGHTNESS) * weight)
     return Image.fromarray(shaded.round().clip(0, 255).astype(np.uint8))
 
 
@@ -99,9 +99,9 @@ def tint(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Imag
     Arguments and result as of ``shade``; a constant map lies on the photograph in its lowest color.
     """
     heat = warmth(enlarge(map, size))
-    grey = (np.asarray(fit(photo, size), np.float64) @ _LUMA)[:, :, None]
+    gray = (np.asarray(fit(photo, size), np.float64) @ _LUMA)[:, :, None]
     opacity = (FLOOR_TINT + (TINT - FLOOR_TINT) * heat)[:, :, None]
-    tinted = (1 - opacity) * grey + opacity * colour_scale()[(255 * heat).round().astype(int)]
+    tinted = (1 - opacity) * gray + opacity * color_scale()[(255 * heat).round().astype(int)]
     return Image.fromarray(tinted.round().clip(0, 255).astype(np.uint8))
 
 
@@ -134,9 +134,9 @@ def outline_of(drawn: Map) -> list[NDArray[np.float64]]:
 
 
 @lru_cache
-def colour_scale() -> Map:
+def color_scale() -> Map:
     """The color style's scale: RGB (256, 3), 0 to 255."""
-    return np.asarray(colormaps[COLOURS](np.arange(256))[:, :3] * 255, np.float64)
+    return np.asarray(colormaps[COLORS](np.arange(256))[:, :3] * 255, np.float64)
 
 
 def enlarge(map: NDArray[np.floating], size: int) -> Map:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.explain.threshold import DEVIATIONS
-from hvx.view.heat import Style, colour_scale
+from hvx.view.heat import Style, color_scale
 from hvx.view.page import Page
 from hvx.view.text import line_height, shorten, unbroken, width, wrap
-from hvx.view.tokens import BLACK, LOW, VALUE_INK, WHITE, Z_LIMIT, TextSizes, chip_colour
+from hvx.view.tokens import BLACK, LOW, VALUE_INK, WHITE, Z_LIMIT, TextSizes, chip_color
 
 LIKELIEST = 5
 """Answers that have a bar."""
@@ -60,7 +60,7 @@ def scales(
     """
     found = [_z_scale()] if z else []
     if style == "color":
-        colors = colour_scale().round().astype(np.uint8)
+        colors = color_scale().round().astype(np.uint8)
         found.append(Scale("attention, heat" if z else "attention", colors, ((0.0, "least"), (1.0, "most"))))
     marks = (
         (outlined, f"outline: heat above mean + {DEVIATIONS} standard deviations"),
@@ -75,7 +75,7 @@ def _z_scale() -> Scale:
     z = np.linspace(-Z_LIMIT, Z_LIMIT, _STEPS)
     ticks = [(-Z_LIMIT, f"≤ −{Z_LIMIT:g}"), (-1, "−1"), (0, "0"), (1, "1"), (Z_LIMIT, f"≥ {Z_LIMIT:g}")]
     places = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
-    return Scale("z-score", np.array([chip_colour(float(one)) for one in z], np.uint8), places)
+    return Scale("z-score", np.array([chip_color(float(one)) for one in z], np.uint8), places)
 
 
 def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:

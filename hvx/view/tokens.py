@@ -182,8 +182,8 @@ def score_text(z: float, digits: int = DIGITS) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def chip_colour(z: float) -> RGB:
-    """The color of a z-score: blue below 0, through light grey, to red above."""
+def chip_color(z: float) -> RGB:
+    """The color of a z-score: blue below 0, through light gray, to red above."""
     place = max(-1.0, min(1.0, z / Z_LIMIT)) if math.isfinite(z) else 0.0
     end = HIGH if place > 0 else LOW
     red, green, blue = (round(n + (e - n) * abs(place)) for n, e in zip(NEUTRAL, end, strict=True))
@@ -225,7 +225,7 @@ def _place_tokens(
         middle = top + len(lines) * line_height(sizes.token) + 2 * padding
         low = middle + (2 if beside else 1) * line_height(sizes.small)
         low += picture + gap / 2 if picture else 0
-        fill, box = chip_colour(score), (left, top, left + needed, middle)
+        fill, box = chip_color(score), (left, top, left + needed, middle)
         boxes.append(TokenBox(lines, value, beside, fill, ink_on(fill), box, low))
         left, bottom = left + needed + gap, max(bottom, low)
     if is_right_to_left(" ".join(tokens)):  # read from the right
@@ -249,10 +249,10 @@ def _padding(sizes: TextSizes) -> float:
     return sizes.token / 4
 
 
-def _luminance(colour: RGB) -> float:
+def _luminance(color: RGB) -> float:
     """Relative luminance of an sRGB color, 0 to 1 (WCAG 2)."""
     red, green, blue = (
         level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4
-        for level in (channel / 255 for channel in colour)
+        for level in (channel / 255 for channel in color)
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

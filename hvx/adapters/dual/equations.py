@@ -14,7 +14,7 @@ from hvx.adapters.dual.encoder import Branch, DualEncoder, text_branch
 from hvx.adapters.dual.words import Word
 from hvx.capture.graph import guided_relus
 from hvx.explain.explainer import rounds
-from hvx.explain.scores import heat_map, standardised, token_saliency, token_z
+from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 
 Cotangent = Literal["joint", "score"]
 _TEXTS = 32
@@ -86,7 +86,7 @@ def explain_pairs(
             at_output = torch.zeros_like(image.vectors)
             at_output[rows] = to_image[places]
             raw = image.pulled(at_output)[rows]
-            standard = standardised(raw)
+            standard = standardized(raw)
             maps.append(heat_map(standard).cpu())
             zero.append(~raw.flatten(1).any(1).cpu())
             if gradient:

@@ -87,7 +87,7 @@ class LeanNetwork:
             self.pull = torch.compile(self.pull, dynamic=False)  # type: ignore[method-assign]
 
     def __call__(self, images: Tensor) -> LeanPullback:
-        """The features of normalised images (B, C, H, W), from which cotangents can be pulled back.
+        """The features of normalized images (B, C, H, W), from which cotangents can be pulled back.
 
         Raises:
             HvxError: compiled, the network computes something else than it does uncompiled.
@@ -169,7 +169,7 @@ class LeanPullback:
 
     Args:
         network: what they are features of.
-        images: normalised images (B, C, H, W).
+        images: normalized images (B, C, H, W).
         recorded: see ``LeanNetwork.forward``.
     """
 

@@ -14,7 +14,7 @@ const percent = (share) => (share === null ? "n/a" : `${(100 * share).toFixed(1)
 // Nothing of a run without z-scores.
 const valueText = (z) => (z === undefined ? "" : z === null ? "n/a" : String(Number(z.toFixed(4))).replace("-", "−"));
 
-// From blue below 0 through light gray to red above, as chip_colour in hvx/view/tokens.py.
+// From blue below 0 through light gray to red above, as chip_color in hvx/view/tokens.py.
 const tokenColors = (z) => {
   const [low, neutral, high] = hvx.about.zColors;
   const place = Math.max(-1, Math.min(1, (z ?? 0) / hvx.about.zLimit));

@@ -18,7 +18,7 @@ def points_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
 
     Args:
         saliency: (h, w), a heat map or an attention map; where it is coarser than the region, the
-            centre of its largest cell counts.
+            center of its largest cell counts.
         inside: (H, W) bool, the region.
     """
     return covers(inside, peaks(saliency))
