@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,23 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import Tiny
+from conftest import REPOSITORY, Tiny
 from PIL import Image
 from pydantic import ValidationError
+from scipy.stats import spearmanr
 from slow_heads import SlowHead, agree
 
 import hvx
 from hvx.cli import main
 from hvx.config import ModelConfig
+from hvx.measure.words import FAMILIES
+from hvx.measure.words_report import run_tokens, word_means
 from hvx.models.joint import Head
 from hvx.models.networks import new_head
 from hvx.store.reader import RunReader
+
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+from measure_textual import main as compare_readings
 
 SIZES = {"network": "hiecoatt", "encoder": {"embedding": 4, "hidden": 4}, "joint": 5}
 CHANNELS, LATTICE, WORDS, ANSWERS = 3, (2, 3), 6, 4
@@ -349,3 +356,27 @@ def test_a_run_that_lacks_only_some_of_what_eqs_2_and_3_give_is_damaged(
     for name in ("heatmap", "token_z", "token_saliency", "zero_gradient"):
         with pytest.raises(ValueError, match=f"{name} is missing"):
             _check_shapes({key: shape for key, shape in shapes.items() if key != name}, count)
+
+
+def test_readings_of_words_are_compared_question_by_question(levels: Levels, finished_run: Path) -> None:
+    """Against scipy, one question at a time; the tables have a row for each pair and each reading."""
+    with RunReader(finished_run) as one, RunReader(levels.run) as other:
+        z, attention, lengths = one.column("token_z"), other.column("phrase_attention"), one.column("length")
+        assert one.column("question_id").tolist() == other.column("question_id").tolist()
+        expected = np.mean(
+            [spearmanr(a[:n], b[:n])[0] for a, b, n in zip(z, attention, lengths, strict=True)]
+        )
+    done = CliRunner().invoke(compare_readings, [f"mlb={finished_run}", f"levels={levels.run}"])
+    assert done.exit_code == 0, done.output
+    lines = [line for line in done.output.splitlines() if "|" in line]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    pairs = {(row[0], row[1]): row[2:] for row in rows if len(row) == 4}
+    assert len(pairs) == 2 + 6, done.output  # two heads of the table, and four readings with each other
+    found = pairs["mlb: z", "levels: attention, phrases"][0].split()[0]
+    assert float(found) == pytest.approx(expected, abs=6e-4)
+    own = next(row for row in rows if row[0] == "mlb: z" and len(row) > 4)
+    with RunReader(finished_run) as reader:
+        means = word_means(run_tokens(reader), 0).families
+    assert [float(cell.split()[0]) for cell in own[1:-1]] == [
+        pytest.approx(means[family].value, abs=6e-4) for family in FAMILIES if means[family].known
+    ]
