@@ -377,6 +377,6 @@ def test_readings_of_words_are_compared_question_by_question(levels: Levels, fin
     own = next(row for row in rows if row[0] == "mlb: z" and len(row) > 4)
     with RunReader(finished_run) as reader:
         means = word_means(run_tokens(reader), 0).families
-    assert [float(cell.split()[0]) for cell in own[1:-1]] == [
+    assert [float(cell.split()[0]) for cell in own[1:-1] if cell != "–"] == [
         pytest.approx(means[family].value, abs=6e-4) for family in FAMILIES if means[family].known
     ]
