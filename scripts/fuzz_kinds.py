@@ -229,7 +229,7 @@ def made_items(seed: int) -> dict[str, np.ndarray]:
     """Two made-up items."""
     chance = np.random.default_rng(seed)
     maps = {"GSR": (2, 3, 3), "HW": (16, 16), "LHW": (3, 16, 16), "CHW": (3, 16, 16)}
-    shapes = {"": (), "K": (5,), "L": (3,), "T": (3,), **maps}
+    shapes = {"": (), "K": (5,), "L": (3,), "T": (3,), **maps, "THW": (3, 16, 16)}
     made = {}
     for name, field in FIELDS.items():
         numbers = chance.random((2, *shapes[field.axes]))

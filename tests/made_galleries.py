@@ -11,6 +11,7 @@ from made_runs import DIGEST, items
 from PIL import Image
 
 from hvx.files import sha256
+from hvx.store.schema import EARLIER
 from hvx.store.writer import write_shard, write_view
 
 SIDE, LATTICE = 24, 3
@@ -77,7 +78,8 @@ def write_run(run: Path, asked: list[Asked], glimpses: int = 2, words: bool = Fa
         "attention": np.tile(seen, (len(asked), 1, 1, 1)),
         "heatmap": np.stack([wide if one.agreeing else wide[::-1, ::-1] for one in asked]).astype(np.float16),
     }
-    del made["gradient"], made["word_heatmaps"], made["word_heatmap_scale"]
+    for name in ("gradient", "word_heatmaps", "word_heatmap_scale", *EARLIER):
+        del made[name]
     if words:
         made["word_heatmaps"] = np.empty(len(asked), object)
         for place, row in enumerate(tokens):

@@ -168,7 +168,7 @@ def test_a_gallery_over_an_earlier_one_lists_its_own_files_and_keeps_others(tmp_
     assert listed == [
         "cards.js", "data/index-0000.js", "data/items-000000.js", "data/kinds.js", "gallery.css",
         "hvx-gallery.js", "index.html", "maps/0000/0000000.jpg", "maps/0000/0000001.jpg", "page.js",
-        "photos/0000/0000000.jpg", "selection.js", "state.js", "store.js", "summary.js",
+        "photos/0000/0000000.jpg", "selection.js", "state.js", "store.js", "summary.js", "words.js",
     ]  # fmt: skip
     assert there == {*listed, MANIFEST, "notes.txt", "photos/0000/mine.jpg"}
 

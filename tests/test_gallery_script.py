@@ -45,7 +45,7 @@ class URLSearchParams {
 class Node {
   constructor(tag) {
     const style = { setProperty(name, value) { this[name] = value; } };
-    Object.assign(this, { tag, attributes: {}, children: [], style });
+    Object.assign(this, { tag, attributes: {}, children: [], style, dataset: {} });
   }
   setAttribute(name, value) { this.attributes[name] = String(value); }
   addEventListener() {}
@@ -68,6 +68,7 @@ byId.outline.append(new Node("path"), new Node("path"));
 const document = {
   createElement: (tag) => new Node(tag),
   getElementById: (id) => (byId[id] ??= new Node(`#${id}`)),
+  addEventListener() {},
 };
 """
 
@@ -78,7 +79,7 @@ def evaluator(gallery: Path | None = None) -> Run:
     """Evaluates an expression to what JSON can say of it; over the data of a gallery, if given."""
     context = py_mini_racer.MiniRacer()
     context.eval(BROWSER)
-    for name in ("store.js", "state.js", "cards.js", "summary.js", "selection.js"):
+    for name in ("store.js", "state.js", "cards.js", "words.js", "summary.js", "selection.js"):
         context.eval((STATIC / name).read_text(encoding="utf-8"))
     if gallery:
         context.eval("hvx.load = async () => {};")  # all data are loaded here

@@ -225,9 +225,9 @@ def test_a_pullback_holds_f_constant_unless_told_otherwise() -> None:
         product = joint.product if free else joint.product.detach()
         expected = torch.autograd.grad(((joint.visual - product) ** 2).sum() / 2, own)[0]
         pullback = HeadPullback(head, features, rows, lengths, free)
-        found[free] = pullback.visual(torch.tensor([0]))[1][0]
+        (found[free],) = pullback.visual(torch.tensor([0]))[1]
         torch.testing.assert_close(found[free], expected, rtol=0, atol=1e-12)
-    usual = HeadPullback(head, features, rows, lengths).visual(torch.tensor([0]))[1][0]
+    (usual,) = HeadPullback(head, features, rows, lengths).visual(torch.tensor([0]))[1]
     assert torch.equal(usual, found[False]) and not torch.allclose(usual, found[True])
 
 
