@@ -2,10 +2,11 @@
 
 python scripts/benchmark.py -o docs/benchmarks.md
 
-The three take turns in one process, so that each number is a ratio of what the same machine did within the
-same half minute. Weights are random, which makes no difference to time. Peers explain as they are made to: an
-image and a question at a time, a forward and a backward pass each; they compute Eq. 2 alone, hvx Eqs 2 and 3
-with all scores. Memory is measured in a process of its own for each.
+All take turns in one process, so that each number is a ratio of what the same machine did within the
+same half minute. Weights are random, which makes no difference to time. Peers explain an image and a question
+at a time, a forward and a backward pass each; captum also a batch of them. They compute Eq. 2 alone, hvx
+Eqs 2 and 3 with all scores. Memory, and what a run costs outside of the network, are measured in processes of
+their own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from typing import Any
 
 import click
 import torch
-from benchmark_page import Figures, page
+from benchmark_page import MATRICES, Figures, page
 from benchmark_peers import PEERS, Score
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -63,8 +65,9 @@ IMAGES = {"cpu": 4, "cuda": 32}
 ALONE = 4
 """Explanations by a peer in each turn."""
 FROZEN = ", weights frozen"
+AT_ONCE = f", {ALONE} at once"
 RUN_IMAGES = 12
-SGEMM = 2048
+MATRIX = 2048
 
 
 @dataclass(frozen=True)
@@ -135,21 +138,22 @@ def by_hvx(m: Material, explainer: Explainer) -> Callable[[int], int]:
 
 
 def by_peer(m: Material, name: str) -> Callable[[int], int]:
-    """Explains so many questions, one after the other.
+    """Explains so many questions, one after the other, or by ``AT_ONCE`` in one batch.
 
     The weights ask for gradients, as those of any network that PyTorch loads do; of a peer that goes by
     ``FROZEN`` they do not, which its user would have to see to.
     """
-    peer, frozen = name.removesuffix(FROZEN), name.endswith(FROZEN)
+    peer, frozen = name.removesuffix(FROZEN).removesuffix(AT_ONCE), name.endswith(FROZEN)
     network, head = resnet152(), copy.deepcopy(m.head).requires_grad_(not frozen)
     network.load_state_dict(m.model.backbone.network.state_dict(), strict=False)
     features = nn.Sequential(*list(network.children())[:-2]).eval().requires_grad_(not frozen).to(m.device)
     explain = PEERS[peer](Score(features, head), m.device)
 
     def work(count: int) -> int:
-        for n in range(count):
-            image, own = n % len(m.inputs), n % len(QUESTIONS)
-            explain(m.inputs[image][None], m.rows[own][None], m.lengths[own][None])
+        numbers = torch.arange(count, device=m.device)
+        for some in numbers.split(count if AT_ONCE in name else 1):
+            asked = some % len(QUESTIONS)
+            explain(m.inputs[some % len(m.inputs)], m.rows[asked], m.lengths[asked])
         return count
 
     return work
@@ -169,10 +173,10 @@ def _await(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def sgemm(device: torch.device) -> float:
-    """FLOP/s of the machine's own product of matrices in single precision, the best of a few."""
-    a, b = (torch.randn(SGEMM, SGEMM, device=device) for _ in range(2))
-    return 2 * SGEMM**3 / min(seconds(lambda: a @ b, device) for _ in range(8))
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of PyTorch's product of two matrices, the best of a few."""
+    a, b = (torch.randn(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
+    return 2 * MATRIX**3 / min(seconds(lambda: a @ b, device) for _ in range(8))
 
 
 def flops_of_forward(m: Material) -> int:
@@ -182,17 +186,19 @@ def flops_of_forward(m: Material) -> int:
 
 
 def take_turns(m: Material, turns: int) -> dict[str, list[float]]:
-    """Explanations per second of each, and FLOP/s of a product of matrices, turn by turn."""
+    """Explanations per second of each, and FLOP/s of products of matrices by type, turn by turn."""
     batch = len(m.inputs)
     works = {"hvx": (by_hvx(m, Explainer(m.model)), batch)}
-    works |= {name: (by_peer(m, name), ALONE) for name in (*PEERS, f"grad-cam{FROZEN}")}
+    works["hvx bfloat16"] = by_hvx(m, Explainer(m.model, dtype=torch.bfloat16)), batch
+    peers = (*PEERS, f"captum{AT_ONCE}{FROZEN}", f"grad-cam{FROZEN}")
+    works |= {name: (by_peer(m, name), ALONE) for name in peers}
     if m.device.type == "cuda":
-        works["hvx bfloat16"] = by_hvx(m, Explainer(m.model, dtype=torch.bfloat16)), batch
         works["hvx compiled"] = by_hvx(m, Explainer(m.model, compiled=True)), batch
     counts = {name: work(size) for name, (work, size) in works.items()}  # warms up
-    found: dict[str, list[float]] = {name: [] for name in (*works, "sgemm")}
+    found: dict[str, list[float]] = {name: [] for name in (*works, *MATRICES)}
     for turn in range(turns):
-        found["sgemm"].append(sgemm(m.device))
+        for name, dtype in MATRICES.items():
+            found[name].append(matrix_rate(m.device, dtype))
         for name, (work, size) in works.items():
             found[name].append(counts[name] / seconds(lambda: work(size), m.device))  # noqa: B023
         said = ", ".join(f"{name} {own[-1]:.4g}" for name, own in found.items())
@@ -306,11 +312,19 @@ def memory_of(name: str, m: Material) -> float:
 
 
 def memory_of_each() -> dict[str, float]:
-    command = [sys.executable, __file__, "--memory"]
-    return {
-        name: float(subprocess.run([*command, name], check=True, capture_output=True, text=True).stdout)
-        for name in ("hvx", *PEERS)
-    }
+    return {name: float(_printed(__file__, "--memory", name)) for name in ("hvx", *PEERS)}
+
+
+def pipeline_costs() -> dict[str, float]:
+    """What scripts/benchmark_pipeline.py measures."""
+    found: dict[str, float] = json.loads(
+        _printed(str(Path(__file__).parent / "benchmark_pipeline.py"), "--json")
+    )
+    return found
+
+
+def _printed(*arguments: str) -> str:
+    return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
 
 
 @click.command()
@@ -337,6 +351,7 @@ def main(output: Path | None, turns: int, device: str, memory: str | None) -> No
             rates=take_turns(m, turns),
             overhead=whole_run(m, Path(place)),
             memory=memory_of_each() if chosen.type == "cpu" else {},
+            pipeline=pipeline_costs(),
         )
     text = page(figures)
     click.echo(text)

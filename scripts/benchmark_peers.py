@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hvx.models.joint import HadamardHead
 
 Explain = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""One image (1, C, H, W), one question's rows (1, T) and length (1) → the gradient at the image."""
+"""Images (B, C, H, W), and of a question on each rows (B, T) and length (B) → the gradient at the images."""
 
 
 class Score(nn.Module):
@@ -34,7 +34,7 @@ class Score(nn.Module):
         assert self.question is not None
         rows, lengths = self.question
         features = self.network(images)
-        images_of = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+        images_of = torch.arange(len(images), device=rows.device)
         terms = self.head.image_terms(features)
         joint = self.head(features, terms, images_of, self.head.encoder.embed(rows), lengths)
         return ((joint.visual - joint.product).detach() * joint.visual).sum(1, keepdim=True)
@@ -58,7 +58,7 @@ def captum(score: Score, device: torch.device) -> Explain:
 
 
 def grad_cam(score: Score, device: torch.device) -> Explain:
-    """pytorch-grad-cam's GuidedBackpropReLUModel."""
+    """pytorch-grad-cam's GuidedBackpropReLUModel, which takes one image at a time."""
     from pytorch_grad_cam import GuidedBackpropReLUModel
 
     method: Any = GuidedBackpropReLUModel(model=score, device=device)

@@ -10,11 +10,12 @@ wait for each other while decoders are on the other core.
 
 from __future__ import annotations
 
+import json
 import resource
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,15 @@ def measured(folder: Path, images: int, batch: int = 8) -> Cost:
 
 @click.command()
 @click.option("--images", default=300, show_default=True, help="Photographs, with five questions each.")
-def main(images: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(images: int, as_json: bool) -> None:
     """Print the row of the benchmark."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         cost = measured(Path(folder), images)
+    if as_json:
+        click.echo(json.dumps(asdict(cost)))
+        return
     click.echo(
         f"{cost.rate:.0f} explanations per second; CPU milliseconds for each: main thread {cost.main:.2f}, "
         f"writer {cost.writer:.2f}, decoders {cost.decoders:.2f}"

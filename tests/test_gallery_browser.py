@@ -251,6 +251,39 @@ def test_everything_goes_by_keyboard(page: sync_api.Page, address: str) -> None:
     expect(page.locator("#maps")).to_have_attribute("aria-pressed", "false")
 
 
+def test_looks_chosen_in_an_item_or_while_it_closes_stay(page: sync_api.Page, address: str) -> None:
+    # Closing goes back in the browser's history, to an address from before the choice.
+    go(page, address)
+    page.locator(".card .open").first.click()
+    expect(page.locator("dialog[open]")).to_be_attached()
+    page.keyboard.press("c")
+    expect(page.locator("#style")).to_have_attribute("aria-pressed", "false")
+    page.evaluate(
+        """() => {
+          document.querySelector("dialog").close();
+          document.getElementById("maps").click();
+        }"""
+    )
+    expect(page.locator("body[data-style=paper][data-maps=hover]")).to_be_attached()
+    expect(page).not_to_have_url(re.compile("item="))
+    expect(page).to_have_url(re.compile("maps=hover&style=paper"))
+    expect(page.locator(".card .open").first).to_be_focused()
+    page.evaluate(
+        """() => {
+          document.querySelector(".card .open").click();
+          addEventListener("hashchange", () => setTimeout(() => {
+            document.querySelector("dialog").addEventListener("close", () => setTimeout(() => {
+              document.getElementById("maps").click();
+            }));
+            document.querySelector("dialog").close();
+          }, 200), { once: true });
+        }"""
+    )
+    expect(page.locator("body[data-style=paper][data-maps=always]")).to_be_attached()
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    expect(page).not_to_have_url(re.compile("item=|maps="))
+
+
 def test_who_goes_to_the_first_card_before_the_cards_have_come_stays_on_the_first(
     page: sync_api.Page, address: str
 ) -> None:

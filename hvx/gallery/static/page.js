@@ -9,6 +9,7 @@ let found = [];
 let shown = "";
 let opened = null; // the item that is open
 let entered = false; // whether opening it left a step in the browser's history, which closing goes back over
+let leaving = null; // while the browser goes back: what was chosen in the item and since, which the older address lacks
 
 const address = (changes) => hvx.address({ ...state, ...changes });
 
@@ -16,7 +17,9 @@ const address = (changes) => hvx.address({ ...state, ...changes });
 const go = (changes, remember = false) => {
   const to = address(changes);
   state = { ...state, ...changes }; // at once: the next change may come before the browser tells of this one
-  if (remember) location.hash = to;
+  if (leaving) {
+    leaving = { ...leaving, changes: { ...leaving.changes, ...changes }, remember: leaving.remember || remember };
+  } else if (remember) location.hash = to;
   else location.replace(to);
 };
 
@@ -83,8 +86,11 @@ const returnTo = async (number) => {
 const closeItem = () => {
   if (!state.item) return;
   state = { ...state, item: "" };
-  if (entered) history.back();
-  else location.replace(address({}));
+  if (entered) {
+    const changes = Object.fromEntries(hvx.LOOKS.map((name) => [name, state[name]]));
+    leaving = { changes, remember: false, from: location.hash };
+    history.back();
+  } else location.replace(address({}));
 };
 
 const showItem = async () => {
@@ -111,7 +117,13 @@ const showItem = async () => {
 };
 
 const show = async () => {
+  if (leaving?.from === location.hash) return; // told of a change from before the item was closed
   state = hvx.readState(location.hash);
+  if (leaving) {
+    const { changes, remember } = leaving;
+    leaving = null;
+    if (address(changes) !== address({})) go(changes, remember);
+  }
   for (const name of [...hvx.FIELDS, "row"]) if (at(name) !== document.activeElement) at(name).value = state[name];
   showLooks();
   await showCards();
