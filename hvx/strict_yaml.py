@@ -98,8 +98,14 @@ class _Dumper(yaml.SafeDumper):
         plain = not any(isinstance(value, (list, dict)) for value in values)
         return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=plain)
 
+    def _text(self, text: str) -> Node:
+        # In single quotes PyYAML would write some line ends so that they are read as spaces.
+        style = None if text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
 
 _Dumper.add_representer(list, _Dumper._list)
+_Dumper.add_representer(str, _Dumper._text)
 
 
 class _Loader(yaml.SafeLoader):
