@@ -515,7 +515,7 @@ class TrainConfig(Section):
     """Highest learning rate of AdamW: it rises over the first tenth of the steps, then falls to 0 as a
     cosine."""
     dropout: Fraction = 0.5
-    """Share of the inputs that dropout sets to 0 before each projection of the head."""
+    """Share of values in the head that dropout sets to 0 in training."""
     weight_decay: Decay = 0.0
     """Weight decay of AdamW."""
     gradient_clip: Norm = 10.0
@@ -598,8 +598,8 @@ class ExplainConfig(Section):
     """F in Eq. 2. ``constant``: held constant, as in the paper; ``free``: it changes with the image, for the
     gradient of ½‖V − F‖²."""
     cotangent: Literal["joint", "score"] = "joint"
-    """What is propagated back. ``joint``: V − F and Q − F, as in Eqs 2 and 3; ``score``, for a dual encoder:
-    Q and V, for the gradients of its score ΣF."""
+    """What is propagated back. ``joint``: V − F and Q − F, as in Eqs 2 and 3; ``score``, for a dual encoder
+    or a module of your own: Q and V, for the gradients of the score ΣF."""
     pick: tuple[PickConfig, ...] = ()
     """Explain only these questions of the split. Empty: all of them."""
     heatmap: HeatmapConfig = HeatmapConfig()
