@@ -22,6 +22,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     StrictBool,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_serializer,
     model_validator,
@@ -84,11 +85,31 @@ _PLAINLY = {
 _QUOTABLE = {"path_type", "string_type"}
 """Kinds of error where a value in quotes would be right."""
 
+# What the JSON schema says where a function of this module checks the value.
+_PATH_SCHEMA: dict[str, Any] = {"type": "string", "format": "path"}
+_LABELS_SCHEMA = {
+    "type": "array",
+    "items": {"type": "string", "pattern": r"\S"},
+    "minItems": 2,
+    "uniqueItems": True,
+}
+_ID_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": -(2**63), "exclusiveMaximum": 2**63},
+        {"type": "string", "minLength": 1},
+    ]
+}
+_ONE_PLACE = r"^(?![\s\S]*\{\}[\s\S]*\{\})[\s\S]*\{\}"
+"""A text with exactly one {}."""
+_FIGURE_PATTERN = r"^[^\x00-/:-@\[-^`{-\x7f][^\x00-\x1f!-,./:-@\[-^`{-\x7f]{0,39}$"
+"""``_FIGURE`` for readers whose \\w is ASCII only: all but the ASCII characters that it excludes."""
+
 
 class Section(BaseModel):
     """A part of the tree: frozen, and closed to keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # The docstring below a field is its description: in the JSON schema and in docs/config.md.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _question_id(given: Any) -> int | str:
@@ -136,36 +157,45 @@ def _path_texts(images: Path | tuple[Path, ...]) -> str | list[str]:
 
 
 class SplitConfig(Section):
-    """Where a split's questions, annotations and images lie."""
+    """Where a split's questions, annotations and images are."""
 
     questions: Path
+    """The file of questions, as published; ``.gz`` and ``.zip`` are read directly."""
     annotations: Path | None = None
+    """The file of answers. ``null`` if there are none, as for a test split, or if they are in the file of
+    questions."""
     format: str | None = None
-    """The layout of the two files, by its name in ``hvx/data/layouts``; none: recognized from their rows."""
+    """The layout of the two files: one of the names in docs/data.md. ``null``: recognized from their rows."""
     images: Annotated[
         Path | tuple[Path, ...],
         PlainValidator(_one_or_several_paths),
         PlainSerializer(_path_texts),
+        WithJsonSchema({"anyOf": [_PATH_SCHEMA, {"type": "array", "items": _PATH_SCHEMA, "minItems": 1}]}),
     ]
-    """A folder, or several: an image is taken from the first folder that has it."""
-    image_name: str | None = None
-    """Name of an image by its id, where the rows do not name it; none: as the layout's publisher does."""
+    """The folder of images, or several: an image is taken from the first folder that has it."""
+    image_name: Annotated[str, Field(json_schema_extra={"pattern": r"\{image_id"})] | None = None
+    """File name of an image, made from its id, such as ``COCO_val2014_{image_id:012d}.jpg``. Used where the
+    rows do not name their image. ``null``: the name that the layout's publisher uses."""
     accuracy: Literal["vqa", "evalai"] = "vqa"
-    """The accuracy of answers: the official one of VQA, or TextVQA's (EvalAI)."""
+    """How answers are scored: ``vqa`` is the official accuracy of VQA, ``evalai`` that of TextVQA."""
     objects: Path | None = None
-    """Table of the objects drawn and asked about; the built-in split has one."""
+    """Table of the objects in the images and of those asked about, for the pointing game and for
+    ``train.backbone_epochs``. ``hvx scenes`` writes one."""
     limit: Positive | None = None
-    """Take the first so many questions only."""
+    """Use only the first so many questions. ``null``: all of them."""
     exif_orientation: Flag = False
-    """Turn photographs as their EXIF data says; the features that published checkpoints were trained on
-    were not."""
+    """Rotate photographs as their EXIF data says. Published checkpoints were trained on photographs that were
+    not rotated."""
     labels: Annotated[
-        tuple[str, ...] | Path | None, PlainValidator(_labels), PlainSerializer(_labels_plain)
+        tuple[str, ...] | Path | None,
+        PlainValidator(_labels),
+        PlainSerializer(_labels_plain),
+        WithJsonSchema({"anyOf": [_LABELS_SCHEMA, _PATH_SCHEMA, {"type": "null"}]}),
     ] = None
-    """What a dual encoder chooses from for each image: a list of texts, or a file with one a line. The rows
-    of the split are then images, each with its label or without."""
-    template: str = "a photo of a {}"
-    """The text of a label; {} is the label."""
+    """The labels that a dual encoder chooses from for each image: a list of different texts, or a text file
+    with one label per line. The rows of the split are then images, with or without a label each."""
+    template: Annotated[str, Field(json_schema_extra={"pattern": _ONE_PLACE})] = "a photo of a {}"
+    """The text made of a label; ``{}``, exactly once, stands for the label."""
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -206,37 +236,49 @@ class ImageConfig(Section):
     """What happens to a photograph before it enters the network."""
 
     size: Pixels = 448
+    """Side, in pixels, of the square that the network sees: the photograph's center square, scaled."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    """How the photograph is scaled."""
     mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    """Subtracted from the red, green and blue channel, whose values are 0 to 1; ImageNet's by default."""
     std: tuple[Deviation, Deviation, Deviation] = IMAGENET_STD
+    """What the red, green and blue channel are divided by after that; ImageNet's by default."""
 
 
 class BackboneConfig(Section):
     """Any torchvision CNN, cut at a named node of its graph."""
 
     architecture: str = "resnet152"
+    """torchvision's name of the CNN; ``resnet10``, a small ResNet, is hvx's own."""
     node: str = "layer4"
-    """Node of torchvision's feature extraction; ``layer4.2.add`` is ResNet-152 ahead of its last ReLU."""
+    """Node of torchvision's feature extraction whose output is the features; ``layer4.2.add`` is ResNet-152
+    before its last ReLU."""
     weights: str | None = None
-    """A torchvision weights name (``IMAGENET1K_V2``) or a file with a state dict; none: random."""
+    """A torchvision weights name such as ``IMAGENET1K_V2``, or a file with a state dict. ``null``: random."""
 
 
 class EncoderConfig(Section):
     """The question encoder: word embeddings and a skip-thought GRU."""
 
     tokenizer: Literal["nltk", "mcb"] = "nltk"
+    """``nltk``: NLTK's words in lower case, the question mark is a token. ``mcb``: the tokens of vqa.pytorch,
+    in lower case, without punctuation."""
     sentences: Flag = False
     """Split the text into sentences before words, as the code of the paper's author does: each sentence's
-    last period is a token (nltk only)."""
+    last period is a token (``nltk`` only)."""
     max_tokens: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
-    """Keep the first so many tokens of a question; None: all of them."""
+    """Keep only the first so many tokens of a question. ``null``: all of them."""
     embedding: Width = 620
+    """Width of the word embeddings."""
     hidden: Width = 2400
+    """Width of the GRU's state, which is the question's vector."""
     candidate: Literal["reset_before", "reset_after", "reset_after_bias"] = "reset_before"
-    """tanh(Wx + b + U(r∘h)) as in Torch7; tanh(Wx + b + r∘(Uh)) as in skip-thoughts; or, as in PyTorch's own
-    GRU, tanh(Wx + b + r∘(Uh + c))."""
+    """The GRU's candidate state. ``reset_before``: tanh(Wx + b + U(r∘h)), as in Torch7; ``reset_after``:
+    tanh(Wx + b + r∘(Uh)), as in skip-thoughts; ``reset_after_bias``: tanh(Wx + b + r∘(Uh + c)), as in
+    PyTorch."""
     integration: Literal["additive", "multiplicative"] = "additive"
-    """How a gate joins input and state: Wx + Uh + b, or α∘Wx∘Uh + β₁∘Uh + β₂∘Wx + b (Wu et al. 2016)."""
+    """How the GRU joins input and state. ``additive``: Wx + Uh + b; ``multiplicative``:
+    α∘Wx∘Uh + β₁∘Uh + β₂∘Wx + b (Wu et al. 2016)."""
 
 
 MLB_FORMS: dict[str, dict[str, Any]] = {
@@ -257,16 +299,17 @@ class MRNConfig(Section):
     """What MRN has beyond the sizes of all networks."""
 
     blocks: Steps = 3
-    """L."""
+    """L, the number of blocks."""
     pool: Literal["mean", "max"] = "mean"
-    """Over the lattice: the features' mean, as Kim et al. (2016) have it, or the maximum of tanh(W_1 ·) over
-    the cells, which keeps together what lies together."""
+    """Pooling over the cells of the image. ``mean``: the features' mean, as in Kim et al. (2016); ``max``:
+    the maximum of tanh(W_1 v) over the cells, which keeps the features of one place together."""
     inner: Width | None = None
-    """Width of W_1's output; None: d."""
+    """Width of W_1's output. ``null``: as ``joint``."""
     shortcuts: Flag = True
-    """False: H_l = F_l, the network that the author's code calls MN."""
+    """Whether blocks have a linear shortcut. ``false``: H_l = F_l, the network that the author's code calls
+    MN."""
     unit_length: Flag = False
-    """Divide the features' mean by its L2 norm, as the author's code does (pool: mean only)."""
+    """Divide the features' mean by its L2 norm, as the author's code does (``pool: mean`` only)."""
 
     @model_validator(mode="after")
     def _unit_length_of_the_mean(self) -> MRNConfig:
@@ -278,50 +321,57 @@ class MRNConfig(Section):
 class MutanConfig(Section):
     """What MUTAN has beyond the sizes of all networks; defaults are those of vqa.pytorch's MutanAtt.
 
-    The width of the sum behind the attention is ``joint``.
+    The width of the sum after the attention is ``joint``.
     """
 
     visual: Width = 620
-    """Width of x, of all glimpses side by side; a multiple of ``glimpses``."""
+    """Width of x, the projected image features of all glimpses; a multiple of ``glimpses``."""
     textual: Width = 310
-    """Width of y."""
+    """Width of y, the projected question vector."""
     rank: Steps = 5
-    """R: how many products are summed."""
+    """R, the number of Hadamard products that are summed."""
     attention_visual: Width = 310
+    """Width of x in the attention."""
     attention_textual: Width = 310
+    """Width of y in the attention."""
     attention_joint: Width = 510
+    """Width of the sum in the attention."""
     attention_rank: Steps = 5
+    """R in the attention."""
     visual_part_activation: Activation = "none"
-    """b of every b(B_r x), and so on."""
+    """Activation b of every image factor b(B_r x)."""
     textual_part_activation: Activation = "none"
+    """Activation a of every question factor a(A_r y)."""
     attention_visual_part_activation: Activation = "none"
+    """Activation of every image factor in the attention."""
     attention_textual_part_activation: Activation = "none"
+    """Activation of every question factor in the attention."""
     sum_activation: Activation = "none"
-    """Of the sum, ahead of ``product_activation``."""
+    """Activation of the sum, before ``product_activation``."""
 
 
 class MCBConfig(Section):
     """What MCB has beyond the sizes of all networks; the width of its sketches, d, is ``joint``."""
 
     attention: Width = 512
-    """Width of the hidden layer after the fusion in each cell."""
+    """Width of the attention's hidden layer, after the fusion in each cell."""
 
 
 class DANConfig(Section):
     """What r-DAN has beyond the sizes of all networks."""
 
     steps: Steps = 2
-    """K, behind the first, which takes the means."""
+    """K, the number of attention steps after the first product, which is of the means."""
 
 
 class MIConfig(Section):
     """What the network ``mi`` has beyond the sizes of all networks."""
 
     pool: Literal["mean", "max"] = "mean"
-    """What the initial state reads: the features' mean over the lattice, or the maximum of tanh(W_1 ·) over
-    the cells, d wide."""
+    """What the initial state is made from. ``mean``: the features' mean over the cells of the image; ``max``:
+    the maximum of tanh(W_1 v) over the cells, ``joint`` wide."""
     attention: Flag = False
-    """In every step, attend to cells by the words so far; V gets what is seen there."""
+    """In every step, attend to cells of the image by the words so far; V depends on what is seen there."""
 
 
 MI_ENCODER = {"integration": "multiplicative", "candidate": "reset_after"}
@@ -331,30 +381,42 @@ MI_ENCODER = {"integration": "multiplicative", "candidate": "reset_after"}
 class ModelConfig(Section):
     """A network that joins image and question, all but ``hiecoatt`` by Hadamard products.
 
-    ``form`` presets the options in which the three known forms of MLB (Eqs 4-8) differ; ``glimpses`` and the
-    options behind ``joint`` are MLB's, those of another network lie under its name.
+    ``form`` presets the options in which the three known forms of MLB (Eqs 4-8) differ. ``glimpses`` and the
+    options after ``joint`` are MLB's, unless they say otherwise; those of another network are under its name.
     """
 
     network: Literal["mlb", "mrn", "mutan", "mcb", "gated", "dan", "mi", "hiecoatt"] = "mlb"
-    """MLB; MRN (Kim et al. 2016); MUTAN (Ben-younes et al. 2017); MCB (Fukui et al. 2016); the gated tanh
-    network of Teney et al. (2017); r-DAN (Nam et al. 2017); a recurrence by multiplicative integration (Wu
-    et al. 2016) whose state begins with the image; hierarchical co-attention (Lu et al. 2016), which has no
-    Hadamard product, so that its runs have no heat maps and no z-scores."""
+    """``mlb``: MLB; ``mrn``: MRN (Kim et al. 2016); ``mutan``: MUTAN (Ben-younes et al. 2017); ``mcb``: MCB
+    (Fukui et al. 2016); ``gated``: the gated tanh network of Teney et al. (2017); ``dan``: r-DAN (Nam et al.
+    2017); ``mi``: a recurrence by multiplicative integration (Wu et al. 2016) whose state begins with the
+    image; ``hiecoatt``: hierarchical co-attention (Lu et al. 2016), which has no Hadamard product, so that
+    its runs have no heat maps and no z-scores."""
     form: Literal["paper", "torch7", "vqa-pytorch"] = "paper"
+    """Which form of MLB: the paper's, that of the author's Torch7 code, or that of vqa.pytorch. Changes the
+    defaults of other keys (see the presets in docs/config.md)."""
     image: ImageConfig = ImageConfig()
     backbone: BackboneConfig = BackboneConfig()
     encoder: EncoderConfig = EncoderConfig()
     glimpses: Glimpses = 2
-    """G; 0: no attention, V from the features' mean over the lattice."""
+    """G, the number of attention maps (MLB, MUTAN, MCB). 0: no attention; V comes from the features' mean."""
     joint: Width = 1200
-    """d; MLB's per glimpse: its V, Q and F are ``width`` wide, the attention's joint ``joint``."""
+    """d, the width of the joint. MLB: per glimpse, so that V, Q and F are ``glimpses`` times as wide; MCB:
+    the width of its sketches; ``dan``, ``mi`` and ``hiecoatt``: the width of the attention."""
     visual_projection: Literal["joint", "per_glimpse"] = "joint"
+    """How MLB makes V from the attended features. ``joint``: one linear map of all glimpses together;
+    ``per_glimpse``: one for each."""
     attention_visual_activation: Activation = "tanh"
+    """Activation of the image factor in the attention (MLB, MUTAN)."""
     attention_textual_activation: Activation = "tanh"
+    """Activation of the question factor in the attention (MLB, MUTAN)."""
     attention_product_activation: Activation = "none"
+    """Activation of the attention's product (MLB, MUTAN)."""
     visual_activation: Activation = "tanh"
+    """Activation of V (MUTAN: of x)."""
     textual_activation: Activation = "tanh"
+    """Activation of Q (MUTAN: of y)."""
     product_activation: Activation = "none"
+    """Activation of F before the classifier (MUTAN: of the sum of products)."""
     mrn: MRNConfig = MRNConfig()
     mutan: MutanConfig = MutanConfig()
     mcb: MCBConfig = MCBConfig()
@@ -413,12 +475,13 @@ class DualEncoderConfig(Section):
     """A dual encoder, such as CLIP or SigLIP, in place of a network of hvx's own."""
 
     network: Literal["open_clip", "transformers"]
-    """The package that builds it."""
+    """The package that builds the dual encoder."""
     name: str
-    """open_clip: one of its models, or a folder with ``open_clip_config.json``; transformers: a folder of
-    Hugging Face's, or the id of a repository on its hub."""
+    """``open_clip``: the name of one of its models, or a folder with ``open_clip_config.json``;
+    ``transformers``: a folder in the layout of Hugging Face, or the id of a repository on its hub."""
     pretrained: str | None = None
-    """open_clip: a tag of published weights, a file, or ``random``; a folder has its own."""
+    """``open_clip`` only: a tag of published weights, a file, or ``random``. ``null`` for a folder, which has
+    its own weights."""
 
     @model_validator(mode="after")
     def _transformers_has_its_own_weights(self) -> DualEncoderConfig:
@@ -434,44 +497,60 @@ class TrainConfig(Section):
     """How ``hvx train`` trains the head over a frozen backbone."""
 
     split: str = "train"
+    """Name, under ``splits``, of the split to train on."""
     validation: str | None = "val"
+    """Name of the split that is evaluated after each epoch: the checkpoint is that of the best epoch.
+    ``null``: none; the last epoch counts as the best."""
     answers: Positive = 2000
-    """Keep the most frequent answers."""
+    """Keep the most frequent answers, so many; other questions are left out of training."""
     min_word_count: Positive = 1
+    """The vocabulary has the words that occur at least so often in the training questions."""
     start: Path | None = None
-    """Start file of the question encoder, as ``hvx import skipthoughts`` writes it; none: random."""
+    """Start file of the question encoder, as ``hvx import skipthoughts`` writes it. ``null``: random."""
     epochs: Annotated[Epochs, Field(ge=1)] = 20
+    """Epochs in which the head is trained."""
     batch: Batch = 256
+    """Questions per step, about: an image's questions stay together."""
     rate: Rate = 1e-3
+    """Highest learning rate of AdamW: it rises over the first tenth of the steps, then falls to 0 as a
+    cosine."""
     dropout: Fraction = 0.5
+    """Share of values in the head that dropout sets to 0 in training."""
     weight_decay: Decay = 0.0
+    """Weight decay of AdamW."""
     gradient_clip: Norm = 10.0
+    """The gradient's L2 norm is clipped to this."""
     feature_cache: Path | None = None
-    """Folder for the frozen backbone's features; none: beside the checkpoint."""
+    """Folder for the frozen backbone's features. ``null``: the checkpoint's folder."""
     workers: Processes = 1
-    """Processes that decode images ahead; 0 decodes in the main process."""
+    """Processes that decode images in advance. 0: the main process decodes them."""
     save_minutes: Minutes = 10.0
-    """Save the training's state at least so often, for a killed one to go on from; 0: after every step."""
+    """Save the resume state of the training at least every so many minutes. 0: after every step."""
     backbone_epochs: Epochs = 0
-    """Epochs in which the backbone first learns what lies in each cell (built-in split only)."""
+    """Epochs of pre-training in which the backbone learns what is in each cell; needs the split's
+    ``objects`` as ``hvx scenes`` writes them. 0: the backbone stays as it is."""
     backbone_batch: Batch = 64
+    """Images per step of the pre-training."""
     backbone_rate: Rate = 2e-3
+    """Highest learning rate of the pre-training."""
 
 
 class PickConfig(Section):
     """One question of a split, found by its text, as a row of a figure."""
 
     question: str
-    """Its text; case, spaces and punctuation do not matter."""
+    """Text of the question; case, spaces and punctuation do not matter."""
     ground_truth: str | None = None
-    """Tells apart questions of the same text on several images."""
-    question_id: Annotated[int | str, PlainValidator(_question_id)] | None = None
-    """Names one of several candidates."""
-    figure: str = "figure"
-    """The figure that it is a row of; rows stand in the order of the list."""
+    """Its answer, to distinguish questions of the same text on several images. ``null``: any."""
+    question_id: Annotated[int | str, PlainValidator(_question_id), WithJsonSchema(_ID_SCHEMA)] | None = None
+    """Id of the question, to choose one of several candidates. ``null``: the lowest."""
+    figure: Annotated[str, Field(json_schema_extra={"pattern": _FIGURE_PATTERN})] = "figure"
+    """Name of the figure that this question is a row of, and of its file: at most 40 letters, digits, ``-``,
+    ``_`` and spaces. Rows are in the order of the list."""
     printed_tokens: tuple[str, ...] = ()
+    """Tokens that a paper prints for this question."""
     printed_z: tuple[Score, ...] = ()
-    """What a paper prints for this row: a z-score for each of its tokens."""
+    """z-scores that a paper prints for this question, one for each of ``printed_tokens``."""
 
     @field_validator("figure")
     @classmethod
@@ -492,51 +571,68 @@ class HeatmapConfig(Section):
     """How a run stores its heat maps; docs/formats.md says what smaller ones lose."""
 
     size: Pixels | None = None
-    """Side of a stored map in pixels, a divisor of model.image.size: means over squares. None: whole maps."""
+    """Side of a stored map in pixels, a divisor of ``model.image.size``: means over squares. ``null``: as
+    large as the network's input."""
     dtype: Literal["float16", "uint8"] = "float16"
-    """Half precision, or 8 bits with a factor for each map."""
+    """``float16``: half precision; ``uint8``: 8 bits, with a factor for each map."""
 
 
 class ExplainConfig(Section):
     """What ``hvx explain`` explains, and how."""
 
     split: str = "val"
+    """Name, under ``splits``, of the split to explain."""
     run: Path
+    """The run folder: where the results are written."""
     batch_images: Batch | None = None
-    """Images that are explained at once; none: as many as fit in memory, and are of use."""
+    """Images that are explained at once. ``null``: as many as fit in memory and are of use."""
     workers: Processes | None = None
-    """Processes that decode images ahead; 0 decodes in the main process; none: one, or more for a GPU."""
+    """Processes that decode images in advance. 0: the main process decodes them; ``null``: one, or more for
+    a GPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the backbone's numbers. Heat maps of bfloat16 are near those of float32, not equal."""
+    """Precision of the backbone's numbers. Heat maps of ``bfloat16`` are near those of ``float32``, not
+    equal."""
     compile: Flag = False
     """Have PyTorch compile the backbone's passes; takes a minute or more, and a C++ compiler on the CPU."""
     product: Literal["constant", "free"] = "constant"
-    """F in Eq. 2: held constant, as the paper holds it, or free to move with the image, for the gradient of
-    ½‖V − F‖²."""
+    """F in Eq. 2. ``constant``: held constant, as in the paper; ``free``: it changes with the image, for the
+    gradient of ½‖V − F‖²."""
     cotangent: Literal["joint", "score"] = "joint"
-    """Of Eqs 2 and 3 for a dual encoder: V − F and Q − F, or those of its score ΣF, Q and V."""
+    """What is propagated back. ``joint``: V − F and Q − F, as in Eqs 2 and 3; ``score``, for a dual encoder
+    or a module of your own: Q and V, for the gradients of the score ΣF."""
     pick: tuple[PickConfig, ...] = ()
-    """Explain just these questions of the split; none: all of them."""
+    """Explain only these questions of the split. Empty: all of them."""
     heatmap: HeatmapConfig = HeatmapConfig()
     gradient: Flag = False
-    """Also store the standardized gradient itself, C planes per question."""
+    """Also store the standardized gradient itself, one plane per color channel for each question."""
     shard_questions: Positive = 256
+    """Questions per shard, about: an image's questions stay together."""
     on_error: Literal["skip", "stop"] = "skip"
-    """On an image that cannot be read: list its questions in failures.jsonl and go on, or stop."""
+    """What to do about an image that cannot be read. ``skip``: list its questions in ``failures.jsonl`` and
+    continue; ``stop``: stop."""
 
 
 class Config(Section):
-    """The whole tree. Relative paths start from ``root``."""
+    """The whole config. Relative paths start from ``root``."""
 
     root: Path = Path()
+    """The folder that all relative paths of the config start from; if relative itself, it starts from the
+    current folder. ``~`` and ``$VARIABLES`` are expanded in all paths."""
     seed: Seed = 0
+    """Seed of random numbers: initial weights, the order of training, dropout."""
     checkpoint: Path
+    """The model's checkpoint: ``hvx train`` writes it, ``hvx explain`` reads it. A config of a
+    dual encoder has none; with ``--model`` it may be left out."""
     splits: dict[str, SplitConfig] = {}
+    """The splits of the dataset, each under a name of your choice, such as ``train`` and ``val``."""
     model: ModelConfig = Field(default_factory=ModelConfig)
+    """The network: one of hvx's own, which ``hvx train`` trains, or a dual encoder. ``hvx explain`` reads the
+    description of hvx's own networks from the checkpoint; the section can then be left out."""
     dual_encoder: DualEncoderConfig | None = Field(None, exclude=True)
     """What ``model`` describes where its network is a dual encoder; a file has it under ``model``."""
     train: TrainConfig = TrainConfig()
     explain: ExplainConfig | None = None
+    """What ``hvx explain`` explains, and how. ``null``: the config is for training only."""
 
     @model_validator(mode="before")
     @classmethod

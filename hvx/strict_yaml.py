@@ -22,6 +22,8 @@ MAX_VALUES = 1_000_000
 """Values in a document after each alias is replaced by what it stands for."""
 _MAX_DIGITS = 400
 """A longer number is rejected; the largest float has 309 digits."""
+_WIDTH = 110
+"""Of lines that are written."""
 _MERGE = "tag:yaml.org,2002:merge"
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
@@ -70,6 +72,40 @@ def read_yaml(text: str) -> Any:
         where = f" on line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise HvxError(f"{where}: {reason}") from None
+
+
+def write_yaml(value: Any, unicode: bool = True) -> str:
+    """Plain Python values as a YAML text that ``read_yaml`` reads as the same values.
+
+    Keys keep their order. Texts that this module or YAML 1.1 would read as something else are quoted.
+
+    Args:
+        value: dicts, lists, texts, numbers, booleans and None.
+        unicode: write letters beyond ASCII as they are, not as escapes.
+    """
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=_WIDTH)
+    return text.removesuffix("...\n")  # the end of a document that is one plain value
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper: lists of plain values on one line, no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a value out wherever it occurs."""
+        return True
+
+    def _list(self, values: list[Any]) -> Node:
+        plain = not any(isinstance(value, (list, dict)) for value in values)
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=plain)
+
+    def _text(self, text: str) -> Node:
+        # In single quotes PyYAML would write some line ends so that they are read as spaces.
+        style = None if text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(list, _Dumper._list)
+_Dumper.add_representer(str, _Dumper._text)
 
 
 class _Loader(yaml.SafeLoader):
@@ -174,3 +210,5 @@ for _tag, _pattern in (("int", _INT), ("float", _FLOAT)):
     _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+.0123456789"))
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+    # Beside the patterns of YAML 1.1: a text is quoted if either would make a number of it.
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+.0123456789"))

@@ -59,9 +59,8 @@ def echo(line: str = "", err: bool = False) -> None:
         OutputClosed: the reader of stdout is gone.
     """
     stream = sys.stderr if err else sys.stdout
-    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        click.echo(safe(line).encode(encoding, "backslashreplace").decode(encoding), err=err)
+        click.echo(_printable(line, stream), err=err)
     except OSError as error:
         _discard(stream)
         if not err:
@@ -72,6 +71,17 @@ def echo_lines(text: str, err: bool = False) -> None:
     """Print a text of several lines, such as a table; its own line ends are the only ones."""
     for line in text.split("\n"):
         echo(line, err)
+
+
+def printed_as_is(text: str) -> bool:
+    """Whether ``echo_lines`` prints ``text`` on stdout without an escape."""
+    return all(_printable(line, sys.stdout) == line for line in text.split("\n"))
+
+
+def _printable(line: str, stream: IO[str]) -> str:
+    """``line``, made safe, with an escape for what the stream's encoding lacks."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return safe(line).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def output_error(error: OSError) -> HvxError | OutputClosed:

@@ -99,6 +99,8 @@ def test_info_takes_a_file_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 MISSING = {
     ("explain", "NO"): "config file",
+    ("config", "show", "NO"): "config file",
+    ("config", "show", "NO", "--json"): "config file",
     ("train", "NO"): "config file",
     ("info", "NO"): "run folder or checkpoint",
     ("info", "NO", "--verify"): "run folder or checkpoint",
@@ -137,6 +139,11 @@ WRONG = {
     ("explain", "file", "--workers", "2"): "--workers is for --engine ray",
     ("explain", "file", "--engine", "ray", "--device", "cpu"): "--device cpu is for --engine local",
     ("train", "file"): "file: expected a mapping of keys",
+    ("config", "show", "file"): "file: expected a mapping of keys",
+    ("config", "show", "file", "--set", "seed"): "file: expected a mapping of keys",
+    ("config", "schema", "-o", "run"): "run: cannot be written: is a folder",
+    ("config", "schema", "file"): "unexpected extra argument",
+    ("config", "shwo"): "No such command",
     ("train", "file", "--device", "gpu"): "--device gpu: expected auto, cpu, cuda or cuda:i",
     ("measure", "run", "--device", "gpu"): "--device gpu: expected auto, cpu, cuda or cuda:i",
     ("reproduce", "--device", "gpu"): "--device gpu: expected auto, cpu, cuda or cuda:i",

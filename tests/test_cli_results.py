@@ -287,6 +287,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "scenes": {"--train": 2500, "--val": 500, "--size": 112, "--seed": 0},
     "train": {"--set": "many", "--restart": False, "--device": "auto"},
+    "config show": {"--set": "many", "--json": False},
+    "config schema": {"--output": None},
     "import torch7": {"--glimpses": None, **BACKBONE, "--output": "required"},
     "import torch7-mrn": {"--blocks": None, **BACKBONE, "--output": "required"},
     "import vqa-pytorch": {

@@ -13,6 +13,8 @@ from hvx.cli import main
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 import write_cli_docs
+import write_config_docs
+from test_config_table import DEFAULTS
 
 PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 
@@ -20,6 +22,30 @@ PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").glob("*
 def test_the_page_of_the_commands_is_what_their_help_says() -> None:
     page = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
     assert write_cli_docs.page() == page, "run python scripts/write_cli_docs.py"
+
+
+def test_the_page_of_the_config_is_what_its_types_and_docstrings_say() -> None:
+    page = (REPOSITORY / "docs" / "config.md").read_text(encoding="utf-8")
+    assert write_config_docs.page() == page, "run python scripts/write_config_docs.py"
+
+
+def test_the_page_of_the_config_has_every_key_once() -> None:
+    page = (REPOSITORY / "docs" / "config.md").read_text(encoding="utf-8").partition("## Presets")[0]
+    keys = [key.replace("splits.val.", "splits.NAME.").replace(".0.", ".N.") for key in DEFAULTS]
+    for key in set(keys) - {"dual_encoder"}:
+        rows = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
+        assert len(rows) == 1 + (key == "model.network"), key  # of a dual encoder, too
+        assert len(rows[0].split(" | ")) == 4 and rows[0].endswith(". |"), key
+    assert "| `train.rate` | number (more than 0 and at most 100) | `0.001` | Highest learning rate" in page
+    assert "| `explain.run` | path | *required* | The run folder" in page
+
+
+def test_the_sections_of_the_config_page_are_linked() -> None:
+    page = (REPOSITORY / "docs" / "config.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    anchors = {re.sub(r"[`.]", "", head).lower().replace(" ", "-") for head in heads}
+    assert len(anchors) == len(heads)
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= anchors
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

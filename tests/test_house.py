@@ -22,6 +22,7 @@ GROUND = {
 """What every stage may use; these import nothing of hvx but one another."""
 ORDER = [
     "config",
+    "config_schema",
     "data",
     "models",
     "importers",

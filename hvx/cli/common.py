@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,15 @@ from hvx.errors import HvxError, Interrupted
 from hvx.files import json_bytes
 from hvx.progress import set_quiet
 from hvx.run.stop import Requests, heeded
-from hvx.terminal import OutputClosed, echo_error, echo_lines, echo_traceback, printing, safe
+from hvx.terminal import (
+    OutputClosed,
+    echo_error,
+    echo_lines,
+    echo_traceback,
+    printed_as_is,
+    printing,
+    safe,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -130,7 +139,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout; what is not known is null."""
-    echo_lines(json_bytes(value, indent=1).decode().rstrip("\n"))
+    text = json_bytes(value, indent=1).decode().rstrip("\n")
+    # The escapes of the terminal (\xe9) are not all JSON's.
+    echo_lines(text if printed_as_is(text) else json.dumps(value, indent=1))
 
 
 def give_up(error: HvxError) -> NoReturn:

@@ -9,6 +9,7 @@ from hvx.cli.ask import ask
 from hvx.cli.check import check
 from hvx.cli.common import Main
 from hvx.cli.compare import compare
+from hvx.cli.config import config
 from hvx.cli.explain import explain
 from hvx.cli.figure import figure
 from hvx.cli.gallery import gallery
@@ -34,6 +35,7 @@ def main() -> None:
     hvx gallery runs/daquar/run -o pages    browse explanations in a web browser
     hvx measure runs/daquar/run             measure what explanations show
     hvx compare runs/mlb/run runs/dan/run   compare two runs, or more
+    hvx config show configs/daquar.yaml     show every key of a config with its value
     hvx import torch7 -h                    convert a checkpoint of other software
     """
 
@@ -42,6 +44,7 @@ for _command in (
     ask,
     check,
     compare,
+    config,
     explain,
     figure,
     gallery,

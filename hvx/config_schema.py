@@ -1,0 +1,83 @@
+"""The config as a JSON Schema (draft 2020-12), for editors and for docs/config.md.
+
+Pydantic derives it from the types and docstrings of ``hvx.config``. Added here: that ``model`` is one of two
+kinds of section, and the rules between keys that a schema can state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from hvx.config import DUAL_ENCODERS, MI_ENCODER, Config, ModelConfig
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _if(key: str, value: Any, then: dict[str, Any]) -> dict[str, Any]:
+    """The rule that ``then`` holds for keys beside ``key`` where that has ``value``."""
+    return {
+        "if": {"properties": {key: {"const": value}}, "required": [key]},
+        "then": {"properties": then},
+    }
+
+
+_RULES = {
+    "MRNConfig": _if("pool", "max", {"unit_length": {"const": False}}),
+    "DualEncoderConfig": _if("network", "transformers", {"pretrained": {"type": "null"}}),
+    "ModelConfig": _if(
+        "network", "mi",
+        {"encoder": {"properties": {name: {"const": value} for name, value in MI_ENCODER.items()}}},
+    ),
+}  # fmt: skip
+"""Section → what one of its keys demands of others; the validators of ``hvx.config`` check the same."""
+
+
+def config_schema() -> dict[str, Any]:
+    """The schema of a config file: every key with its type, limits, default and description."""
+    made = Config.model_json_schema()
+    sections = made.pop("$defs")
+    for name, rule in _RULES.items():
+        sections[name] |= rule
+    for schema in (made, *sections.values()):
+        _tidy(schema, sections)
+    _split_model(made)
+    return {"$schema": DRAFT, "title": "Config file of hvx"} | made | {"$defs": sections}
+
+
+def _split_model(made: dict[str, Any]) -> None:
+    """``model`` is one of hvx's networks, with a checkpoint, or a dual encoder, without."""
+    dual = made["properties"].pop("dual_encoder")["anyOf"][0]
+    own = {"$ref": made["properties"]["model"].pop("$ref")}
+    networks = [*get_args(ModelConfig.model_fields["network"].annotation), *DUAL_ENCODERS]
+    made["properties"]["model"]["properties"] = {"network": {"enum": networks}}
+    is_dual = {"type": "object", "properties": {"network": {"enum": list(DUAL_ENCODERS)}}}
+    del made["required"]  # checkpoint, where there is no dual encoder
+    made["if"] = {"properties": {"model": is_dual | {"required": ["network"]}}, "required": ["model"]}
+    made["then"] = {"properties": {"model": dual, "checkpoint": False}}
+    made["else"] = {"properties": {"model": own}, "required": ["checkpoint"]}
+
+
+def _tidy(section: dict[str, Any], sections: dict[str, Any]) -> None:
+    """Make one section readable: descriptions in one line of Markdown, no titles that repeat the key."""
+    section.pop("title")
+    section["description"] = _one_line(section["description"])
+    for key in section["properties"].values():
+        key.pop("title", None)
+        for name in _sections_of(key):
+            key.pop("default", None)  # each of its keys has its own
+            key.setdefault("description", sections[name]["description"])
+        key["description"] = _one_line(key["description"])
+        if "prefixItems" in key:  # all alike; editors of earlier drafts understand ``items``
+            key["items"] = key.pop("prefixItems")[0]
+
+
+def _sections_of(key: dict[str, Any]) -> Iterator[str]:
+    """Names of the sections that are a key's value."""
+    for choice in (key, *key.get("anyOf", ())):
+        if "$ref" in choice:
+            yield choice["$ref"].rpartition("/")[2]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
