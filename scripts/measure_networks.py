@@ -39,7 +39,7 @@ def _row(reader: RunReader) -> list[str]:
     right, maps, glimpses = _tally(reader, config, config.explain.split)
     network = config.model.network + (f", {config.model.mrn.pool}" if config.model.network == "mrn" else "")
     said = f"{np.mean(right):.3f} (n = {len(right):,})"
-    return [network, said, _shares(maps), _shares(glimpses) or "–"]
+    return [network, said, _shares(maps) or "–", _shares(glimpses) or "–"]
 
 
 def _tally(
@@ -56,14 +56,15 @@ def _tally(
             right.append(item.answer == item.ground_truth)
             if asked.labels:
                 inside = np.isin(table.mask(item.image_id), asked.labels)
-                blocks = list(item.block_heatmaps) or [item.heatmap]
-                maps.append([points_inside(map, inside) for map in blocks])
+                if reader.has_heatmaps:
+                    blocks = list(item.block_heatmaps) or [item.heatmap]
+                    maps.append([points_inside(map, inside) for map in blocks])
                 glimpses.append([points_inside(map, inside) for map in item.attention])
     return right, maps, glimpses
 
 
 def _shares(hits: list[list[float]]) -> str:
-    return ", ".join(f"{share:.3f}" for share in np.mean(hits, axis=0))
+    return ", ".join(f"{share:.3f}" for share in np.mean(hits, axis=0)) if hits else ""
 
 
 if __name__ == "__main__":
