@@ -1,8 +1,8 @@
-"""Hooks of MkDocs for `make docs`: files outside docs/ as pages of the site, and no page that fetches anything.
+"""Hooks of MkDocs for `make docs`: pages for files outside docs/, and no page that fetches from elsewhere.
 
-The pages of docs/ link to source files and configs by relative paths, which lead to the files in a clone and on the
-repository's web page. On the site each such file is a page of its own, `source/PATH`, so that a link shows the very
-version that the page was written for.
+The pages of docs/ link to source files and configs by relative paths, which lead to the files in a clone and
+on the repository's web page. On the site each such file has a page of its own, `source/PATH`, so that a link
+shows the version that the page was written for.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json"}
 
 _FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+_NAMED = re.compile(r"\[([\w/]+\.md)\]\((?=\1[)#])")
 _FETCHED = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\ssrc=[\"']?(?:https?:)?//"
     r"|<link\b(?![^>]*rel=[\"']?(?:canonical|prev|next))[^>]*\shref=[\"']?(?:https?:)?//"
@@ -60,13 +61,26 @@ def relink(text: str, file: PurePosixPath, page: str) -> str:
 
     def moved(link: re.Match[str]) -> str:
         target = site_page(_resolved(file, link[1]))
-        return link[0] if target is None else os.path.relpath(target, os.path.dirname(page) or ".")  # noqa: PTH
+        return link[0] if target is None else os.path.relpath(target, PurePosixPath(page).parent)
 
     return _outside_code(text, lambda part: _LINK.sub(moved, part))
 
 
+def name_links(text: str, file: PurePosixPath) -> str:
+    """A Markdown text in which a link that is written as a page's file name has the page's heading."""
+
+    def named(link: re.Match[str]) -> str:
+        path = _resolved(file, link[1])
+        if not (ROOT / path).is_file():
+            return link[0]
+        heading = re.search(r"^# (.+)$", _read(path), re.MULTILINE)
+        return f"[{heading[1]}](" if heading else link[0]
+
+    return _outside_code(text, lambda part: _NAMED.sub(named, part))
+
+
 def linked(text: str, file: PurePosixPath) -> Iterator[PurePosixPath]:
-    """The files and folders of the repository that a Markdown text links to, and that need a page of their own."""
+    """The files and folders that a Markdown text links to, and that need a page of their own."""
     for link in _LINK.finditer(_outside_code(text, lambda part: part, code="")):
         path = _resolved(file, link[1])
         if (site_page(path) or "").startswith(f"{SOURCE}/"):
@@ -74,7 +88,7 @@ def linked(text: str, file: PurePosixPath) -> Iterator[PurePosixPath]:
 
 
 def source_pages(files: Iterable[PurePosixPath]) -> dict[str, str]:
-    """The pages that show the files that these Markdown files link to, and what those link to: page → text."""
+    """The pages of the files that these Markdown files, and those pages, link to: page → text."""
     pages: dict[str, str] = {}
     waiting = [path for file in files for path in linked(_read(file), file)]
     while waiting:
@@ -100,7 +114,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     if page.file.generated_by:
         return markdown
-    return relink(markdown, PurePosixPath("docs", page.file.src_uri), page.file.src_uri)
+    file = PurePosixPath("docs", page.file.src_uri)
+    return relink(name_links(markdown, file), file, page.file.src_uri)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
