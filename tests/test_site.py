@@ -31,7 +31,7 @@ QUOTED = re.findall(r"^```console\n(.*?)\n```", (DOCS / "troubleshooting.md").re
 COMPOSED = ("no such image (", "a PyTorch pickle", "unknown key", "image-decoding process died")
 """In quoted messages that hvx puts together from several texts: the tests below have hvx give these."""
 LEAST = 0.35
-"""The share of a quoted message that must be hvx's own words; the rest are names and numbers of the example."""
+"""The share of a quoted message that must be hvx's own words; the rest are the example's names."""
 
 
 def named_pages(nav: Any) -> Iterator[str]:
@@ -127,7 +127,7 @@ def best_share(message: str) -> float:
 
 @cache
 def templates() -> list[tuple[str, int]]:
-    """Each text in hvx's source as a pattern, its computed parts being gaps, and the letters outside of them."""
+    """Each text in hvx's source as a pattern with gaps for what is computed, and its letters."""
     found = []
     for path in (REPOSITORY / "hvx").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
