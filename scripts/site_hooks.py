@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json"}
 _FENCE = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 _NAMED = re.compile(r"\[([\w/]+\.md)\]\((?=\1[)#])")
+_NOTEBOOK_LINK = re.compile(r'href="(?![a-z]+:|#|/)([^"]+\.(?:md|ipynb|py|yaml)[^"]*)"')
 _FETCHED = re.compile(
     r"<(?:script|img|iframe|source|video)\b[^>]*\ssrc=[\"']?(?:https?:)?//"
     r"|<link\b(?![^>]*rel=[\"']?(?:canonical|prev|next))[^>]*\shref=[\"']?(?:https?:)?//"
@@ -116,6 +118,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return markdown
     file = PurePosixPath("docs", page.file.src_uri)
     return relink(name_links(markdown, file), file, page.file.src_uri)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """A notebook, whose links MkDocs neither rewrites nor checks, with links to the site's pages."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def moved(link: re.Match[str]) -> str:
+        file = files.get_file_from_path(posixpath.join(posixpath.dirname(page.file.src_uri), link[1]))
+        if file is None:
+            log.warning("%s: a link to no page of the site: %s", page.file.src_uri, link[1])
+            return link[0]
+        return f'href="{file.url_relative_to(page.file)}"'
+
+    return _NOTEBOOK_LINK.sub(moved, html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
