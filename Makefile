@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help reproduce test test-versions mutants lint bench clean
+.PHONY: help reproduce test test-versions mutants lint docs bench clean
 
 help:
 	@echo "make reproduce   the whole method on the built-in split: trains, explains, draws, checks"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-versions   the test suite with the oldest and the newest torch, on two versions of Python"
 	@echo "make mutants     how many deliberate faults the tests detect; takes about two hours"
 	@echo "make lint        ruff and mypy"
+	@echo "make docs        the documentation as a site, in build/site; checks its links"
 	@echo "make bench       hvx beside captum and pytorch-grad-cam; writes docs/benchmarks.md"
 	@echo "make clean       removes the environment and all that was made"
 
@@ -30,6 +31,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python scripts/benchmark.py -o docs/benchmarks.md
@@ -59,4 +63,8 @@ $(VENV)/installed-versions: $(VENV)/installed
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	touch $@
