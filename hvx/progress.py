@@ -1,25 +1,67 @@
-"""Progress bars: on stderr, for what takes more than two seconds, and only on a terminal."""
+"""Progress of long work on stderr: bars on a terminal, a line every half minute in a log."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from hvx.terminal import safe
+from hvx.terminal import echo, safe
+
+LINE_SECONDS = 30.0
+"""Between two lines of progress in a log."""
 
 Item = TypeVar("Item")
 _quiet = False
+_last_line: float | None = None
+"""When the running command printed its last line of progress; None outside commands, which get no lines."""
 
 
-def set_quiet(quiet: bool) -> None:
-    """Switch all bars off (``--quiet``) or back on."""
-    global _quiet
-    _quiet = quiet
+@contextmanager
+def reporting(quiet: bool) -> Iterator[None]:
+    """While a command runs: progress in logs, too; or none at all (``--quiet``).
+
+    Callers from Python and worker processes are outside of it: they get bars on a terminal, but no lines.
+    """
+    global _quiet, _last_line
+    _quiet, _last_line = quiet, time.monotonic()
+    try:
+        yield
+    finally:
+        _quiet, _last_line = False, None
 
 
 def bar(items: Iterable[Item], label: str, unit: str = "it", total: int | None = None) -> Iterator[Item]:
-    """``items``, with a bar called ``label`` that shows after two seconds."""
-    # disable=None: tqdm stays silent where stderr is no terminal.
-    yield from tqdm(items, desc=safe(label), unit=unit, total=total, delay=2, disable=_quiet or None)
+    """``items``, with a bar called ``label`` that shows after two seconds, or with lines in a log."""
+    if _quiet or _last_line is None or sys.stderr.isatty():
+        # disable=None: tqdm stays silent where stderr is no terminal.
+        yield from tqdm(items, desc=safe(label), unit=unit, total=total, delay=2, disable=_quiet or None)
+    else:
+        yield from _with_lines(items, label, unit, total)
+
+
+def _with_lines(items: Iterable[Item], label: str, unit: str, total: int | None) -> Iterator[Item]:
+    """``items``; prints a line where the command's last one is half a minute old."""
+    global _last_line
+    if total is None:
+        total = len(items) if hasattr(items, "__len__") else None
+    began = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if _last_line is not None and now - _last_line >= LINE_SECONDS:
+            _last_line = now
+            echo(_line(label, unit, done, total, now - began), err=True)
+
+
+def _line(label: str, unit: str, done: int, total: int | None, seconds: float) -> str:
+    """``training the backbone: 120 of 400 batch, 01:10 elapsed, 02:43 left``"""
+    count = f"{done:,} {unit}" if total is None else f"{done:,} of {total:,} {unit}"
+    line = f"{label}: {count}, {tqdm.format_interval(seconds)} elapsed"
+    if total is not None and done <= total:
+        line += f", {tqdm.format_interval(seconds / done * (total - done))} left"
+    return line

@@ -74,7 +74,7 @@ def reproduce(
         seed: of everything.
         device: where the networks run.
         overrides: ``key=value`` strings laid over ``configs/scenes.yaml``.
-        say: called with a line at the end of each stage.
+        say: called with a line at the end of each stage and of each epoch of the training.
 
     Raises:
         HvxError: the folder holds something else, or what measuring needs is not installed.
@@ -95,7 +95,7 @@ def reproduce(
 
     write_json(folder / REPORT, {"finished": False})
     stage("scenes", lambda: write_scenes(folder / "scenes", train, val, config.model.image.size, seed))
-    metrics = stage("training", lambda: train_model(config, device))
+    metrics = stage("training", lambda: train_model(config, device, lambda line: say(f"training: {line}")))
     seconds |= {f"training: {part}": value for part, value in metrics["seconds"].items()}
     summary = stage("explanation", lambda: explain_split(config, here(device)))
     reader = RunReader(summary.run)

@@ -23,7 +23,7 @@ from hvx.data.words import tokenize_nltk
 from hvx.errors import HvxError
 from hvx.measure.agreement import pooled, rank_correlation
 from hvx.measure.localization import points_inside
-from hvx.measure.report import Check, _count, as_json, as_table, check_run
+from hvx.measure.report import Check, as_json, as_table, check_run
 from hvx.measure.words import content_and_function, is_standardized, mean_z
 from hvx.store.reader import Item, RunReader
 
@@ -232,30 +232,49 @@ def test_a_row_of_anything_else_is_not_standardized(row: list[float]) -> None:
      (-1.0, None, True), (math.nan, None, True)],
 )  # fmt: skip
 def test_a_check_is_ok_from_its_bound_on(measured: float, required: float | None, ok: bool) -> None:
-    assert Check("a", measured, required).ok is ok
+    assert Check("a", measured, required, 1).ok is ok
 
 
 def test_the_table_prints_measured_required_and_verdict() -> None:
     table = as_table(
         [
-            Check("one", 0.91234, 0.9, "n = 3", 0.25),
-            Check("two", 0.5, 0.6),
-            Check("three", 0.25, None, "aside"),
+            Check("one", 0.91234, 0.9, 1234, chance=0.25),
+            Check("two", 0.5, 0.6, 4, "more of it"),
+            Check("three", 0.25, None, 5, "aside"),
         ]
     )
+    table, *notes = table.split("\n\n")
+    assert notes == ["two: more of it", "three: aside"]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert rows[0] == ["check", "measured", "chance", "required", "ok", "note"]
+    assert rows[0] == ["check", "measured", "chance", "required", "ok", "n"]
     assert rows[2:] == [
-        ["one", "0.912", "0.250", "≥ 0.90", "yes", "n = 3"],
-        ["two", "0.500", "", "≥ 0.60", "NO", ""],
-        ["three", "0.250", "", "reported", "", "aside"],
+        ["one", "0.912", "0.250", "≥ 0.90", "yes", "1,234"],
+        ["two", "0.500", "", "≥ 0.60", "NO", "4"],
+        ["three", "0.250", "", "reported", "", "5"],
     ]
+
+
+@pytest.mark.parametrize("markdown", [True, False, None])
+def test_the_table_and_its_notes_fit_80_columns(
+    split: SplitConfig, monkeypatch: pytest.MonkeyPatch, markdown: bool | None
+) -> None:
+    """As `hvx reproduce` prints them into a log, into report.md, and on the usual terminal."""
+    monkeypatch.setenv("COLUMNS", "80")
+    checks = [replace(check, count=99_999) for check in checks_of(perfect_run(split), split)]
+    many = ", ".join(f"TAG{k} +1.00" for k in range(20))
+    checks[-2] = replace(checks[-2], note=many)
+    text = as_table(checks, markdown)
+    assert max(map(len, text.splitlines())) <= 81  # 81: a count that no built-in split has
+    assert " ".join(text.split()).endswith(f"{checks[-2].name}: {many}")
+    text = as_table([replace(check, count=2315) for check in checks], markdown)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_checks_as_json_say_whether_they_are_ok() -> None:
-    assert json.loads(json.dumps(as_json([Check("one", 0.5, 0.6, "n = 3")]))) == [
-        {"name": "one", "measured": 0.5, "required": 0.6, "note": "n = 3", "chance": None, "ok": False}
-    ]
+    assert json.loads(json.dumps(as_json([Check("one", 0.5, 0.6, 3, "aside")]))) == [
+        {"name": "one", "measured": 0.5, "required": 0.6, "count": 3, "note": "aside", "chance": None,
+         "ok": False}
+    ]  # fmt: skip
 
 
 # A run over the built-in split
@@ -412,23 +431,23 @@ def test_the_checks_their_bounds_and_their_notes(split: SplitConfig) -> None:
         for token, z in zip(item.tokens, item.token_z, strict=True):
             by_tag.setdefault(PARTS_OF_SPEECH[token], []).append(z)
     tags = sorted(by_tag, key=lambda tag: (-np.mean(by_tag[tag]), tag))
-    n = f"n = {len(items)}"
+    n, located = len(items), len(regions)
     truths = {kind: [item.ground_truth for item in items if item.question_type == kind] for kind in kinds}
     chance = {kind: max(own.count(answer) for answer in own) for kind, own in truths.items()}
     of_one = sum(chance.get(kind, 0) for kind in ("attribute", "shape", "existence")) / sum(single)
     levels = [of_one, *(chance[kind] / len(truths[kind]) for kind in others), np.mean(regions), 0, 0, None]
     assert [check.chance for check in found] == [level if level is None else pytest.approx(level)
                                                  for level in levels]  # fmt: skip
-    assert [(check.name, check.required, check.note) for check in found] == [
-        ("accuracy: attribute, shape, existence", 0.97, f"n = {sum(single)}"),
-        *((f"accuracy: {kind}", None, f"n = {kinds.count(kind)}") for kind in others),
-        ("pointing game: heat map", 0.90, "attention maps 1.000"),
-        ("rank correlation: heat map, attention", 0.40, n),
+    assert [(check.name, check.required, check.count, check.note) for check in found] == [
+        ("accuracy: attribute, shape, existence", 0.97, sum(single), ""),
+        *((f"accuracy: {kind}", None, kinds.count(kind), "") for kind in others),
+        ("pointing game: heat map", 0.90, located, "that of the attention maps is 1.000"),
+        ("rank correlation: heat map, attention", 0.40, n, ""),
         (
-            "mean z: content less function words", 1.0,
+            "mean z: content less function words", 1.0, n,
             ", ".join(f"{tag} {np.mean(by_tag[tag]):+.2f}" for tag in tags),
         ),
-        ("questions with Σz = 0, Σz² = n − 1", 1.0, n),
+        ("questions with Σz = 0, Σz² = n − 1", 1.0, n, ""),
     ]  # fmt: skip
     assert len(others) >= 2
 
@@ -454,13 +473,13 @@ def test_heat_maps_and_attention_maps_are_counted_apart_and_only_where_one_objec
     located = [k for k, item in enumerate(items) if item.heatmap.max() < 1.5]
     assert 2 < len(located) < len(items)
     heat = {check.name: check for check in checks_of(items, split)}["pointing game: heat map"]
-    assert heat.measured == 1 and heat.note.startswith("attention maps 1.000")
+    assert heat.measured == 1 and heat.note == "that of the attention maps is 1.000"
     items[located[0]] = replace(items[located[0]], attention=1 - items[located[0]].attention)
     for k in located[1:3]:
         items[k] = replace(items[k], heatmap=2 - items[k].heatmap)
     heat = {check.name: check for check in checks_of(items, split)}["pointing game: heat map"]
     assert heat.measured == pytest.approx(1 - 2 / len(located))
-    assert heat.note == f"attention maps {1 - 1 / len(located):.3f}"
+    assert heat.note == f"that of the attention maps is {1 - 1 / len(located):.3f}"
 
 
 def test_wrong_answers_are_counted_among_those_of_single_objects(split: SplitConfig) -> None:
@@ -473,9 +492,8 @@ def test_wrong_answers_are_counted_among_those_of_single_objects(split: SplitCon
     assert one(found, "accuracy: count") == 1
 
 
-def test_the_table_has_thousands_and_a_row_for_each_check() -> None:
-    assert as_table([]) == "| check | measured | chance | required | ok | note |\n|---|---|---|---|---|---|"
-    assert _count([0] * 1234) == "n = 1,234"
+def test_the_table_of_no_checks_has_its_header() -> None:
+    assert as_table([]) == "| check | measured | chance | required | ok | n |\n|---|---|---|---|---|---|"
 
 
 @pytest.mark.parametrize(("spread", "right"), [(0.5e-4, True), (2e-4, False)])

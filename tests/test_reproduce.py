@@ -41,6 +41,7 @@ def test_a_model_that_learned_nothing_misses_its_checks_and_the_exit_status_says
     command = ["reproduce", "-o", tmp_path / "out", "--train", 12, "--val", 6, *options]
     done = hvx(*command)
     assert done.returncode == 3, done.stderr
+    assert "training: epoch 1, loss " in done.stderr
     assert "| accuracy: attribute, shape, existence |" in done.stdout
     assert "| NO |" in done.stdout
     for number in (2, 3, 4, 5):
@@ -146,18 +147,34 @@ def test_only_an_earlier_reproduction_is_replaced(tmp_path: Path) -> None:
 def test_the_report_has_the_checks_the_figures_and_the_runs_versions(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text('{"versions": {"hvx": "1"}, "device": "cpu", "seed": 3}')
-    checks = [Check("one", 0.5, 0.5, "n = 2", 0.25), Check("two", 0.25, None)]
+    checks = [Check("one", 0.5, 0.5, 2, "aside", 0.25), Check("two", 0.25, None, 3)]
     figures = {tmp_path / "figures" / "figure2.png": "a caption"}
     reproduce._report(tmp_path, checks, figures, {"scenes": 1.5})
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == (
-        "| check | measured | chance | required | ok | note |\n|---|---:|---:|---|---|---|\n"
-        "| one | 0.500 | 0.250 | ≥ 0.50 | yes | n = 2 |\n| two | 0.250 |  | reported |  |  |\n"
+        "| check | measured | chance | required | ok | n |\n|---|---:|---:|---|---|---:|\n"
+        "| one | 0.500 | 0.250 | ≥ 0.50 | yes | 2 |\n| two | 0.250 |  | reported |  | 3 |\n\none: aside\n"
     )
     assert json.loads((tmp_path / "reproduce.json").read_text()) == {
         "finished": True,
         "checks": [
-            {"name": "one", "measured": 0.5, "required": 0.5, "note": "n = 2", "chance": 0.25, "ok": True},
-            {"name": "two", "measured": 0.25, "required": None, "note": "", "chance": None, "ok": True},
+            {
+                "name": "one",
+                "measured": 0.5,
+                "required": 0.5,
+                "count": 2,
+                "note": "aside",
+                "chance": 0.25,
+                "ok": True,
+            },
+            {
+                "name": "two",
+                "measured": 0.25,
+                "required": None,
+                "count": 3,
+                "note": "",
+                "chance": None,
+                "ok": True,
+            },
         ],
         "figures": {"figure2.png": "a caption"},
         "seconds": {"scenes": 1.5},
@@ -172,7 +189,11 @@ def test_the_report_has_the_checks_the_figures_and_the_runs_versions(tmp_path: P
 def test_the_exit_status_says_whether_a_check_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, measured: tuple[float, float], status: int
 ) -> None:
-    checks = [Check("one", measured[0], 0.5), Check("other", -1.0, None), Check("two", measured[1], 0.7)]
+    checks = [
+        Check("one", measured[0], 0.5, 2),
+        Check("other", -1.0, None, 2),
+        Check("two", measured[1], 0.7, 2),
+    ]
     made = made_measures()
     figures = {Path("figures/figure2.png"): "a caption"}
     done = reproduce.Reproduction(checks, made, Path("run/measure/measure.md"), figures, {})

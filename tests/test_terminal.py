@@ -233,14 +233,6 @@ def test_a_command_that_works_exits_with_0() -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_quiet_switches_progress_bars_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[bool] = []
-    monkeypatch.setattr("hvx.cli.common.set_quiet", said.append)
-    run(None)
-    run(None, "--quiet")
-    assert said == [False, True]
-
-
 def test_sigterm_stops_a_command() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     group = Main()

@@ -16,7 +16,7 @@ import click
 from hvx.device_name import check_device_name
 from hvx.errors import HvxError, Interrupted
 from hvx.files import json_bytes
-from hvx.progress import set_quiet
+from hvx.progress import reporting
 from hvx.run.stop import Requests, heeded
 from hvx.terminal import (
     OutputClosed,
@@ -153,12 +153,11 @@ def give_up(error: HvxError) -> NoReturn:
 def common(command: Command) -> Command:
     """Add --quiet and --debug; turn errors, and a request to stop, into one line and an exit status."""
 
-    @click.option("--quiet", is_flag=True, help="No progress bars.")
+    @click.option("--quiet", is_flag=True, help="No progress bars or lines.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
-        set_quiet(quiet)
-        with heeded(last=True) as requests, _errors_told(debug, requests):
+        with reporting(quiet), heeded(last=True) as requests, _errors_told(debug, requests):
             return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -22,6 +25,8 @@ from hvx.table import table
 
 SINGLE = ("attribute", "shape", "existence")
 """Kinds whose questions ask about one object at most."""
+_WIDTH = 80
+"""Characters of the longest line of the table and of its notes, where no terminal says another width."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,13 @@ class Check:
     """One line of the table.
 
     ``required`` is the least that passes; None: reported only. ``chance``: the chance level, if there is one.
+    ``count``: questions that it is measured on.
     """
 
     name: str
     measured: float
     required: float | None
+    count: int
     note: str = ""
     chance: float | None = None
 
@@ -67,23 +74,23 @@ def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
     good = [is_standardized(np.array(z)) for _, z in tally.words]
     single = [hit for kind in SINGLE for hit in tally.right.get(kind, [])]
     others = {kind: hits for kind, hits in tally.right.items() if kind not in SINGLE}
-    aside = f"attention maps {np.mean(tally.attention_hits):.3f}"
+    aside = f"that of the attention maps is {np.mean(tally.attention_hits):.3f}"
     parts = ", ".join(
         f"{tag} {mean:+.2f}" for tag, (mean, _) in _by_mean(mean_z(tally.words, PARTS_OF_SPEECH))
     )
     agreement, hits = float(np.mean(tally.agreement)), float(np.mean(tally.heat_hits))
+    single_chance, regions = _most_frequent(tally, SINGLE), float(np.mean(tally.chance))
     return [
-        Check(f"accuracy: {', '.join(SINGLE)}", float(np.mean(single)), 0.97, _count(single),
-              _most_frequent(tally, SINGLE)),
+        Check(f"accuracy: {', '.join(SINGLE)}", float(np.mean(single)), 0.97, len(single), "", single_chance),
         *(
-            Check(f"accuracy: {kind}", float(np.mean(own)), None, _count(own), _most_frequent(tally, [kind]))
+            Check(f"accuracy: {kind}", float(np.mean(own)), None, len(own), "", _most_frequent(tally, [kind]))
             for kind, own in others.items()
         ),
-        Check("pointing game: heat map", hits, 0.90, aside, float(np.mean(tally.chance))),
-        Check("rank correlation: heat map, attention", agreement, 0.40, _count(good), 0.0),
-        Check("mean z: content less function words", contrast, 1.0, parts, 0.0),
-        Check("questions with Σz = 0, Σz² = n − 1", float(np.mean(good)), 1.0, _count(good)),
-    ]  # fmt: skip
+        Check("pointing game: heat map", hits, 0.90, len(tally.heat_hits), aside, regions),
+        Check("rank correlation: heat map, attention", agreement, 0.40, len(good), "", 0.0),
+        Check("mean z: content less function words", contrast, 1.0, len(good), parts, 0.0),
+        Check("questions with Σz = 0, Σz² = n − 1", float(np.mean(good)), 1.0, len(good)),
+    ]
 
 
 def _most_frequent(tally: _Tally, kinds: Iterable[str]) -> float:
@@ -123,19 +130,23 @@ def _by_mean(means: dict[str, tuple[float, int]]) -> list[tuple[str, tuple[float
     return sorted(means.items(), key=lambda row: -row[1][0])
 
 
-def _count(values: list[Any]) -> str:
-    return f"n = {len(values):,}"
-
-
 def as_table(checks: Iterable[Check], markdown: bool | None = True) -> str:
-    """The checks as a table; ``markdown`` as of ``hvx.table.table``."""
+    """The checks as a table, with their notes as lines under it; ``markdown`` as of ``hvx.table.table``.
+
+    No line is longer than 80 characters, or than the terminal is wide.
+    """
+    checks = list(checks)
     rows = []
     for check in checks:
         required = "reported" if check.required is None else f"≥ {check.required:.2f}"
         verdict = "" if check.required is None else ("yes" if check.ok else "NO")
         chance = "" if check.chance is None else f"{check.chance:.3f}"
-        rows.append((check.name, f"{check.measured:.3f}", chance, required, verdict, check.note))
-    return table(("check", "measured", "chance", "required", "ok", "note"), rows, markdown=markdown)
+        rows.append((check.name, f"{check.measured:.3f}", chance, required, verdict, f"{check.count:,}"))
+    parts = [table(("check", "measured", "chance", "required", "ok", "n"), rows, markdown=markdown)]
+    terminal = markdown is None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else _WIDTH
+    notes = [f"{check.name}: {check.note}" for check in checks if check.note]
+    return "\n\n".join([*parts, *(textwrap.fill(note, width, break_on_hyphens=False) for note in notes)])
 
 
 def as_json(checks: Iterable[Check]) -> list[dict[str, Any]]:
