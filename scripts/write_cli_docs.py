@@ -20,7 +20,20 @@ _HEAD = """# Commands
 Written by `python scripts/write_cli_docs.py` from what `hvx COMMAND -h` says; a test holds it to that.
 
 Exit status: 0 all done; 2 the request cannot be carried out as written; 3 done, but some items failed or
-missed and are listed; 130 interrupted. Results go to stdout, all else to stderr.
+missed and are listed; 130 interrupted. Results go to stdout, all else to stderr. Long work shows a progress
+bar on a terminal, and prints a line every half minute where stderr is a file or a pipe; `--quiet`: neither.
+
+## Shell completion
+
+The shell then completes commands and options at the Tab key. Add one line to the shell's start file:
+
+| shell | file | line |
+|---|---|---|
+| bash 4.4 or later | `~/.bashrc` | `eval "$(_HVX_COMPLETE=bash_source hvx)"` |
+| zsh | `~/.zshrc`, after `compinit` | `eval "$(_HVX_COMPLETE=zsh_source hvx)"` |
+| fish | `~/.config/fish/completions/hvx.fish` | `_HVX_COMPLETE=fish_source hvx \| source` |
+
+`hvx` must be on the `PATH` when the shell starts. In a virtual environment, run the line after activating it.
 """
 
 
