@@ -15,7 +15,7 @@ from hvx.cli import main
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 WIDTH = 100
 
-_HEAD = """# Commands
+_HEAD = r"""# Commands
 
 Written by `python scripts/write_cli_docs.py` from what `hvx COMMAND -h` says; a test holds it to that.
 

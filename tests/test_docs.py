@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,3 +61,21 @@ def test_the_readme_names_every_command() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     for name in main.commands:
         assert f"| `hvx {name} " in readme or f"| `hvx {name}`" in readme, name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_line_for_each_shell_completes_commands(shell: str) -> None:
+    page = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
+    variable = f"_HVX_COMPLETE={shell}_"
+    assert f"{variable}source hvx" in page
+    words = {"COMP_WORDS": "hvx repr", "COMP_CWORD": "repr" if shell == "fish" else "1"}
+    command = [sys.executable, "-c", "from hvx.cli import main; main(prog_name='hvx')"]
+    said = {}
+    for what in ("source", "complete"):
+        environment = os.environ | words | {"_HVX_COMPLETE": f"{shell}_{what}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if shell == "bash" and "Shell completion is not supported" in done.stderr:
+            pytest.skip("no bash 4.4 here")
+        said[what] = done.stdout
+    assert f"{variable}complete" in said["source"]
+    assert re.findall(r"\b(?:reproduce|explain)\b", said["complete"].split("\n\n")[0])[:1] == ["reproduce"]
