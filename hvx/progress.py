@@ -59,9 +59,9 @@ def _with_lines(items: Iterable[Item], label: str, unit: str, total: int | None)
 
 
 def _line(label: str, unit: str, done: int, total: int | None, seconds: float) -> str:
-    """``training the backbone: 120 of 400 batch, 01:10 elapsed, 02:43 left``"""
-    count = f"{done:,} {unit}" if total is None else f"{done:,} of {total:,} {unit}"
-    line = f"{label}: {count}, {tqdm.format_interval(seconds)} elapsed"
+    """``training the backbone: batch 120 of 400, 01:10 elapsed, 02:43 left``"""
+    count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+    line = f"{label}: {unit} {count}, {tqdm.format_interval(seconds)} elapsed"
     if total is not None and done <= total:
         line += f", {tqdm.format_interval(seconds / done * (total - done))} left"
     return line

@@ -266,6 +266,7 @@ def test_the_table_and_its_notes_fit_80_columns(
     text = as_table(checks, markdown)
     assert max(map(len, text.splitlines())) <= 81  # 81: a count that no built-in split has
     assert " ".join(text.split()).endswith(f"{checks[-2].name}: {many}")
+    assert all(f"TAG{k} +1.00" in text for k in range(20))
     text = as_table([replace(check, count=2315) for check in checks], markdown)
     assert max(map(len, text.splitlines())) <= 80
 

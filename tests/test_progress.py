@@ -57,21 +57,21 @@ def said(group: click.Group, *arguments: str) -> list[str]:
 
 def test_a_log_has_a_line_every_half_minute_with_what_is_left(clock: Clock) -> None:
     assert said(command(clock, 960, 0.125, 960), "work") == [
-        "work: 240 of 960 row, 00:30 elapsed, 01:30 left",
-        "work: 480 of 960 row, 01:00 elapsed, 01:00 left",
-        "work: 720 of 960 row, 01:30 elapsed, 00:30 left",
-        "work: 960 of 960 row, 02:00 elapsed, 00:00 left",
+        "work: row 240 of 960, 00:30 elapsed, 01:30 left",
+        "work: row 480 of 960, 01:00 elapsed, 01:00 left",
+        "work: row 720 of 960, 01:30 elapsed, 00:30 left",
+        "work: row 960 of 960, 02:00 elapsed, 00:00 left",
     ]
 
 
 def test_a_slow_step_has_a_line_of_its_own_and_no_total_is_made_up(clock: Clock) -> None:
     lines = said(command(clock, 2, 45, None), "work")
-    assert lines == ["work: 1 row, 00:45 elapsed", "work: 2 row, 01:30 elapsed"]
+    assert lines == ["work: row 1, 00:45 elapsed", "work: row 2, 01:30 elapsed"]
 
 
 def test_many_short_stages_together_are_told_of_as_well(clock: Clock) -> None:
     """Each lasts 20 seconds; a line is due after the second and the fourth."""
-    assert said(command(clock, 0, 20, 1), "short") == ["short: 1 of 1 row, 00:20 elapsed, 00:00 left"] * 2
+    assert said(command(clock, 0, 20, 1), "short") == ["short: row 1 of 1, 00:20 elapsed, 00:00 left"] * 2
 
 
 def test_what_is_done_within_half_a_minute_leaves_no_line(clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import textwrap
@@ -146,7 +147,14 @@ def as_table(checks: Iterable[Check], markdown: bool | None = True) -> str:
     terminal = markdown is None and sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else _WIDTH
     notes = [f"{check.name}: {check.note}" for check in checks if check.note]
-    return "\n\n".join([*parts, *(textwrap.fill(note, width, break_on_hyphens=False) for note in notes)])
+    return "\n\n".join([*parts, *(_wrapped(note, width) for note in notes)])
+
+
+def _wrapped(note: str, width: int) -> str:
+    """A note in lines; a signed number stays with the word before it."""
+    joined = re.sub(r" (?=[-+]\d)", "\N{NO-BREAK SPACE}", note)
+    lines = textwrap.fill(joined, width, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def as_json(checks: Iterable[Check]) -> list[dict[str, Any]]:
