@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -47,8 +47,8 @@ def bar(items: Iterable[Item], label: str, unit: str = "it", total: int | None =
 def _with_lines(items: Iterable[Item], label: str, unit: str, total: int | None) -> Iterator[Item]:
     """``items``; prints a line where the command's last one is half a minute old."""
     global _last_line
-    if total is None:
-        total = len(items) if hasattr(items, "__len__") else None
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     began = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item

@@ -66,7 +66,7 @@ def test_the_source_distribution_holds_what_tests_and_docs_need(built: Path) -> 
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
-    wanted = files("tests", "*.py", "*.png") | files("docs", "*.md", "*.png", "*.py")
+    wanted = files("tests", "*.py", "*.png") | files("docs", "*.md", "*.png", "*.py", "*.ipynb")
     wanted |= files("configs", "*.yaml") | files("scripts", "*.py") | {".github/workflows/ci.yml"}
     wanted |= {path.name for path in REPOSITORY.glob("*.md")} | {"Makefile", "LICENSE", "CITATION.cff"}
     wanted |= {"setup.cfg", "pyproject.toml", ".pre-commit-config.yaml"}
@@ -133,7 +133,7 @@ def test_the_hooks_are_the_tools_of_make_lint_without_a_download() -> None:
     (repository,) = config["repos"]
     assert repository["repo"] == "local"
     assert {hook["language"] for hook in repository["hooks"]} == {"system"}
-    entries = [hook["entry"] for hook in repository["hooks"]]
-    assert [entry.split()[0] for entry in entries] == [f".venv/bin/{tool}" for tool in
-                                                       ("ruff", "ruff", "mypy", "python")]  # fmt: skip
-    assert (REPOSITORY / entries[-1].split()[1]).is_file()
+    entries = [hook["entry"].split() for hook in repository["hooks"]]
+    tools = ("ruff", "ruff", "mypy", "python", "python")
+    assert [entry[0] for entry in entries] == [f".venv/bin/{tool}" for tool in tools]
+    assert all((REPOSITORY / entry[1]).is_file() for entry in entries if entry[0].endswith("python"))
