@@ -69,7 +69,7 @@ def test_the_source_distribution_holds_what_tests_and_docs_need(built: Path) -> 
     wanted = files("tests", "*.py", "*.png") | files("docs", "*.md", "*.png", "*.py", "*.ipynb")
     wanted |= files("configs", "*.yaml") | files("scripts", "*.py") | {".github/workflows/ci.yml"}
     wanted |= {path.name for path in REPOSITORY.glob("*.md")} | {"Makefile", "LICENSE", "CITATION.cff"}
-    wanted |= {"setup.cfg", "pyproject.toml", ".pre-commit-config.yaml"}
+    wanted |= {"setup.cfg", "pyproject.toml", "mkdocs.yml", ".pre-commit-config.yaml"}
     assert wanted <= names
     assert not [name for name in names if "__pycache__" in name]
 
