@@ -4,7 +4,8 @@ python scripts/measure_textual.py mlb=runs/reproduce/run r-dan=runs/dan/run hiec
 
 The runs must be of one split. Readings of a question are the z-scores (Eq. 11) of each run that has them, and
 each attention to words. For the means by part of speech attention is standardized within its question, as
-Eq. 11 standardizes saliency.
+Eq. 11 standardizes saliency. The control says which reading is right: the rank correlation with what the
+answer's log probability loses if a token is left out (word_deletion.py), in a sample of questions.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import click
 import numpy as np
+from word_deletion import deletion_losses
 
 from hvx.errors import HvxError
 from hvx.measure.agreement import unit_ranks
 from hvx.measure.bootstrap import Estimate, mean
 from hvx.measure.speech import parts_of_speech
+from hvx.measure.subject import draw
 from hvx.measure.words import FAMILIES
 from hvx.store.reader import RunReader
 
@@ -33,8 +36,9 @@ ATTENTION = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question's tokens, its image, and what each reading gives its tokens."""
+    """A question's id, tokens and image, and what each reading gives its tokens."""
 
+    id: str
     tokens: tuple[str, ...]
     image: str
     values: dict[str, np.ndarray]
@@ -46,9 +50,13 @@ class Question:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="NAME=RUN...")
-def main(runs: Sequence[str]) -> None:
+@click.option(
+    "--deletions", default=300, show_default=True, type=click.IntRange(0), help="Questions of the control."
+)
+def main(runs: Sequence[str], deletions: int) -> None:
     """Markdown tables of the runs named NAME=RUN."""
-    questions = common([named(run) for run in runs])
+    paths = dict(named(run) for run in runs)
+    questions = common(list(paths.items()))
     names = list(questions[0].values)
     print(f"{len(questions):,} questions of two tokens or more.\n")
     print("| ρ of | and | the same question | another question of as many tokens |")
@@ -60,6 +68,34 @@ def main(runs: Sequence[str]) -> None:
     for name in names:
         found = [*by_family(questions, name), with_place(questions, name)]
         print(f"| {name} | {' | '.join(shown(one, '+') for one in found)} |")
+    if deletions:
+        print_control(paths, questions, names, deletions)
+
+
+def print_control(paths: dict[str, Path], questions: list[Question], names: list[str], count: int) -> None:
+    """The table of each reading beside the deletion of words from its own network's question."""
+    sample = [questions[place] for place in draw(np.array([one.image for one in questions]), count, SEED)]
+    for name, path in paths.items():
+        add_deletions(name, path, sample)
+    print(f"\nLeaving out a word, in {len(sample):,} questions:\n")
+    print("| ρ of | with the loss by deletion | with that of another question of as many tokens |")
+    print("|---|---:|---:|")
+    for name in names:
+        found = agreement(sample, name, f"{name.split(':')[0]}: deletion")
+        print(f"| {name} | {' | '.join(map(shown, found))} |")
+    print(f"\n| mean z of the loss by deletion | {' | '.join(FAMILIES)} |\n|---|{'---:|' * len(FAMILIES)}")
+    for name in paths:
+        families = by_family(sample, f"{name}: deletion")
+        print(f"| {name} | {' | '.join(shown(one, '+') for one in families)} |")
+
+
+def add_deletions(name: str, path: Path, sample: list[Question]) -> None:
+    """Give each question, as another reading, what a run's network loses by leaving out each token."""
+    with RunReader(path) as reader:
+        numbers = {str(id): number for number, id in enumerate(reader.column("question_id").tolist())}
+        losses = deletion_losses(reader, [numbers[question.id] for question in sample])
+        for question in sample:
+            question.values[f"{name}: deletion"] = losses[numbers[question.id]]
 
 
 def named(text: str) -> tuple[str, Path]:
@@ -105,7 +141,7 @@ def readings(name: str, path: Path) -> Iterator[tuple[str, Question]]:
         sides = (reader.column(column) for column in ("question_id", "tokens", "length", "image_id"))
         for place, (number, tokens, length, image) in enumerate(zip(*sides, strict=True)):
             own = {title: column[place, :length].astype(float) for title, column in values.items()}
-            yield str(number), Question(tuple(map(str, tokens[:length])), str(image), own)
+            yield str(number), Question(str(number), tuple(map(str, tokens[:length])), str(image), own)
 
 
 def agreement(questions: list[Question], one: str, other: str) -> list[Estimate]:
