@@ -1,1 +1,1 @@
-"""Models that hvx has never seen: their own forward, and the Hadamard products found in it."""
+"""External models: run their own forward and find the Hadamard products in it."""

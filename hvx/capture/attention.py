@@ -13,7 +13,7 @@ from hvx.capture.graph import nodes_behind
 from hvx.capture.records import Softmax
 
 _MOST_GLIMPSES = 16
-"""More maps for each question are those of a transformer, whose rows are no glimpses."""
+"""More maps for each question come from a transformer, whose rows are not glimpses."""
 
 
 def attention_of(
@@ -22,22 +22,23 @@ def attention_of(
     """The attention maps that V was pooled with, (N, G, S, S), each summing to 1; None if none is recognized.
 
     It is the last softmax that V is computed from, that depends on image and words, and that sums to 1
-    over S · S positions; several of one line, such as one for each glimpse, belong together.
+    over S · S positions. Several softmaxes of one line, such as one for each glimpse, are concatenated.
 
     Args:
-        visual: the nodes that made V, or its parts.
-        softmaxes: those of the forward that depend on image and words, in order.
+        visual: the nodes that computed V, or its parts.
+        softmaxes: the forward's softmaxes that depend on image and words, in order.
         questions: N.
-        tokens: T, a number of positions that is not taken for the image's; None if unknown.
+        tokens: T; a softmax over T positions is not an attention over the image. None if unknown.
     """
-    behind = set(nodes_behind(list(visual)))
-    found = [(each.line, _maps(each, questions, tokens)) for each in softmaxes if each.node in behind]
-    known = [(line, maps) for line, maps in found if maps is not None]
-    if not known:
+    ancestors = set(nodes_behind(list(visual)))
+    pooling = [softmax for softmax in softmaxes if softmax.node in ancestors]
+    candidates = [(softmax.line, _maps(softmax, questions, tokens)) for softmax in pooling]
+    recognized = [(line, maps) for line, maps in candidates if maps is not None]
+    if not recognized:
         return None
-    last, shape = known[-1][0], known[-1][1].shape[2:]
-    together = torch.cat([maps for line, maps in known if line == last and maps.shape[2:] == shape], 1)
-    return together if together.shape[1] <= _MOST_GLIMPSES else None
+    last, shape = recognized[-1][0], recognized[-1][1].shape[2:]
+    merged = torch.cat([maps for line, maps in recognized if line == last and maps.shape[2:] == shape], 1)
+    return merged if merged.shape[1] <= _MOST_GLIMPSES else None
 
 
 def _maps(softmax: Softmax, questions: int, tokens: int | None) -> Tensor | None:

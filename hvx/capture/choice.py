@@ -1,4 +1,4 @@
-"""Choosing the joint among the products of a forward pass: the one a reader of the model names, or none."""
+"""Choosing the joint among the products of a forward pass, by name or by default."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from hvx.capture.watch import Watch
 from hvx.capture.words import Words
 from hvx.errors import HvxError
 
-_NAMED = 6
-"""Products that an error line names; the others are counted."""
+_MAX_LISTED = 6
+"""Products that an error message names; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The products that a watch saw, to choose from; the other attributes say why there are none."""
+    """The recorded products, to choose from; the other attributes explain why there are none."""
 
     model: nn.Module
     watch: Watch
@@ -35,7 +35,7 @@ class Choice:
         """Raise if no product was found.
 
         Raises:
-            HvxError: the line says what was seen.
+            HvxError: the message says what was seen.
         """
         if not self.watch.seen:
             raise HvxError(self._why_none())
@@ -44,22 +44,22 @@ class Choice:
         return why_none(self.model, self.watch, self.words, self.through_no_grad, self.output)
 
     def default(self, visual: str | None) -> list[Seen]:
-        """The joint that a reader of the model would name.
+        """The only joint of the forward, explained if the user names none.
 
         Raises:
-            HvxError: there is none, or more than one could be meant.
+            HvxError: there is none, or there are several.
         """
-        found = self.candidates(visual)
-        groups = joints(found, self.output)
-        if len({each.site for group in groups for each in group[-1:]}) > 1:
+        candidates = self.candidates(visual)
+        groups = joints(candidates, self.output)
+        if len({record.site for group in groups for record in group[-1:]}) > 1:
             raise HvxError(
                 f"{len(groups)} products of image and words could be the joint; choose by product=, a name "
-                f"or a number: {_named(found)}"
+                f"or a number: {_listed(candidates)}"
             )
-        others = [each for each in self.watch.seen if each not in found and _is_vector(each)]
+        others = [record for record in self.watch.seen if record not in candidates and _is_vector(record)]
         if others:
             warnings.warn(
-                f"explained: {groups[-1][-1].product}; product= chooses another: {_named(others)}",
+                f"explained: {groups[-1][-1].product}; product= chooses another: {_listed(others)}",
                 UserWarning, stacklevel=4,
             )  # fmt: skip
         return groups[-1]
@@ -72,56 +72,56 @@ class Choice:
         """
         self.check()
         seen = self.watch.seen
-        known = [each for each in seen if each.product.joint or (visual and each.product.form is Form.MIXED)]
-        plain = [each for each in known if each.product.form is not Form.GATE]
-        mixed = [each for each in seen if each.product.form is Form.MIXED]
-        if plain or (known and not mixed):
-            return plain or known
+        mixed = [record for record in seen if record.product.form is Form.MIXED]
+        vectors = [record for record in seen if record.product.joint or (visual and record in mixed)]
+        plain = [record for record in vectors if record.product.form is not Form.GATE]
+        if plain or (vectors and not mixed):
+            return plain or vectors
         if self.watch.cut:
             raise HvxError(self._why_none())
         if mixed:
             raise HvxError(
                 "both factors of the joint depend on image and words; say which is V by visual=, the path of "
-                f"a module or a file:line that its values come from: {_named(mixed + known)}"
+                f"a module or a file:line that its values come from: {_listed(mixed + vectors)}"
             )
         raise HvxError(
             f"no product of image and words is one vector for each question; choose by product=: "
-            f"{_named(seen)}"
+            f"{_listed(seen)}"
         )
 
     def one(self, choice: int | str | Sequence[str]) -> list[Seen]:
-        """The product asked for; several if the name stands for one joint, or if several names are given.
+        """The named product; several if the name stands for one joint, or if several names are given.
 
         Raises:
-            HvxError: there is no such product, or several that are no joint.
+            HvxError: there is no such product, or several that do not form a joint.
         """
         self.check()
         seen = self.watch.seen
         if not isinstance(choice, int | str):
-            return [each for name in choice for each in self.one(name)]
+            return [record for name in choice for record in self.one(name)]
         if isinstance(choice, int):
             if not -len(seen) <= choice < len(seen):
-                raise HvxError(f"product {choice}: there are {len(seen)}: {_named(seen)}")
+                raise HvxError(f"product {choice}: there are {len(seen)}: {_listed(seen)}")
             return [seen[choice]]
-        named = [each for each in seen if each.product.name == choice]
-        if named:
-            return named
-        inside = [each for each in seen if choice in (each.product.module, each.product.line)]
-        if len(inside) > 1:
-            vector = [each for each in inside if _is_vector(each)]
-            groups = joints(vector, self.output) if len(vector) == len(inside) else []
+        by_name = [record for record in seen if record.product.name == choice]
+        if by_name:
+            return by_name
+        matches = [record for record in seen if choice in (record.product.module, record.product.line)]
+        if len(matches) > 1:
+            vector = [record for record in matches if _is_vector(record)]
+            groups = joints(vector, self.output) if len(vector) == len(matches) else []
             if len(groups) == 1:
                 return groups[0]
-        if len(inside) != 1:
-            what = f"there are {len(inside)}; choose by number or name" if inside else "there is none"
-            raise HvxError(f"product '{choice}': {what}: {_named(inside or seen)}")
-        return inside
+        if len(matches) != 1:
+            problem = f"there are {len(matches)}; choose by number or name" if matches else "there is none"
+            raise HvxError(f"product '{choice}': {problem}: {_listed(matches or seen)}")
+        return matches
 
 
 def _is_vector(seen: Seen) -> bool:
     return seen.product.form in (Form.JOINT, Form.GATE, Form.MIXED)
 
 
-def _named(seen: Sequence[Seen]) -> str:
-    named = "; ".join(str(each.product) for each in seen[:_NAMED])
-    return named + (f"; and {len(seen) - _NAMED} more" if len(seen) > _NAMED else "")
+def _listed(seen: Sequence[Seen]) -> str:
+    named = "; ".join(str(record.product) for record in seen[:_MAX_LISTED])
+    return named + (f"; and {len(seen) - _MAX_LISTED} more" if len(seen) > _MAX_LISTED else "")

@@ -1,4 +1,4 @@
-"""Why no product of image and words was found: one line that says what was seen and what to pass."""
+"""The error message if no product of image and words was found: what was seen, and what to pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvx.capture.words import LookedUp, MadeBy, Words
 
 
 def why_none(model: nn.Module, watch: Watch, words: Words, through_no_grad: bool, output: Any) -> str:
-    """What to tell a user whose model showed no product that Eqs 2 and 3 could start from."""
+    """The message for a model without a product that Eqs 2 and 3 could start from."""
     name = type(model).__name__
     if isinstance(words, MadeBy) and not words.called:
         return (
@@ -47,25 +47,25 @@ def why_none(model: nn.Module, watch: Watch, words: Words, through_no_grad: bool
 
 def _cut(watch: Watch, through_no_grad: bool) -> str:
     cut = watch.cut[-1]
-    seen = (
+    text = (
         f"the product in {cut.module or 'the model'!r} ({cut.line}) joins image and words, but no gradient "
     )
-    seen += f"leads from it to the {cut.lost.replace(' and ', ' or the ')}: "
+    text += f"leads from it to the {cut.lost.replace(' and ', ' or the ')}: "
     if cut.inference is not None:
-        return seen + (
+        return text + (
             f"{cut.inference or 'the model'!r} ran under torch.inference_mode(); write torch.no_grad() "
             "there, and pass through_no_grad=True"
         )
     if cut.no_grad is not None and not through_no_grad:
-        return seen + f"{cut.no_grad or 'the model'!r} ran under torch.no_grad(); pass through_no_grad=True"
-    behind = "the features behind as image" if "image" in cut.lost else "the embeddings behind as words"
-    return seen + (
+        return text + f"{cut.no_grad or 'the model'!r} ran under torch.no_grad(); pass through_no_grad=True"
+    alternative = "the features behind as image" if "image" in cut.lost else "the embeddings behind as words"
+    return text + (
         "it is cut on the way (detach, a checkpoint with use_reentrant=True, a frozen table "
-        f"in a scripted module); pass {behind}"
+        f"in a scripted module); pass {alternative}"
     )
 
 
 def _two_embeddings(watch: Watch, output: Any) -> bool:
     """Whether the output holds a vector of the image and one of the words, of the same size."""
-    found = [(watch.depends(tensor), tensor.shape) for tensor in tensors_in(output) if tensor.ndim == 2]
-    return any((WORDS, shape) in found for flags, shape in found if flags == IMAGE)
+    embeddings = [(watch.depends(tensor), tensor.shape) for tensor in tensors_in(output) if tensor.ndim == 2]
+    return any((WORDS, shape) in embeddings for flags, shape in embeddings if flags == IMAGE)

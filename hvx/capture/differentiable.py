@@ -1,4 +1,4 @@
-"""Keeping a forward pass differentiable that was written for inference."""
+"""Making a forward pass that was written for inference differentiable."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ _FUSED = _RNNS | {
     "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell", "scaled_dot_product_attention",
     "multi_head_attention_forward",
 }  # fmt: skip
-"""PyTorch's own: by dtype and device one kernel or many operations, whose products are not the model's."""
+"""PyTorch's functions that run as one kernel or as many operations, by dtype and device: their products are
+not the model's."""
 
 
 class Differentiable(TorchFunctionMode):
-    """What keeps a forward pass differentiable that was written for inference, its values unchanged.
+    """Makes a forward pass that was written for inference differentiable, without changing its values.
 
-    Frozen embedding tables yield embeddings with a gradient, ``out=`` is written by a copy, and RNNs on
-    a GPU run on PyTorch's kernels (cuDNN's have no backward in evaluation mode).
+    Embeddings of frozen tables get a gradient, ``out=`` is written by a copy, and RNNs on a GPU run on
+    PyTorch's kernels (cuDNN's have no backward in evaluation mode).
 
     Args:
-        through_no_grad: leave out what the model does to switch gradients off.
-        watch: told while one of PyTorch's own recurrences or attentions runs.
+        through_no_grad: ignore the model's attempts to switch gradients off.
+        watch: notified while one of PyTorch's RNNs or attentions runs.
     """
 
     def __init__(self, through_no_grad: bool, watch: Watch) -> None:
@@ -37,9 +38,9 @@ class Differentiable(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        made = self._run(func, args, dict(kwargs or {}))
-        self._watch.note_line(made)
-        return made
+        result = self._run(func, args, dict(kwargs or {}))
+        self._watch.note_line(result)
+        return result
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = getattr(func, "__name__", "")
@@ -51,8 +52,8 @@ class Differentiable(TorchFunctionMode):
             return self._fused(func, args, kwargs)
         out = kwargs.get("out")
         if isinstance(out, Tensor) and torch.is_grad_enabled():
-            made = func(*args, **{key: value for key, value in kwargs.items() if key != "out"})
-            return out.resize_(made.shape).copy_(made)
+            result = func(*args, **{key: value for key, value in kwargs.items() if key != "out"})
+            return out.resize_(result.shape).copy_(result)
         return func(*args, **kwargs)
 
     def _fused(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -66,13 +67,13 @@ class Differentiable(TorchFunctionMode):
     def _with_gradient(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of an embedding's look-up, with a table that takes gradients."""
-        place = 0 if func is torch.embedding else 1
-        table = args[place] if len(args) > place else kwargs["weight"]
+        """The arguments of an embedding look-up, with a table that requires gradients."""
+        position = 0 if func is torch.embedding else 1
+        table = args[position] if len(args) > position else kwargs["weight"]
         if table.requires_grad or not torch.is_grad_enabled():
             return args, kwargs
-        # The same stand-in for each look-up in a table; the table is kept, so that its id stays its own.
+        # One stand-in for all look-ups in a table. A reference to the table keeps its id from being reused.
         _, stand_in = self._tables.setdefault(id(table), (table, table.detach().requires_grad_()))
-        if len(args) > place:
-            return (*args[:place], stand_in, *args[place + 1 :]), kwargs
+        if len(args) > position:
+            return (*args[:position], stand_in, *args[position + 1 :]), kwargs
         return args, kwargs | {"weight": stand_in}

@@ -1,4 +1,4 @@
-"""Eqs 2 and 3 for the factors of one product in an autograd graph, and the scores of what arrives."""
+"""Eqs 2 and 3 for the factors of one product in an autograd graph, and the scores of the gradients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hvx.errors import HvxError
 from hvx.explain.scores import token_saliency, token_z
 
 _CHANNELS = 4
-"""Channels that pixels have at most."""
+"""Largest number of channels of pixels."""
 
 
 RuleName = Literal["guided", "gradient"]
@@ -31,7 +31,7 @@ Reshape = Callable[[Tensor], Tensor] | tuple[int, int]
 
 
 def rule_of(rule: RuleName | None, guided: bool | None) -> RuleName | None:
-    """The rule, also by its older name.
+    """The rule; ``guided`` is the older argument.
 
     Raises:
         HvxError: both are given.
@@ -46,7 +46,7 @@ def rule_of(rule: RuleName | None, guided: bool | None) -> RuleName | None:
 
 @dataclass(frozen=True)
 class Rules:
-    """How gradients pass the image's side, and how what arrives becomes a map; see ``explain_product``."""
+    """How gradients pass the image branch, and how they become a map; see ``explain_product``."""
 
     guided: bool
     other_activations: bool
@@ -62,7 +62,7 @@ class Rules:
         reshape: Reshape | None = None,
         cotangent: CotangentName = "joint",
     ) -> Rules:
-        """The rule asked for; else guided for pixels, plain for features: the ReLUs behind them are a head's.
+        """The requested rule; if None, guided for pixels, plain for features (only a head's ReLUs follow).
 
         Raises:
             HvxError: there is no such rule, or no such cotangent.
@@ -76,22 +76,22 @@ class Rules:
         return cls(guided, other_activations, reshape, cotangent)
 
     def map(self, gradient: Tensor) -> Tensor | None:
-        """Eq. 2 as (N, C, H, W); None of another shape that nothing reshapes.
+        """Eq. 2 as (N, C, H, W); None if the shape is another and there is no ``reshape``.
 
         Raises:
-            HvxError: ``reshape`` does not give that.
+            HvxError: ``reshape`` returns another shape.
         """
         if self.reshape is None:
             return gradient if gradient.ndim == 4 else None
-        made = self.reshape(gradient) if callable(self.reshape) else _grid(gradient, *self.reshape)
-        if not isinstance(made, Tensor) or made.ndim != 4 or len(made) != len(gradient):
-            shape = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        grid = self.reshape(gradient) if callable(self.reshape) else _grid(gradient, *self.reshape)
+        if not isinstance(grid, Tensor) or grid.ndim != 4 or len(grid) != len(gradient):
+            shape = tuple(grid.shape) if isinstance(grid, Tensor) else type(grid).__name__
             raise HvxError(f"reshape: made {shape} of {tuple(gradient.shape)}; expected (N, C, H, W)")
-        return made
+        return grid
 
 
 def _grid(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Patch tokens (N, K, E) as (N, E, H, W); tokens ahead of the patches, such as a class token, left out.
+    """Patch tokens (N, K, E) as (N, E, H, W); tokens before the patches, such as a class token, are dropped.
 
     Raises:
         HvxError: there are fewer tokens than patches.
@@ -106,7 +106,7 @@ def _grid(tokens: Tensor, height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Ends:
-    """Where gradients go: the image, the word embeddings; and what each node between depends on.
+    """Targets of the gradients: the image and the word embeddings; and what each node depends on.
 
     Attributes:
         image: the image's edge.
@@ -114,7 +114,7 @@ class Ends:
         reach: what a node depends on.
         images: B, rows of the image.
         questions: N; if it is not B, several questions are about one image.
-        fused: the fast engine for the CNN of V's parts, by the nodes that made them; None if there is none.
+        fused: the nodes that made V's parts → the fast engine for their CNN; None if there is none.
     """
 
     image: GradientEdge
@@ -138,7 +138,7 @@ def explain_joint(
     guided: bool | None = None,
     cotangent: CotangentName = "joint",
 ) -> ProductExplanation:
-    """Eqs 2 and 3 of factors that are at hand: those of a dual encoder, say, whose score is Σ (v ∘ t).
+    """Eqs 2 and 3 of two given factors, such as those of a dual encoder, whose score is Σ (v ∘ t).
 
     Run the encoders with ``image.requires_grad_()`` and gradients on.
 
@@ -147,17 +147,17 @@ def explain_joint(
         textual: Q (N, d), computed from ``embeddings``.
         image: (N, C, H, W), or features of any shape (N, …).
         embeddings: the word embeddings (N, T, E) in Q's graph.
-        mask: (N, T), true where there is a token; without, everywhere.
-        rule: "guided": guided backpropagation through the ReLUs of the image's side; "gradient": the plain
-            gradient. Without, guided if ``image`` is pixels: (N, C, H, W), C at most 4.
-        other_activations: let other activations of the image's side keep their true gradients.
-        reshape: what makes a map (N, C, H, W) of a gradient at tokens (N, K, E); or (H, W) of patches.
+        mask: (N, T), true where there is a token; if None, everywhere.
+        rule: "guided": guided backpropagation through the ReLUs of the image branch; "gradient": the plain
+            gradient. If None, guided if ``image`` is pixels: (N, C, H, W), C at most 4.
+        other_activations: let other activations of the image branch keep their true gradients.
+        reshape: makes a map (N, C, H, W) of a gradient at tokens (N, K, E); or (H, W) of the patches.
         guided: older name of ``rule``: True for "guided", False for "gradient".
         cotangent: "joint": V − F in Eq. 2, Q − F in Eq. 3; "score": Q and V, those of the score ΣF.
 
     Raises:
-        HvxError: shapes that do not belong together, a factor that does not lead back to its input, or an
-            image's side that guided backpropagation is not defined for.
+        HvxError: the shapes do not match, a factor does not depend on its input, or guided backpropagation
+            is not defined for the image branch.
     """
     if visual.shape != textual.shape or visual.ndim != 2:
         raise HvxError(
@@ -191,7 +191,7 @@ class Part:
         visual: V.
         textual: Q.
         shape: of F.
-        rows: the axis of the questions in F; None if F is no vector for each.
+        rows: the axis of the questions in F; None if F has no vector for each question.
     """
 
     visual: Factor
@@ -201,7 +201,7 @@ class Part:
 
     @property
     def values(self) -> tuple[Tensor, Tensor, Tensor]:
-        """V and Q in a shape that broadcasts to F's, and F; of a sum (N, 1, d) × (N, d, 1), all (N, d)."""
+        """V and Q in a shape that broadcasts to F's, and F; all (N, d) for a sum (N, 1, d) × (N, d, 1)."""
         v, q = self.visual.values, self.textual.values
         if v.ndim == 3 and len(self.shape) == 2:
             v, q = v.flatten(1), q.flatten(1)
@@ -231,50 +231,50 @@ def equations(
             f"words: embeddings of {len(to_words)} rows found for {ends.questions} questions; name a module "
             "that makes them (N, T, E), or (N, E) for each token"
         )
-    _warn_of_nothing("Eq. 2", "image", to_image)
-    _warn_of_nothing("Eq. 3", "words", to_words)
+    _warn_if_degenerate("Eq. 2", "image", to_image)
+    _warn_if_degenerate("Eq. 3", "words", to_words)
     # The factors share the model's memory, which the caller may write to afterwards.
     v, q, product = (
-        torch.cat(side, -1) if len(side) > 1 else side[0].clone() for side in _sides(parts, ends, joined)
+        torch.cat(side, -1) if len(side) > 1 else side[0].clone() for side in _factors(parts, ends, joined)
     )
     saliency, z = (None, None) if to_words.ndim != 3 else _token_scores(to_words, mask)
-    named = {"products": [], "output": None, "attention": None} | about
+    attributes = {"products": [], "output": None, "attention": None} | about
     return ProductExplanation(
         visual=v, textual=q, product=product, image_gradient=to_image, word_gradient=to_words,
         image_map=rules.map(to_image), saliency=saliency, z=z,
         rule="guided" if rules.guided else "gradient", relus=guidance.relus, unguided=guidance.unguided,
-        chosen=joined[-1].product if joined else None, joined=[each.product for each in joined],
-        image=image, **named,
+        chosen=joined[-1].product if joined else None, joined=[record.product for record in joined],
+        image=image, **attributes,
     )  # fmt: skip
 
 
 def image_gradient(parts: Sequence[Part], ends: Ends, rules: Rules) -> tuple[Tensor, Guidance]:
-    """Eq. 2 by a rule, a row for each question, and what the rule met."""
+    """Eq. 2 by a rule, a row for each question, and the activations that the rule found."""
     with _rule(parts, ends, rules) as guidance:
         return _to_image(parts, ends, rules), guidance
 
 
 def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:
-    """The rule by which gradients pass the image's side, as a context."""
+    """The rule by which gradients pass the image branch, as a context."""
     if not rules.guided:
         return nullcontext(Guidance())
     return guided_relus([part.visual.edge.node for part in parts], ends.reach, rules.other_activations)
 
 
 def _to_image(parts: Sequence[Part], ends: Ends, rules: Rules) -> Tensor:
-    """Eq. 2, a row for each question: of all parts together, since the image is the same."""
+    """Eq. 2, a row for each question: the sum over all parts, since they share the image."""
     kind = rules.cotangent
     edges = [part.visual.edge for part in parts]
     if ends.questions == ends.images:
-        return _pulled(edges, ends.image, [_cotangent(p, 0, kind) for p in parts])
+        return _vjp(edges, ends.image, [_cotangent(p, 0, kind) for p in parts])
     fused = ends.fused([edge.node for edge in edges]) if rules.guided else None
     rows = []
     for question in range(ends.questions):
-        cotangents = [_cotangent(p, 0, kind, _row(p, question)) for p in parts]
+        cotangents = [_cotangent(p, 0, kind, _row_mask(p, question)) for p in parts]
         if fused is not None:
             rows.append(fused.image_gradient(edges, cotangents)[0])
         else:
-            rows.append(_pulled(edges, ends.image, cotangents).sum(0))  # other images have no part in it
+            rows.append(_vjp(edges, ends.image, cotangents).sum(0))  # zero for other images
     return torch.stack(rows)
 
 
@@ -284,11 +284,11 @@ def _to_words(parts: Sequence[Part], ends: Ends, kind: CotangentName) -> Tensor:
     return ends.words.gradient([part.textual.edge for part in parts], cotangents)
 
 
-def _pulled(edges: list[GradientEdge], image: GradientEdge, cotangents: list[Tensor]) -> Tensor:
+def _vjp(edges: list[GradientEdge], image: GradientEdge, cotangents: list[Tensor]) -> Tensor:
     return torch.autograd.grad(edges, [image], cotangents, retain_graph=True)[0]
 
 
-def _row(part: Part, question: int) -> Tensor:
+def _row_mask(part: Part, question: int) -> Tensor:
     """1 for the entries of F that belong to a question, else 0."""
     assert part.rows is not None
     sizes = [size if axis == part.rows else 1 for axis, size in enumerate(part.shape)]
@@ -297,45 +297,45 @@ def _row(part: Part, question: int) -> Tensor:
 
 
 def _cotangent(part: Part, side: int, kind: CotangentName, rows: Tensor | None = None) -> Tensor:
-    """What is pulled back from V (side 0) or Q (1): X − F, or of the score ΣF the other factor.
+    """Cotangent at V (side 0) or Q (1): X − F, or for the score ΣF the other factor.
 
-    It has the shape of the factor X; what was broadcast over a lattice is added up over it.
+    It has the shape of the factor X; it is summed over the axes that X was broadcast along.
     """
     *factors, product = part.values
-    own, other = factors[side], factors[1 - side]
-    cotangent = own - product if kind == "joint" else other.expand_as(product)
+    factor, other = factors[side], factors[1 - side]
+    cotangent = factor - product if kind == "joint" else other.expand_as(product)
     if rows is not None:
         cotangent = cotangent * rows
-    factor = (part.visual, part.textual)[side].values
-    return cotangent.sum_to_size(own.shape).view(factor.shape)
+    original = (part.visual, part.textual)[side].values
+    return cotangent.sum_to_size(factor.shape).view(original.shape)
 
 
-def _sides(
+def _factors(
     parts: Sequence[Part], ends: Ends, joined: Sequence[Seen]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """V, Q and F of each part, (N, d) if the products are vectors."""
     sides: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    vector = all(each.product.form is not Form.LATTICE for each in joined)
+    vector = all(record.product.form is not Form.LATTICE for record in joined)
     for part in parts:
         for side, values in zip(sides, part.values, strict=True):
             side.append(vectors(values, part.shape, ends.questions) if vector else values)
     return sides
 
 
-def _warn_of_nothing(equation: str, name: str, gradient: Tensor) -> None:
+def _warn_if_degenerate(equation: str, name: str, gradient: Tensor) -> None:
     """Warn of questions whose gradient is 0 everywhere or not finite."""
-    least, most = gradient.detach().flatten(1).aminmax(dim=1)  # both NaN of a row that holds one
-    for found, what in (
+    least, most = gradient.detach().flatten(1).aminmax(dim=1)  # both NaN if the row holds a NaN
+    for bad, problem in (
         (~(least.isfinite() & most.isfinite()), "NaN or infinite"),
         ((least == 0) & (most == 0), f"0 everywhere: it says nothing about the {name}"),
     ):
-        if found.any():
-            which = "all questions" if found.all() else f"questions {found.nonzero().flatten().tolist()[:10]}"
-            warnings.warn(f"{equation} of {which} is {what}", UserWarning, stacklevel=2)
+        if bad.any():
+            subject = "all questions" if bad.all() else f"questions {bad.nonzero().flatten().tolist()[:10]}"
+            warnings.warn(f"{equation} of {subject} is {problem}", UserWarning, stacklevel=2)
 
 
 def _token_scores(gradient: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Eqs 10 and 11, over the tokens of a mask: on the left, on the right or with gaps."""
+    """Eqs 10 and 11 over the tokens of a mask, which may be padded left, right or in between."""
     saliency = token_saliency(gradient)
     if mask is None:
         mask = torch.ones_like(saliency, dtype=torch.bool)

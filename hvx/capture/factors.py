@@ -1,4 +1,4 @@
-"""What the factors of a product are: vectors of the questions, copies of a number, gates, heads."""
+"""Classifying the factors of a product: vectors of the questions, copies of a number, gates, heads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAYOUT = {
 _COPIES = {"Expand", "Repeat"}
 _GATES = {"Sigmoid", "Softmax", "Hardsigmoid"}
 _REVERSED = {"Rsub", "Sub", "Neg", "Add"}
-"""What makes 1 − z of a gate z."""
+"""Nodes that turn a gate z into 1 − z."""
 _ELEMENTWISE = {
     "Tanh",
     "Relu",
@@ -35,22 +35,22 @@ _ELEMENTWISE = {
 
 
 class Form(StrEnum):
-    """What a product of image and words is, by the form of its factors."""
+    """The kind of a product of image and words, by the form of its factors."""
 
     JOINT = "joint"
     """One vector for each question."""
     GATE = "gate"
-    """One vector for each question, one factor of which is the output of a sigmoid or a softmax."""
+    """One vector for each question; one factor is the output of a sigmoid or a softmax."""
     MIXED = "both factors of image and words"
-    """One vector for each question; which factor is V, the user has to say."""
+    """One vector for each question; the user has to say which factor is V."""
     WEIGHTED = "one number times a vector"
-    """One factor is the same along the vector: it scales, it does not join."""
+    """One factor is constant along the vector: it scales the other and does not join image and words."""
     LATTICE = "over a lattice"
-    """Over regions, cells or tokens: an attention."""
+    """Over regions, grid cells or tokens: an attention."""
 
 
 def form(factors: tuple[Tensor, Tensor], shape: tuple[int, ...], questions: int) -> Form:
-    """The form of a product by its factors, as the model has them.
+    """The form of a product, from its factors as the model computed them.
 
     Args:
         factors: broadcastable to ``shape``.
@@ -61,15 +61,15 @@ def form(factors: tuple[Tensor, Tensor], shape: tuple[int, ...], questions: int)
     if rows is None:
         return Form.LATTICE
     axes = [axis for axis in range(rows + 1, len(shape)) if shape[axis] != 1]
-    if len(axes) > 1 and not all(_of_one_vector(each, questions) for each in factors):
+    if len(axes) > 1 and not all(_of_one_vector(factor, questions) for factor in factors):
         return Form.LATTICE
-    if not axes or any(_constant_along(each, axis - len(shape), shape) for each in factors for axis in axes):
+    if not axes or any(_constant_along(f, axis - len(shape), shape) for f in factors for axis in axes):
         return Form.WEIGHTED if len(axes) <= 1 else Form.LATTICE
     return Form.GATE if any(map(_is_gate, factors)) else Form.JOINT
 
 
 def rows_axis(shape: tuple[int, ...], questions: int) -> int | None:
-    """The axis of the questions: the first that is not 1, such as 1 in (1, N, d); None without N rows."""
+    """The axis of the questions: the first of a size other than 1, as in (1, N, d); None if not N rows."""
     axis = 0
     while axis < len(shape) - 2 and shape[axis] == 1 and questions != 1:
         axis += 1
@@ -77,12 +77,12 @@ def rows_axis(shape: tuple[int, ...], questions: int) -> int | None:
 
 
 def _constant_along(factor: Tensor, axis: int, shape: tuple[int, ...]) -> bool:
-    """Whether a factor holds one number, repeated along an axis (counted from the last) of the product."""
+    """Whether a factor is constant along an axis (counted from the last) of the product."""
     if factor.ndim < -axis or (factor.shape[axis] == 1 and shape[axis] != 1):
         return True
     if factor.stride(axis) == 0:
         return True
-    # Copied by the model: the graph says so, so that a saturated activation is no copy in any dtype.
+    # Only if the graph shows a copy: a saturated activation may be constant too, depending on the dtype.
     copied = any(kind(node) in _COPIES for node in _chain(factor.grad_fn, LAYOUT))
     return copied and bool((factor.detach() == factor.detach().narrow(axis, 0, 1)).all())
 
@@ -93,24 +93,24 @@ def _is_gate(factor: Tensor) -> bool:
 
 
 def _of_one_vector(factor: Tensor, questions: int) -> bool:
-    """Whether (N, h, d / h) was made from (N, d): heads of one vector, and not regions or tokens."""
+    """Whether (N, h, d / h) is a view of (N, d): heads of one vector, not regions or tokens."""
     for node in _chain(factor.grad_fn, LAYOUT | _ELEMENTWISE):
-        before = getattr(node, "_saved_self_sym_sizes", None)
-        if before is not None and kind(node) in {"View", "UnsafeView", "ReshapeAlias"}:
-            sizes = [int(size) for size in before if size != 1 or questions == 1]
+        sizes_before = getattr(node, "_saved_self_sym_sizes", None)
+        if sizes_before is not None and kind(node) in {"View", "UnsafeView", "ReshapeAlias"}:
+            sizes = [int(size) for size in sizes_before if size != 1 or questions == 1]
             if len(sizes) == 2 and sizes[0] == questions and questions * sizes[1] == factor.numel():
                 return True
     return False
 
 
 def _chain(node: Node | None, through: set[str]) -> Iterator[Node]:
-    """A node and what leads to it, as long as each node is of these kinds and has one input."""
+    """A node and its ancestors, as long as each node is of these kinds and has one input."""
     while node is not None:
         yield node
-        before = inputs_of(node)
-        if kind(node) not in through or len(before) != 1:
+        parents = inputs_of(node)
+        if kind(node) not in through or len(parents) != 1:
             return
-        node = before[0]
+        node = parents[0]
 
 
 def vectors(values: Tensor, shape: tuple[int, ...], questions: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The paper's figure of an explanation of one's own model."""
+"""The paper's figure for an explanation of the user's own model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLORS = 3
 
 
 def can_be_drawn(explained: ProductExplanation) -> bool:
-    """Whether there are scores and pixels, so that a figure can be drawn without more."""
+    """Whether the explanation has scores and pixels, so that a figure needs no further arguments."""
     scored = explained.heatmap is not None and explained.z is not None
     return scored and _has_pixels(explained.image)
 
@@ -40,17 +40,17 @@ def product_figure(
     lengths = [len(z) for z in scores]
     photos = _pixels(explained.image, len(lengths)) if photos is None else photos
     words = [list(map(str, range(1, n + 1))) for n in lengths] if tokens is None else tokens
-    said = [""] * len(lengths) if answers is None else answers
-    if not len(photos) == len(said) == len(words) == len(lengths):
+    answer_texts = [""] * len(lengths) if answers is None else answers
+    if not len(photos) == len(answer_texts) == len(words) == len(lengths):
         raise HvxError(f"{len(lengths)} questions explained; pass a photo, tokens and an answer for each")
     if lengths != [len(row) for row in words]:
         raise HvxError(f"tokens: {[len(row) for row in words]} given; the questions have {lengths} scores")
     attention = _attention(explained, len(lengths))
     maps = explained.heatmap.float().cpu().numpy()
     rows = [
-        FigureRow(photo, own, map, list(row), z, answer, "", zero_gradient=zero)
-        for photo, own, map, row, z, answer, zero in zip(
-            photos, attention, maps, words, scores, said, _zero_gradients(explained), strict=True
+        FigureRow(photo, glimpses, heatmap, list(row), z, answer, "", zero_gradient=zero)
+        for photo, glimpses, heatmap, row, z, answer, zero in zip(
+            photos, attention, maps, words, scores, answer_texts, _zero_gradients(explained), strict=True
         )
     ]
     return draw_figure(rows, width, style=style or FigureStyle())
@@ -65,15 +65,15 @@ def _attention(explained: ProductExplanation, questions: int) -> np.ndarray:
 
 
 def _zero_gradients(explained: ProductExplanation) -> list[int]:
-    """Which gradients of each question are zero everywhere, so that the figure says so."""
+    """The flags, for the figure, of gradients that are zero everywhere, for each question."""
     image, words = (
         (gradient == 0).flatten(1).all(1).tolist()
         for gradient in (explained.image_map, explained.word_gradient)
         if gradient is not None
     )
     return [
-        ZERO_IMAGE_GRADIENT * one | ZERO_WORD_GRADIENT * other
-        for one, other in zip(image, words, strict=True)
+        ZERO_IMAGE_GRADIENT * image_zero | ZERO_WORD_GRADIENT * words_zero
+        for image_zero, words_zero in zip(image, words, strict=True)
     ]
 
 
@@ -82,10 +82,10 @@ def _has_pixels(image: Tensor | None) -> bool:
 
 
 def _pixels(image: Tensor | None, questions: int) -> list[Image.Image]:
-    """Images (N or 1, C, H, W) as pictures, each between its least and its largest value."""
+    """Images (N or 1, C, H, W) as pictures, each scaled from its smallest to its largest value."""
     if image is None or not _has_pixels(image):
         raise HvxError("photos: none given, and the image is no pixels (N, 3, H, W); pass a photo for each")
     values = image.detach().float().cpu().expand(questions, _COLORS, -1, -1)
     least, largest = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
     scaled = (values - least) / (largest - least).clamp_min(torch.finfo(torch.float32).tiny)
-    return [Image.fromarray(each) for each in (scaled * 255).round().byte().permute(0, 2, 3, 1).numpy()]
+    return [Image.fromarray(pixels) for pixels in (scaled * 255).round().byte().permute(0, 2, 3, 1).numpy()]

@@ -1,4 +1,4 @@
-"""A forward pass of a foreign model, kept with its graph: its products, one chosen, and explained."""
+"""A forward pass of an external model with its graph: list its products, choose one, explain it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from hvx.capture.words import Given, LookedUp, MadeBy, Words
 from hvx.errors import HvxError
 
 _ONE_AT_A_TIME = RLock()
-"""What PyTorch switches for a capture, hooks and saved tensors, it switches for the whole process."""
+"""The hooks and saved-tensor mode that a capture sets in PyTorch are global to the process."""
 
 
 @dataclass
 class ForwardPass:
-    """A forward pass with its graph: list its products, choose, explain, as often as one likes.
+    """A forward pass with its graph: list its products, choose and explain, any number of times.
 
-    Made by ``forward_pass``; it can be used within that function's ``with`` block.
+    Made by ``forward_pass``; valid within that function's ``with`` block.
 
     Attributes:
         products: the products of image and words, attentions among them, in the order of the forward.
@@ -98,11 +98,11 @@ class ForwardPass:
     ) -> list[ProductExplanation]:
         """Explain several products, each by itself; the arguments are ``explain_products``'."""
         if products is None:
-            chosen = [[each] for each in self.choice.candidates(visual)]
+            chosen = [[record] for record in self.choice.candidates(visual)]
         else:
-            chosen = [self.choice.one(each) for each in products]
+            chosen = [self.choice.one(product) for product in products]
         rules = Rules.of(rule, self.given, other_activations, reshape, cotangent)
-        return [self._explained(each, mask, visual, rules) for each in chosen]
+        return [self._explained(joined, mask, visual, rules) for joined in chosen]
 
     def image_gradient(self, names: Sequence[str], visual: str | None, rules: Rules) -> Tensor:
         """Eq. 2 alone (B, C, H, W), of products of these names; ``visual``, ``rules`` as of ``explain``."""
@@ -121,18 +121,18 @@ class ForwardPass:
         )  # fmt: skip
 
     def _parts(self, joined: list[Seen], visual: str | None) -> tuple[list[Part], Ends]:
-        """The factors of a joint, and where their gradients go."""
+        """The factors of a joint, and the targets of their gradients."""
         if not self.open:
             raise HvxError("the forward pass is over: explain within the with block of forward_pass")
         questions, images = self.watch.questions, self.images
-        joined = [oriented(each, visual, self.watch) for each in joined]
-        for each in joined:
-            _check_rows(each, questions, images)
-        parts = [Part(each.visual, each.textual, each.product.shape, each.rows) for each in joined]
+        joined = [oriented(record, visual, self.watch) for record in joined]
+        for record in joined:
+            _check_rows(record, questions, images)
+        parts = [Part(record.visual, record.textual, record.product.shape, record.rows) for record in joined]
         return parts, Ends(self.image, self.words, self.reach, images, questions, self._fused)
 
     def _fused(self, visual: list[Node]) -> FusedCNN | None:
-        """The fast engine for the CNN, where it pays."""
+        """The fast engine for the CNN, where it is worth its cost."""
         if self.given is None or not self.watch.of_image:
             return None
         return fused_cnn(self.watch.of_image, visual, self.given, self.reach)
@@ -162,7 +162,7 @@ def forward_pass(
     kwargs: Mapping[str, Any] | None = None,
     through_no_grad: bool = False,
 ) -> Iterator[ForwardPass]:
-    """Run a model's forward once and keep its graph; after the ``with`` block the model is as it was.
+    """Run a model's forward once and keep its graph; the ``with`` block restores the model at its end.
 
     The arguments, and what is raised, are those of ``explain_product``.
     """
@@ -171,7 +171,7 @@ def forward_pass(
     with _ONE_AT_A_TIME, ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(allow_mutation_on_saved_tensors())  # a product in place writes over its factor
+        stack.enter_context(allow_mutation_on_saved_tensors())  # an in-place product overwrites its factor
         pairs: dict[str, tuple[Tensor, Tensor]] = {}
         source: InputImage | ModuleImage
         if isinstance(image, Tensor):
@@ -179,17 +179,17 @@ def forward_pass(
             pairs["image"] = image, source.tensor
         else:
             source = ModuleImage(model, image)
-        found: LookedUp | Given | MadeBy
+        embeddings: LookedUp | Given | MadeBy
         if isinstance(words, Tensor):
-            own = words.detach().clone()
-            found = Given(own.requires_grad_()) if own.is_floating_point() else LookedUp(own)
-            pairs["words"] = words, own.clone() if own.is_floating_point() else own
+            copied = words.detach().clone()
+            embeddings = Given(copied.requires_grad_()) if copied.is_floating_point() else LookedUp(copied)
+            pairs["words"] = words, copied.clone() if copied.is_floating_point() else copied
         else:
-            found = MadeBy(model, words)
-            stack.enter_context(found.listening())
+            embeddings = MadeBy(model, words)
+            stack.enter_context(embeddings.listening())
         arguments, keywords = replaced(inputs, kwargs, pairs)
-        reach = Reach(source.makes, found.makes)
-        positions = found.positions if isinstance(found, LookedUp) else None
+        reach = Reach(source.makes, embeddings.makes)
+        positions = embeddings.positions if isinstance(embeddings, LookedUp) else None
         questions = _questions(image, words)
         one_image = isinstance(image, Tensor) and len(image) == 1 and questions >= WORTH
         watch = Watch(questions, reach, positions, one_image)
@@ -198,25 +198,26 @@ def forward_pass(
         stack.enter_context(untouched(model, watch, shared))
         if "words" in pairs:
             watch.touch(pairs["words"][1], WORDS)
-        # Kept until the gradients are taken: checkpoints run the forward again.
+        # Active until the gradients are taken: checkpoints run the forward again.
         stack.enter_context(Differentiable(through_no_grad, watch))
         with watching(model, watch):
             output = call(*arguments, **keywords)
         watch.name_products()
-        choice = Choice(model, watch, found, through_no_grad, output)
+        choice = Choice(model, watch, embeddings, through_no_grad, output)
         tokens = words.shape[1] if isinstance(words, Tensor) and words.ndim > 1 else None
-        given = image if isinstance(image, Tensor) else None
-        made = ForwardPass(
-            model, watch, source.edge, source.rows, given, found, tokens, reach, choice, detached(output)
-        )
+        image_input = image if isinstance(image, Tensor) else None
+        forward = ForwardPass(
+            model, watch, source.edge, source.rows, image_input, embeddings, tokens, reach, choice,
+            detached(output),
+        )  # fmt: skip
         try:
-            yield made
+            yield forward
         finally:
-            made.open = False
+            forward.open = False
 
 
 def _callable(model: Any) -> tuple[nn.Module, Any]:
-    """The module to run, and what to call: itself, or one of its methods."""
+    """The module to run, and the callable: the module, or one of its methods."""
     if isinstance(model, nn.Module):
         return model, model
     owner = getattr(model, "__self__", None)
@@ -229,7 +230,7 @@ def _callable(model: Any) -> tuple[nn.Module, Any]:
 
 
 def _questions(image: Any, words: Any) -> int:
-    """N: of the words, unless they are (T, N) or made by a module, then of the image.
+    """N, from the words; from the image if the words are (T, N) or a module's output.
 
     Raises:
         HvxError: neither is a tensor.

@@ -1,4 +1,4 @@
-"""The autograd graph of a foreign forward pass: what a tensor depends on, and guided ReLU in it."""
+"""The autograd graph of an external forward pass: what a tensor depends on, and guided ReLUs in it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ DEPENDS = {0: "neither", IMAGE: "image", WORDS: "words", IMAGE | WORDS: "image a
 
 
 class Reach:
-    """Which of image and words each node of a graph leads back to.
+    """Whether each node of a graph depends on the image, the words or both.
 
     Args:
         is_image: whether a node is the image.
-        is_words: whether a node makes word embeddings.
+        is_words: whether a node computes word embeddings.
     """
 
     def __init__(self, is_image: Callable[[Node], bool], is_words: Callable[[Node], bool]) -> None:
@@ -32,11 +32,11 @@ class Reach:
         self._flags: dict[Node, int] = {}
 
     def of(self, tensor: Tensor) -> int:
-        """What a tensor depends on, differentiably. A leaf, such as a weight, depends on neither."""
+        """What a tensor depends on, through the graph. A leaf, such as a weight, depends on neither."""
         return 0 if tensor.grad_fn is None else self.of_node(tensor.grad_fn)
 
     def of_node(self, node: Node) -> int:
-        """What the values that a node made depend on."""
+        """What the output of a node depends on."""
         waiting = [node]  # depth first without recursion: graphs are deeper than Python's stack
         while waiting:
             top = waiting[-1]
@@ -44,31 +44,31 @@ class Reach:
                 waiting.pop()
                 continue
             inputs = inputs_of(top)
-            unknown = [each for each in inputs if each not in self._flags]
+            unknown = [parent for parent in inputs if parent not in self._flags]
             if unknown:
                 waiting += unknown
                 continue
             flags = (IMAGE if self.is_image(top) else 0) | (WORDS if self._is_words(top) else 0)
-            for each in inputs:
-                flags |= self._flags[each]
+            for parent in inputs:
+                flags |= self._flags[parent]
             self._flags[waiting.pop()] = flags
         return self._flags[node]
 
 
 def inputs_of(node: Node) -> list[Node]:
-    """The nodes whose values a node read."""
-    return [each for each, _ in node.next_functions if each is not None]
+    """The nodes whose outputs a node reads."""
+    return [parent for parent, _ in node.next_functions if parent is not None]
 
 
 def nodes_behind(starts: list[Node]) -> list[Node]:
-    """These nodes and all that lead to them."""
+    """These nodes and all their ancestors."""
     seen = dict.fromkeys(starts)
     waiting = list(starts)
     while waiting:
-        for each in inputs_of(waiting.pop()):
-            if each not in seen:
-                seen[each] = None
-                waiting.append(each)
+        for parent in inputs_of(waiting.pop()):
+            if parent not in seen:
+                seen[parent] = None
+                waiting.append(parent)
     return list(seen)
 
 
@@ -77,24 +77,24 @@ _OTHER_ACTIVATIONS = {
     "Hardsigmoid", "Softplus", "Threshold", "Glu", "LogSigmoid", "Softshrink", "Hardshrink",
 }  # fmt: skip
 _SATURATING = {"Tanh", "Sigmoid"}
-_PERHAPS = {"Where", "Maximum", "Minimum", "Abs", "Erf"}
-"""What an activation may be written with, and much else: let through, and reported."""
+_AMBIGUOUS = {"Where", "Maximum", "Minimum", "Abs", "Erf"}
+"""Operations that may be part of an activation, or of something else: accepted and reported."""
 _MASKED = "Mul by a mask"
-"""``x * (x > 0)``: let through, and reported."""
+"""``x * (x > 0)``: accepted and reported."""
 _USER_NAMES = {
     "LeakyRelu": "LeakyReLU", "PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Elu": "ELU, SELU or CELU",
     "Gelu": "GELU", "Silu": "SiLU", "Glu": "GLU", "LogSigmoid": "LogSigmoid",
 }  # fmt: skip
-"""PyTorch's names in the graph → those of a user's code."""
+"""PyTorch's names in the graph → the names in user code."""
 
 
 @dataclass
 class Guidance:
-    """What guided backpropagation met on the image's side.
+    """The activations of the image branch under guided backpropagation.
 
     Attributes:
-        relus: ReLUs that were guided.
-        unguided: other nonlinearities that kept their true gradients, by name, with their number.
+        relus: number of guided ReLUs.
+        unguided: name → number of the other nonlinearities, which kept their true gradients.
     """
 
     relus: int = 0
@@ -103,26 +103,26 @@ class Guidance:
 
 @contextmanager
 def guided_relus(visual: list[Node], reach: Reach, other_activations: bool) -> Iterator[Guidance]:
-    """Within, gradients from V to the image pass each ReLU of the image's side by the guided rule.
+    """Within the context, gradients from V to the image pass the image branch's ReLUs by the guided rule.
 
-    The image's side is what depends on the image and not on the words, ahead of V. The rule is
-    ``hvx.explain.guided``'s: pass g where input > 0 and g > 0. A ReLU's own backward passes nothing
-    where the input is 0 or less; g is clamped on its way in. Only this graph is changed, so that
-    modules, functions, methods and ReLUs in place are guided alike. A ReLU behind a fusion with the words
-    keeps its true gradient, as the head of hvx's own models does. So do tanh and sigmoid, unless a
-    convolution of the image's side reads what they make: then they are the CNN's.
+    The image branch is what depends on the image and not on the words, before V. The rule is that of
+    ``hvx.explain.guided``: pass g where input > 0 and g > 0. A ReLU's own backward passes nothing
+    where the input is 0 or less; g is clamped before it. Only this graph is changed, so that
+    modules, functions, methods and in-place ReLUs are all guided. A ReLU after a fusion with the words
+    keeps its true gradient, as in the heads of hvx's own models. So do tanh and sigmoid, unless a
+    convolution of the image branch reads their output: then they belong to the CNN.
 
     Args:
-        visual: the nodes that made V, or its parts.
+        visual: the nodes that computed V, or its parts.
         reach: what each node depends on.
         other_activations: let other activations keep their true gradients; else they are refused.
 
     Raises:
-        HvxError: an activation other than ReLU on the image's side, a function whose inside cannot be seen,
-            or no ReLU.
+        HvxError: the image branch has an activation other than ReLU, a function whose operations are not in
+            the graph, or no ReLU.
     """
-    behind = nodes_behind(visual)
-    side = [node for node in behind if reach.of_node(node) == IMAGE and not reach.is_image(node)]
+    ancestors = nodes_behind(visual)
+    side = [node for node in ancestors if reach.of_node(node) == IMAGE and not reach.is_image(node)]
     relus = [node for node in side if kind(node) == "Relu"]
     if not other_activations:
         _refuse_others(side, bool(relus))
@@ -132,49 +132,49 @@ def guided_relus(visual: list[Node], reach: Reach, other_activations: bool) -> I
             "is defined for ReLU; pass rule='gradient' for the plain gradient"
         )
     names = Counter(_MASKED if _is_masked(node) else kind(node) for node in side)
-    reported = _OTHER_ACTIVATIONS | _SATURATING | _PERHAPS | {_MASKED}
-    kept = {name: count for name, count in names.items() if name in reported}
-    kept |= Counter(_opaque(node) for node in side if _opaque(node))
-    handles = [node.register_prehook(_positive) for node in relus]
+    reported = _OTHER_ACTIVATIONS | _SATURATING | _AMBIGUOUS | {_MASKED}
+    unguided = {name: count for name, count in names.items() if name in reported}
+    unguided |= Counter(_opaque(node) for node in side if _opaque(node))
+    handles = [node.register_prehook(_clamped) for node in relus]
     try:
-        yield Guidance(len(relus), kept)
+        yield Guidance(len(relus), unguided)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _positive(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _clamped(gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (gradients[0].clamp(min=0),)
 
 
 def _refuse_others(side: list[Node], relus: bool) -> None:
-    keep = "other_activations=True to keep its true gradient, or " if relus else ""
+    hint = "other_activations=True to keep its true gradient, or " if relus else ""
     convolutions = [node for node in side if "Convolution" in node.name()]
     in_cnn = set(nodes_behind(convolutions))
     for node in side:
-        found = _opaque(node)
-        if found:
+        opaque = _opaque(node)
+        if opaque:
             raise HvxError(
-                f"between the image and the product, activations inside '{found}' cannot be seen (a compiled "
-                "model, a checkpoint with use_reentrant=True or a function of one's own); run the model "
-                "without it, or pass other_activations=True to keep its own gradient"
+                f"between the image and the product, activations inside '{opaque}' cannot be seen (a "
+                "compiled model, a checkpoint with use_reentrant=True or a function of one's own); run the "
+                "model without it, or pass other_activations=True to keep its own gradient"
             )
         cut = _cuts_at_zero(node)
         if cut or kind(node) in _OTHER_ACTIVATIONS or (kind(node) in _SATURATING and node in in_cnn):
             name = "clamp(min=0)" if cut else _user_name(node)
             raise HvxError(
-                f"guided backpropagation is defined for ReLU; the image's network has {name}: pass {keep}"
+                f"guided backpropagation is defined for ReLU; the image's network has {name}: pass {hint}"
                 "rule='gradient' for the plain gradient"
             )
 
 
 def kind(node: Node) -> str:
-    """What made a node's values: ``Relu`` of ``ReluBackward0``."""
+    """The operation of a node: ``Relu`` for ``ReluBackward0``."""
     return node.name().partition("Backward")[0]
 
 
 def _user_name(node: Node) -> str:
-    """An activation by the name that a user's code has for it."""
+    """The name of an activation in user code."""
     name = kind(node)
     if name == "Hardtanh":
         bounds = getattr(node, "_saved_min_val", None), getattr(node, "_saved_max_val", None)
@@ -187,11 +187,11 @@ def _is_masked(node: Node) -> bool:
     if kind(node) != "Mul" or len(inputs_of(node)) != 1:
         return False
     factors = getattr(node, "_saved_self", None), getattr(node, "_saved_other", None)
-    return any(isinstance(each, Tensor) and each.dtype == torch.bool for each in factors)
+    return any(isinstance(factor, Tensor) and factor.dtype == torch.bool for factor in factors)
 
 
 def _opaque(node: Node) -> str:
-    """The name of a node that stands for a whole function of its own, else an empty string."""
+    """The name of a node that hides a whole function, else an empty string."""
     kind: type = type(node)
     if issubclass(kind, BackwardCFunction):
         return kind.__name__.removesuffix("Backward")
@@ -199,5 +199,5 @@ def _opaque(node: Node) -> str:
 
 
 def _cuts_at_zero(node: Node) -> bool:
-    """A clamp that is a ReLU by another name; one at a small positive number guards a division."""
+    """Whether a node is a clamp at 0, so a ReLU; a clamp at a small positive value guards a division."""
     return kind(node) in ("Clamp", "ClampMin") and getattr(node, "_saved_min", None) == 0

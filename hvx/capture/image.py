@@ -1,4 +1,4 @@
-"""The image of a foreign model: pixels or features among its inputs, or what one of its modules puts out."""
+"""The image of an external model: pixels or features among its inputs, or the output of a module."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hvx.errors import HvxError, did_you_mean
 
 
 class _Share(torch.autograd.Function):
-    """A tensor's memory as a node of a graph: no copy, and no leaf, so that a model may write to it."""
+    """A tensor's storage as a node of a graph: not a copy and not a leaf, so that a model may write to it."""
 
     @staticmethod
     def forward(ctx: Any, leaf: Tensor, source: Tensor) -> Tensor:
@@ -27,13 +27,13 @@ class _Share(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, None]:
-        return None, None  # gradients are taken where they arrive
+        return None, None  # gradients are taken at this node's output
 
 
 class InputImage:
     """A tensor among the inputs: (B, C, H, W), or features of any shape (B, …).
 
-    The model reads the tensor's own memory; what it writes there is undone afterwards (``untouched``).
+    The model reads the tensor's own storage; what it writes there is restored afterwards (``untouched``).
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -51,24 +51,24 @@ class InputImage:
 
 
 class ModuleImage:
-    """What a module puts out, called once: a CNN's map (B, C, H, W), or patch tokens (B, K, E)."""
+    """The output of a module that is called once: a CNN's map (B, C, H, W), or patch tokens (B, K, E)."""
 
     def __init__(self, model: nn.Module, module: str | nn.Module) -> None:
         self._module = module_of(model, module, "image")
-        self._made: tuple[GradientEdge, int] | None = None
+        self._output: tuple[GradientEdge, int] | None = None
 
     @contextmanager
     def listening(self, watch: Watch) -> Iterator[None]:
         def note(module: nn.Module, args: Any, out: Any) -> Any:
             if module is not self._module:
                 return out
-            if self._made is not None:
+            if self._output is not None:
                 raise HvxError(f"image: {self._name} is called more than once; name a module called once")
-            made = followed(out, "image", self._name, "one tensor (B, …) of floats", range(2, 6))
-            if made.requires_grad:
-                self._made = get_gradient_edge(made), len(made)
-            watch.touch(made, IMAGE)
-            return made.clone() if made.is_leaf else made  # a leaf may not be written to in place
+            output = followed(out, "image", self._name, "one tensor (B, …) of floats", range(2, 6))
+            if output.requires_grad:
+                self._output = get_gradient_edge(output), len(output)
+            watch.touch(output, IMAGE)
+            return output.clone() if output.is_leaf else output  # a leaf may not be written to in place
 
         handle = register_module_forward_hook(note)
         try:
@@ -80,31 +80,31 @@ class ModuleImage:
     def _name(self) -> str:
         return type(self._module).__name__
 
-    def _known(self) -> tuple[GradientEdge, int]:
-        if self._made is None:
+    def _recorded(self) -> tuple[GradientEdge, int]:
+        if self._output is None:
             raise HvxError(
                 f"image: the forward does not call {self._name}, or calls it under torch.no_grad(); name "
                 "another module, or pass through_no_grad=True"
             )
-        return self._made
+        return self._output
 
     @property
     def edge(self) -> GradientEdge:
-        return self._known()[0]
+        return self._recorded()[0]
 
     @property
     def rows(self) -> int:
-        return self._known()[1]
+        return self._recorded()[1]
 
     def makes(self, node: Node) -> bool:
-        return self._made is not None and node is self._made[0].node
+        return self._output is not None and node is self._output[0].node
 
 
 def module_of(model: nn.Module, module: str | nn.Module, argument: str) -> nn.Module:
-    """A module of the model, by its path or itself.
+    """A module of the model, given as its path or as the module.
 
     Args:
-        argument: what the caller passed it as, for the error.
+        argument: the caller's name for it, for the error.
 
     Raises:
         HvxError: the model has no such module.
@@ -112,19 +112,19 @@ def module_of(model: nn.Module, module: str | nn.Module, argument: str) -> nn.Mo
     paths = dict(model.named_modules())
     if isinstance(module, str) and module not in paths:
         raise HvxError(f"{argument}: the model has no module '{module}'{did_you_mean(module, paths)}")
-    found = paths[module] if isinstance(module, str) else module
-    if found not in paths.values():
-        raise HvxError(f"{argument}: the {type(found).__name__} given is no module of the model")
-    return found
+    target = paths[module] if isinstance(module, str) else module
+    if target not in paths.values():
+        raise HvxError(f"{argument}: the {type(target).__name__} given is no module of the model")
+    return target
 
 
 def followed(out: Any, argument: str, name: str, wanted: str, dimensions: range) -> Tensor:
-    """What a module put out, with a gradient: itself, or a leaf where it has none and gradients are on.
+    """A module's output with a gradient: the output, or a new leaf if it has none and gradients are on.
 
     Raises:
-        HvxError: it is not one tensor of floats with so many dimensions.
+        HvxError: the output is not one tensor of floats with this number of dimensions.
     """
     if not isinstance(out, Tensor) or not out.is_floating_point() or out.ndim not in dimensions:
-        what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise HvxError(f"{argument}: {name} puts out {what}; expected {wanted}")
+        actual = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise HvxError(f"{argument}: {name} puts out {actual}; expected {wanted}")
     return out.detach().requires_grad_() if not out.requires_grad and torch.is_grad_enabled() else out

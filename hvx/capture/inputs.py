@@ -1,4 +1,4 @@
-"""The inputs of a foreign forward: image and words replaced by tensors whose gradients are followed."""
+"""The inputs of an external forward: image and words are replaced by tensors with gradients."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ _NO_BATCH = (nn.Module, Tensor, type, FunctionType, ModuleType)
 def replaced(
     inputs: Inputs, kwargs: Mapping[str, Any] | None, pairs: Mapping[str, tuple[Tensor, Tensor]]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments and keywords of a forward, with these tensors put in the place of others, at any depth.
+    """Arguments and keywords of a forward, with some tensors replaced by others, at any depth.
 
-    They may lie in sequences, mappings, dataclasses and objects with attributes, which are copied.
+    Tensors may be nested in sequences, mappings, dataclasses and objects with attributes; these are copied.
 
     Args:
         inputs: arguments, or a mapping of keywords.
-        kwargs: keywords besides arguments.
-        pairs: name → (old, new), such as of "image".
+        kwargs: keywords, next to arguments.
+        pairs: name → (old, new), for example of "image".
 
     Raises:
-        HvxError: a tensor is not among the inputs, or they are no arguments.
+        HvxError: a tensor is not among the inputs, or the inputs are not arguments.
     """
-    met: set[str] = set()
+    replaced_names: set[str] = set()
 
-    def new_one(value: Any) -> Any:
+    def substitute(value: Any) -> Any:
         for name, (old, new) in pairs.items():
             if value is old:
-                met.add(name)
+                replaced_names.add(name)
                 return new
         return value
 
     arguments, keywords = _call(inputs, kwargs)
-    made = [rebuilt(each, new_one) for each in arguments]
-    named = {key: rebuilt(each, new_one) for key, each in keywords.items()}
+    new_arguments = [rebuilt(value, substitute) for value in arguments]
+    new_keywords = {key: rebuilt(value, substitute) for key, value in keywords.items()}
     for name in pairs:
-        if name not in met:
+        if name not in replaced_names:
             raise HvxError(
                 f"{name}: not among the inputs; pass the very tensor that inputs holds, not a copy"
             )
-    return made, named
+    return new_arguments, new_keywords
 
 
 def _call(inputs: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Arguments and keywords of a call.
 
     Raises:
-        HvxError: they are given as something else.
+        HvxError: ``inputs`` or ``kwargs`` is of another type.
     """
     if not isinstance(inputs, Sequence | Mapping) or isinstance(inputs, str):
         raise HvxError(f"inputs: {type(inputs).__name__} given; pass a sequence of arguments or a mapping")
@@ -69,26 +69,26 @@ def _call(inputs: Any, kwargs: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
 
 
 def rebuilt(value: Any, change: Callable[[Any], Any], above: tuple[int, ...] = ()) -> Any:
-    """A value whose parts were changed by a function; containers are copied, ``value`` stays as it was.
+    """A copy of a value whose parts are changed by a function; ``value`` itself is unchanged.
 
     Args:
         value: a tensor, a container, an object or anything else.
-        change: what a part becomes; a part that it returns itself is entered.
-        above: ``id`` of the containers that ``value`` lies in: one that holds itself is entered once.
+        change: part → new part; if it returns the same part, the parts of that part are changed.
+        above: ``id`` of the containers around ``value``, so that one that holds itself is entered once.
     """
     changed = change(value)
     if changed is not value or id(value) in above or isinstance(value, _NO_BATCH):
         return changed
     above = (*above, id(value))
     if isinstance(value, MutableMapping):
-        made = copy.copy(value)
-        for key, each in value.items():
-            made[key] = rebuilt(each, change, above)
-        return made
+        copied = copy.copy(value)
+        for key, part in value.items():
+            copied[key] = rebuilt(part, change, above)
+        return copied
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(rebuilt(each, change, above) for each in value))
+        return type(value)(*(rebuilt(part, change, above) for part in value))
     if isinstance(value, list | tuple):
-        return type(value)(rebuilt(each, change, above) for each in value)
+        return type(value)(rebuilt(part, change, above) for part in value)
     return _object(value, change, above)
 
 
@@ -100,18 +100,18 @@ def _object(value: Any, change: Callable[[Any], Any], above: tuple[int, ...]) ->
         else list(getattr(value, "__dict__", ()))
     )
     old = {name: getattr(value, name) for name in names if hasattr(value, name)}
-    new = {name: rebuilt(each, change, above) for name, each in old.items()}
-    differing = {name: each for name, each in new.items() if _differs(old[name], each)}
+    new = {name: rebuilt(part, change, above) for name, part in old.items()}
+    differing = {name: part for name, part in new.items() if _differs(old[name], part)}
     if not differing:
         return value
-    made = copy.copy(value)
-    for name, each in differing.items():
-        object.__setattr__(made, name, each)  # frozen dataclasses too
-    return made
+    copied = copy.copy(value)
+    for name, part in differing.items():
+        object.__setattr__(copied, name, part)  # frozen dataclasses too
+    return copied
 
 
 def _differs(old: Any, new: Any) -> bool:
-    """Whether a part was changed, and not only its containers copied."""
+    """Whether a part was changed, rather than only its containers copied."""
     if isinstance(old, MutableMapping):
         return any(_differs(old[key], new[key]) for key in old)
     if isinstance(old, list | tuple):

@@ -35,77 +35,77 @@ def explain_product(
     guided: bool | None = None,
     cotangent: CotangentName = "joint",
 ) -> ProductExplanation:
-    """Explain the joint of image and words that a model of one's own computes in its forward.
+    """Explain the joint of image and words that your own model computes in its forward.
 
-    The model runs once, unchanged, in evaluation mode, and is left as it was. Each element-wise
-    product is recorded of which one factor depends on the image and the other on the words, and one of
-    the two on nothing else: ``torch.mul``, ``*``, ``*=``, ``addcmul``, ``einsum``, scripted or not. The one
-    chosen gives V, Q and F; Eq. 2 sends V − F to the image, Eq. 3 sends Q − F through Q to the word
-    embeddings. ``Form`` says which products are joints. Products that meet in one sum or concatenation
+    The model runs once, unchanged, in evaluation mode, and is restored afterwards. hvx records each
+    element-wise product of a factor that depends on the image and one that depends on the words; one of
+    the two depends on nothing else: ``torch.mul``, ``*``, ``*=``, ``addcmul``, ``einsum``, scripted or not.
+    The chosen product gives V, Q and F; Eq. 2 sends V − F to the image, Eq. 3 sends Q − F through Q to the
+    word embeddings. ``Form`` says which products are joints. Products that meet in one sum or concatenation
     are explained together (MUTAN, BLOCK).
 
-    Guided backpropagation holds at the ReLUs of the image's side: those that depend on the image
-    and not on the words, ahead of V. Other activations there are refused; ``tanh`` and ``sigmoid``
+    Guided backpropagation applies to the ReLUs of the image branch: those before V that depend on the
+    image and not on the words. Other activations there are refused; ``tanh`` and ``sigmoid``
     after the last convolution keep their true gradients, as do ReLUs after a fusion with the words.
 
     Args:
         model: any module, or a method of one.
-        inputs: what its forward takes: a sequence of arguments, or a mapping of keywords. Tensors
-            may lie in sequences, mappings, dataclasses and objects with attributes.
+        inputs: the inputs of its forward: a sequence of arguments, or a mapping of keywords. Tensors
+            may be nested in sequences, mappings, dataclasses and objects with attributes.
         image: which tensor among the inputs is the image: (N, C, H, W), a row for each question, or
             (1, C, H, W) for N questions on one image; or features of any shape (N, …). Or the module, or its
-            path, that puts out what Eq. 2 is taken at: a CNN's map, patch tokens.
+            path, whose output Eq. 2 is taken at: a CNN's feature map, patch tokens.
         words: the token ids (N, T) among the inputs, whose look-ups in embedding tables are found; or
-            embeddings (N, T, E) among the inputs; or the module, or its path, that puts out the embeddings.
-            Ids may be (T, N): where T = N, they are read as (N, T).
-        kwargs: keywords of the forward besides ``inputs``.
+            embeddings (N, T, E) among the inputs; or the module, or its path, that returns the embeddings.
+            Ids may be (T, N); if T = N, they are read as (N, T).
+        kwargs: more keywords of the forward, next to ``inputs``.
         product: its number in ``products``; or its name; or a module path or ``file:line``, if one joint
-            is computed there; or the names of several, explained together. Without, the one joint of the
+            is computed there; or the names of several, explained together. If None, the only joint of the
             forward.
-        visual: which factor is V, where both depend on image and words: the path of the module, or the
-            ``file:line``, that makes the values V comes from.
-        mask: (N, T), true where there is a token; without, everywhere. For ids padded with 0: ``ids != 0``.
-        rule: "guided" backpropagation, or "gradient", the plain one. Without, guided if ``image`` is pixels:
+        visual: which factor is V, if both depend on image and words: the path of the module, or the
+            ``file:line``, that computes the values V comes from.
+        mask: (N, T), true where there is a token; if None, everywhere. For ids padded with 0: ``ids != 0``.
+        rule: "guided" backpropagation, or "gradient", the plain one. If None, guided if ``image`` is pixels:
             (N, C, H, W), C at most 4.
-        smooth: SmoothGrad: Eq. 2 is the mean over noisy images, for each of which the model runs again.
-        reshape: what makes a map (N, C, H, W) of a gradient at tokens (N, K, E), for the heat map; or the
-            (H, W) of patches, which are the last H · W tokens.
-        other_activations: let other activations of the image's side keep their true gradients.
-        through_no_grad: leave out what the model's forward does to switch gradients off (a frozen CNN
+        smooth: SmoothGrad: Eq. 2 is the mean over noisy images; the model runs again for each of them.
+        reshape: makes a map (N, C, H, W) of a gradient at tokens (N, K, E), for the heat map; or the
+            (H, W) of the patches, which are the last H · W tokens.
+        other_activations: let other activations of the image branch keep their true gradients.
+        through_no_grad: ignore the forward's attempts to switch gradients off (a frozen CNN
             under ``torch.no_grad``).
         guided: older name of ``rule``: True for "guided", False for "gradient".
-        cotangent: "joint": V − F in Eq. 2, Q − F in Eq. 3; "score": Q and V, those of ΣF, the score of a dual
-            encoder.
+        cotangent: "joint": V − F in Eq. 2, Q − F in Eq. 3; "score": Q and V, the cotangents of ΣF, the score
+            of a dual encoder.
 
     Raises:
         HvxError: the image or the words are not found, there is no such product, the choice is ambiguous,
             no gradient reaches the image or the words, or guided backpropagation is not defined.
 
     Warns:
-        UserWarning: products that could be the joint were set aside, or Eq. 2 or Eq. 3 of a question is 0
+        UserWarning: other products could be the joint too, or Eq. 2 or Eq. 3 of a question is 0
             everywhere or not finite.
     """
     rule = rule_of(rule, guided)
     with forward_pass(
         model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad
     ) as forward:
-        found = forward.explain(
+        explanation = forward.explain(
             product, visual=visual, mask=mask, rule=rule, other_activations=other_activations,
             reshape=reshape, cotangent=cotangent,
         )  # fmt: skip
     if smooth is None:
-        return found
-    rules = Rules(found.rule == "guided", other_activations, reshape, cotangent)
+        return explanation
+    rules = Rules(explanation.rule == "guided", other_activations, reshape, cotangent)
 
     def equation_2(noisy: Tensor) -> Tensor:
         arguments, keywords = replaced(inputs, kwargs, {"image": (_tensor(image), noisy)})
         with forward_pass(
             model, arguments, image=noisy, words=words, kwargs=keywords, through_no_grad=through_no_grad
-        ) as again:
-            return again.image_gradient([each.name for each in found.joined], visual, rules)
+        ) as noisy_forward:
+            return noisy_forward.image_gradient([joined.name for joined in explanation.joined], visual, rules)
 
     mean = mean_over_noise(equation_2, _tensor(image), smooth)
-    return replace(found, image_gradient=mean, image_map=rules.map(mean))
+    return replace(explanation, image_gradient=mean, image_map=rules.map(mean))
 
 
 def _tensor(image: Tensor | str | nn.Module) -> Tensor:
@@ -135,8 +135,8 @@ def explain_products(
     """Explain several products of one forward: a network of several blocks, such as MRN.
 
     Args:
-        products: as ``product`` of ``explain_product``, several. Without, each product that is one vector
-            for each question, by itself, in the order of the forward; gates only if there is nothing else.
+        products: several, each as ``product`` of ``explain_product``. If None, each product that is one
+            vector for each question, in the order of the forward; gates only if there is nothing else.
 
     The other arguments, and what is raised, are those of ``explain_product``.
     """
@@ -159,12 +159,12 @@ def find_products(
     kwargs: Mapping[str, Any] | None = None,
     through_no_grad: bool = False,
 ) -> list[Product]:
-    """The products of image and words in a model's forward, attentions among them; none is explained.
+    """The products of image and words in a model's forward, including attentions; none is explained.
 
     The arguments are those of ``explain_product``.
 
     Raises:
-        HvxError: there is none; the line says what was seen.
+        HvxError: there is none; the message says what was seen.
     """
     with forward_pass(
         model, inputs, image=image, words=words, kwargs=kwargs, through_no_grad=through_no_grad

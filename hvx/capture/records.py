@@ -1,4 +1,4 @@
-"""What is recorded of a forward pass: its products of image and words, and their factors."""
+"""Records of a forward pass: its products of image and words, and their factors."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Product:
         number: its index among the products, in the order of the forward pass.
         name: module path and ``file:line``, such as ``fusion:model.py:16``; ``model.py:16`` in the model's
             own forward. Several of one line end in ``#1``, ``#2``. It does not depend on dtype or device.
-        module: path of the module in whose forward it was taken, "" for the model itself.
-        line: file and line that took it.
+        module: path of the module whose forward computed it, "" for the model itself.
+        line: file and line that computed it.
         operation: PyTorch's name of it, such as ``mul``; ``bmm``: a sum of products, as in Σ (v ∘ t).
-        shape: of the product; ahead of the sum.
-        visual: what the factor V depends on: "image", or "image and words" (behind an attention).
+        shape: of the product; before the sum.
+        visual: what the factor V depends on: "image", or "image and words" (after an attention).
         textual: what the factor Q depends on: "words", or "image and words" (a later block of MRN).
-        form: what it is; see ``Form``.
+        form: its kind; see ``Form``.
     """
 
     number: int
@@ -40,7 +40,7 @@ class Product:
 
     @property
     def joint(self) -> bool:
-        """Whether it is one vector for each question, V and Q known."""
+        """Whether it is one vector for each question, and V and Q are known."""
         return self.form in (Form.JOINT, Form.GATE)
 
     def __str__(self) -> str:
@@ -51,9 +51,9 @@ class Product:
 
 
 class Factor:
-    """One side of a product: its values, and where gradients enter it.
+    """A factor of a product: its values, and where gradients enter it.
 
-    The values share the model's memory, since a factor over a lattice is large; ``keep`` copies them.
+    The values share the model's memory, since a factor over a grid is large; ``keep`` copies them.
 
     Attributes:
         edge: where gradients enter the tensor of the graph.
@@ -62,15 +62,15 @@ class Factor:
     def __init__(self, tensor: Tensor) -> None:
         self.edge: GradientEdge = get_gradient_edge(tensor)
         self._values = tensor.detach()
-        # What is detached within a dispatch mode counts its versions by itself.
+        # A tensor detached within a dispatch mode has its own version counter.
         self._counted, self._version = tensor, tensor._version
 
     @property
     def values(self) -> Tensor:
-        """As they were when the product was taken.
+        """The values at the time of the product.
 
         Raises:
-            HvxError: they were written over, unseen.
+            HvxError: they were overwritten after the forward.
         """
         if self._counted._version != self._version:
             raise HvxError(
@@ -80,7 +80,7 @@ class Factor:
         return self._values
 
     def keep(self) -> None:
-        """Copy the values, before something writes to their memory."""
+        """Copy the values before an operation writes to their memory."""
         self._values = self._counted = self.values.clone()
         self._version = self._counted._version
 
@@ -93,33 +93,33 @@ class Seen:
     visual: Factor
     textual: Factor
     rows: int | None
-    """The axis of the questions; None where the product has no row for each."""
+    """The axis of the questions; None if the product has no row for each question."""
     site: tuple[str, int]
-    """Line and byte code instruction that took it."""
+    """Line and bytecode instruction that computed it."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A product that joins image and words, though no gradient reaches one of them through it."""
+    """A product that joins image and words, but gives no gradient to one of them."""
 
     module: str
     line: str
     lost: str
     no_grad: str | None
-    """The module that ran without gradients, where one did."""
+    """The module that ran without gradients, if one did."""
     inference: str | None
-    """The module that ran in inference mode, where one did."""
+    """The module that ran in inference mode, if one did."""
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """A softmax of values that depend on image and words: an attention, perhaps.
+    """A softmax of values that depend on image and words: possibly an attention.
 
     Attributes:
-        values: what it puts out.
+        values: its output.
         dim: the dimension along which it sums to 1.
-        node: what made the values that it takes.
-        line: file and line that took it.
+        node: computed its input.
+        line: file and line that computed it.
     """
 
     values: Tensor

@@ -1,4 +1,4 @@
-"""What ``explain_product`` returns: both explanations of one joint, and how they show themselves."""
+"""What ``explain_product`` returns: both explanations of one joint, and their display."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _SHOWN = 8
 
 @dataclass(frozen=True, repr=False)
 class ProductExplanation:
-    """Both explanations of one joint; all tensors detached. In a notebook it shows itself.
+    """Both explanations of one joint; all tensors are detached. A notebook displays it as a figure.
 
     Attributes:
-        visual: V (N, d), of products that form one joint side by side; over a lattice as the model has it.
+        visual: V (N, d), concatenated over the products of a joint; over a grid in the model's shape.
         textual: Q (N, d).
         product: F = Q ∘ V (N, d).
-        image_gradient: Eq. 2, at the image as the model took it: (N, C, H, W), or features of any shape.
-        word_gradient: Eq. 3, (N, T, E); (N, E) where the words are one vector a question.
-        image_map: Eq. 2 as (N, C, H, W): as it is, or by ``reshape``; None of another shape.
-        saliency: Eq. 10 (N, T); None where the words are one vector a question.
-        z: Eq. 11 (N, T), NaN where there is no token; None as ``saliency``.
+        image_gradient: Eq. 2, at the image as passed to the model: (N, C, H, W), or features of any shape.
+        word_gradient: Eq. 3, (N, T, E); (N, E) if the words are one vector for each question.
+        image_map: Eq. 2 as (N, C, H, W), unchanged or by ``reshape``; None if it has another shape.
+        saliency: Eq. 10 (N, T); None if the words are one vector for each question.
+        z: Eq. 11 (N, T), NaN where there is no token; None if ``saliency`` is None.
         attention: α (N, G, S, S) that V was pooled with; None if none was recognized.
         rule: "guided" or "gradient".
-        relus: ReLUs of the image's side that were guided.
-        unguided: nonlinearities of the image's side that kept their true gradient, with their number.
-        chosen: the product explained, the last one of ``joined``; None of factors that were handed over.
-        products: all that were found.
+        relus: number of guided ReLUs in the image branch.
+        unguided: name → number of the image branch's nonlinearities that kept their true gradient.
+        chosen: the explained product, the last of ``joined``; None if the factors were passed in.
+        products: all products of the forward.
         joined: the products that were explained together: several if they form one joint.
-        output: what the model returned, detached; None of factors that were handed over.
-        image: the image that was given; None where it is what a module puts out.
+        output: what the model returned, detached; None if the factors were passed in.
+        image: the image among the inputs; None if it is the output of a module.
     """
 
     visual: Tensor
@@ -68,12 +68,12 @@ class ProductExplanation:
 
     @cached_property
     def gradient(self) -> Tensor | None:
-        """∇̂v of Eq. 9 (N, C, H, W); None as ``image_map``."""
+        """∇̂v of Eq. 9 (N, C, H, W); None if ``image_map`` is None."""
         return None if self.image_map is None else standardized(self.image_map)
 
     @cached_property
     def heatmap(self) -> Tensor | None:
-        """H (N, H, W); None as ``image_map``."""
+        """H (N, H, W); None if ``image_map`` is None."""
         return None if self.gradient is None else heat_map(self.gradient)
 
     def figure(
@@ -87,16 +87,16 @@ class ProductExplanation:
         """The paper's figure: a row for each question, with the attention if it was recognized.
 
         Args:
-            photos: what each question's image shows, square. Without, the pixels that the model took,
-                each image between its own least and largest value.
-            tokens: of each question, as many as it has scores, first to last. Without, their numbers.
-            answers: what is written beside each question.
+            photos: the square photograph of each question. If None, the pixels that the model read,
+                each image scaled from its smallest to its largest value.
+            tokens: of each question, as many as it has scores, first to last. If None, their numbers.
+            answers: the text next to each question.
             width: in pixels.
-            style: how it shows the rows.
+            style: of the figure.
 
         Raises:
-            HvxError: there is no heat map or no z-score, another number of rows or tokens, or no photos are
-                given where the image is no pixels.
+            HvxError: there is no heat map or no z-score, the number of rows or tokens is wrong, or there are
+                no photos and the image is not pixels.
         """
         from hvx.capture.figure import product_figure  # drawing is not needed to explain
 
@@ -115,7 +115,7 @@ class ProductExplanation:
         return f"ProductExplanation({'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        """The figure of the first questions where one can be drawn, else the same as ``repr``."""
+        """The figure of the first questions if one can be drawn, else the same as ``repr``."""
         from hvx.capture.figure import can_be_drawn
 
         text = html.escape(repr(self))
@@ -130,14 +130,14 @@ class ProductExplanation:
         )
 
     def _first(self, count: int) -> ProductExplanation:
-        """The same of the first questions."""
+        """The explanation of the first questions only."""
         from dataclasses import replace
 
-        cut = {
+        sliced = {
             name: value[:count]
             for name in ("image_map", "saliency", "z", "attention", "word_gradient")
             if (value := getattr(self, name)) is not None
         }
         if self.image is not None and len(self.image) > 1:
-            cut["image"] = self.image[:count]
-        return replace(self, **cut)
+            sliced["image"] = self.image[:count]
+        return replace(self, **sliced)

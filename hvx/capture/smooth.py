@@ -17,7 +17,7 @@ class SmoothGrad:
     """How Eq. 2 is averaged over noisy images.
 
     Attributes:
-        samples: noisy copies of each image, each with a forward and a backward pass of its own.
+        samples: noisy copies of each image, each with its own forward and backward pass.
         noise: standard deviation of the noise, as a share of each image's range of values.
         seed: of the noise.
     """
@@ -36,7 +36,7 @@ class SmoothGrad:
 def mean_over_noise(gradient: Callable[[Tensor], Tensor], image: Tensor, smooth: SmoothGrad) -> Tensor:
     """The mean of a function of the image over noisy copies, (N, …).
 
-    The random numbers to come stay what they would have been.
+    The state of the random number generators is preserved.
 
     Args:
         gradient: of an image as ``image``; (N, …).
@@ -51,7 +51,7 @@ def mean_over_noise(gradient: Callable[[Tensor], Tensor], image: Tensor, smooth:
     except ImportError:
         raise HvxError("smooth needs captum: pip install 'hvx[measure]'") from None
     axes = tuple(range(1, image.ndim))
-    # Captum takes one standard deviation for all images: each is scaled to a range of 1 in between.
+    # Captum takes one standard deviation for all images: scale each to a range of 1 for Captum.
     span = (image.amax(axes, keepdim=True) - image.amin(axes, keepdim=True)).detach()
 
     class OfNoisy(Attribution):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Running a model and leaving it as it was."""
+"""Running a model and restoring its state afterwards."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from hvx.capture.watch import Watch
 
 @contextmanager
 def untouched(model: nn.Module, watch: Watch, inputs: Sequence[Tensor] = ()) -> Iterator[None]:
-    """Within, a model is in evaluation mode; afterwards it is as it was.
+    """Within the context, a model is in evaluation mode; afterwards its state is restored.
 
-    That holds for training flags, attributes that its forward sets, lists, dicts and sets that it fills,
-    parameters and buffers that it replaces or writes into, and the state of the random number generators.
+    The state is: training flags, attributes that its forward sets, lists, dicts and sets that it fills,
+    parameters and buffers that it replaces or writes to, and the state of the random number generators.
 
     Args:
-        model: what runs.
-        watch: tells of each tensor that is about to be written to.
-        inputs: tensors of the caller's whose memory the model reads; they too are as they were afterwards.
+        model: the model that runs.
+        watch: reports each tensor that is about to be written to.
+        inputs: tensors of the caller whose memory the model reads; they are restored too.
     """
     with ExitStack() as stack:
-        stack.enter_context(_restored([*model.parameters(), *inputs], watch))
+        stack.enter_context(_preserved_tensors([*model.parameters(), *inputs], watch))
         cuda = {t.device.index for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
         stack.enter_context(torch.random.fork_rng(sorted(cuda)))
         for module in dict.fromkeys(model.modules()):
-            stack.enter_context(_as_it_was(module))
+            stack.enter_context(_preserved_module(module))
             module.training = False
             if isinstance(module, nn.DataParallel):
-                # Replicas run in threads of their own, where nothing would be seen.
+                # Replicas run in other threads, where operations are not recorded.
                 module.device_ids = module.device_ids[:1]
         yield
 
 
 @contextmanager
-def _as_it_was(module: nn.Module) -> Iterator[None]:
+def _preserved_module(module: nn.Module) -> Iterator[None]:
     training = module.training
     buffers = {name: (b, b.detach().clone()) for name, b in module.named_buffers(recurse=False)}
     scripted = isinstance(module, torch.jit.ScriptModule)
@@ -67,9 +67,9 @@ def _restore(module: nn.Module, name: str, buffer: Tensor, values: Tensor) -> No
 
 
 @contextmanager
-def _restored(tensors: Sequence[Tensor], watch: Watch) -> Iterator[None]:
-    """Within, tensors that are written to (``nn.Embedding(max_norm=…)``) are copied first."""
-    by_storage = {each.untyped_storage()._cdata: each for each in tensors if _is_plain(each)}
+def _preserved_tensors(tensors: Sequence[Tensor], watch: Watch) -> Iterator[None]:
+    """Restores tensors that are written to (``nn.Embedding(max_norm=…)``) from a copy taken before."""
+    by_storage = {tensor.untyped_storage()._cdata: tensor for tensor in tensors if _is_plain(tensor)}
     copies: dict[int, Tensor] = {}
 
     def before_write(tensor: Tensor) -> None:
@@ -91,15 +91,15 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _containers(values: Iterable[Any]) -> list[tuple[Any, Any]]:
-    """Lists, dicts and sets among values, and inside them, each with a copy of its content."""
-    found: dict[int, tuple[Any, Any]] = {}
+    """Lists, dicts and sets among values, at any depth, each with a copy of its content."""
+    containers: dict[int, tuple[Any, Any]] = {}
     waiting = list(values)
     while waiting:
         value = waiting.pop()
-        if isinstance(value, list | dict | set) and id(value) not in found:
-            found[id(value)] = value, value.copy()
+        if isinstance(value, list | dict | set) and id(value) not in containers:
+            containers[id(value)] = value, value.copy()
             waiting += value.values() if isinstance(value, dict) else value
-    return list(found.values())
+    return list(containers.values())
 
 
 def _refill(container: Any, content: Any) -> None:

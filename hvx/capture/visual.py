@@ -1,4 +1,4 @@
-"""Which factor is V, where both depend on image and words: the user says where its values come from."""
+"""Choosing the factor V if both depend on image and words: the user names where its values come from."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hvx.errors import HvxError
 
 
 def oriented(seen: Seen, visual: str | None, watch: Watch) -> Seen:
-    """A product whose V is the factor that ``visual`` leads to; one that is not mixed as it is.
+    """The product with V and Q assigned by ``visual``; a product that is not mixed is returned unchanged.
 
-    V is the factor that is fewer steps of the graph away from what the module or the line made: behind a
+    V is the factor with fewer steps in the graph from the output of the module or the line: after a
     cross-attention both factors depend on both.
 
     Args:
@@ -25,7 +25,7 @@ def oriented(seen: Seen, visual: str | None, watch: Watch) -> Seen:
         watch: of the forward.
 
     Raises:
-        HvxError: nothing was made there, or neither factor is nearer to it.
+        HvxError: no tensor was computed there, or both factors are equally near.
     """
     if seen.product.form is not Form.MIXED:
         return seen
@@ -34,27 +34,29 @@ def oriented(seen: Seen, visual: str | None, watch: Watch) -> Seen:
             f"product {seen.product}: say which factor is V by visual=, the path of a module or a file:line "
             "that its values come from"
         )
-    made = watch.made.get(visual, [])
-    if not made:
+    nodes = watch.made.get(visual, [])
+    if not nodes:
         raise HvxError(f"visual '{visual}': no module of that path, and no such line, made a tensor")
-    one, other = (_steps(each.edge.node, made) for each in (seen.visual, seen.textual))
-    if one == other:
+    visual_steps, textual_steps = (_steps(factor.edge.node, nodes) for factor in (seen.visual, seen.textual))
+    if visual_steps == textual_steps:
         raise HvxError(
             f"visual '{visual}': it is as near to one factor of {seen.product} as to the other; name a "
             "module or a line nearer to V"
         )
-    if one is not None and (other is None or one < other):
+    if visual_steps is not None and (textual_steps is None or visual_steps < textual_steps):
         return seen
     return replace(seen, visual=seen.textual, textual=seen.visual)
 
 
 def _steps(start: Node, ends: list[Node]) -> int | None:
-    """Steps from a node back to the nearest of others; None if none leads to it."""
-    wanted, seen, layer, steps = set(ends), {start}, [start], 0
+    """Number of steps from a node back to the nearest of ``ends``; None if there is no path."""
+    targets, seen, layer, steps = set(ends), {start}, [start], 0
     while layer:
-        if wanted.intersection(layer):
+        if targets.intersection(layer):
             return steps
-        layer = list(dict.fromkeys(each for node in layer for each in inputs_of(node) if each not in seen))
+        layer = list(
+            dict.fromkeys(parent for node in layer for parent in inputs_of(node) if parent not in seen)
+        )
         seen.update(layer)
         steps += 1
     return None

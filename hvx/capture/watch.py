@@ -1,4 +1,4 @@
-"""Watching a forward pass: each element-wise product, where it was taken, and what its factors depend on."""
+"""Recording a forward pass: each element-wise product, where it was computed, what its factors depend on."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from hvx.errors import HvxError
 
 _MATRICES = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
 _FACTORS = {"mul": (0, 1), "mul_": (0, 1), "addcmul": (1, 2), "addcmul_": (1, 2), **_MATRICES}
-"""Operations that multiply → where their factors stand. Those of Python (``*``, ``*=``, ``torch.mul``,
-``einsum``, ``cosine_similarity``) all come down to these. A product (N, 1, d) × (N, d, 1) of matrices is
-one of vectors, element by element, with its sum."""
+"""Operations that multiply → the positions of their factors among the arguments. ``*``, ``*=``,
+``torch.mul``, ``einsum`` and ``cosine_similarity`` all end in these. A matrix product (N, 1, d) × (N, d, 1)
+is an element-wise product of vectors and its sum."""
 
 
 class Watch:
-    """What was seen of one forward pass.
+    """What was recorded of one forward pass.
 
     Args:
         questions: N.
         reach: what the nodes of the graph depend on.
-        positions: of the ids' entries; None where the words are no ids.
-        one_image: the questions are about one image, so that calls of modules with it alone are kept.
+        positions: of the ids' entries; None if the words are not ids.
+        one_image: all questions are about one image; calls of modules with the image alone are recorded.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Watch:
     ) -> None:
         self.seen: list[Seen] = []
         self.inside = 0
-        """Calls of PyTorch's own recurrences and attentions that are in progress: no product there counts."""
+        """Calls of PyTorch's RNNs and attentions in progress: products inside them are not counted."""
         self.softmaxes: list[Softmax] = []
-        """Those of values that depend on image and words."""
+        """Softmaxes of values that depend on image and words."""
         self.cut: list[Cut] = []
         self.both = 0
         """Products whose factors both depend on image and words."""
@@ -66,31 +66,31 @@ class Watch:
         self.of_image: list[ImageCall] = []
         """Calls of modules with the image alone, if several questions are about it."""
         self.made: dict[str, list[Node]] = {}
-        """Module path or ``file:line`` → the nodes of what it made."""
+        """Module path or ``file:line`` → the nodes of its outputs."""
         self._unwritten: dict[StorageWeakRef, list[Factor]] = {}
-        """Memory → the factors in it, as long as no operation has written to it."""
+        """Storage → the factors in it, until an operation writes to it."""
         self.before_write: Callable[[Tensor], None] = lambda tensor: None
         """Called with each tensor that an operation is about to write to."""
 
     def depends(self, tensor: Tensor) -> int:
-        """What a tensor depends on, with a gradient."""
+        """What a tensor depends on, through the autograd graph."""
         return self._reach.of(tensor)
 
     def touch(self, tensor: Tensor, flags: int) -> None:
-        """Note that a tensor's values come from image or words, with gradients or without."""
+        """Record that a tensor's values come from image or words, with or without gradients."""
         if tensor.layout == torch.strided:
             key = StorageWeakRef(tensor.untyped_storage())
             self._touched[key] = self._touched.get(key, 0) | flags
 
     def run(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One operation of the forward pass."""
+        """Run and record one operation of the forward pass."""
         factors = self._factors(func, args)
         if factors:
-            self._multiply(func, *factors)
+            self._note_product(func, *factors)
         if func._schema.is_mutable:
-            self._tell_of_writes(func, args, kwargs)
+            self._report_writes(func, args, kwargs)
         out = func(*args, **kwargs)
-        self._follow(args, kwargs, out)
+        self._propagate(args, kwargs, out)
         if func.overloadpacket.__name__ == "_softmax":
             self._note_softmax(args[0], args[1], out)
         if self._positions is not None:
@@ -99,34 +99,34 @@ class Watch:
                 self.lookups += 1
         return out
 
-    def _tell_of_writes(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _report_writes(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.is_inference_mode_enabled():
             raise HvxError(
                 f"{self._module() or 'the model'!r} writes to a tensor under torch.inference_mode(), so that "
                 "no graph can be kept; write torch.no_grad() there, and pass through_no_grad=True"
             )
-        for number, argument in enumerate(func._schema.arguments):
+        for index, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
-                value = args[number] if number < len(args) else kwargs.get(argument.name)
+                value = args[index] if index < len(args) else kwargs.get(argument.name)
                 for tensor in _tensors((value,)):
                     self.before_write(tensor)
-                    self._keep_factors(tensor)
+                    self._copy_factors(tensor)
 
     def note_made(self, name: str, value: Any) -> None:
-        """Note what a module or a line made."""
+        """Record the output of a module or a line."""
         for tensor in _tensors(value.values() if isinstance(value, dict) else (value,)):
             if tensor.grad_fn is not None:
                 self.made.setdefault(name, []).append(tensor.grad_fn)
 
     def note_call(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Note a call of a module with the one image alone."""
+        """Record a call of a module whose only argument is the one image."""
         if self._one_image and len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor):
             node = args[0].grad_fn
             if node is not None and self._reach.is_image(node) and output.grad_fn is not None:
                 self.of_image.append(ImageCall(module, get_gradient_edge(output), output.detach()))
 
     def note_line(self, value: Any) -> None:
-        """Note what the line of the model that runs made, and the lines that called it."""
+        """Record the output of the model's line that runs, also for the lines that called it."""
         if isinstance(value, Tensor) and value.grad_fn is not None:
             for line in lines():
                 self.made.setdefault(line, []).append(value.grad_fn)
@@ -135,84 +135,84 @@ class Watch:
         name = func.overloadpacket.__name__
         if name not in _FACTORS or self.inside:
             return None
-        one, other = (args[place] for place in _FACTORS[name])
-        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+        left, right = (args[position] for position in _FACTORS[name])
+        if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
             return None
-        if name in _MATRICES and not (one.ndim == 3 and one.shape[1] == other.shape[-1] == 1):
-            if _sides(one, other, (self._reach.of(one), self._reach.of(other))):
+        if name in _MATRICES and not (left.ndim == 3 and left.shape[1] == right.shape[-1] == 1):
+            if _as_visual_textual(left, right, (self._reach.of(left), self._reach.of(right))):
                 self.matrix = f"{self._module() or 'the model'!r} ({site()[0][0]})"
             return None
         self.multiplied += 1
-        return one, other
+        return left, right
 
-    def _multiply(self, func: OpOverload, one: Tensor, other: Tensor) -> None:
-        """Note a product if it is one of image and words."""
-        flags = self._reach.of(one), self._reach.of(other)
-        pair = _sides(one, other, flags)
+    def _note_product(self, func: OpOverload, left: Tensor, right: Tensor) -> None:
+        """Record a product if it is one of image and words."""
+        flags = self._reach.of(left), self._reach.of(right)
+        pair = _as_visual_textual(left, right, flags)
         if pair is None and flags != (IMAGE | WORDS, IMAGE | WORDS):
-            self._note_cut(one, other)
+            self._note_cut(left, right)
             return
-        at, layer = site()
-        if layer:
+        location, in_layer = site()
+        if in_layer:
             return
-        summed = func.overloadpacket.__name__ == "bmm"  # (N, 1, d) × (N, d, 1), either way round
-        factors = tuple(each.flatten(1) if summed else each for each in pair or (one, other))
-        shape = tuple(torch.broadcast_shapes(*(each.shape for each in factors)))
+        summed = func.overloadpacket.__name__ == "bmm"  # (N, 1, d) × (N, d, 1), in either order
+        factors = tuple(factor.flatten(1) if summed else factor for factor in pair or (left, right))
+        shape = tuple(torch.broadcast_shapes(*(factor.shape for factor in factors)))
         kind = form((factors[0], factors[1]), shape, self.questions)
         if pair is None:
             self.both += 1
-            if kind is not Form.JOINT or one.grad_fn is other.grad_fn:
+            if kind is not Form.JOINT or left.grad_fn is right.grad_fn:
                 return
             kind = Form.MIXED
-        self._keep(func, pair or (one, other), shape, kind, at)
+        self._record_product(func, pair or (left, right), shape, kind, location)
 
-    def _keep(
+    def _record_product(
         self,
         func: OpOverload,
         pair: tuple[Tensor, Tensor],
         shape: tuple[int, ...],
         kind: Form,
-        at: tuple[str, int],
+        location: tuple[str, int],
     ) -> None:
-        module, line = self._module(), at[0]
-        visual, textual = (DEPENDS[self._reach.of(each)] for each in pair)
+        module, line = self._module(), location[0]
+        visual, textual = (DEPENDS[self._reach.of(factor)] for factor in pair)
         product = Product(
             len(self.seen), f"{module}:{line}" if module else line, module, line,
             func.overloadpacket.__name__.rstrip("_"), shape, visual, textual, kind,
         )  # fmt: skip
         rows = rows_axis(shape, self.questions)
-        self.seen.append(Seen(product, self._factor(pair[0]), self._factor(pair[1]), rows, at))
+        self.seen.append(Seen(product, self._factor(pair[0]), self._factor(pair[1]), rows, location))
 
     def _factor(self, tensor: Tensor) -> Factor:
-        """A factor that is copied if an operation is about to write to its memory."""
+        """A factor whose values are copied before an operation writes to its storage."""
         factor = Factor(tensor)
         if tensor.layout == torch.strided:
             self._unwritten.setdefault(StorageWeakRef(tensor.untyped_storage()), []).append(factor)
         return factor
 
-    def _keep_factors(self, tensor: Tensor) -> None:
+    def _copy_factors(self, tensor: Tensor) -> None:
         if self._unwritten and tensor.layout == torch.strided:
             for factor in self._unwritten.pop(StorageWeakRef(tensor.untyped_storage()), []):
                 factor.keep()
 
     def name_products(self) -> None:
-        """Number the products of one line, once all are known: ``model.py:16#1``, ``model.py:16#2``."""
-        names = [each.product.name for each in self.seen]
-        for place, name in enumerate(names):
+        """Number the products of one line, after all are known: ``model.py:16#1``, ``model.py:16#2``."""
+        names = [record.product.name for record in self.seen]
+        for index, name in enumerate(names):
             if names.count(name) > 1:
-                numbered = f"{name}#{names[: place + 1].count(name)}"
-                old = self.seen[place]
-                self.seen[place] = replace(old, product=replace(old.product, name=numbered))
+                numbered = f"{name}#{names[: index + 1].count(name)}"
+                unnumbered = self.seen[index]
+                self.seen[index] = replace(unnumbered, product=replace(unnumbered.product, name=numbered))
 
     def _note_softmax(self, scores: Tensor, dim: int, out: Tensor) -> None:
         if scores.grad_fn is not None and self._reach.of(scores) == IMAGE | WORDS:
             self.softmaxes.append(Softmax(out.detach(), dim, scores.grad_fn, site()[0][0]))
 
-    def _note_cut(self, one: Tensor, other: Tensor) -> None:
-        touched = self._touched_flags(one), self._touched_flags(other)
-        if _sides(one, other, touched) is None:
+    def _note_cut(self, left: Tensor, right: Tensor) -> None:
+        touched = self._touched_flags(left), self._touched_flags(right)
+        if _as_visual_textual(left, right, touched) is None:
             return
-        lost = (touched[0] | touched[1]) & ~(self._reach.of(one) | self._reach.of(other))
+        lost = (touched[0] | touched[1]) & ~(self._reach.of(left) | self._reach.of(right))
         if lost:
             self.cut.append(
                 Cut(self._module(), site()[0][0], DEPENDS[lost], self.without_gradients, self.inference)
@@ -223,7 +223,7 @@ class Watch:
             return 0
         return self._touched.get(StorageWeakRef(tensor.untyped_storage()), 0)
 
-    def _follow(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _propagate(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         flags = 0
         for tensor in _tensors((*args, *kwargs.values())):
             flags |= self._touched_flags(tensor)
@@ -240,11 +240,11 @@ class Watch:
         return self.modules[-1] if self.modules else ""
 
 
-def _sides(one: Tensor, other: Tensor, flags: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
-    """V and Q by what two factors depend on, or None where they are no pair of image and words."""
+def _as_visual_textual(left: Tensor, right: Tensor, flags: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+    """Two factors as (V, Q), by what they depend on; None if they are no pair of image and words."""
     if flags[0] == flags[1] or flags[0] | flags[1] != IMAGE | WORDS or not all(flags):
         return None
-    return (one, other) if flags[0] == IMAGE or flags[1] == WORDS else (other, one)
+    return (left, right) if flags[0] == IMAGE or flags[1] == WORDS else (right, left)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -256,7 +256,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 class _Operations(TorchDispatchMode):
-    """Shows each operation to a watch: also those of scripted modules and of PyTorch's own functions."""
+    """Passes each operation to a watch, including those of scripted modules and of PyTorch's functions."""
 
     def __init__(self, watch: Watch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -270,7 +270,7 @@ class _Operations(TorchDispatchMode):
 
 @contextmanager
 def watching(model: nn.Module, watch: Watch) -> Iterator[None]:
-    """Within, a watch sees what the model's forward does, and in which module."""
+    """Within the context, a watch records the operations of the model's forward and their modules."""
     paths = {module: path for path, module in model.named_modules()}
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -283,12 +283,12 @@ def watching(model: nn.Module, watch: Watch) -> Iterator[None]:
             watch.note_call(module, args, output)
 
     with ExitStack() as stack:
-        # Hooks for all modules: those of one module would be written into it, and scripted ones take none.
+        # Global hooks: a module's own hooks would change the module, and scripted modules accept none.
         for handle in (
             register_module_forward_pre_hook(enter),
             register_module_forward_hook(leave, always_call=True),
         ):
             stack.callback(handle.remove)
-        stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]  # else fused
+        stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]  # no fused kernels
         stack.enter_context(_Operations(watch))
         yield

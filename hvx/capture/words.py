@@ -1,4 +1,4 @@
-"""The word embeddings of a foreign model: where gradients arrive, and what Eq. 3 gives for each token."""
+"""The word embeddings of an external model: where gradients arrive, and Eq. 3 for each token."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from hvx.errors import HvxError
 
 
 class Words(Protocol):
-    """Word embeddings, however they are found."""
+    """Word embeddings, from any source."""
 
     def makes(self, node: Node) -> bool:
-        """Whether a node of the graph makes word embeddings."""
+        """Whether a node of the graph computes word embeddings."""
         ...
 
     def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
-        """Cotangents at Q, or at the parts of Q, pulled back to the embeddings, (N, T, E)."""
+        """Cotangents at Q, or its parts → gradient at the embeddings (N, T, E)."""
         ...
 
 
 class LookedUp:
-    """Embeddings that the model looks up for the entries of its ids (N, T), in any of its tables.
+    """Embeddings that the model looks up for its ids (N, T), in any of its tables.
 
-    Gradients of several tables stand side by side: E is the sum of their widths.
+    Gradients of several tables are concatenated: E is the sum of their widths.
     """
 
     def __init__(self, ids: Tensor) -> None:
@@ -40,9 +40,9 @@ class LookedUp:
         self._shape = ids.shape
 
     def makes(self, node: Node) -> bool:
-        return node.name().startswith("EmbeddingBackward") and self._places(node) is not None
+        return node.name().startswith("EmbeddingBackward") and self._token_positions(node) is not None
 
-    def _places(self, node: Node) -> Tensor | None:
+    def _token_positions(self, node: Node) -> Tensor | None:
         return self.positions.of(node._saved_indices)  # type: ignore[attr-defined]
 
     def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
@@ -51,18 +51,18 @@ class LookedUp:
         gradients = torch.autograd.grad(textual, edges, cotangents, retain_graph=True)
         tables: dict[Any, Tensor] = {}
         for node, gradient in zip(lookups, gradients, strict=True):
-            places = self._places(node)
-            assert places is not None
+            positions = self._token_positions(node)
+            assert positions is not None
             width = gradient.shape[-1]
             table = node.next_functions[0][0]
             if table not in tables:
                 tables[table] = gradient.new_zeros(self._shape.numel() + 1, width)
-            tables[table].index_add_(0, places.flatten().to(gradient.device), gradient.reshape(-1, width))
+            tables[table].index_add_(0, positions.flatten().to(gradient.device), gradient.reshape(-1, width))
         return torch.cat([table[1:].view(*self._shape, -1) for table in tables.values()], dim=-1)
 
 
 class Given:
-    """Embeddings (N, T, E) that the user hands to the model, or that lie in a graph of the user's own."""
+    """Embeddings (N, T, E) that the user passes to the model, or that are part of the user's own graph."""
 
     def __init__(self, embeddings: Tensor) -> None:
         self._edge = get_gradient_edge(embeddings)
@@ -75,7 +75,7 @@ class Given:
 
 
 class MadeBy:
-    """Embeddings that a module of the model puts out: (N, T, E) at once, or (N, E) a call for T calls."""
+    """Embeddings that a module of the model returns: (N, T, E) in one call, or (N, E) in each of T calls."""
 
     def __init__(self, model: nn.Module, module: str | nn.Module) -> None:
         self._module = module_of(model, module, "words")
@@ -93,7 +93,7 @@ class MadeBy:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Within, each output of the module is noted."""
+        """Within the context, each output of the module is recorded."""
         handle = register_module_forward_hook(self._note)
         try:
             yield
@@ -114,10 +114,10 @@ class MadeBy:
 
     def gradient(self, textual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
         edges = [edge for edge, _ in self._outputs]
-        found = torch.autograd.grad(textual, edges, cotangents, retain_graph=True, allow_unused=True)
+        raw = torch.autograd.grad(textual, edges, cotangents, retain_graph=True, allow_unused=True)
         gradients = [
             zeros if gradient is None else gradient
-            for gradient, (_, zeros) in zip(found, self._outputs, strict=True)
+            for gradient, (_, zeros) in zip(raw, self._outputs, strict=True)
         ]
         if gradients[0].ndim == 2:
             return torch.stack(gradients, dim=1)
