@@ -1,1 +1,1 @@
-"""Models of other packages, and of the user's own, as what a run is made with."""
+"""Models of other packages, and the user's own modules, as the source of a run."""

@@ -1,4 +1,4 @@
-"""What a user's file says of a module of its own, for ``hvx explain --model FILE.py:FUNCTION``."""
+"""A user's description of their own module, for ``hvx explain --model FILE.py:FUNCTION``."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What a module takes for N questions, and where in it the image and the words are.
+    """A module's inputs for N questions; which of them are the image and the words.
 
     Attributes:
         inputs: of the forward: a sequence of arguments, or a mapping of keywords.
         words: the token ids (N, T), or embeddings (N, T, E), the very tensor among ``inputs``; or the path of
-            the module that puts out the embeddings.
+            the module that returns the embeddings.
         tokens: of each question, in the order of its positions in ``words``.
-        mask: (N, T), true where there is a token; None: where an id is not 0, or for embeddings everywhere.
-        image: the tensor among ``inputs`` that is the image; None: the one that was handed in. Or the path of
-            the module that puts out what Eq. 2 is taken at.
-        kwargs: keywords of the forward besides a sequence of ``inputs``.
-        unknown: of each token, whether the module does not know it; None: all are known.
+        mask: (N, T), true where there is a token; if None, where an id is not 0, for embeddings everywhere.
+        image: the tensor among ``inputs`` that is the image; if None, the one that was passed in. Or the path
+            of the module whose output Eq. 2 is taken at.
+        kwargs: keywords of the forward, next to a sequence of ``inputs``.
+        unknown: of each token, whether the module does not know it; if None, all are known.
     """
 
     inputs: Sequence[Any] | Mapping[str, Any]
@@ -50,19 +50,20 @@ class Adapter:
         inputs: makes ``ModelInputs`` of normalized images (N, C, H, W) and N questions; or of one image
             (1, C, H, W), the image of all N questions, if the module's forward takes that.
         answers: the name of each column of the output; None with ``output="score"``.
-        output: what the module's output means: "logits" (N, A), whose softmax are probabilities; "sigmoid"
-            (N, A), logits of independent answers; "probabilities" (N, A); or a "score" (N) of image and text.
-        read: takes that tensor from what the module returns; None: it returns just that.
+        output: the meaning of the module's output: "logits" (N, A), whose softmax gives probabilities;
+            "sigmoid" (N, A), logits of independent answers; "probabilities" (N, A); or a "score" (N) of image
+            and text.
+        read: takes this tensor from what the module returns; None if the module returns only this tensor.
         size: side in pixels of the center square that the module sees.
         interpolation: "bilinear" or "bicubic".
-        mean: that is taken from the pixels, 0 to 1, by channel.
-        std: by which they are divided.
-        prepare: makes (C, size, size) of that square, a PIL image, in place of ``mean`` and ``std``.
-        product: as of ``explain_product``, and so are the next five.
+        mean: subtracted from the pixels, 0 to 1, by channel.
+        std: divides the pixels, by channel.
+        prepare: turns this square, a PIL image, into (C, size, size), instead of ``mean`` and ``std``.
+        product: as in ``explain_product``, and so are the next five.
         visual: which factor is V.
         rule: "guided" or "gradient".
-        other_activations: let other activations than ReLU keep their true gradients.
-        through_no_grad: leave out what the forward does to switch gradients off.
+        other_activations: let activations other than ReLU keep their true gradients.
+        through_no_grad: ignore the forward's attempts to switch gradients off.
         reshape: makes a map of a gradient at tokens.
         batch_second: ``words`` are (T, N), or (T, N, E).
     """
@@ -88,9 +89,9 @@ class Adapter:
     @property
     def owner(self) -> nn.Module:
         """The module with the weights."""
-        found = self.module if isinstance(self.module, nn.Module) else getattr(self.module, "__self__", None)
-        assert isinstance(found, nn.Module)  # ``fault`` was asked
-        return found
+        owner = self.module if isinstance(self.module, nn.Module) else getattr(self.module, "__self__", None)
+        assert isinstance(owner, nn.Module)  # ``fault`` was checked
+        return owner
 
     def fault(self) -> str | None:
         """What is wrong with the values; None if nothing is."""
@@ -98,9 +99,9 @@ class Adapter:
         if not isinstance(owner, nn.Module):
             return f"module: expected a torch.nn.Module or a method of one, not {type(self.module).__name__}"
         for name in ("inputs", "read", "prepare"):
-            own = getattr(self, name)
-            if not callable(own) and (own is not None or name == "inputs"):
-                return f"{name}: expected a function, not {type(own).__name__}"
+            function = getattr(self, name)
+            if not callable(function) and (function is not None or name == "inputs"):
+                return f"{name}: expected a function, not {type(function).__name__}"
         if self.output not in ("logits", "sigmoid", "probabilities", "score"):
             known = "'logits', 'sigmoid', 'probabilities' or 'score'"
             return f"output: expected {known}, not {self.output!r:.40}"

@@ -1,4 +1,4 @@
-"""What a user's code made of questions, checked, and the words' scores by token."""
+"""Checks of the model inputs that a user's code returns, and the words' scores by token."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Given:
 
     Attributes:
         inputs: the user's.
-        mask: (N, T) on the CPU, where there is a token; None: everywhere.
-        width: T; None where a module puts out the embeddings.
-        is_ambiguous: the words are (T, N) and T is N, or may be.
-        unknown: of each token.
+        mask: (N, T) on the CPU, true where there is a token; everywhere if None.
+        width: T; None if a module returns the embeddings.
+        is_ambiguous: the words are (T, N), and T is or may be N.
+        unknown: whether the module does not know each token.
     """
 
     inputs: ModelInputs
@@ -32,7 +32,7 @@ class Given:
     unknown: list[list[bool]]
 
     def by_token(self, saliency: Tensor, z: Tensor, questions: list[str]) -> tuple[Tensor, Tensor]:
-        """Scores at positions (N, T) as scores of tokens, first to last; saliency 0 and z NaN beyond.
+        """Scores of positions (N, T) as scores of tokens, left-aligned; saliency 0 and z NaN after the last.
 
         Raises:
             HvxError: a question has more or fewer tokens than positions.
@@ -42,10 +42,10 @@ class Given:
         mask = torch.ones_like(saliency, dtype=torch.bool) if self.mask is None else self.mask
         if mask.shape != saliency.shape:
             raise HvxError(f"mask: {tuple(mask.shape)} for words of {tuple(saliency.shape)} positions")
-        for question, own, row in zip(questions, self.inputs.tokens, mask, strict=True):
-            if len(own) != int(row.sum()):
+        for question, tokens, row in zip(questions, self.inputs.tokens, mask, strict=True):
+            if len(tokens) != int(row.sum()):
                 raise HvxError(
-                    f"question {question!r:.60}: {len(own)} tokens for {int(row.sum())} positions of its "
+                    f"question {question!r:.60}: {len(tokens)} tokens for {int(row.sum())} positions of its "
                     "words (without mask=, those whose id is not 0)"
                 )
         order = (~mask).byte().argsort(dim=1, stable=True)
@@ -55,41 +55,41 @@ class Given:
         return scores[0][:, :longest], scores[1].masked_fill(~within, torch.nan)[:, :longest]
 
 
-def given_of(made: ModelInputs, questions: int, batch_second: bool) -> Given:
-    """Check what the user's code made of questions.
+def given_of(inputs: ModelInputs, questions: int, batch_second: bool) -> Given:
+    """Check the model inputs that the user's code returned.
 
     Raises:
-        HvxError: another number of questions, or of tokens, or words of another shape.
+        HvxError: wrong number of questions or tokens, or wrong shape of words.
     """
-    tokens: Any = made.tokens
+    tokens: Any = inputs.tokens
     if not isinstance(tokens, Sequence) or any(
-        isinstance(own, str) or not isinstance(own, Sequence) for own in tokens
+        isinstance(row, str) or not isinstance(row, Sequence) for row in tokens
     ):
         raise HvxError("tokens: expected a list of the tokens of each question")
     if len(tokens) != questions:
         raise HvxError(f"inputs= returned tokens of {len(tokens)} questions; it was given {questions}")
-    odd = next((each for own in tokens for each in own if not isinstance(each, str)), None)
+    odd = next((token for row in tokens for token in row if not isinstance(token, str)), None)
     if odd is not None:
         raise HvxError(f"tokens: expected texts, not {odd!r:.40}")
-    unknown = [[False] * len(own) for own in tokens] if made.unknown is None else made.unknown
-    if [len(own) for own in unknown] != [len(own) for own in tokens]:
+    unknown = [[False] * len(row) for row in tokens] if inputs.unknown is None else inputs.unknown
+    if [len(row) for row in unknown] != [len(row) for row in tokens]:
         raise HvxError("unknown: expected one truth value for each token")
-    flags = [[bool(each) for each in own] for own in unknown]
-    if not isinstance(made.words, Tensor):
-        mask = None if made.mask is None else made.mask.detach().bool().cpu()
+    flags = [[bool(flag) for flag in row] for row in unknown]
+    if not isinstance(inputs.words, Tensor):
+        mask = None if inputs.mask is None else inputs.mask.detach().bool().cpu()
         longest = max(map(len, tokens), default=0) if mask is None else mask.shape[-1]
-        return Given(made, mask, None, batch_second and questions > 1 and longest == questions, flags)
-    words = made.words.detach()
+        return Given(inputs, mask, None, batch_second and questions > 1 and longest == questions, flags)
+    words = inputs.words.detach()
     if batch_second and words.ndim > 1:
         words = words.transpose(0, 1)
     if words.ndim not in (2, 3) or len(words) != questions:
-        shape = tuple(made.words.shape)
+        shape = tuple(inputs.words.shape)
         wanted = "(T, N) or (T, N, E)" if batch_second else "(N, T) or (N, T, E)"
         hint = "" if batch_second else "; of words (T, N) say batch_second=True"
         raise HvxError(f"words: {shape} for {questions} questions; expected {wanted}{hint}")
-    mask = made.mask
+    mask = inputs.mask
     if mask is None and not words.is_floating_point():
         mask = words != 0
-    kept = None if mask is None else mask.detach().bool().cpu()
+    cpu_mask = None if mask is None else mask.detach().bool().cpu()
     width = words.shape[1]
-    return Given(made, kept, width, batch_second and width == questions > 1, flags)
+    return Given(inputs, cpu_mask, width, batch_second and width == questions > 1, flags)

@@ -1,4 +1,4 @@
-"""A user's module as what a run is made with, and which source a command's arguments ask for."""
+"""A user's module as the source of a run, and the choice of a source from a command's arguments."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from hvx.run.folder import DESCRIPTION
 from hvx.run.source import Source, SplitExplainer
 from hvx.terminal import echo
 
-_TRIED = 4
-"""Questions that a module is tried with before a run begins."""
+_TRIALS = 4
+"""Number of questions that a module is tested with before a run."""
 _TEXTS = 2_500
-"""Bytes of an explanation's texts and numbers, as in ``hvx.run.size``."""
+"""Bytes of an explanation's texts and scores, as in ``hvx.run.size``."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AdapterSource:
     """A module that a user's function returns: see ``hvx.run.source.Source``.
 
     Args:
-        config: the whole tree, with ``explain``, its root absolute.
+        config: the whole tree, with ``explain`` and an absolute root.
         code: the function.
     """
 
@@ -45,7 +45,7 @@ class AdapterSource:
     code: UserCode
 
     def __reduce__(self) -> Any:
-        """Without the module: each worker runs the user's file itself, and compares its digest."""
+        """Pickle without the module: each worker runs the user's file and compares its digest."""
         return AdapterSource, (self.config, self.code)
 
     @property
@@ -65,12 +65,12 @@ class AdapterSource:
         values: dict[str, Any] = {"size": adapter.size, "interpolation": adapter.interpolation}
         if adapter.prepare is None:
             values |= {"mean": adapter.mean, "std": adapter.std}
-        else:  # the user's function is handed the pixels
+        else:  # the user's function gets the pixels
             values |= {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
         return checked(ImageConfig, values, self.code.name)
 
     def identity(self) -> dict[str, Any]:
-        """File and function by name, digests of the code and of the weights, and what else decides."""
+        """Names of file and function, digests of code and weights, and all other settings that matter."""
         self._check_options()
         return {
             "model_file": self.code.file.name,
@@ -81,7 +81,7 @@ class AdapterSource:
         }
 
     def _check_options(self) -> None:
-        """Refuse what is for hvx's own networks."""
+        """Refuse options for hvx's own networks."""
         explain = self._explain
         if explain.precision != "float32":
             raise HvxError("explain.precision: a module of one's own (--model) runs as it is; leave it out")
@@ -95,10 +95,10 @@ class AdapterSource:
             )
 
     def check(self, identity: dict[str, Any]) -> None:
-        for key, what in (("model_code_sha256", "its code"), ("model_weights_sha256", "its weights")):
+        for key, part in (("model_code_sha256", "its code"), ("model_weights_sha256", "its weights")):
             if self._loaded[1][key] != identity[key]:
                 raise HvxError(
-                    f"{self.code.name}: {what} changed since this run began, or differs here; restore it, or "
+                    f"{self.code.name}: {part} changed since this run began, or differs here; restore it, or "
                     "give explain.run a new folder"
                 )
 
@@ -109,22 +109,22 @@ class AdapterSource:
         if explainer.adapter.prepare is not None:
             with self.code.told():
                 check_framing(explainer.adapter.prepare, self.image)
-        shape, said = explainer.check(*self._to_try())
-        for line in said:
-            echo(f"{self.code.name}: {line}", err=True)
+        shape, messages = explainer.check(*self._trial_inputs())
+        for message in messages:
+            echo(f"{self.code.name}: {message}", err=True)
         self._check_map(shape)
         return explainer
 
-    def _to_try(self) -> tuple[Tensor, list[str]]:
-        """Two images, and some questions of the split, of different lengths as far as there are any."""
+    def _trial_inputs(self) -> tuple[Tensor, list[str]]:
+        """Two images and some questions of the split, of different lengths if possible."""
         split = self.config.split(self._explain.split)
         questions = read_questions(split, extract=False)
         by_length: dict[int, Question] = {}
         for question in questions:
             if question.question.split():
                 by_length.setdefault(len(question.question.split()), question)
-        tried = list(by_length.values())[:_TRIED] or questions[:1]
-        tried += [question for question in questions if question not in tried][: _TRIED - len(tried)]
+        chosen = list(by_length.values())[:_TRIALS] or questions[:1]
+        chosen += [question for question in questions if question not in chosen][: _TRIALS - len(chosen)]
         images: list[Tensor] = []
         for name in dict.fromkeys(question.image for question in questions[:200]):
             try:
@@ -133,24 +133,24 @@ class AdapterSource:
                 continue
             if len(images) == 2:
                 break
-        chance = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         while len(images) < 2:  # a split whose first images cannot be read
-            images.append(torch.rand(3, self.image.size, self.image.size, generator=chance))
-        return torch.stack(images), [question.question for question in tried]
+            images.append(torch.rand(3, self.image.size, self.image.size, generator=generator))
+        return torch.stack(images), [question.question for question in chosen]
 
     def _check_map(self, shape: tuple[int, int]) -> None:
         """Refuse a size of stored maps that does not divide the module's.
 
         Raises:
-            HvxError: names sizes that do.
+            HvxError: names valid sizes.
         """
         side = self._explain.heatmap.size
         if side is None or (side <= min(shape) and not any(length % side for length in shape)):
             return
-        near = [length for length in range(1, shape[0] + 1) if shape[0] % length == 0][-6:]
+        divisors = [length for length in range(1, shape[0] + 1) if shape[0] % length == 0][-6:]
         raise HvxError(
             f"explain.heatmap.size: expected a divisor of {shape[0]}, the side of the maps of "
-            f"{self.code.name}, such as {', '.join(map(str, near))}; not {side}"
+            f"{self.code.name}, such as {', '.join(map(str, divisors))}; not {side}"
         )
 
     def item_bytes(self) -> int:
@@ -179,13 +179,13 @@ class AdapterSource:
 
 
 def source_for(config: Config, model: str | None) -> Source | None:
-    """What explains a config's split: ``--model``, a dual encoder, or (None) the config's checkpoint.
+    """The source for a config's split: ``--model``, a dual encoder, or (None) the config's checkpoint.
 
     Raises:
-        HvxError: ``--model`` names no function in a file, or is given, or missing, where it does not belong.
+        HvxError: ``--model`` names no function in a file, or is missing, or does not apply to the config.
     """
     if model is None:
-        _check_not_a_module_s(config)
+        _reject_run_of_a_module(config)
         return dual_source_of(config)
     if config.dual_encoder is not None:
         raise HvxError(
@@ -198,11 +198,11 @@ def source_for(config: Config, model: str | None) -> Source | None:
     return AdapterSource(rooted, UserCode.parsed(model))
 
 
-def _check_not_a_module_s(config: Config) -> None:
-    """Refuse to go on with a run that ``--model`` began without it: no run names code that is run.
+def _reject_run_of_a_module(config: Config) -> None:
+    """Refuse to resume a run of ``--model`` without ``--model``: a run directory never says what code runs.
 
     Raises:
-        HvxError: says what to give.
+        HvxError: says what to pass.
     """
     run = config.path(config.explain.run) if config.explain else None
     if run is None or not (run / DESCRIPTION).is_file():
@@ -218,9 +218,9 @@ def _check_not_a_module_s(config: Config) -> None:
 
 def _digest(adapter: Adapter) -> str:
     """SHA-256 of the module's weights and buffers, by name."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in sorted(adapter.owner.state_dict().items()):
         if isinstance(value, Tensor):
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

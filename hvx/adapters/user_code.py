@@ -1,4 +1,4 @@
-"""A user's file with a function, named on the command line; read once: what runs is what was digested."""
+"""A user's file with a function, named on the command line; read once, so that the digest is of what ran."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class UserCode:
 
     @property
     def name(self) -> str:
-        """As errors name it."""
+        """The name in errors."""
         return f"{self.file}:{self.function}"
 
     @classmethod
@@ -40,7 +40,7 @@ class UserCode:
         """``FILE.py:FUNCTION``.
 
         Raises:
-            HvxError: it is written otherwise, or there is no such file.
+            HvxError: the text has another form, or there is no such file.
         """
         path, colon, function = text.rpartition(":")
         if not colon or not function.isidentifier() or not path:
@@ -53,13 +53,13 @@ class UserCode:
         return cls(file.absolute(), function)
 
     def loaded(self, seed: int) -> tuple[Adapter, str]:
-        """What the function returns, and the SHA-256 of the file's bytes that ran.
+        """The function's return value, and the SHA-256 of the file's bytes that ran.
 
-        The function draws its random numbers from ``seed``, so that weights that it does not load are the
-        same in each process.
+        The function's random numbers are seeded, so that weights that it does not load are the same in each
+        process.
 
         Raises:
-            HvxError: the file cannot be read, it or the function raises, or returns no ``Adapter``.
+            HvxError: the file cannot be read, it or the function raises, or does not return an ``Adapter``.
         """
         try:
             data = self.file.read_bytes()
@@ -70,41 +70,41 @@ class UserCode:
             function = getattr(self._run(data), self.function, None)
             if callable(function):
                 return self._checked(function()), hashlib.sha256(data).hexdigest()
-        raise HvxError(f"{self.file}: no function '{self.function}'{self._meant(data)}")
+        raise HvxError(f"{self.file}: no function '{self.function}'{self._suggestion(data)}")
 
     def _run(self, data: bytes) -> ModuleType:
-        """The file as a module; it may import what lies beside it, as a script may."""
+        """The file as a module; like a script, it may import modules from its own folder."""
         module = ModuleType(f"hvx_user_{self.file.stem}")
         module.__file__ = str(self.file)
-        sys.modules[module.__name__] = module  # dataclasses and pickles look a class's module up
+        sys.modules[module.__name__] = module  # dataclasses and pickle look up a class's module
         folder = str(self.file.parent)
         if folder not in sys.path:
             sys.path.insert(0, folder)
         exec(compile(data, str(self.file), "exec"), vars(module))  # what --model asks for
         return module
 
-    def _meant(self, data: bytes) -> str:
+    def _suggestion(self, data: bytes) -> str:
         import ast
 
         return did_you_mean(
             self.function, [node.name for node in ast.parse(data).body if isinstance(node, ast.FunctionDef)]
         )
 
-    def _checked(self, made: Any) -> Adapter:
-        if not isinstance(made, Adapter):
-            raise HvxError(f"returned {type(made).__name__}; expected an hvx.Adapter")
-        fault = made.fault()
+    def _checked(self, adapter: Any) -> Adapter:
+        if not isinstance(adapter, Adapter):
+            raise HvxError(f"returned {type(adapter).__name__}; expected an hvx.Adapter")
+        fault = adapter.fault()
         if fault:
             raise HvxError(fault)
-        return made
+        return adapter
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """Errors from within the user's code, or about it, as one line with file and function.
+        """Turn errors from the user's code, or about it, into one line with file and function.
 
         Raises:
-            OutOfMemory: a device has too little.
-            HvxError: anything else; the error itself is its cause, which ``--debug`` shows.
+            OutOfMemory: a device has too little memory.
+            HvxError: anything else; the original error is its cause, which ``--debug`` shows.
         """
         try:
             yield
@@ -117,11 +117,11 @@ class UserCode:
                 raise OutOfMemory(
                     f"{self.name}: not enough memory; give a smaller explain.batch_images"
                 ) from None
-            said = " ".join(str(error).split())[:300]
-            raise HvxError(f"{self.name}: {type(error).__name__}: {said}{self._line(error)}") from error
+            message = " ".join(str(error).split())[:300]
+            raise HvxError(f"{self.name}: {type(error).__name__}: {message}{self._line(error)}") from error
 
     def _line(self, error: BaseException) -> str:
-        """Where in the file, if it was there."""
+        """The line in the file, if the error comes from the file."""
         lines = [
             frame.lineno
             for frame in traceback.extract_tb(error.__traceback__)

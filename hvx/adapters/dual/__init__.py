@@ -1,1 +1,1 @@
-"""Dual encoders over whole splits: an image tower, a text tower, and a score Σ v ∘ t of what they put out."""
+"""Dual encoders over whole splits: an image tower, a text tower, and a score Σ v ∘ t of their outputs."""

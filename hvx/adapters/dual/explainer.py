@@ -1,4 +1,4 @@
-"""Explains the captions, or the labels, of a split's images by a dual encoder."""
+"""Explains the captions, or the labels, of a split's images with a dual encoder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hvx.explain.explainer import TOP, Explanations
 
 
 class DualExplainer:
-    """What a worker explains with: see ``hvx.run.source.SplitExplainer``.
+    """A worker's explainer: see ``hvx.run.source.SplitExplainer``.
 
     Args:
         encoder: the dual encoder.
-        labels: what to choose from for each image; None: the questions are captions.
+        labels: the candidate labels of each image; if None, the questions are captions.
         cotangent: of Eqs 2 and 3.
-        free: in Eq. 2 F moves with the image.
+        free: in Eq. 2, F varies with the image.
         gradient: also return the standardized gradient.
     """
 
@@ -37,18 +37,18 @@ class DualExplainer:
 
     @standard_mode()
     def memory(self) -> int:
-        """Bytes that autograd keeps of one image, about."""
-        kept: dict[int, int] = {}
+        """Approximate bytes that autograd saves for one image."""
+        saved: dict[int, int] = {}
 
-        def keep(tensor: Tensor) -> Tensor:
-            kept[tensor.data_ptr()] = tensor.nbytes
+        def save(tensor: Tensor) -> Tensor:
+            saved[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
         size = self.encoder.image.size
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
             image_branch(self.encoder, torch.zeros(1, 3, size, size, device=self.device))
         weights = {weight.data_ptr() for weight in self.encoder.network.parameters()}
-        return sum(count for place, count in kept.items() if place not in weights)
+        return sum(nbytes for pointer, nbytes in saved.items() if pointer not in weights)
 
     @standard_mode()
     def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
@@ -60,19 +60,19 @@ class DualExplainer:
         try:
             return self._explain(inputs.to(self.device), images, questions)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            # On the CPU PyTorch has no error of its own for it.
+            # On the CPU, PyTorch has no specific error for it.
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-        # Raised out here: the error at hand holds on to all tensors of the attempt.
+        # Raised here, after the handler: the caught error references all tensors of the attempt.
         raise OutOfMemory(f"{self.device}: not enough memory for {len(inputs)} images; give a smaller batch")
 
     def _explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Explanations:
         branch = image_branch(self.encoder, inputs)
         count, scores, texts = len(images), None, questions
         if self._labels is not None:
-            known = self._labels.probabilities(self.encoder, branch.vectors.detach()).cpu()[images]
-            probabilities, best = known.topk(min(TOP, known.shape[1]))
-            answers = [[self._labels.names[place] for place in row] for row in best.tolist()]
+            by_label = self._labels.probabilities(self.encoder, branch.vectors.detach()).cpu()[images]
+            probabilities, best = by_label.topk(min(TOP, by_label.shape[1]))
+            answers = [[self._labels.names[index] for index in row] for row in best.tolist()]
             texts = [self._labels.texts[row[0]] for row in best.tolist()]
         pairs = explain_pairs(
             self.encoder, branch, images, texts, self._cotangent, free=self._free, gradient=self._gradient
@@ -85,7 +85,7 @@ class DualExplainer:
         return _explanations(pairs, answers, probabilities, scores)
 
     def _scores(self, cosine: Tensor) -> Tensor:
-        """A caption's score as the encoder has it: a probability, or the cosine similarity."""
+        """A caption's score by the encoder: a probability, or the cosine similarity."""
         if not self.encoder.sigmoid:
             return cosine
         return (self.encoder.scale * cosine + self.encoder.bias).sigmoid()
@@ -95,7 +95,7 @@ def _explanations(
     pairs: Pairs, answers: list[list[str]], probabilities: Tensor, scores: Tensor | None
 ) -> Explanations:
     return Explanations(
-        tokens=[[word.text for word in own] for own in pairs.words],
+        tokens=[[word.text for word in words] for words in pairs.words],
         saliency=pairs.saliency,
         z=pairs.z,
         attention=None,
@@ -105,6 +105,6 @@ def _explanations(
         probabilities=probabilities,
         zero_image_gradient=pairs.zero_image_gradient,
         zero_word_gradient=~pairs.saliency.any(1),
-        unknown=[[word.unknown for word in own] for own in pairs.words],
+        unknown=[[word.unknown for word in words] for words in pairs.words],
         scores=scores,
     )

@@ -14,7 +14,7 @@ from typing import Literal
 from hvx.errors import HvxError
 
 RANDOM = "random"
-"""In place of weights: what a benchmark or a test needs, and nothing to learn from."""
+"""Instead of weights, for benchmarks and tests only."""
 _OF = {"open_clip": "open_clip_torch", "transformers": "transformers"}
 """Module → package."""
 
@@ -40,32 +40,32 @@ def three(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 @contextmanager
-def one_line(what: str) -> Iterator[None]:
-    """Within, whatever another package raises becomes one line that begins with ``what``.
+def one_line(prefix: str) -> Iterator[None]:
+    """Turn any error of another package into one line that begins with ``prefix``.
 
     Raises:
-        HvxError: as said.
+        HvxError: that line.
     """
     try:
         yield
     except HvxError:
         raise
-    except Exception as error:  # other packages raise whatever a file or a network leads them to
+    except Exception as error:  # other packages may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HvxError(f"{what}: {reason:.300}") from error
+        raise HvxError(f"{prefix}: {reason:.300}") from error
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within, other packages' warnings are not heard; what matters of them hvx says itself.
+    """Silence other packages' warnings; hvx reports the relevant ones itself.
 
-    The bars that transformers draws while it loads are off from then on.
+    The progress bars that transformers shows while loading stay off afterwards.
     """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    bars = getattr(sys.modules.get("transformers.utils.logging"), "disable_progress_bar", None)
-    if bars is not None:
-        bars()
+    disable_bars = getattr(sys.modules.get("transformers.utils.logging"), "disable_progress_bar", None)
+    if disable_bars is not None:
+        disable_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

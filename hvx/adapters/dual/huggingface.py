@@ -1,4 +1,4 @@
-"""CLIP and SigLIP as Hugging Face's transformers has them: from a folder, or from the hub."""
+"""CLIP and SigLIP of Hugging Face's transformers, from a folder or from the hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class HuggingFaceSource:
-    """What a config names, found: a folder of transformers', and its preprocessing."""
+    """The model that a config names: a folder of transformers, and its preprocessing."""
 
     name: str
     folder: Path
@@ -37,15 +37,15 @@ class HuggingFaceSource:
 
     @property
     def files(self) -> list[Path]:
-        """All that decides what the network computes, but for transformers itself."""
-        found = {path for pattern in (*_TEXTS, _SAFE) for path in self.folder.glob(pattern)}
+        """All files that determine what the network computes, except transformers itself."""
+        paths = {path for pattern in (*_TEXTS, _SAFE) for path in self.folder.glob(pattern)}
         return (
-            sorted(found) if any(self.folder.glob(_SAFE)) else sorted(found | set(self.folder.glob(_PICKLED)))
+            sorted(paths) if any(self.folder.glob(_SAFE)) else sorted(paths | set(self.folder.glob(_PICKLED)))
         )
 
 
 def find(name: str, root: Path) -> HuggingFaceSource:
-    """What ``name`` stands for; of the hub its files are fetched if need be.
+    """The model that ``name`` stands for; files from the hub are fetched if needed.
 
     Args:
         name: a folder with a config.json, tokenizer and weights, or the id of a repository on the hub.
@@ -58,8 +58,8 @@ def find(name: str, root: Path) -> HuggingFaceSource:
     folder = root / name
     if not folder.is_dir():
         folder = _fetched(name)
-    about = read_json(folder / "config.json", "the configuration of a network of transformers")
-    kind = about.get("model_type") if isinstance(about, dict) else None
+    settings = read_json(folder / "config.json", "the configuration of a network of transformers")
+    kind = settings.get("model_type") if isinstance(settings, dict) else None
     if kind not in _CLASSES:
         raise HvxError(
             f"{folder / 'config.json'}: model_type {shown(kind)}; hvx explains {' and '.join(_CLASSES)}"
@@ -74,7 +74,7 @@ def find(name: str, root: Path) -> HuggingFaceSource:
 
 
 def _fetched(name: str) -> Path:
-    """The folder in which the hub's files of a repository lie on this machine."""
+    """The local folder with the hub's files of a repository."""
     if not _HUB.fullmatch(name):
         raise HvxError(
             f"model.name: {shown(name)} is no folder and no id such as openai/clip-vit-base-patch32"
@@ -107,14 +107,14 @@ def load(source: HuggingFaceSource, device: torch.device) -> DualEncoder:
     transformers = needed("transformers")
     with one_line(f"{source.folder}: transformers cannot read it"), quiet():
         kind = getattr(transformers, _CLASSES[source.kind])
-        network, said = kind.from_pretrained(
+        network, loading_info = kind.from_pretrained(
             source.folder, local_files_only=True, output_loading_info=True, weights_only=True,
             dtype=torch.float32,
         )  # fmt: skip
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     for key in ("missing_keys", "mismatched_keys"):
-        absent = sorted(str(name) for name in said[key])
-        if absent:  # transformers would go on with random ones
+        absent = sorted(str(name) for name in loading_info[key])
+        if absent:  # transformers would continue with random weights
             raise HvxError(
                 f"{source.folder}: not the weights of its config.json: {len(absent)} tensors are missing or "
                 f"misshapen, such as {absent[0]}"
@@ -137,13 +137,13 @@ def load(source: HuggingFaceSource, device: torch.device) -> DualEncoder:
     )
 
 
-def _vectors(made: Any) -> Tensor:
-    """A tower's output: a tensor, or since transformers 5 an object that holds it."""
-    return made if isinstance(made, Tensor) else made.pooler_output
+def _vectors(output: Any) -> Tensor:
+    """A tower's output: a tensor, or since transformers 5 an object that contains it."""
+    return output if isinstance(output, Tensor) else output.pooler_output
 
 
 def _padded(tokenizer: Any, length: int) -> Callable[[list[str]], Tensor]:
-    """Texts as ids of one length, as the towers were trained; the same for every batch."""
+    """Texts → ids padded to the length that the towers were trained with."""
     return lambda texts: (
         tokenizer(
             texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -152,21 +152,21 @@ def _padded(tokenizer: Any, length: int) -> Callable[[list[str]], Tensor]:
 
 
 def of_transformers(tokenizer: Any, encode: Callable[[list[str]], Tensor]) -> TextTokenizer:
-    """A tokenizer of transformers'.
+    """A tokenizer of transformers.
 
     Args:
-        tokenizer: knows the pieces.
-        encode: texts → ids (N, L), by it.
+        tokenizer: for the pieces.
+        encode: texts → ids (N, L), by this tokenizer.
     """
     starts = [tokenizer.bos_token_id, getattr(tokenizer, "cls_token_id", None)]
     ends = [tokenizer.eos_token_id, getattr(tokenizer, "sep_token_id", None), tokenizer.pad_token_id]
     unknown = tokenizer.unk_token_id
-    closing = frozenset(each for each in ends if each is not None)
+    closing = frozenset(token_id for token_id in ends if token_id is not None)
     return TextTokenizer(
         encode=encode,
-        piece=lambda each: str(tokenizer.convert_ids_to_tokens(each)),
+        piece=lambda token_id: str(tokenizer.convert_ids_to_tokens(token_id)),
         decode=lambda ids: str(tokenizer.decode(ids)),
-        start=next((each for each in starts if each is not None), None),
+        start=next((token_id for token_id in starts if token_id is not None), None),
         ends=closing,
         unknown=None if unknown in closing else unknown,
     )

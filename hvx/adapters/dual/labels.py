@@ -1,4 +1,4 @@
-"""Zero-shot classification: which of some labels an image bears, by a template such as "a photo of a {}"."""
+"""Zero-shot classification: the label of an image, by a template such as "a photo of a {}"."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TEXTS = 64
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels, the text of each, and what the text tower makes of them, (K, d) of unit length."""
+    """Labels, their texts, and the text tower's embeddings of them (K, d), of unit length."""
 
     names: tuple[str, ...]
     texts: tuple[str, ...]
@@ -23,7 +23,7 @@ class Labels:
 
     @classmethod
     def of(cls, encoder: DualEncoder, names: tuple[str, ...], template: str) -> Labels:
-        """Labels put into a template, and read."""
+        """Labels filled into a template and encoded."""
         texts = tuple(template.replace("{}", name) for name in names)
         with torch.no_grad():
             parts = [
@@ -33,5 +33,5 @@ class Labels:
         return cls(names, texts, functional.normalize(torch.cat(parts), dim=-1))
 
     def probabilities(self, encoder: DualEncoder, v: Tensor) -> Tensor:
-        """Each label's, of images: softmax(e^τ Σ v ∘ t) over the labels; (N, d) → (N, K)."""
+        """Probabilities of the labels: softmax(e^τ Σ v ∘ t) over the labels; images (N, d) → (N, K)."""
         return (encoder.scale * v @ self.vectors.t()).softmax(1)

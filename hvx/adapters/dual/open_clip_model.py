@@ -20,12 +20,12 @@ from hvx.config import ImageConfig
 from hvx.errors import HvxError, did_you_mean, shown
 
 CONFIG, WEIGHTS = "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""What a folder that open_clip writes for a model of one's own holds."""
+"""The files of a folder that open_clip writes for a user's own model."""
 
 
 @dataclass(frozen=True)
 class OpenClipSource:
-    """What a config names, found: its weights (None: random), its configuration, its preprocessing."""
+    """The model that a config names: its weights (random if None), its configuration, its preprocessing."""
 
     name: str
     folder: Path | None
@@ -34,13 +34,13 @@ class OpenClipSource:
 
     @property
     def files(self) -> list[Path]:
-        """All that decides what the network computes, but for open_clip itself."""
-        own = [self.folder / CONFIG] if self.folder else []
-        return own + ([self.weights] if self.weights else [])
+        """All files that determine what the network computes, except open_clip itself."""
+        config_files = [self.folder / CONFIG] if self.folder else []
+        return config_files + ([self.weights] if self.weights else [])
 
 
 def find(name: str, pretrained: str | None, root: Path) -> OpenClipSource:
-    """What ``name`` and ``pretrained`` stand for; weights published under a tag are fetched if need be.
+    """The model that ``name`` and ``pretrained`` stand for; published weights of a tag are fetched if needed.
 
     Args:
         name: of open_clip's models, or a folder that holds ``open_clip_config.json`` and weights.
@@ -65,28 +65,28 @@ def find(name: str, pretrained: str | None, root: Path) -> OpenClipSource:
         raise HvxError(f"model.pretrained is missing: {_choices(name, tags)}")
     file = root / pretrained
     if pretrained in tags:
-        about = open_clip.get_pretrained_cfg(name, pretrained)
-        _check_activation(open_clip, name, pretrained, about)
+        cfg = open_clip.get_pretrained_cfg(name, pretrained)
+        _check_activation(open_clip, name, pretrained, cfg)
         with one_line(f"model.pretrained: {pretrained}: the weights cannot be fetched"), quiet():
-            weights = Path(open_clip.download_pretrained(about))
+            weights = Path(open_clip.download_pretrained(cfg))
     elif pretrained == RANDOM:
-        about, weights = {}, None
+        cfg, weights = {}, None
     elif file.is_file():
-        about, weights = {}, file
+        cfg, weights = {}, file
     else:
         raise HvxError(
             f"model.pretrained: {shown(pretrained)} is no tag of {name}{did_you_mean(pretrained, tags)} and "
             f"no file; {_choices(name, tags)}"
         )
-    return OpenClipSource(name, None, weights, _image(open_clip, vision, about))
+    return OpenClipSource(name, None, weights, _image(open_clip, vision, cfg))
 
 
 def _folder(folder: Path, pretrained: str | None) -> OpenClipSource:
     open_clip = needed("open_clip")
     with one_line(f"{folder / CONFIG}: not a configuration of open_clip"):
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        vision = about["model_cfg"]["vision_cfg"]
-        image = _image(open_clip, vision, about.get("preprocess_cfg") or {})
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        vision = config["model_cfg"]["vision_cfg"]
+        image = _image(open_clip, vision, config.get("preprocess_cfg") or {})
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
     if pretrained == RANDOM:
         weights = None
@@ -104,10 +104,10 @@ def _choices(name: str, tags: list[str]) -> str:
     return f"expected a file, '{RANDOM}', or a tag of {name}: {', '.join(tags) or 'it has none'}"
 
 
-def _check_activation(open_clip: Any, name: str, tag: str, about: Mapping[str, Any]) -> None:
-    """Refuse weights that were trained with another GELU than the model has: open_clip only warns."""
-    own, trained = open_clip.get_model_config(name).get("quick_gelu", False), about.get("quick_gelu", False)
-    if bool(own) == bool(trained):
+def _check_activation(open_clip: Any, name: str, tag: str, cfg: Mapping[str, Any]) -> None:
+    """Refuse weights that were trained with another GELU than the model's: open_clip only warns."""
+    built, trained = open_clip.get_model_config(name).get("quick_gelu", False), cfg.get("quick_gelu", False)
+    if bool(built) == bool(trained):
         return
     other = f"{name}-quickgelu" if trained else name.removesuffix("-quickgelu")
     raise HvxError(
@@ -116,17 +116,17 @@ def _check_activation(open_clip: Any, name: str, tag: str, about: Mapping[str, A
     )
 
 
-def _image(open_clip: Any, vision: Mapping[str, Any], about: Mapping[str, Any]) -> ImageConfig:
-    """How open_clip prepares a photograph."""
-    size = about.get("size") or vision.get("image_size", 224)
+def _image(open_clip: Any, vision: Mapping[str, Any], cfg: Mapping[str, Any]) -> ImageConfig:
+    """Open_clip's preprocessing of a photograph."""
+    size = cfg.get("size") or vision.get("image_size", 224)
     side = size if isinstance(size, int) else size[0]
     if not isinstance(size, int) and len(set(size)) > 1:
         raise HvxError(f"model.name: images of {size[0]}×{size[1]}: hvx explains square ones only")
     return ImageConfig(
         size=side,
-        interpolation="bilinear" if about.get("interpolation") == "bilinear" else "bicubic",
-        mean=three(about.get("mean", open_clip.OPENAI_DATASET_MEAN)),
-        std=three(about.get("std", open_clip.OPENAI_DATASET_STD)),
+        interpolation="bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic",
+        mean=three(cfg.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+        std=three(cfg.get("std", open_clip.OPENAI_DATASET_STD)),
     )
 
 
@@ -139,8 +139,8 @@ def load(source: OpenClipSource, seed: int, device: torch.device) -> DualEncoder
         device: where it runs.
 
     Raises:
-        HvxError: the weights are another network's, or cannot be read safely; the image tower is one that
-            neither rule is defined for.
+        HvxError: the weights are another network's, or cannot be read safely; or neither rule is defined
+            for the image tower.
     """
     open_clip = needed("open_clip")
     schema = f"local-dir:{source.folder.absolute()}" if source.folder else source.name
@@ -150,7 +150,7 @@ def load(source: OpenClipSource, seed: int, device: torch.device) -> DualEncoder
             network = open_clip.create_model(schema, load_weights=False, pretrained_text=False)
         tokenizer = open_clip.get_tokenizer(schema)
     if source.weights is not None:
-        _fill(open_clip, network, source)
+        _load_weights(open_clip, network, source)
     network = network.eval().requires_grad_(False).to(device)
     bias = getattr(network, "logit_bias", None)
     return DualEncoder(
@@ -168,17 +168,17 @@ def load(source: OpenClipSource, seed: int, device: torch.device) -> DualEncoder
     )
 
 
-def _fill(open_clip: Any, network: nn.Module, source: OpenClipSource) -> None:
+def _load_weights(open_clip: Any, network: nn.Module, source: OpenClipSource) -> None:
     """Load a file of weights, all of them and no others."""
     assert source.weights is not None
     state = read_tensors(source.weights)
     positions = "visual.positional_embedding"
-    given, own = state.get(positions), network.state_dict().get(positions)
-    if given is not None and own is not None and given.shape[0] != own.shape[0]:
-        # open_clip would resize them without a word.
+    stored, expected = state.get(positions), network.state_dict().get(positions)
+    if stored is not None and expected is not None and stored.shape[0] != expected.shape[0]:
+        # open_clip would resize them silently.
         raise HvxError(
-            f"{source.weights}: of a network for images of another size: {len(given)} positions; "
-            f"{source.name} has {len(own)}{_fitting(open_clip, state)}"
+            f"{source.weights}: of a network for images of another size: {len(stored)} positions; "
+            f"{source.name} has {len(expected)}{_fitting(open_clip, state)}"
         )
     try:
         open_clip.load_checkpoint(network, str(source.weights), strict=True, weights_only=True)
@@ -187,38 +187,38 @@ def _fill(open_clip: Any, network: nn.Module, source: OpenClipSource) -> None:
             f"{source.weights}: not the weights of {source.name}{_mismatch(network, state)}"
             f"{_fitting(open_clip, state)}"
         ) from None
-    odd = next((name for name, one in network.state_dict().items() if not bool(one.isfinite().all())), None)
+    odd = next((name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()), None)
     if odd is not None:
         raise HvxError(f"{source.weights}: tensor '{odd}' holds NaN or infinity")
 
 
 def _mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
     """The first tensor in which a file differs from a network."""
-    own = network.state_dict()
-    for name, tensor in own.items():
+    expected = network.state_dict()
+    for name, tensor in expected.items():
         if name in state and state[name].shape != tensor.shape:
             return f": '{name}' is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-    absent = [name for name in own if name not in state]
+    absent = [name for name in expected if name not in state]
     if absent:
-        return f": no tensor '{absent[0]}' ({len(absent)} of {len(own)} are missing)"
-    return f": it has tensors besides, such as '{next(iter(set(state) - set(own)), '')}'"
+        return f": no tensor '{absent[0]}' ({len(absent)} of {len(expected)} are missing)"
+    return f": it has tensors besides, such as '{next(iter(set(state) - set(expected)), '')}'"
 
 
 def _fitting(open_clip: Any, state: Mapping[str, Tensor]) -> str:
-    """Which network a state dict is of, as far as the names and shapes tell."""
+    """The network that a state dict belongs to, as far as names and shapes show."""
     if any(name.startswith("vision_model.") for name in state):
         return "; it is one of Hugging Face's transformers: network: transformers reads its folder"
     if any(name.startswith("head.") for name in state) and any("encoder.table" in name for name in state):
         return "; it is a checkpoint of hvx's own networks, which `checkpoint` names"
     sizes = _sizes(state)
     fits = [
-        name for name in open_clip.list_models() if _wanted_sizes(open_clip.get_model_config(name)) == sizes
+        name for name in open_clip.list_models() if _config_sizes(open_clip.get_model_config(name)) == sizes
     ]
     return f"; its sizes are those of {', '.join(fits[:4])}" if sizes and fits else ""
 
 
 def _sizes(state: Mapping[str, Tensor]) -> tuple[Any, ...] | None:
-    """Width, depth and patch of the image tower, widths of text tower and embedding; None of other towers."""
+    """Width, depth, patch of the image tower, widths of text tower and embedding; None for other towers."""
     projection, table = state.get("text_projection"), state.get("token_embedding.weight")
     first, stem = state.get("visual.layer1.0.conv1.weight"), state.get("visual.conv1.weight")
     if projection is None or table is None or stem is None:
@@ -232,7 +232,7 @@ def _sizes(state: Mapping[str, Tensor]) -> tuple[Any, ...] | None:
     return stem.shape[0], depth, stem.shape[-1], table.shape[1], projection.shape[1]
 
 
-def _wanted_sizes(config: Mapping[str, Any]) -> tuple[Any, ...] | None:
+def _config_sizes(config: Mapping[str, Any]) -> tuple[Any, ...] | None:
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision or "hf_model_name" in text:
         return None
@@ -248,7 +248,7 @@ def _tokenizer(tokenizer: Any) -> TextTokenizer:
         return of_transformers(inner, tokenizer)
     return TextTokenizer(
         encode=tokenizer,
-        piece=lambda each: tokenizer.decoder[each],
+        piece=lambda token_id: tokenizer.decoder[token_id],
         decode=tokenizer.decode,
         start=tokenizer.sot_token_id,
         ends=frozenset({tokenizer.eot_token_id}),
@@ -262,23 +262,23 @@ def _embeddings(network: nn.Module, name: str) -> nn.Module:
         if isinstance(table, nn.Module):
             return table
     transformer = getattr(getattr(network, "text", None), "transformer", None)
-    found = getattr(transformer, "get_input_embeddings", None)
-    if found is not None:
-        return found()
+    get_embeddings = getattr(transformer, "get_input_embeddings", None)
+    if get_embeddings is not None:
+        return get_embeddings()
     raise HvxError(f"model.name: {name}: its text tower has no table of token embeddings")
 
 
 def _patches(visual: nn.Module, name: str) -> nn.Module | None:
-    """The module that puts out the patches' embeddings; None of a ResNet, whose ReLUs are guided."""
+    """The module that returns the patch embeddings; None for a ResNet, whose ReLUs are guided."""
     trunk = getattr(visual, "trunk", visual)
     if not hasattr(visual, "attnpool") and not hasattr(visual, "layer1"):
-        for found in (
+        for candidate in (
             getattr(getattr(trunk, "patch_embed", None), "proj", None),  # a ViT of timm
             getattr(trunk, "stem", None),  # ConvNeXt
             getattr(trunk, "conv1", None) if hasattr(trunk, "transformer") else None,  # open_clip's own ViT
         ):
-            if isinstance(found, nn.Module):
-                return found
+            if isinstance(candidate, nn.Module):
+                return candidate
     if any(isinstance(module, nn.ReLU) for module in trunk.modules()):
         return None
     raise HvxError(

@@ -1,4 +1,4 @@
-"""A dual encoder as what a run is made with."""
+"""A dual encoder as the source of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hvx.run.source import Source, SplitExplainer
 
 _PACKAGES = {"open_clip": ("open_clip_torch", "timm"), "transformers": ("transformers",)}
 _TEXTS = 2_500
-"""Bytes of an explanation's texts and numbers, as in ``hvx.run.size``."""
+"""Bytes of an explanation's texts and scores, as in ``hvx.run.size``."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class DualSource:
     """The dual encoder that a config's ``model`` describes: see ``hvx.run.source.Source``.
 
     Args:
-        config: the whole tree, with ``explain``, its root absolute.
+        config: the whole tree, with ``explain`` and an absolute root.
     """
 
     config: Config
 
     def __reduce__(self) -> Any:
-        """Without what was found: on another machine files lie elsewhere."""
+        """Pickle without the source: another machine has the files in other places."""
         return DualSource, (self.config,)
 
     @property
@@ -50,8 +50,8 @@ class DualSource:
         return self.config.split(self._explain.split)
 
     @cached_property
-    def _found(self) -> open_clip_model.OpenClipSource | huggingface.HuggingFaceSource:
-        """What the config names, on this machine."""
+    def _source(self) -> open_clip_model.OpenClipSource | huggingface.HuggingFaceSource:
+        """The model that the config names, on this machine."""
         model, root = self.config.dual_encoder, self.config.path(Path())
         assert model is not None
         if model.network == "open_clip":
@@ -60,7 +60,7 @@ class DualSource:
 
     @property
     def image(self) -> ImageConfig:
-        return self._found.image
+        return self._source.image
 
     @property
     def _random(self) -> bool:
@@ -68,7 +68,7 @@ class DualSource:
         return model is not None and model.pretrained == RANDOM
 
     def identity(self) -> dict[str, Any]:
-        """The network, the digests of its files, and all that decides what is explained."""
+        """The network, the digests of its files, and all settings that affect the explanations."""
         self._check_options()
         model, labels = self.config.dual_encoder, label_names(self._split)
         assert model is not None
@@ -84,10 +84,10 @@ class DualSource:
         }
 
     def _digests(self) -> dict[str, str]:
-        return {path.name: sha256(path) for path in self._found.files}
+        return {path.name: sha256(path) for path in self._source.files}
 
     def _check_options(self) -> None:
-        """Refuse what is for hvx's own networks."""
+        """Refuse options for hvx's own networks."""
         explain = self._explain
         if explain.precision != "float32":
             raise HvxError("explain.precision: a dual encoder is explained in float32")
@@ -97,9 +97,9 @@ class DualSource:
             raise HvxError("explain.product: free moves F in V − F; the score's cotangent has no F")
 
     def check(self, identity: dict[str, Any]) -> None:
-        found = self._digests()
+        digests = self._digests()
         for name, digest in identity["weights"].items():
-            if found.get(name) != digest:
+            if digests.get(name) != digest:
                 raise HvxError(
                     f"{name} of {identity['name']}: replaced since this run began, or another here; "
                     "restore it, or give explain.run a new folder"
@@ -111,10 +111,10 @@ class DualSource:
         Raises:
             HvxError: as ``load``.
         """
-        found = self._found
-        if isinstance(found, open_clip_model.OpenClipSource):
-            return open_clip_model.load(found, self.config.seed, device)
-        return huggingface.load(found, device)
+        source = self._source
+        if isinstance(source, open_clip_model.OpenClipSource):
+            return open_clip_model.load(source, self.config.seed, device)
+        return huggingface.load(source, device)
 
     def load(self, device: torch.device) -> SplitExplainer:
         encoder, explain, names = self.encoder(device), self._explain, label_names(self._split)
@@ -129,24 +129,24 @@ class DualSource:
         return side**2 * (1 if self._explain.heatmap.dtype == "uint8" else 2) + gradient + _TEXTS
 
     def versions(self) -> dict[str, str]:
-        model, found = self.config.dual_encoder, {}
+        model, versions = self.config.dual_encoder, {}
         assert model is not None
         for name in _PACKAGES[model.network]:
             try:
-                found[name] = version(name)
+                versions[name] = version(name)
             except PackageNotFoundError:
                 continue
-        return found
+        return versions
 
     def facts(self) -> dict[str, Any]:
-        own = self.identity()
-        labels = own["labels"]
+        identity = self.identity()
+        labels = identity["labels"]
         return {
-            "network": own["network"],
-            "name": own["name"],
-            "weights": ", ".join(map(str, self._found.files)) or RANDOM,
+            "network": identity["network"],
+            "name": identity["name"],
+            "weights": ", ".join(map(str, self._source.files)) or RANDOM,
             "image size": self.image.size,
-            "cotangent": own["cotangent"],
+            "cotangent": identity["cotangent"],
             "labels": "none: captions" if labels is None else len(labels),
         }
 
@@ -159,7 +159,7 @@ class DualSource:
 
 
 def source_of(config: Config) -> Source | None:
-    """What explains a config's split, where that is a dual encoder."""
+    """The source for a config's split if its model is a dual encoder, else None."""
     if config.dual_encoder is None:
         return None
     return DualSource(config.model_copy(update={"root": config.path(Path()).absolute()}))
@@ -169,7 +169,7 @@ def _check_map(encoder: DualEncoder, explain: ExplainConfig) -> None:
     """Refuse a size of stored maps that does not divide the encoder's, and gradients at patches.
 
     Raises:
-        HvxError: as said.
+        HvxError: names valid sizes, or the option to leave out.
     """
     size = encoder.image.size
     shape: tuple[int, ...] = (size, size)
@@ -182,8 +182,8 @@ def _check_map(encoder: DualEncoder, explain: ExplainConfig) -> None:
             shape = encoder.patches(torch.zeros(1, 3, size, size, device=encoder.device)).shape[-2:]
     side = explain.heatmap.size
     if side is not None and any(length % side for length in shape):
-        near = [length for length in range(1, shape[0] + 1) if shape[0] % length == 0][-6:]
+        divisors = [length for length in range(1, shape[0] + 1) if shape[0] % length == 0][-6:]
         raise HvxError(
             f"explain.heatmap.size: expected a divisor of {shape[0]}, the side of {encoder.name}'s maps, "
-            f"such as {', '.join(map(str, near))}; not {side}"
+            f"such as {', '.join(map(str, divisors))}; not {side}"
         )

@@ -1,4 +1,4 @@
-"""Tensors from a file, and nothing else: nothing is unpickled freely."""
+"""Tensors from a file, without unrestricted unpickling."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hvx.models.weights import read_state_dict
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of safetensors or of PyTorch, a leading ``module.`` left out.
+    """The state dict in a file of safetensors or PyTorch, without a leading ``module.``.
 
     Raises:
-        HvxError: it is neither, or holds more than tensors.
+        HvxError: the file is neither, or contains more than tensors.
     """
     if path.suffix == ".safetensors":
         try:

@@ -1,4 +1,4 @@
-"""The words of a text, as a dual encoder's tokenizer cuts it."""
+"""The words of a text, from the pieces of a dual encoder's tokenizer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 _END, _START = "</w>", "▁"
-"""What marks the last piece of a word (CLIP's byte pairs), or its first (SentencePiece)."""
+"""The mark of the last piece of a word (CLIP's byte pairs), or of its first (SentencePiece)."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a text: what it reads, and the positions of its pieces in the row of ids."""
+    """A word: its text, and the positions of its pieces in the row of ids."""
 
     text: str
     places: tuple[int, ...]
@@ -22,9 +22,9 @@ class Word:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts as the text tower reads them: ids (N, L), and the words of each.
+    """The text tower's input: ids (N, L), and the words of each text.
 
-    The tokens that stand for a text's start, its end and its padding belong to no word.
+    The tokens for start, end and padding belong to no word.
     """
 
     ids: Tensor
@@ -33,15 +33,15 @@ class Texts:
 
 @dataclass(frozen=True)
 class TextTokenizer:
-    """A tokenizer of byte pairs or of SentencePiece, as CLIP and SigLIP have them.
+    """A tokenizer of byte pairs or SentencePiece, as in CLIP and SigLIP.
 
     Attributes:
-        encode: texts → ids (N, L), padded and cut to what the tower reads.
-        piece: id → the piece as the vocabulary has it, with its marks.
+        encode: texts → ids (N, L), padded and truncated to the tower's length.
+        piece: id → the piece in the vocabulary, with its marks.
         decode: ids of one word → its text.
         start: id of the token before a text; None if there is none.
-        ends: ids of the tokens that close or pad a text.
-        unknown: id that stands for what the vocabulary lacks; None if it lacks nothing.
+        ends: ids of the tokens that end or pad a text.
+        unknown: id for pieces that are not in the vocabulary; None if there is none.
     """
 
     encode: Callable[[list[str]], Tensor]
@@ -57,19 +57,19 @@ class TextTokenizer:
 
     def _words(self, row: list[int]) -> list[Word]:
         first = 1 if row and row[0] == self.start else 0
-        last = next((place for place in range(first, len(row)) if row[place] in self.ends), len(row))
+        last = next((index for index in range(first, len(row)) if row[index] in self.ends), len(row))
         groups: list[list[int]] = []
-        begins = True
-        for place in range(first, last):
-            piece = self.piece(row[place])
-            if begins or piece.startswith(_START):
+        starts_word = True
+        for index in range(first, last):
+            piece = self.piece(row[index])
+            if starts_word or piece.startswith(_START):
                 groups.append([])
-            groups[-1].append(place)
-            begins = piece.endswith(_END)
+            groups[-1].append(index)
+            starts_word = piece.endswith(_END)
         return [self._word(row, group) for group in groups]
 
-    def _word(self, row: list[int], places: list[int]) -> Word:
-        ids = [row[place] for place in places]
-        pieces = "".join(self.piece(each) for each in ids)
+    def _word(self, row: list[int], indices: list[int]) -> Word:
+        ids = [row[index] for index in indices]
+        pieces = "".join(self.piece(piece_id) for piece_id in ids)
         text = self.decode(ids).strip() or pieces.removesuffix(_END).removeprefix(_START) or pieces
-        return Word(text, tuple(places), self.unknown is not None and self.unknown in ids)
+        return Word(text, tuple(indices), self.unknown is not None and self.unknown in ids)
