@@ -1,7 +1,7 @@
 """Guided backpropagation (Springenberg et al. 2015) through a traced network.
 
-The rule is written into a copy of the network's graph, node by node, so that it holds for ReLUs that
-are modules and for those that are functions alike, and for nothing outside that copy.
+The rule replaces each ReLU node in a copy of the network's graph. So it applies to modules and functions, and
+does not change anything outside the copy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hvx.errors import HvxError
 
 
 class _GuidedReLU(torch.autograd.Function):
-    """max(x, 0), whose gradient passes where the input and the gradient are both positive."""
+    """max(x, 0); its gradient passes where the input and the gradient are both positive."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class _GuidedReLU(torch.autograd.Function):
 
 
 def guided_relu(x: Tensor, inplace: bool = False) -> Tensor:
-    """ReLU by the guided rule; ``inplace`` is taken for the sake of the signature it stands in for."""
+    """ReLU by the guided rule; ``inplace`` is ignored and only matches the signature of ReLU."""
     del inplace
     guided: Tensor = _GuidedReLU.apply(x)
     return guided
@@ -61,10 +61,10 @@ _OTHER_FUNCTIONS = {
 def guided(network: fx.GraphModule) -> fx.GraphModule:
     """A copy of a traced network in which every ReLU, module or function, is guided.
 
-    The weights are shared with ``network``, which stays as it was.
+    The weights are shared with ``network``, which is unchanged.
 
     Raises:
-        HvxError: the network has an activation that the guided rule does not speak of, or no ReLU.
+        HvxError: the network has an activation for which the guided rule is not defined, or no ReLU.
     """
     modules = dict(network.named_modules())
     graph = copy.deepcopy(network.graph)
@@ -95,7 +95,7 @@ def is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _other_activation(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:
-    """Name of the activation at a node if it is one other than ReLU."""
+    """Name of the activation of a node; None if the node is a ReLU or not an activation."""
     if node.op == "call_module":
         module = modules[str(node.target)]
         inside = list(module.modules())[1:]
@@ -104,14 +104,14 @@ def _other_activation(node: fx.Node, modules: dict[str, nn.Module]) -> str | Non
         return type(module).__name__ if isinstance(module, _OTHER_MODULES) else None
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     if node.op in ("call_function", "call_method") and str(name).strip("_") in _OTHER_FUNCTIONS:
-        return str(name).lstrip("_")  # of functional.threshold, PyTorch's own name is _threshold
+        return str(name).lstrip("_")  # PyTorch's name for functional.threshold is _threshold
     return None
 
 
 class GuidedPullback:
-    """Features of a batch of images, and cotangents at the features pulled back to the images.
+    """Features of a batch of images, and the VJP from the features to the images.
 
-    The plain engine: one forward pass, whose graph is kept, and one backward pass per call of
+    The plain engine: one forward pass, whose graph is retained, and one backward pass per call of
     ``pull``.
 
     Args:
@@ -126,7 +126,7 @@ class GuidedPullback:
 
     @property
     def features(self) -> Tensor:
-        """(B, M, S, S), detached from the graph that ``pull`` walks."""
+        """(B, M, S, S), detached from the graph that ``pull`` uses."""
         return self._features.detach()
 
     def pull(self, cotangent: Tensor) -> Tensor:

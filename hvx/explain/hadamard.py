@@ -1,4 +1,4 @@
-"""Eqs 2 and 3: what the joint's deviation from each of its factors says of image and words."""
+"""Eqs 2 and 3: gradients of the joint's deviation from each of its factors, at the image and the words."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class HeadGradients:
 
     Attributes:
         joint: the forward pass, detached.
-        features: of each block (N, M, S, S), the cotangent (V − F) ∂V/∂features: Eq. 2 up to the features.
-        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3. Of a network with a block for each
-            word, of all of a question's blocks, whose Qs depend on one word each.
+        features: for each block (N, M, S, S), (V − F) ∂V/∂features: Eq. 2 up to the features.
+        embeddings: (N, T, E), (Q − F) ∂Q/∂q of the last block: Eq. 3. For a network with a block for each
+            word, of all blocks of a question; each block's Q depends on one word.
     """
 
     joint: Joint
@@ -30,17 +30,17 @@ class HeadGradients:
 class HeadPullback:
     """Eqs 2 and 3 through the head for the questions on a batch of images.
 
-    V depends on the features through the attention too; in Eq. 3 F is constant, and Q depends on the words as
-    the network has it: directly in the first block, through the blocks ahead in a later one. What depends
-    on the image alone is computed once per image; the questions are read, and pulled back to their words,
-    together.
+    V depends on the features through the attention too. In Eq. 3 F is constant, and Q depends on the words as
+    in the network: directly in the first block, through the blocks before it in a later one. Terms of the
+    image alone are computed once per image; all questions are encoded, and differentiated with respect to
+    their words, together.
 
     Args:
         model: the Hadamard model.
         features: (B, M, S, S) of the batch's images.
         rows: (N, T) rows of the word table.
         lengths: (N) tokens of each question.
-        free: in Eq. 2 F moves with the image; otherwise it is held constant.
+        free: in Eq. 2, F varies with the image; otherwise it is held constant.
     """
 
     def __init__(
@@ -54,38 +54,38 @@ class HeadPullback:
             self._question = model.read(self._embeddings, lengths)
         self._to_question = torch.zeros_like(self._question)
 
-    def visual(self, places: Tensor) -> tuple[Joint, Iterator[Tensor]]:
-        """The joint of one question on each of the first n images, and Eq. 2 as far as their features.
+    def visual(self, indices: Tensor) -> tuple[Joint, Iterator[Tensor]]:
+        """The joint of one question on each of the first n images, and Eq. 2 up to their features.
 
         Args:
-            places: (n) the questions.
+            indices: (n) of the questions.
 
         Returns:
-            The joint, detached, and for each of its blocks (V − F) ∂V/∂features (n, M, S, S), computed as it
-            is asked for. Of a network with a block for each word: zero where the block is not the question's
-            own, and without the questions behind the last whose own it is.
+            The joint, detached, and a generator of (V − F) ∂V/∂features (n, M, S, S) for each block. In a
+            network with a block for each word, rows of questions without this block are zero, and rows after
+            the last question with this block are left out.
         """
-        count = len(places)
+        count = len(indices)
         features, terms = (x[:count].detach().requires_grad_() for x in (self._features, self._terms))
-        question = self._question.detach()[places].requires_grad_()
-        own = torch.arange(count, device=features.device)
+        question = self._question.detach()[indices].requires_grad_()
+        images = torch.arange(count, device=features.device)
         with torch.enable_grad():
-            joint = self._model.join(features, terms, own, question, self._lengths[places])
-            self._to_question[places] = _to_question(joint, question)
-        return joint.detach(), self._pulled(joint, features, terms)
+            joint = self._model.join(features, terms, images, question, self._lengths[indices])
+            self._to_question[indices] = _to_question(joint, question)
+        return joint.detach(), self._block_gradients(joint, features, terms)
 
-    def _pulled(self, joint: Joint, features: Tensor, terms: Tensor) -> Iterator[Tensor]:
-        """Eq. 2 of each block, as far as the features."""
-        for place, block in enumerate(joint.blocks):
-            pulled = self._pull(block, features, terms)
+    def _block_gradients(self, joint: Joint, features: Tensor, terms: Tensor) -> Iterator[Tensor]:
+        """Eq. 2 of each block, up to the features."""
+        for index, block in enumerate(joint.blocks):
+            gradient = self._block_gradient(block, features, terms)
             if joint.steps is not None:
-                own = joint.steps > place
-                count = int(own.nonzero().max()) + 1
-                pulled = pulled[:count] * own[:count].view(-1, 1, 1, 1)
-            yield pulled
+                has_block = joint.steps > index
+                count = int(has_block.nonzero().max()) + 1
+                gradient = gradient[:count] * has_block[:count].view(-1, 1, 1, 1)
+            yield gradient
 
-    def _pull(self, block: Block, features: Tensor, terms: Tensor) -> Tensor:
-        """Eq. 2 of one block, as far as the features."""
+    def _block_gradient(self, block: Block, features: Tensor, terms: Tensor) -> Tensor:
+        """Eq. 2 of one block, up to the features."""
         if self._free:
             with torch.enable_grad():
                 distance = (block.visual - block.product).square().sum() / 2
@@ -99,19 +99,19 @@ class HeadPullback:
             return direct + self._model.pull_image_terms(features, terms, by_terms)
 
     def textual(self) -> Tensor:
-        """Eq. 3 of all questions: (Q − F) ∂Q/∂q at their embeddings (N, T, E), once ``visual`` had each."""
+        """Eq. 3 of all questions: (Q − F) ∂Q/∂q at their embeddings (N, T, E); call ``visual`` before."""
         return torch.autograd.grad(self._question, self._embeddings, self._to_question)[0]
 
 
 def _to_question(joint: Joint, question: Tensor) -> Tensor:
-    """Eq. 3 as far as the questions as they were read: of the last block, or of each word's."""
+    """Eq. 3 up to the encoded questions: of the last block, or of the block of each word."""
     if joint.steps is None:
         outputs, cotangents = [joint.textual], [joint.textual - joint.product]
     else:
         outputs = [block.textual for block in joint.blocks]
         cotangents = [
-            (block.textual - block.product) * (joint.steps > place).unsqueeze(1)
-            for place, block in enumerate(joint.blocks)
+            (block.textual - block.product) * (joint.steps > index).unsqueeze(1)
+            for index, block in enumerate(joint.blocks)
         ]
     constant = [cotangent.detach() for cotangent in cotangents]
     return torch.autograd.grad(outputs, question, constant, retain_graph=True)[0]

@@ -1,7 +1,7 @@
 """From gradients to scores: Eqs 9, 10 and 11, and the heat map.
 
-Every score is free of the gradient's scale, so each gradient is first divided by its largest
-magnitude: the squares of a very small or very large one then neither vanish nor overflow.
+The scores do not depend on the gradient's scale, so each gradient is first divided by its largest
+magnitude: the squares of very small or very large values would otherwise underflow or overflow.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 NEGLIGIBLE = 16
-"""Deviations below so many units of rounding are noise on equal values: such a row scores 0."""
+"""A row scores 0 if its deviation is at most this multiple of the dtype's epsilon: rounding noise."""
 
 
 def standardized(gradient: Tensor) -> Tensor:
-    """Eq. 9: ∇v (N, C, H, W) less its mean, over its standard deviation, per question and channel.
+    """Eq. 9: ∇v (N, C, H, W) minus its mean, divided by its standard deviation, per question and channel.
 
-    Both are taken over H×W, the deviation with n − 1. A channel of equal values becomes 0.
+    Both are computed over H×W, the deviation with n − 1. A channel of equal values becomes 0.
     """
     scaled = gradient / _largest(gradient, (2, 3))
     return _z(scaled, torch.ones_like(scaled, dtype=torch.bool), (2, 3))
@@ -40,11 +40,11 @@ def token_z(saliency: Tensor, lengths: Tensor) -> Tensor:
         lengths: (N) tokens of each question.
 
     Returns:
-        (N, T), NaN beyond each length. A question of one token, or of equal saliencies, scores 0.
+        (N, T), NaN after each length. A question with one token, or with equal saliencies, scores 0.
     """
     within = torch.arange(saliency.shape[1], device=saliency.device) < lengths.unsqueeze(1)
-    kept = saliency.masked_fill(~within, 0)
-    z = _z(kept / _largest(kept, (1,)), within, (1,))
+    masked = saliency.masked_fill(~within, 0)
+    z = _z(masked / _largest(masked, (1,)), within, (1,))
     return z.masked_fill(~within, torch.nan)
 
 

@@ -9,10 +9,10 @@ DEVIATIONS = 2
 
 
 def attention_threshold(saliency: np.ndarray) -> float:
-    """The paper's "two standard deviation threshold" of a map (H, W): what exceeds it is attended.
+    """The paper's "two standard deviation threshold" of a map (H, W): larger values are attended.
 
-    It is mean + 2·std with the sample standard deviation (n − 1), as in Eqs 9 and 11; of a map of one pixel,
-    that pixel's value.
+    It is mean + 2·std with the sample standard deviation (n − 1), as in Eqs 9 and 11; for a map of one pixel,
+    it is that pixel's value.
     """
     values = np.asarray(saliency, np.float64)
     deviation = values.std(ddof=1) if values.size > 1 else 0.0

@@ -1,4 +1,4 @@
-"""The lean engine: guided backpropagation through a frozen network, of which masks of its ReLUs are kept."""
+"""The lean engine: guided backpropagation through a frozen network that saves only masks of its ReLUs."""
 
 from hvx.explain.lean.network import LeanNetwork, LeanPullback
 

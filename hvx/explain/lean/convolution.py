@@ -1,9 +1,9 @@
-"""A frozen convolution: itself, and its transpose, each with what surrounds it done in the same kernel.
+"""A frozen convolution and its transpose, each fused with the sum and the ReLU after it.
 
-On the CPU both are oneDNN's convolution with weights laid out once. The transpose of a convolution of stride
-1 is itself one, of the weights turned round; so is, phase by phase, that of the network's first, whose few
-input channels oneDNN's own transpose is slow for. A sum with another tensor and a ReLU at the end cost no
-pass over memory of their own.
+On the CPU both use oneDNN's convolution, with weights converted once to its layout. The transpose of a
+convolution of stride 1 is a convolution with flipped weights. For the network's first convolution, which has
+few input channels, the transpose is computed phase by phase as convolutions, since oneDNN's own transpose is
+slow there. A sum with another tensor and a final ReLU need no extra pass over memory.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _FEW_CHANNELS = 4
-"""Input channels up to which a strided convolution is transposed phase by phase."""
+"""Largest number of input channels for which a strided convolution is transposed phase by phase."""
 _NO_KERNEL = "could not create a", "needs the cpu support"
-"""In PyTorch's errors: no kernel for such a convolution, with some of a single channel; none for bfloat16 on
-this processor, where plain convolutions compute it all the same."""
+"""Texts of PyTorch's errors: no kernel for such a convolution, as for some with a single channel; none for
+bfloat16 on this processor, where plain convolutions still work."""
 
 Size = tuple[int, int]
 
 
 @dataclass
 class Convolution:
-    """y = W * x + b, of frozen weights, and the transpose of W.
+    """y = W * x + b with frozen weights, and the transpose of W.
 
     Attributes:
         weight: (K, M / groups, u, v).
         bias: (K).
-        packs: lay the weights out for oneDNN, where it is there.
+        packs: convert the weights to oneDNN's layout, if oneDNN is available.
     """
 
     weight: Tensor
@@ -55,7 +55,7 @@ class Convolution:
     def of(
         module: nn.Conv2d, dtype: torch.dtype | None, packs: bool, norm: nn.BatchNorm2d | None = None
     ) -> Convolution:
-        """A module's convolution; ``norm``: with the BatchNorm behind it folded in."""
+        """A module's convolution; ``norm``: the BatchNorm after it, which is folded in."""
         weight = module.weight.detach()
         bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
         if norm is not None:
@@ -71,28 +71,28 @@ class Convolution:
     def __call__(
         self, x: Tensor, other: Tensor | None = None, overwrite: bool = False, relu: bool = False
     ) -> Tensor:
-        """W * x + b, plus ``other``, above zero.
+        """W * x + b, plus ``other``, with an optional ReLU.
 
         Args:
             x: (B, M, H, W).
-            other: added to it, as large as it.
-            overwrite: the sum may take ``other``'s place in memory.
-            relu: the negative values become zero.
+            other: added to the result, of the same shape.
+            overwrite: the sum may overwrite ``other``.
+            relu: negative values become zero.
         """
         if self.packs:
-            with self._or_plainly():
-                packed = self._laid_out("forward", self.weight, self.padding, self.stride, x)
+            with self._with_fallback():
+                packed = self._reordered("forward", self.weight, self.padding, self.stride, x)
                 options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
                 return _in_one(x, options, other, overwrite, relu)
         y = functional.conv2d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
-        return _finished(y, other, relu)
+        return _sum_and_relu(y, other, relu)
 
     def transposed(
         self, g: Tensor, size: Size, into: Tensor | None = None, overwrite: bool = False, relu: bool = False
     ) -> Tensor:
-        """A cotangent at y as one at x, plus ``into``, above zero.
+        """Cotangent at y → cotangent at x, plus ``into``, with an optional ReLU.
 
         Args:
             g: (B, K, H', W').
@@ -101,24 +101,24 @@ class Convolution:
         """
         if self._in_phases:
             if self.packs:
-                with self._or_plainly():
-                    return _finished(self._by_phases(g, size), into, relu)
-            return _finished(self._by_phases(g, size), into, relu)
+                with self._with_fallback():
+                    return _sum_and_relu(self._by_phases(g, size), into, relu)
+            return _sum_and_relu(self._by_phases(g, size), into, relu)
         if self.packs and self._turned is not None:
-            with self._or_plainly():
+            with self._with_fallback():
                 packed = self._packed.get("turned")
                 if packed is None:
                     weight = self.weight.transpose(0, 1).flip(2, 3).contiguous()
-                    packed = self._laid_out("turned", weight, self._turned, (1, 1), g)
+                    packed = self._reordered("turned", weight, self._turned, (1, 1), g)
                 options = packed, None, self._turned, (1, 1), self.dilation, 1
                 return _in_one(g, options, into, overwrite, relu)
-        return _finished(self._plainly_transposed(g, size), into, relu)
+        return _sum_and_relu(self._plain_transpose(g, size), into, relu)
 
     @contextmanager
-    def _or_plainly(self) -> Iterator[None]:
-        """Go on without oneDNN, here and later, where it has no kernel for such a convolution.
+    def _with_fallback(self) -> Iterator[None]:
+        """Continue without oneDNN, now and later, if it has no kernel for such a convolution.
 
-        PyTorch finds that out as it asks for one.
+        PyTorch only raises this error when the kernel is requested.
         """
         try:
             yield
@@ -129,14 +129,14 @@ class Convolution:
             self._packed.clear()
 
     def _turned_padding(self) -> Size | None:
-        """Padding of the convolution that is this one's transpose, if one is."""
+        """Padding of the convolution that equals the transpose, if there is one."""
         spans = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
         turned = spans[0] - self.padding[0], spans[1] - self.padding[1]
         return turned if self.stride == (1, 1) and self.groups == 1 and min(turned) >= 0 else None
 
-    def _plainly_transposed(self, g: Tensor, size: Size) -> Tensor:
+    def _plain_transpose(self, g: Tensor, size: Size) -> Tensor:
         spans = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
-        # Rows and columns at the end that no step of the stride reaches.
+        # Rows and columns at the end that the stride does not reach.
         left = [
             (length + 2 * p - span - 1) % s
             for length, p, span, s in zip(size, self.padding, spans, self.stride, strict=True)
@@ -146,12 +146,12 @@ class Convolution:
         )
 
     def _by_phases(self, g: Tensor, size: Size) -> Tensor:
-        """The transpose at each phase of the stride: convolutions of g, side by side as channels.
+        """The transpose at each phase of the stride: convolutions of g, concatenated as channels.
 
         With stride s and padding p, x's row s·q + r meets y's row q − t by the weights' row s·t + r + p.
         """
         step = self.stride[0]
-        first, last = zip(*(self._reach(axis) for axis in (0, 1)), strict=True)
+        first, last = zip(*(self._shift_range(axis) for axis in (0, 1)), strict=True)
         counts = [-(-length // step) for length in size]
         # Not less than 0, also where the padding is so wide that some rows of y meet no row of x.
         padding = tuple(max(0, last[axis], counts[axis] - first[axis] - g.shape[2 + axis]) for axis in (0, 1))
@@ -159,7 +159,7 @@ class Convolution:
         if weight is None:
             weight = self._phase_weights(first, last)
             if self.packs:
-                weight = self._laid_out("phases", weight, padding, (1, 1), g)
+                weight = self._reordered("phases", weight, padding, (1, 1), g)
             self._packed["phases"] = weight
         if self.packs:
             phases = _in_one(g, (weight, None, padding, (1, 1), (1, 1), 1), None, False, False)
@@ -169,11 +169,11 @@ class Convolution:
         phases = phases[:, :, top : top + counts[0], left : left + counts[1]]
         return functional.pixel_shuffle(phases, step)[:, :, : size[0], : size[1]]
 
-    def _reach(self, axis: int) -> tuple[int, int]:
-        """The least and the largest t of any phase."""
+    def _shift_range(self, axis: int) -> tuple[int, int]:
+        """The smallest and the largest t of any phase."""
         step, padding, length = self.stride[axis], self.padding[axis], self.weight.shape[2 + axis]
-        found = [(k - padding) // step for k in range(length)]
-        return min(found), max(found)
+        shifts = [(k - padding) // step for k in range(length)]
+        return min(shifts), max(shifts)
 
     def _phase_weights(self, first: Any, last: Any) -> Tensor:
         """(M·s², K, u, v) in ``pixel_shuffle``'s order of channels."""
@@ -186,8 +186,8 @@ class Convolution:
                 weight[:, r, q, :, last[0] - t, last[1] - u] = self.weight[:, :, y, x].T
         return weight.flatten(0, 2)
 
-    def _laid_out(self, name: str, weight: Tensor, padding: Size, stride: Size, like: Tensor) -> Tensor:
-        """Weights in the order in which oneDNN reads them, for inputs like one."""
+    def _reordered(self, name: str, weight: Tensor, padding: Size, stride: Size, like: Tensor) -> Tensor:
+        """Weights in oneDNN's layout, for inputs of the shape of ``like``."""
         if name not in self._packed:
             groups = self.groups if name == "forward" else 1
             self._packed[name] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
@@ -211,7 +211,7 @@ def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _packs(weight: Tensor) -> bool:
-    """Whether PyTorch has oneDNN's convolutions with a sum and a ReLU for such weights here."""
+    """Whether PyTorch has oneDNN's convolutions with fused sum and ReLU for such weights."""
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
@@ -222,19 +222,19 @@ def _packs(weight: Tensor) -> bool:
 
 
 def _in_one(x: Tensor, options: Any, other: Tensor | None, overwrite: bool, relu: bool) -> Tensor:
-    """oneDNN's convolution with what follows it."""
+    """oneDNN's convolution, fused with the sum and the ReLU after it."""
     if other is None:
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
         return y
-    then: Any = "add", 1.0, "relu" if relu else None, [], ""
+    epilogue: Any = "add", 1.0, "relu" if relu else None, [], ""
     if overwrite:
-        y = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *options, *then)
+        y = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *options, *epilogue)
     else:
-        y = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *options, *then)
+        y = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *options, *epilogue)
     return y
 
 
-def _finished(y: Tensor, other: Tensor | None, relu: bool) -> Tensor:
-    """The same, pass by pass; ``y`` is new and may change."""
+def _sum_and_relu(y: Tensor, other: Tensor | None, relu: bool) -> Tensor:
+    """The same sum and ReLU as separate passes; ``y`` is a new tensor and may be changed in place."""
     y = y if other is None else y.add_(other)
     return y.clamp_(min=0) if relu else y

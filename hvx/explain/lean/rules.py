@@ -1,4 +1,4 @@
-"""What a step of the lean engine does, what it keeps of that, and how a cotangent goes back through it."""
+"""The operations of the lean engine: forward, with the values saved for backward, and VJP."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor
 from torch.nn import functional
 
 Kept = tuple[Any, ...]
-"""What a step keeps for its pull: tensors (B, …), and sizes."""
+"""Values that a step saves for its ``pull``: tensors (B, …) and sizes."""
 
 
 class Rule:
     """One operation on tensors (B, M, H, W).
 
-    ``forward`` takes the inputs and returns the output with what is kept; ``pull`` takes the cotangent at the
-    output with what was kept and returns one for each input, in memory of its own unless ``passes``.
+    ``forward`` takes the inputs and returns the output and the saved values. ``pull`` takes the cotangent at
+    the output and the saved values and returns one for each input, in new memory unless ``passes``.
     """
 
     passes = False
-    """The cotangent goes on to every input as it is."""
+    """The cotangent is passed to every input unchanged."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Kept]:
         raise NotImplementedError
 
-    def pull(self, cotangent: Tensor, kept: Kept) -> tuple[Tensor, ...]:
+    def pull(self, cotangent: Tensor, saved: Kept) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
 
@@ -41,7 +41,7 @@ class Add(Rule):
 
 
 class ReLU(Rule):
-    """max(x, 0), where nothing ahead of it could do it on the way."""
+    """max(x, 0), if no step before could include it."""
 
     passes = True
 
@@ -51,7 +51,7 @@ class ReLU(Rule):
 
 @dataclass
 class Affine(Rule):
-    """A frozen BatchNorm that no convolution could take in: scale · x + shift, (1, M, 1, 1) each."""
+    """A frozen BatchNorm that is not folded into a convolution: scale · x + shift, (1, M, 1, 1) each."""
 
     scale: Tensor
     shift: Tensor
@@ -59,24 +59,24 @@ class Affine(Rule):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Kept]:
         return torch.addcmul(self.shift, inputs[0], self.scale), ()
 
-    def pull(self, cotangent: Tensor, kept: Kept) -> tuple[Tensor, ...]:
+    def pull(self, cotangent: Tensor, saved: Kept) -> tuple[Tensor, ...]:
         return (cotangent * self.scale,)
 
 
 class Concatenate(Rule):
-    """Tensors side by side as channels."""
+    """Tensors concatenated along the channels."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Kept]:
         return torch.cat(inputs, 1), tuple(x.shape[1] for x in inputs)
 
-    def pull(self, cotangent: Tensor, kept: Kept) -> tuple[Tensor, ...]:
-        parts = cotangent.split(list(kept), 1)
+    def pull(self, cotangent: Tensor, saved: Kept) -> tuple[Tensor, ...]:
+        parts = cotangent.split(list(saved), 1)
         return tuple(part.contiguous(memory_format=torch.channels_last) for part in parts)
 
 
 @dataclass
 class MaxPool(Rule):
-    """The largest value of each window; its cotangent goes to where that was."""
+    """The largest value of each window; the cotangent goes to the position of this value."""
 
     kernel: Any
     stride: Any
@@ -85,20 +85,20 @@ class MaxPool(Rule):
     ceil_mode: bool
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Kept]:
-        pooled, places = functional.max_pool2d_with_indices(
+        pooled, indices = functional.max_pool2d_with_indices(
             inputs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
         )
-        return pooled, (places, inputs[0].shape[2:])
+        return pooled, (indices, inputs[0].shape[2:])
 
-    def pull(self, cotangent: Tensor, kept: Kept) -> tuple[Tensor, ...]:
-        places, size = kept
-        # PyTorch asks for the input, but of it reads the shape alone.
+    def pull(self, cotangent: Tensor, saved: Kept) -> tuple[Tensor, ...]:
+        indices, size = saved
+        # PyTorch takes the input, but reads only its shape.
         like = torch.empty(
             (*cotangent.shape[:2], *size), dtype=cotangent.dtype, device=cotangent.device,
             memory_format=torch.channels_last,
         )  # fmt: skip
         windows = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        return (torch.ops.aten.max_pool2d_with_indices_backward(cotangent, like, *windows, places),)
+        return (torch.ops.aten.max_pool2d_with_indices_backward(cotangent, like, *windows, indices),)
 
 
 @dataclass
@@ -119,9 +119,9 @@ class AveragePool(Rule):
         )  # fmt: skip
         return pooled, (inputs[0].shape[2:],)
 
-    def pull(self, cotangent: Tensor, kept: Kept) -> tuple[Tensor, ...]:
+    def pull(self, cotangent: Tensor, saved: Kept) -> tuple[Tensor, ...]:
         like = torch.empty(
-            (*cotangent.shape[:2], *kept[0]), dtype=cotangent.dtype, device=cotangent.device,
+            (*cotangent.shape[:2], *saved[0]), dtype=cotangent.dtype, device=cotangent.device,
             memory_format=torch.channels_last,
         )  # fmt: skip
         windows = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
@@ -130,13 +130,13 @@ class AveragePool(Rule):
 
 @dataclass
 class Other(Rule):
-    """Any other function of tensors: its inputs are kept, and it is computed anew as it is pulled back."""
+    """Any other function of tensors: its inputs are saved, and ``pull`` computes it again."""
 
     function: Callable[..., Tensor]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Kept]:
         return self.function(*inputs), inputs
 
-    def pull(self, cotangent: Tensor, kept: Kept) -> tuple[Tensor, ...]:
-        back: Any = torch.func.vjp(self.function, *kept)[1]
-        return tuple(g.contiguous(memory_format=torch.channels_last) for g in back(cotangent))
+    def pull(self, cotangent: Tensor, saved: Kept) -> tuple[Tensor, ...]:
+        vjp: Any = torch.func.vjp(self.function, *saved)[1]
+        return tuple(g.contiguous(memory_format=torch.channels_last) for g in vjp(cotangent))

@@ -1,4 +1,4 @@
-"""A traced network read as steps: BatchNorm folded, and each sum and ReLU joined to the convolution ahead."""
+"""A traced network as steps: BatchNorm is folded, sums and ReLUs are merged into the convolution before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hvx.explain.guided import is_relu
 from hvx.explain.lean.convolution import Convolution, affine
 from hvx.explain.lean.rules import Add, Affine, AveragePool, Concatenate, MaxPool, Other, ReLU, Rule
 
-_NOTHING = (nn.Dropout, nn.Dropout2d, nn.Identity)
+_IDENTITIES = (nn.Dropout, nn.Dropout2d, nn.Identity)
 """Modules that do nothing in evaluation mode."""
 _SUMS = (operator.add, operator.iadd, torch.add)
 
@@ -33,21 +33,21 @@ _POOLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
 }
 """Functions → the modules that do the same, and their options' names in the functions' order."""
 _ANY_SIZE = (256, 256)
-"""Of an image, to learn what kind of thing a node makes."""
+"""Size of an image for finding the shapes of the nodes' outputs."""
 
 Value = fx.Node
-"""What a step makes is known by the node of the traced graph that made it there."""
+"""A step's output is identified by the node of the traced graph that computes it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A rule or a convolution at work.
+    """One use of a rule or a convolution.
 
     Attributes:
-        rule: what is done; a convolution adds its second input, where there is one, to what it makes.
-        inputs: the values it takes.
-        output: the value it makes.
-        guided: a ReLU ends it, to whose pull the guided rule applies.
+        rule: the operation; a convolution adds its second input, if there is one, to its result.
+        inputs: the values it reads.
+        output: the value it computes.
+        guided: it ends with a ReLU, whose ``pull`` follows the guided rule.
     """
 
     rule: Rule | Convolution
@@ -63,23 +63,23 @@ def read_steps(
 
     Args:
         network: traced, in evaluation mode; its weights are read, not changed.
-        dtype: of the steps' weights; none: the network's own.
-        packs: lay convolutions' weights out for oneDNN, where it is there.
+        dtype: of the steps' weights; the network's own if None.
+        packs: convert convolution weights to oneDNN's layout, if oneDNN is available.
     """
     reader = _Reader(network, dtype, packs)
-    return reader.image, _joined(reader.steps, reader.features), reader.features
+    return reader.image, _merge_steps(reader.steps, reader.features), reader.features
 
 
 class _Reader:
-    """Reads node by node; nodes that do nothing, or no tensor's work, leave no step."""
+    """Reads node by node; nodes that do nothing, or do not compute a tensor, add no step."""
 
     def __init__(self, network: fx.GraphModule, dtype: torch.dtype | None, packs: bool) -> None:
         self._modules = dict(network.named_modules())
         self._network, self._dtype, self._packs = network, dtype, packs
-        self._same: dict[fx.Node, Value] = {}
-        """Nodes that are a value under another name."""
+        self._aliases: dict[fx.Node, Value] = {}
+        """Node → the value that it equals."""
         self._lazy: set[fx.Node] = set()
-        """Nodes that are no lattice of features (sizes, tuples); who uses one computes it for himself."""
+        """Nodes that are not feature maps (sizes, tuples); each user computes them again."""
         self._propagated = False
         self.steps: list[Step] = []
         (self.image,) = (node for node in network.graph.nodes if node.op == "placeholder")
@@ -91,11 +91,11 @@ class _Reader:
         self.features = self._value(named["features"])
 
     def _value(self, node: fx.Node) -> Value:
-        return self._same.get(node, node)
+        return self._aliases.get(node, node)
 
     def _read(self, node: fx.Node) -> None:
-        if self._is_nothing(node) or self._is_folded(node):
-            self._same[node] = self._value(node.all_input_nodes[0])
+        if self._is_identity(node) or self._fold_norm(node):
+            self._aliases[node] = self._value(node.all_input_nodes[0])
         elif is_relu(node, self._modules):
             self._add(ReLU(), [node.args[0] if node.args else node.kwargs["input"]], node, guided=True)
         else:
@@ -109,22 +109,22 @@ class _Reader:
     ) -> None:
         self.steps.append(Step(rule, tuple(self._value(x) for x in inputs), node, guided))
 
-    def _is_nothing(self, node: fx.Node) -> bool:
+    def _is_identity(self, node: fx.Node) -> bool:
         if node.op == "call_module":
-            return isinstance(self._modules[str(node.target)], _NOTHING)
+            return isinstance(self._modules[str(node.target)], _IDENTITIES)
         return node.op == "call_function" and node.target in (functional.dropout, functional.dropout2d)
 
-    def _is_folded(self, node: fx.Node) -> bool:
-        """Fold a BatchNorm into the convolution that works for it alone, where a node is one."""
+    def _fold_norm(self, node: fx.Node) -> bool:
+        """If a node is a BatchNorm, fold it into the convolution that only it reads."""
         norm = self._modules.get(str(node.target)) if node.op == "call_module" else None
         if norm is None or not _is_frozen_norm(norm) or len(node.all_input_nodes[0].users) > 1:
             return False
-        ahead = node.all_input_nodes[0]
-        for place, step in enumerate(self.steps):
-            module = self._modules.get(str(ahead.target))
-            if step.output is ahead and isinstance(step.rule, Convolution) and isinstance(module, nn.Conv2d):
+        source = node.all_input_nodes[0]
+        for index, step in enumerate(self.steps):
+            module = self._modules.get(str(source.target))
+            if step.output is source and isinstance(step.rule, Convolution) and isinstance(module, nn.Conv2d):
                 folded = Convolution.of(module, self._dtype, self._packs, norm)
-                self.steps[place] = replace(step, rule=folded)
+                self.steps[index] = replace(step, rule=folded)
                 return True
         return False
 
@@ -165,47 +165,47 @@ class _Reader:
         return None
 
     def _other(self, node: fx.Node) -> tuple[Rule | None, Sequence[Value]]:
-        """A function of the lattices that a node, and the lazy ones ahead of it, are computed of."""
+        """A node, with the lazy nodes before it, as a function of feature maps."""
         if self._shape(node) is None:
             self._lazy.add(node)
             return None, ()
         inputs: list[Value] = []
-        function = self._computed(node, inputs)
-        return Other(lambda *given: function(dict(zip(inputs, given, strict=True)))), inputs
+        function = self._as_function(node, inputs)
+        return Other(lambda *tensors: function(dict(zip(inputs, tensors, strict=True)))), inputs
 
-    def _computed(self, node: fx.Node, inputs: list[Value]) -> Callable[[dict[Value, Tensor]], Any]:
-        """What computes a node from the values of ``inputs``, to which those that it needs are added."""
+    def _as_function(self, node: fx.Node, inputs: list[Value]) -> Callable[[dict[Value, Tensor]], Any]:
+        """A function that computes a node from the values of ``inputs``; missing inputs are added there."""
 
         def argument(x: fx.Node) -> Callable[[dict[Value, Tensor]], Any]:
             if x in self._lazy:
-                return self._computed(x, inputs)
+                return self._as_function(x, inputs)
             value = self._value(x)
             if value not in inputs:
                 inputs.append(value)
-            return lambda given: given[value]
+            return lambda tensors: tensors[value]
 
         parts = {x: argument(x) for x in node.all_input_nodes}
         interpreter = fx.Interpreter(self._network)
         in_place = _is_in_place(node)
 
-        def compute(given: dict[Value, Tensor]) -> Any:
-            found = {x: part(given) for x, part in parts.items()}
-            if in_place:  # what others use, and what is kept, stays as it is
-                found = {x: y.clone() if isinstance(y, Tensor) else y for x, y in found.items()}
-            arguments = fx.node.map_arg((node.args, node.kwargs), lambda x: found[x])
+        def compute(tensors: dict[Value, Tensor]) -> Any:
+            operands = {x: part(tensors) for x, part in parts.items()}
+            if in_place:  # do not change tensors that others use or that are saved
+                operands = {x: y.clone() if isinstance(y, Tensor) else y for x, y in operands.items()}
+            arguments = fx.node.map_arg((node.args, node.kwargs), lambda x: operands[x])
             return getattr(interpreter, node.op)(node.target, *arguments)
 
         return compute
 
     def _shape(self, node: fx.Node) -> tuple[int, ...] | None:
-        """(B, M, H, W) of what a node makes of an image; None if that is no such tensor."""
+        """Shape (B, M, H, W) of a node's output for an image; None if the output is not such a tensor."""
         if not self._propagated:
             self._propagated = True
             mode = FakeTensorMode(allow_non_fake_inputs=True)
             weight = next(self._network.parameters())
             image = torch.empty(1, 3, *_ANY_SIZE, dtype=weight.dtype, device=weight.device)
             FakeTensorProp(self._network, mode).propagate(image)
-        value = node.meta.get("val")  # torch 2.11 notes none where a node makes a tuple
+        value = node.meta.get("val")  # torch 2.11 sets none if a node returns a tuple
         return tuple(value.shape) if isinstance(value, Tensor) and value.ndim == 4 else None
 
 
@@ -218,36 +218,36 @@ def _is_frozen_norm(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     return type(module) is nn.BatchNorm2d and module.running_var is not None and not module.training
 
 
-def _joined(steps: list[Step], features: Value) -> list[Step]:
-    """Sums and ReLUs that follow a convolution alone are done by it."""
+def _merge_steps(steps: list[Step], features: Value) -> list[Step]:
+    """Merge sums and ReLUs into the convolution before them, if nothing else reads its output."""
     users: dict[Value, int] = {features: 1}
     for step in steps:
         for value in step.inputs:
             users[value] = users.get(value, 0) + 1
-    found: list[Step] = []
+    merged: list[Step] = []
     for step in steps:
-        joined = _with_convolution(step, found, users)
+        joined = _merge_step(step, merged, users)
         if joined is None:
-            found.append(step)
+            merged.append(step)
         else:
-            place, whole = joined
-            del found[place]
-            found.append(whole)
-    return found
+            index, whole = joined
+            del merged[index]
+            merged.append(whole)
+    return merged
 
 
-def _with_convolution(step: Step, found: list[Step], users: dict[Value, int]) -> tuple[int, Step] | None:
-    """The convolution that can take a sum or a ReLU on, where it stands, and what then does both."""
+def _merge_step(step: Step, merged: list[Step], users: dict[Value, int]) -> tuple[int, Step] | None:
+    """The index of the convolution that can include a sum or a ReLU, and the merged step."""
     if not isinstance(step.rule, (Add, ReLU)) or len(set(step.inputs)) < len(step.inputs):
         return None
-    for place in range(len(found) - 1, -1, -1):
-        ahead = found[place]
-        alone = users[ahead.output] == 1 and isinstance(ahead.rule, Convolution) and not ahead.guided
-        if ahead.output not in step.inputs or not alone:
+    for index in range(len(merged) - 1, -1, -1):
+        previous = merged[index]
+        alone = users[previous.output] == 1 and isinstance(previous.rule, Convolution) and not previous.guided
+        if previous.output not in step.inputs or not alone:
             continue
         if isinstance(step.rule, ReLU):
-            return place, replace(ahead, output=step.output, guided=True)
-        if len(ahead.inputs) == 1:
-            (other,) = (value for value in step.inputs if value is not ahead.output)
-            return place, replace(ahead, inputs=(*ahead.inputs, other), output=step.output)
+            return index, replace(previous, output=step.output, guided=True)
+        if len(previous.inputs) == 1:
+            (other,) = (value for value in step.inputs if value is not previous.output)
+            return index, replace(previous, inputs=(*previous.inputs, other), output=step.output)
     return None
