@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import Tiny
 
+from hvx.errors import HvxError
 from hvx.train import features, head
 from hvx.train.model import train_model
 from hvx.train.schedule import warm_cosine
@@ -97,3 +98,23 @@ def test_the_rate_warms_up_and_falls_as_a_cosine() -> None:
     assert found[:top] == sorted(found[:top])
     assert found[top:] == sorted(found[top:], reverse=True)
     assert 0 <= found[-1] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("architecture", "node", "activation"),
+    [("efficientnet_b0", "features.2", "SiLU"), ("vit_b_16", "encoder", "MultiheadAttention")],
+)
+def test_a_backbone_that_no_run_could_explain_is_refused_before_the_training(
+    tiny: Tiny, tmp_path: Path, architecture: str, node: str, activation: str
+) -> None:
+    backbone = {"model__backbone__architecture": architecture, "model__backbone__node": node}
+    with pytest.raises(HvxError, match=f"defined for ReLU; node '.*' is {activation}; use a network"):
+        trained(tiny, tmp_path, **backbone)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_products_takes_any_backbone(tiny: Tiny, tmp_path: Path) -> None:
+    sizes = {"model__encoder__embedding": 8, "model__encoder__hidden": 8}
+    backbone = {"model__backbone__architecture": "efficientnet_b0", "model__backbone__node": "features.2"}
+    trained(tiny, tmp_path, model__network="hiecoatt", model__glimpses=3, **sizes, **backbone)
+    assert (tmp_path / "model.safetensors").is_file()

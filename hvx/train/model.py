@@ -16,12 +16,13 @@ from hvx.data.questions import Question, read_questions
 from hvx.data.words import Vocabulary, tokenizer
 from hvx.device import standard_mode
 from hvx.errors import HvxError
+from hvx.explain.guided import guided
 from hvx.importers.skipthoughts import fill_encoder, load_start
-from hvx.models.backbone import Backbone, build_backbone
+from hvx.models.backbone import Backbone, build_backbone, empty_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.encoder import QuestionEncoder
-from hvx.models.joint import Head
-from hvx.models.networks import new_head
+from hvx.models.joint import HadamardHead, Head
+from hvx.models.networks import NETWORKS, new_head
 from hvx.train.cells import train_backbone
 from hvx.train.course import Course, best_of
 from hvx.train.evaluate import Evaluator
@@ -137,6 +138,7 @@ class _Training:
 
     def run(self, state: State | None) -> Metrics:
         """Train to the end, from ``state`` on where there is one."""
+        self._check_activations()
         clock = _Clock()
         material = self._material()
         progress = state[1] if state else Progress()
@@ -235,6 +237,11 @@ class _Training:
             f"{start.source}: has {progress.start_words:,} of the vocabulary's {len(vocabulary):,} words"
         )
         return encoder
+
+    def _check_activations(self) -> None:
+        """Refuse, before anything is computed, a backbone that no run of the trained model could explain."""
+        if issubclass(NETWORKS[self.config.model.network], HadamardHead):
+            guided(empty_backbone(self.config.model.backbone).network)
 
     def _backbone(self) -> Backbone:
         config = self.config
