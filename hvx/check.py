@@ -130,7 +130,7 @@ def _check_questions(
 def _check_images(
     split: SplitConfig, explain: ExplainConfig, shards: list[Shard], result: CheckResult
 ) -> None:
-    # An image with very many questions occurs several times in the plan.
+    # An image with very many questions occurs in several shards.
     names = list(dict.fromkeys(questions[0].image for shard in shards for _, questions in shard.images))
     paths = [image_path(split, name) for name in names]
     not_extracted = in_parquet(split) and not split.folders[0].is_dir()
@@ -229,26 +229,26 @@ def _check_time(
 ) -> None:
     """Explain the first images twice, with decoding, and extrapolate the second time to missing shards."""
     run = config.path(explain.run)
-    todo = absent_shards(run, shards)
+    missing = absent_shards(run, shards)
     facts: dict[str, Any] = {"device": str(device)}
     result.facts["time"] = facts
-    if not todo:
+    if not missing:
         facts["seconds"] = 0
         return
-    images = todo[0].images[: explain.batch_images or _TIMED_IMAGES]
+    images = missing[0].images[: explain.batch_images or _TIMED_IMAGES]
     paths = [image_path(split, questions[0].image) for _, questions in images]
     if in_parquet(split) and not all(path.is_file() for path in paths):
         result.notes.append(f"{split.questions}: no time is measured while its images are inside it")
         facts["seconds"] = None
         return
     explainer, image = source.load(device), source.image
-    asked = [(i, question.question) for i, (_, questions) in enumerate(images) for question in questions]
+    indexed = [(i, question.question) for i, (_, questions) in enumerate(images) for question in questions]
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()
         batch = next(iter(input_batches(paths, image, [list(range(len(paths)))], 0, split.exif_orientation)))
         rows = {index: row for row, index in enumerate(batch.places)}
-        batch_questions = [(rows[index], question) for index, question in asked if index in rows]
+        batch_questions = [(rows[index], question) for index, question in indexed if index in rows]
         if not batch_questions:
             raise HvxError(next(iter(batch.failures.values())))
         image_rows, texts = zip(*batch_questions, strict=True)
@@ -256,4 +256,4 @@ def _check_time(
         seconds = time.perf_counter() - started
     rate = len(batch_questions) / seconds
     facts["explanations per second"] = round(rate, 2)
-    facts["seconds"] = round(sum(map(len, todo)) / rate)
+    facts["seconds"] = round(sum(map(len, missing)) / rate)

@@ -1,4 +1,4 @@
-"""Which explanations of a run to show: by id, by type, right or wrong, by agreement, at random."""
+"""Selects explanations of a run: by id, type, correctness or agreement, or at random."""
 
 from __future__ import annotations
 

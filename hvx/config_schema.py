@@ -46,7 +46,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def _split_model(schema: dict[str, Any]) -> None:
-    """``model`` is one of hvx's networks, with a checkpoint, or a dual encoder, without."""
+    """Make ``model`` one of hvx's networks, with a checkpoint, or a dual encoder, without."""
     dual = schema["properties"].pop("dual_encoder")["anyOf"][0]
     hvx_model = {"$ref": schema["properties"]["model"].pop("$ref")}
     networks = [*get_args(ModelConfig.model_fields["network"].annotation), *DUAL_ENCODERS]
@@ -68,7 +68,7 @@ def _tidy(section: dict[str, Any], sections: dict[str, Any]) -> None:
             key.pop("default", None)  # each of its keys has its own
             key.setdefault("description", sections[name]["description"])
         key["description"] = _one_line(key["description"])
-        if "prefixItems" in key:  # all alike; editors of earlier drafts understand ``items``
+        if "prefixItems" in key:  # all equal; editors for earlier drafts support only ``items``
             key["items"] = key.pop("prefixItems")[0]
 
 

@@ -1,4 +1,4 @@
-"""Where the network runs."""
+"""Devices and PyTorch settings."""
 
 from __future__ import annotations
 

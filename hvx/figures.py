@@ -1,4 +1,4 @@
-"""Figures of one run or several: which questions, whose maps, and the file."""
+"""Draws figures of one run or several."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def draw_runs(
             for reader, run_numbers in zip(readers, numbers_by_run, strict=True)
         ]
         if joined:
-            drawn = [
+            items_by_run = [
                 drawn_items(reader, run_numbers, name, maps[run] if maps else None)
                 for run, (reader, run_numbers, name) in enumerate(
                     zip(readers, numbers_by_run, joined.names, strict=True)
                 )
             ]
-            rows = [row for question in zip(*drawn, strict=True) for row in question]
+            rows = [row for question in zip(*items_by_run, strict=True) for row in question]
             source = source_of(readers, question_ids)
             glyphs = write_items(rows, output, width, style, setup, source)
         else:

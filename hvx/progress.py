@@ -50,18 +50,18 @@ def _with_lines(items: Iterable[Item], label: str, unit: str, total: int | None)
     if total is None and isinstance(items, Sized):
         total = len(items)
     start = time.monotonic()
-    for done, item in enumerate(items, 1):
+    for completed, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
         if _last_line is not None and now - _last_line >= LINE_SECONDS:
             _last_line = now
-            echo(_line(label, unit, done, total, now - start), err=True)
+            echo(_line(label, unit, completed, total, now - start), err=True)
 
 
-def _line(label: str, unit: str, done: int, total: int | None, seconds: float) -> str:
+def _line(label: str, unit: str, completed: int, total: int | None, seconds: float) -> str:
     """``training the backbone: batch 120 of 400, 01:10 elapsed, 02:43 left``"""
-    count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+    count = f"{completed:,}" if total is None else f"{completed:,} of {total:,}"
     line = f"{label}: {unit} {count}, {tqdm.format_interval(seconds)} elapsed"
-    if total is not None and done <= total:
-        line += f", {tqdm.format_interval(seconds / done * (total - done))} left"
+    if total is not None and completed <= total:
+        line += f", {tqdm.format_interval(seconds / completed * (total - completed))} left"
     return line

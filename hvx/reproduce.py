@@ -103,12 +103,12 @@ def reproduce(
     checks = stage("checks", lambda: check_run(reader, config.split(VALIDATION)))
     reader.close()
     target = summary.run / FOLDER
-    measures = stage("measures", lambda: measure_run(summary.run, options, device, [], target, _unsaid))
+    measures = stage("measures", lambda: measure_run(summary.run, options, device, [], target, _discard_line))
     _report(folder, checks, figures, seconds)
     return Reproduction(checks, measures, target / "measure.md", figures, seconds)
 
 
-def _unsaid(line: str) -> None:
+def _discard_line(line: str) -> None:
     """Discard a line; the report has this information."""
     del line
 

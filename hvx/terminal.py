@@ -1,4 +1,4 @@
-"""What hvx prints: each line made safe for a terminal, and errors of the output itself.
+"""Prints lines that are safe for a terminal, and handles errors of the output itself.
 
 Texts come from checkpoints, runs, datasets and file names. They must not move the cursor, change colors or
 the screen, change the text direction, or add lines.

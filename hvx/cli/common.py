@@ -183,7 +183,7 @@ def _report_errors(debug: bool, requests: Requests) -> Iterator[None]:
         if isinstance(error, HvxError):
             give_up(error)
         if isinstance(error, (ImportError, MemoryError)):
-            # A process whose memory is limited cannot map PyTorch's libraries.
+            # With limited memory, PyTorch's libraries cannot be mapped.
             reason = str(error) or "out of memory"
             give_up(HvxError(f"too little memory, or a broken installation: {reason}"))
         if isinstance(error, OSError) and error.strerror:

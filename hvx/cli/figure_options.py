@@ -60,7 +60,7 @@ class FigureOptions:
         return pixels
 
     def style(self, top_answers: bool) -> FigureStyle:
-        """How the figure shows its rows."""
+        """The style of the figure."""
         from hvx.view.figure import FigureStyle
 
         size = self.font_pt

@@ -55,11 +55,13 @@ def build_gallery(
     runs = (run,) if other is None else (run, other)
     with gallery_content(runs, further) as content, gallery_folder(output) as folder:
         job = Job(runs, folder, size or PHOTO_SIDE, content.sources)
-        done = _write_all(job, list(content.chunks()), workers or cpus())
-        missing = {photo: why for chunk in done for photo, why in chunk.missing.items()}
-        measured = [[chunk.runs[k] for chunk in done] for k in range(len(runs))]
+        results = _write_all(job, list(content.chunks()), workers or cpus())
+        missing = {photo: failure for result in results for photo, failure in result.missing.items()}
+        measured = [[result.runs[k] for result in results] for k in range(len(runs))]
         write_index(folder, content, measured)
-        write_description(folder, content, measured, sorted((n, why.kind) for n, why in missing.items()))
+        write_description(
+            folder, content, measured, sorted((n, failure.kind) for n, failure in missing.items())
+        )
         _copy_page(folder)
         return _built(content, [missing[photo].reason for photo in sorted(missing)])
 
@@ -70,9 +72,9 @@ def _built(content: Content, missing: list[str]) -> Built:
 
 def _write_all(job: Job, chunks: Sequence[Chunk], workers: int) -> list[Done]:
     """Write all chunks; the results in order."""
-    with closing(write_chunks(job, chunks, min(workers, len(chunks)))) as results:
-        done = list(bar(results, "gallery", "chunk", total=len(chunks)))
-    return sorted(done, key=lambda result: result.chunk.index)
+    with closing(write_chunks(job, chunks, min(workers, len(chunks)))) as written:
+        results = list(bar(written, "gallery", "chunk", total=len(chunks)))
+    return sorted(results, key=lambda result: result.chunk.index)
 
 
 def _copy_page(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a gallery shows: the items of a run, or the questions that two runs have in common."""
+"""The content of a gallery: the items of a run, or the common questions of two runs."""
 
 from __future__ import annotations
 

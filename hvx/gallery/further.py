@@ -52,11 +52,12 @@ def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> 
         return
     from hvx.measure.method_maps import run_maps  # imports PyTorch, which takes seconds
 
-    wanted = list(further.methods)
-    chosen = numbers.tolist()
-    with run_maps(reader, chosen, wanted, further.device, further.seed, further.say) as maps:
+    requested = list(further.methods)
+    with run_maps(reader, numbers.tolist(), requested, further.device, further.seed, further.say) as maps:
         files = maps.files()
-        shown = [name for name in wanted if name != PROPOSED and (name != ATTENTION or reader.glimpses > 1)]
+        shown = [
+            name for name in requested if name != PROPOSED and (name != ATTENTION or reader.glimpses > 1)
+        ]
         specific = SPECIFIC not in shown and _has_several_questions(reader)
         yield MapSource(specific, {name: files.get(name, {}) for name in shown})
 

@@ -1,4 +1,4 @@
-"""What the page loads first: the columns for search, filters and sorting, and the description."""
+"""The data that the page loads first: columns for search, filters and sorting, and the description."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def summary(columns: dict[str, np.ndarray], measured: Sequence[Measured]) -> dic
         highest mean to the lowest, those in the middle left out; ``least``: the smallest n. ``agreement``:
         [mean, n] of heat map and attention; ``control``: [mean, mean with the attention of another question
         on the image, n] of the items that have both. ``unknown``: tokens
-        that the model does not know. ``zero``: items whose image, and word, gradient is zero.
+        out of vocabulary. ``zero``: items with a zero image gradient, and with a zero word gradient.
     """
     right = [is_right(*pair) for pair in zip(columns["answer"], columns["ground_truth"], strict=True)]
     agreement = [(a, b) for chunk in measured for a, b in zip(chunk.agreement, chunk.control, strict=True)]

@@ -134,7 +134,7 @@ class FigureRow:
 
 @dataclass(frozen=True)
 class FigureStyle:
-    """How a figure shows its rows.
+    """The style of a figure.
 
     Attributes:
         style: how maps lie on the photograph.
@@ -167,7 +167,7 @@ class FigureStyle:
             outline: whether outlines are drawn; the style's own setting if None.
 
         Raises:
-            HvxError: no such style.
+            HvxError: an unknown style.
         """
         if not isinstance(style, FigureStyle):
             style = cls(cast("Style", style or cls.style), top_answers=True)
@@ -195,7 +195,7 @@ class _Grid:
         self.row_gap = max(16, width // 40)
         self.side = (width - 2 * self.margin - (columns - 1) * self.gap) // columns
         self.inner_width = columns * self.side + (columns - 1) * self.gap
-        """From the first square's left edge to the last one's right."""
+        """Distance from the first square's left edge to the last one's right edge."""
 
     def left(self, column: int) -> int:
         """A column's left edge; the remaining pixels go to both margins."""
@@ -305,7 +305,7 @@ class FigureLayout:
         if style.top_answers:
             legend.draw_answers(page, row.top_answers, (grid.left(answer_column), top), grid.side, sizes)
         answer = (row.predicted, row.ground_truth)
-        # With many columns, an answer needs more room than one of them.
+        # With many columns, an answer needs more width than one of them.
         least = grid.inner_width // 5 if self._columns is not None else 0
         size = (grid.inner_width, max(grid.side, least))
         word_maps = self._word_maps(row)
@@ -415,7 +415,7 @@ def draw_figure(
         width: of the figure in pixels; its height follows from the rows.
         title: a line above the column names.
         style: how it shows its rows.
-        columns: of the rows' ``maps``; None: the attention maps and the heat map.
+        columns: columns of the rows' ``maps``; the attention maps and the heat map if None.
         levels: whether the glimpses are those of words, phrases and question.
 
     Returns:

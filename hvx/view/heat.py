@@ -53,7 +53,7 @@ LEAST_ISLAND = 0.0025
 Pixel gradients are speckled, and outlines of single pixels would hide the photograph."""
 
 _STEPS = 8192
-"""Of the tables of ``gray_levels``."""
+"""Number of steps in the tables of ``gray_levels``."""
 
 Map = NDArray[np.float64]
 Style = Literal["color", "paper"]
@@ -68,7 +68,7 @@ def fit(photo: Image.Image, size: int) -> Image.Image:
 
 
 def overlay(photo: Image.Image, map: NDArray[np.floating], size: int, style: Style) -> Image.Image:
-    """A photograph under a map in one of the styles; see ``shade`` and ``tint``."""
+    """A photograph with a map in one of the styles; see ``shade`` and ``tint``."""
     return (shade if style == "paper" else tint)(photo, map, size)
 
 
@@ -95,7 +95,7 @@ def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Ima
 def tint(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
     """A photograph in gray under a map's colors, from dark violet (low) to pale yellow (a peak).
 
-    Arguments and result as of ``shade``; a constant map lies on the photograph in its lowest color.
+    Arguments and result as of ``shade``; a constant map has the lowest color everywhere.
     """
     heat = warmth(enlarge(map, size))
     gray = (np.asarray(fit(photo, size), np.float64) @ _LUMA)[:, :, None]
@@ -146,7 +146,6 @@ def enlarge(map: NDArray[np.floating], size: int) -> Map:
     finite = np.where(np.isfinite(map), map, 0).astype(np.float64).clip(0)
     sigmas = [SMOOTHING * side for side in map.shape[-2:]]
     radius = [int(np.ceil(3 * sigma)) for sigma in sigmas]
-    # Mirrored at the edges.
     smooth = gaussian_filter(finite, sigmas, mode="reflect", radius=radius, axes=(-2, -1))
     # Bicubic interpolation undershoots next to a peak. Clip after each axis: two negative undershoots
     # would multiply to false peaks at the four corners.

@@ -78,16 +78,16 @@ def _z_scale() -> Scale:
     return Scale("z-score", np.array([chip_color(float(score)) for score in z], np.uint8), positions)
 
 
-def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:
-    """Scales from left to right, line by line in ``room`` pixels; the page grows by their height."""
+def draw_scales(page: Page, strips: Sequence[Scale], left: float, max_width: float, size: float) -> None:
+    """Scales from left to right, line by line in ``max_width`` pixels; the page grows by their height."""
     overhang = 2 * size  # tick labels reach beyond the ends of a scale
     x = 0.0
     height = 0
-    for scale in shown:
+    for scale in strips:
         name = width(scale.name, size) + (overhang if scale.ticks else 0)
-        strip_width = max(1, math.floor(min(12 * size, room - name - overhang)))
+        strip_width = max(1, math.floor(min(12 * size, max_width - name - overhang)))
         needed = name + (strip_width + overhang if scale.ticks else 0)
-        if x and x + needed > room:
+        if x and x + needed > max_width:
             page.bottom += height
             x, height = 0.0, 0
         _draw_scale(page, scale, (left + x, page.bottom), (math.ceil(left + x + name), strip_width), size)
@@ -145,10 +145,10 @@ def draw_answers(
     """
     (left, top), size, text_height = at, sizes.small, line_height(sizes.small)
     # A narrow figure has room for only some of them.
-    most = max(1, min(LIKELIEST, int(side / (text_height + _THINNEST + 3))))
-    pitch = side // most
+    limit = max(1, min(LIKELIEST, int(side / (text_height + _THINNEST + 3))))
+    pitch = side // limit
     bar_height = max(_THINNEST, min(pitch - math.ceil(text_height) - 3, pitch // 3))
-    finite = [(answer, p) for answer, p in answers[:most] if answer and math.isfinite(p)]
+    finite = [(answer, p) for answer, p in answers[:limit] if answer and math.isfinite(p)]
     for index, (answer, probability) in enumerate(finite):
         y, ink = top + index * pitch, BLACK if index == 0 else VALUE_INK
         percent = f"{100 * probability:.1f} %"

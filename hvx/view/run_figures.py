@@ -1,4 +1,4 @@
-"""From a run's items to figures."""
+"""Draws figures of a run's items."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunMaps(Protocol):
 
 @dataclass(frozen=True)
 class DrawnItem:
-    """What a row of a figure shows: an item of a run, the pick that selected it, the run's label."""
+    """The content of a figure's row: an item of a run, the pick that selected it, the run's label."""
 
     reader: RunReader
     number: int
@@ -92,7 +92,7 @@ def heatmap_columns(reader: RunReader) -> int:
 
 
 def _crop(reader: RunReader, size: int) -> ImageConfig:
-    """How a run's photographs are cropped, to ``size`` pixels."""
+    """The image config of a run, with ``size`` pixels."""
     source = f"{reader.path / 'run.json'}: image"
     return checked(ImageConfig, {**reader.about["image"], "size": size}, source)
 
@@ -162,8 +162,8 @@ def write_figure(
         HvxError: the file cannot be written, there are too many rows for its format, or a photograph is
             missing.
     """
-    drawn = drawn_items(reader, numbers, maps=maps)
-    return write_items(drawn, output, width, style, setup, source_of([reader], drawn_ids(reader, numbers)))
+    items = drawn_items(reader, numbers, maps=maps)
+    return write_items(items, output, width, style, setup, source_of([reader], drawn_ids(reader, numbers)))
 
 
 def drawn_items(
@@ -239,7 +239,7 @@ def write_picked_figures(
 
 
 def write_items(
-    drawn: Sequence[DrawnItem],
+    items: Sequence[DrawnItem],
     output: Path,
     width: int,
     style: FigureStyle,
@@ -251,16 +251,16 @@ def write_items(
 
     If runs differ in their number of blocks, only the heat map of the last block is drawn.
     """
-    check_rows(output, len(drawn))
-    readers = list({id(item.reader): item.reader for item in drawn}.values())
-    printed = any(z is not None for item in drawn if item.pick for z in item.pick.printed_z)
+    check_rows(output, len(items))
+    readers = list({id(item.reader): item.reader for item in items}.values())
+    printed = any(z is not None for item in items if item.pick for z in item.pick.printed_z)
     blocks = {heatmap_columns(reader) for reader in readers}
     levels = all(reader.attends_on_levels for reader in readers)
     glimpses = max(reader.glimpses for reader in readers)
-    columns = drawn[0].maps.columns if drawn[0].maps else None
+    columns = items[0].maps.columns if items[0].maps else None
     heatmaps = blocks.pop() if len(blocks) == 1 else 1
     layout = FigureLayout(width, glimpses, style, title, printed, heatmaps, setup.dpi, columns, levels)
-    rows = (_row(item, layout, heatmaps) for item in bar(drawn, "drawing", "row"))
+    rows = (_row(item, layout, heatmaps) for item in bar(items, "drawing", "row"))
     return export_figure(output, layout, rows, setup.page_rows, source)
 
 

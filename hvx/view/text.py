@@ -55,36 +55,36 @@ def line_height(size: float) -> float:
     return ascent(size) - _fonts((MAIN,)).descender / _fonts((MAIN,)).units_per_EM * size
 
 
-def wrap(text: str, size: float, room: float) -> tuple[str, ...]:
-    """Lines of text no wider than ``room``; a wider word is broken between its characters."""
+def wrap(text: str, size: float, max_width: float) -> tuple[str, ...]:
+    """Lines of text no wider than ``max_width``; a wider word is broken between its characters."""
     lines = [""]
     for word in boxed(text).split():
         joined = f"{lines[-1]} {word}".lstrip()
-        if width(joined, size) <= room:
+        if width(joined, size) <= max_width:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
         for cluster in clusters(word):
-            if lines[-1] and width(lines[-1] + cluster, size) > room:
+            if lines[-1] and width(lines[-1] + cluster, size) > max_width:
                 lines.append("")
             lines[-1] += cluster
     return tuple(lines)
 
 
-def unbroken(texts: Iterable[str], size: float, room: float) -> float:
-    """``size``, or a smaller one at which no word is wider than ``room``."""
+def unbroken(texts: Iterable[str], size: float, max_width: float) -> float:
+    """``size``, or a smaller one at which no word is wider than ``max_width``."""
     widest = max((width(word, size) for text in texts for word in text.split()), default=0)
-    return size * min(1, room / widest) if widest else size
+    return size * min(1, max_width / widest) if widest else size
 
 
-def shorten(text: str, size: float, room: float) -> str:
-    """The text on one line; if it is wider than ``room``, an ellipsis replaces its end."""
+def shorten(text: str, size: float, max_width: float) -> str:
+    """The text on one line; if it is wider than ``max_width``, an ellipsis replaces its end."""
     line = " ".join(boxed(text).split())
-    if width(line, size) <= room:
+    if width(line, size) <= max_width:
         return line
     characters = clusters(line)
-    while characters and width("".join(characters) + "…", size) > room:
+    while characters and width("".join(characters) + "…", size) > max_width:
         characters.pop()
     return "".join(characters).rstrip() + "…"
 

@@ -129,8 +129,8 @@ def lay_out(
     scores = [score_text(value, digits) for value in z or attention] or [""] * len(tokens)
     z = z or [math.nan] * len(tokens)
     printed_z = [None] * len(tokens) if printed is None else printed
-    room = width - answer_width - sizes.token / 2
-    boxes = _place_tokens(tokens, z, scores, printed_z, room, sizes, digits, picture)
+    tokens_width = width - answer_width - sizes.token / 2
+    boxes = _place_tokens(tokens, z, scores, printed_z, tokens_width, sizes, digits, picture)
     if unknown:
         marked = zip(boxes, unknown, strict=True)
         boxes = tuple(replace(box, unknown=bool(is_unknown)) for box, is_unknown in marked)
@@ -206,21 +206,21 @@ def _place_tokens(
     z: Sequence[float],
     values: Sequence[str],
     printed: Sequence[float | None],
-    room: float,
+    max_width: float,
     sizes: TextSizes,
     digits: int,
     picture: int,
 ) -> tuple[TokenBox, ...]:
-    """The tokens' boxes in lines ``room`` pixels wide."""
+    """The tokens' boxes in lines ``max_width`` pixels wide."""
     boxes: list[TokenBox] = []
     padding, gap = _padding(sizes), sizes.token / 2
     left = top = bottom = 0.0
     for token, score, value, printed_z in zip(tokens, z, values, printed, strict=True):
-        lines = wrap(token, sizes.token, room - 2 * padding)
+        lines = wrap(token, sizes.token, max_width - 2 * padding)
         printed_text = "" if printed_z is None else f"({score_text(printed_z, digits)})"
         text_width = max(width(line, sizes.token) for line in lines) + 2 * padding
         box_width = max(text_width, width(value, sizes.small), width(printed_text, sizes.small), picture)
-        if left and left + box_width > room:
+        if left and left + box_width > max_width:
             left, top = 0, bottom + gap
         box_bottom = top + len(lines) * line_height(sizes.token) + 2 * padding
         token_bottom = box_bottom + (2 if printed_text else 1) * line_height(sizes.small)
@@ -229,18 +229,20 @@ def _place_tokens(
         boxes.append(TokenBox(lines, value, printed_text, fill, ink_on(fill), box, token_bottom))
         left, bottom = left + box_width + gap, max(bottom, token_bottom)
     if is_right_to_left(" ".join(tokens)):  # read from the right
-        mirrored = ((room - box.box[2], box.box[1], room - box.box[0], box.box[3]) for box in boxes)
+        mirrored = ((max_width - box.box[2], box.box[1], max_width - box.box[0], box.box[3]) for box in boxes)
         return tuple(replace(box, box=position) for box, position in zip(boxes, mirrored, strict=True))
     return tuple(boxes)
 
 
-def _place_answer(predicted: str, ground_truth: str, left: float, room: float, sizes: TextSizes) -> Answer:
-    """The answer, centered in a column of ``room`` pixels from ``left``, at the first token's height."""
+def _place_answer(
+    predicted: str, ground_truth: str, left: float, max_width: float, sizes: TextSizes
+) -> Answer:
+    """The answer, centered in a column of ``max_width`` pixels from ``left``, at the first token's height."""
     wrong = is_right(predicted, ground_truth) is False
     text = f"{predicted} ({ground_truth})" if ground_truth else predicted
-    lines = wrap(f"{WRONG} {text}" if wrong else text, sizes.token, room)
+    lines = wrap(f"{WRONG} {text}" if wrong else text, sizes.token, max_width)
     text_width = max(width(line, sizes.token) for line in lines)
-    x, top = left + max(0.0, room - text_width) / 2, _padding(sizes)
+    x, top = left + max(0.0, max_width - text_width) / 2, _padding(sizes)
     box = (x, top, x + text_width, top + len(lines) * line_height(sizes.token))
     return Answer(lines, WRONG_INK if wrong else BLACK, box)
 
