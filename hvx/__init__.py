@@ -1,9 +1,9 @@
 """hvx: visual explanations from the Hadamard product of visual question answering networks.
 
 Implements *Visual Explanations from Hadamard Product in Multimodal Deep Networks* (Kim & Zhang,
-2017) over whole splits. The folders are the stations of the road, in order: ``data``, ``models``,
+2017) over whole splits. The folders are the stages of the pipeline, in order: ``data``, ``models``,
 ``explain``, ``store``, ``run``, ``view``, ``capture``, ``measure``, ``compare``, ``train``; ``cli`` is a
-thin skin over them. From Python: ``load_model`` and ``Explainer`` for hvx's own models, ``explain_product``
+thin layer over them. From Python: ``load_model`` and ``Explainer`` for hvx's own models, ``explain_product``
 for any other.
 """
 
@@ -51,7 +51,7 @@ _HOMES = {
     "load_model": "hvx.face",
     "open_run": "hvx.opened_run",
 }
-"""Names of the face → the modules they live in, loaded when first asked for: PyTorch takes seconds."""
+"""Public names → their modules, imported on first use, since importing PyTorch takes seconds."""
 
 __all__ = [
     "Adapter",

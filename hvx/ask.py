@@ -1,4 +1,4 @@
-"""One photo, one question: the answer, and the figure that says why."""
+"""One photo, one question: the answer, and the figure that explains it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ _ZERO = (
 
 @dataclass(frozen=True)
 class Reply:
-    """The likeliest answers with their probabilities, each token with its z-score (None of a network without
-    a Hadamard product), the characters that are drawn as boxes in the figure, since no font has them; the
-    tokens that the model does not know, each once;
-    and a line for each gradient that is zero everywhere, or that says that there is none."""
+    """The likeliest answers with their probabilities; each token with its z-score (None for a network without
+    a Hadamard product); the characters that no font has; the out-of-vocabulary tokens, each once; a line for
+    each gradient that is zero everywhere, or for the missing Hadamard product."""
 
     answers: list[tuple[str, float]]
     tokens: list[tuple[str, float | None]]
@@ -35,10 +34,10 @@ class Reply:
 
     def as_json(self) -> dict[str, Any]:
         """The answers and the tokens as plain values."""
-        lacking = set(self.unknown)
+        unknown = set(self.unknown)
         return {
-            "answers": [{"answer": answer, "probability": chance} for answer, chance in self.answers],
-            "tokens": [{"token": t, "z": z, "unknown": t in lacking} for t, z in self.tokens],
+            "answers": [{"answer": answer, "probability": p} for answer, p in self.answers],
+            "tokens": [{"token": token, "z": z, "unknown": token in unknown} for token, z in self.tokens],
             "warnings": self.zero,
         }
 
@@ -53,9 +52,9 @@ def ask(
     style: FigureStyle = WITH_ANSWERS,
     setup: PageSetup = SCREEN,
 ) -> Reply:
-    """Answer a question on a photo and draw the explanation as one row of the paper's figures.
+    """Answer a question about a photo and draw the explanation as one row of the paper's figures.
 
-    The photo is turned as its EXIF data says: a person's own photo is meant as it is seen.
+    The photo's EXIF orientation is applied.
 
     Args:
         checkpoint: a native checkpoint.
@@ -72,13 +71,13 @@ def ask(
         BadImage: the photo cannot be read.
     """
     check_suffix(output)
-    why = Explainer(load_checkpoint(checkpoint, device)).explain(image, question)
-    layout = why.layout(width, style, setup.dpi)
-    missing = export_figure(output, layout, [why.row(layout.side)], setup.page_rows)
-    marked = zip(why.tokens, why.unknown, strict=True)
-    unknown = list(dict.fromkeys(token for token, lacking in marked if lacking))
-    zero = [line for bit, line in _ZERO if why.zero_gradient & bit]
-    scores: list[float | None] = [None] * len(why.tokens) if why.z is None else why.z.tolist()
-    if why.z is None:
+    result = Explainer(load_checkpoint(checkpoint, device)).explain(image, question)
+    layout = result.layout(width, style, setup.dpi)
+    missing = export_figure(output, layout, [result.row(layout.side)], setup.page_rows)
+    token_flags = zip(result.tokens, result.unknown, strict=True)
+    unknown = list(dict.fromkeys(token for token, is_unknown in token_flags if is_unknown))
+    zero = [line for bit, line in _ZERO if result.zero_gradient & bit]
+    scores: list[float | None] = [None] * len(result.tokens) if result.z is None else result.z.tolist()
+    if result.z is None:
         zero = ["the network has no Hadamard product: there are no heat map and no z-scores"]
-    return Reply(why.answers, list(zip(why.tokens, scores, strict=True)), missing, unknown, zero)
+    return Reply(result.answers, list(zip(result.tokens, scores, strict=True)), missing, unknown, zero)

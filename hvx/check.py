@@ -1,6 +1,6 @@
-"""Reads everything that ``hvx explain`` would read; says what is missing, how long it takes, how large it is.
+"""Reads everything that ``hvx explain`` would read; reports what is missing, the expected time and size.
 
-Nothing is written. Every part is checked, also where an earlier one has a problem.
+Nothing is written. Every part is checked, also if an earlier one has a problem.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from hvx.run.size import check_map_size, check_room, free_bytes
 from hvx.run.source import CheckpointSource, Source
 
 _TIMED_IMAGES = 4
-"""That are explained to estimate the time; once before, so that what happens only at first is not timed."""
+"""Images explained to estimate the time, after one warm-up run that is not timed."""
 
 
 @dataclass
 class CheckResult:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        facts: part (``questions``, ``images``, …) → name → what was found there; plain values.
-        problems: why ``hvx explain`` would refuse the config; empty if it would begin.
+        facts: part (``questions``, ``images``, …) → name → plain value.
+        problems: why ``hvx explain`` would refuse the config; empty if it would start.
         failures: why some questions could not be explained; they would be listed in failures.jsonl.
-        notes: what ``hvx explain`` would say and go on.
+        notes: messages that do not stop ``hvx explain``.
     """
 
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -56,68 +56,68 @@ class CheckResult:
 def check_run(
     config: Config, device: torch.device, timing: bool = True, source: Source | None = None
 ) -> CheckResult:
-    """Check what a config asks for.
+    """Check everything that a config needs.
 
     Args:
-        config: the whole tree.
+        config: the whole config.
         device: where the network would run.
         timing: whether to load the network and explain a few images, for the expected time.
-        source: what explains; None: the checkpoint that the config names.
+        source: the model to explain; the config's checkpoint if None.
 
     Raises:
-        HvxError: the config has no ``explain``, or names no such split.
+        HvxError: the config has no ``explain``, or names an unknown split.
     """
     if config.explain is None:
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
-    split, explain, found = config.split(config.explain.split), config.explain, CheckResult()
+    split, explain, result = config.split(config.explain.split), config.explain, CheckResult()
     questions: list[Question] = []
     picked: Picked | None = None
-    with _part(found):
-        questions, picked = _check_questions(split, explain, found)
+    with _collect_problems(result):
+        questions, picked = _check_questions(split, explain, result)
     shards = plan_shards(questions, explain.shard_questions)
-    with _part(found):
-        _check_images(split, explain, shards, found)
+    with _collect_problems(result):
+        _check_images(split, explain, shards, result)
     model = None
-    with _part(found):
+    with _collect_problems(result):
         if source is None:
-            _check_checkpoint(config, questions, found)
-            found.notes += CheckpointSource(config).notes()
+            _check_checkpoint(config, questions, result)
+            result.notes += CheckpointSource(config).notes()
         else:
-            found.facts["model"] = source.facts()
-            found.notes += source.notes()
+            result.facts["model"] = source.facts()
+            result.notes += source.notes()
         model = source or CheckpointSource(config)
     if model:
-        with _part(found):
-            _check_size(config, explain, shards, model, found)
+        with _collect_problems(result):
+            _check_size(config, explain, shards, model, result)
         if questions:
-            with _part(found):
+            with _collect_problems(result):
                 identity = identity_values(model, explain, split, data_digests(split), picked)
                 check_same_run(config.path(explain.run), identity)
-    if timing and model and not found.problems:
-        with _part(found):
-            _check_time(config, split, explain, shards, model, device, found)
-    return found
+    if timing and model and not result.problems:
+        with _collect_problems(result):
+            _check_time(config, split, explain, shards, model, device, result)
+    return result
 
 
 @contextmanager
-def _part(found: CheckResult) -> Iterator[None]:
-    """A part's error is noted, and the next part checked."""
+def _collect_problems(result: CheckResult) -> Iterator[None]:
+    """Record an ``HvxError`` as a problem and go on."""
     try:
         yield
     except HvxError as error:
-        found.problems.append(str(error))
+        result.problems.append(str(error))
 
 
 def _check_questions(
-    split: SplitConfig, explain: ExplainConfig, found: CheckResult
+    split: SplitConfig, explain: ExplainConfig, result: CheckResult
 ) -> tuple[list[Question], Picked | None]:
-    questions, picked = read_questions(split, found.notes.append, extract=False), None
+    questions, picked = read_questions(split, result.notes.append, extract=False), None
     if explain.pick:
         picked = pick_questions(questions, explain.pick, split.questions)
-        found.notes += picked.ambiguities()
+        result.notes += picked.ambiguities()
         questions = picked.questions
     truths = sum(bool(question.ground_truth) for question in questions)
-    found.facts["questions"] = {
+    result.facts["questions"] = {
         "file": str(split.questions),
         "count": len(questions),
         "images": len({question.image_id for question in questions}),
@@ -128,47 +128,47 @@ def _check_questions(
 
 
 def _check_images(
-    split: SplitConfig, explain: ExplainConfig, shards: list[Shard], found: CheckResult
+    split: SplitConfig, explain: ExplainConfig, shards: list[Shard], result: CheckResult
 ) -> None:
-    # An image with very many questions occurs several times in the plan.
-    names = list(dict.fromkeys(own[0].image for shard in shards for _, own in shard.images))
+    # An image with very many questions occurs in several shards.
+    names = list(dict.fromkeys(questions[0].image for shard in shards for _, questions in shard.images))
     paths = [image_path(split, name) for name in names]
-    made_later = in_parquet(split) and not split.folders[0].is_dir()
-    missing = set(paths if made_later else missing_images(split, names))
-    inside = {path for path in missing if in_parquet(split) and is_extracted(path.name)}
-    missing -= inside
+    not_extracted = in_parquet(split) and not split.folders[0].is_dir()
+    missing = set(paths if not_extracted else missing_images(split, names))
+    embedded = {path for path in missing if in_parquet(split) and is_extracted(path.name)}
+    missing -= embedded
     unreadable: set[Path] = set()
     sizes = set()
     for path in bar(paths, "reading image headers", "image"):
-        if path in missing or path in inside:
+        if path in missing or path in embedded:
             continue
         try:
             sizes.add(photo_size(path))
         except BadImage:
             unreadable.add(path)
-    found.facts["images"] = {
+    result.facts["images"] = {
         "folder": folders_shown(split),
-        "found": len(paths) - len(missing) - len(unreadable) - len(inside),
+        "found": len(paths) - len(missing) - len(unreadable) - len(embedded),
         "missing": len(missing),
         "unreadable": len(unreadable),
         "smallest": min(sizes, default=None),
         "largest": max(sizes, default=None),
     }
-    if inside:
-        found.facts["images"]["inside the Parquet file"] = len(inside)
-        found.notes.append(
-            f"{split.questions}: {len(inside):,} images inside it; hvx explain writes them out"
+    if embedded:
+        result.facts["images"]["inside the Parquet file"] = len(embedded)
+        result.notes.append(
+            f"{split.questions}: {len(embedded):,} images inside it; hvx explain writes them out"
         )
-    lacking = [path for path in paths if path in missing or path in unreadable]
-    if not lacking:
+    unusable = [path for path in paths if path in missing or path in unreadable]
+    if not unusable:
         return
     counts = f"{len(missing):,} images missing, {len(unreadable):,} unreadable"
-    line = f"{folders_shown(split)}: {counts}: {some_names(lacking)}"
-    refused = explain.on_error == "stop" or len(lacking) == len(paths)
-    (found.problems if refused else found.failures).append(line)
+    message = f"{folders_shown(split)}: {counts}: {some_names(unusable)}"
+    is_problem = explain.on_error == "stop" or len(unusable) == len(paths)
+    (result.problems if is_problem else result.failures).append(message)
 
 
-def _check_checkpoint(config: Config, questions: list[Question], found: CheckResult) -> CheckpointHeader:
+def _check_checkpoint(config: Config, questions: list[Question], result: CheckResult) -> CheckpointHeader:
     path = config.path(config.checkpoint)
     header = read_header(path)
     check_config(header.config, config, path)
@@ -178,7 +178,7 @@ def _check_checkpoint(config: Config, questions: list[Question], found: CheckRes
     tokens = [token for question in questions for token in tokenize(question.question)]
     truths = [question.ground_truth for question in questions if question.ground_truth]
     answers = set(header.answers)
-    found.facts["checkpoint"] = {
+    result.facts["checkpoint"] = {
         "file": str(path),
         "network": header.config.network,
         "image size": header.config.image.size,
@@ -190,31 +190,31 @@ def _check_checkpoint(config: Config, questions: list[Question], found: CheckRes
 
 
 def _share(flags: Iterator[bool]) -> float | None:
-    """Of flags that are set; None if there are none."""
-    known = list(flags)
-    return round(sum(known) / len(known), 4) if known else None
+    """The share of flags that are set; None if there are no flags."""
+    values = list(flags)
+    return round(sum(values) / len(values), 4) if values else None
 
 
 def _check_size(
-    config: Config, explain: ExplainConfig, shards: list[Shard], model: Source, found: CheckResult
+    config: Config, explain: ExplainConfig, shards: list[Shard], model: Source, result: CheckResult
 ) -> None:
-    run, each = config.path(explain.run), model.item_bytes()
-    done = len(shards) - len(absent_shards(run, shards))
+    run, item_bytes = config.path(explain.run), model.item_bytes()
+    shards_done = len(shards) - len(absent_shards(run, shards))
     side = explain.heatmap.size or model.image.size
     maps = f"{side}×{side} {explain.heatmap.dtype}" if _has_product(model) else "none"
-    found.facts["run"] = {
+    result.facts["run"] = {
         "folder": str(run),
         "shards": len(shards),
-        "shards there": done,
+        "shards there": shards_done,
         "heat maps": maps,
-        "bytes": each * sum(map(len, shards)),
+        "bytes": item_bytes * sum(map(len, shards)),
         "free bytes": free_bytes(run),
     }
-    check_room(run, shards, each, pack=False, say=lambda line: None)
+    check_room(run, shards, item_bytes, pack=False, say=lambda line: None)
 
 
 def _has_product(source: Source) -> bool:
-    """Whether what is explained joins by a Hadamard product, as only a checkpoint may not."""
+    """Whether the model has a Hadamard product; only a checkpoint may lack one."""
     return not isinstance(source, CheckpointSource) or source.has_product
 
 
@@ -225,35 +225,35 @@ def _check_time(
     shards: list[Shard],
     source: Source,
     device: torch.device,
-    found: CheckResult,
+    result: CheckResult,
 ) -> None:
-    """Explain the first images twice, decoding included, and project the second time to the shards to do."""
+    """Explain the first images twice, with decoding, and extrapolate the second time to missing shards."""
     run = config.path(explain.run)
-    todo = absent_shards(run, shards)
+    missing = absent_shards(run, shards)
     facts: dict[str, Any] = {"device": str(device)}
-    found.facts["time"] = facts
-    if not todo:
+    result.facts["time"] = facts
+    if not missing:
         facts["seconds"] = 0
         return
-    images = todo[0].images[: explain.batch_images or _TIMED_IMAGES]
-    paths = [image_path(split, own[0].image) for _, own in images]
+    images = missing[0].images[: explain.batch_images or _TIMED_IMAGES]
+    paths = [image_path(split, questions[0].image) for _, questions in images]
     if in_parquet(split) and not all(path.is_file() for path in paths):
-        found.notes.append(f"{split.questions}: no time is measured while its images are inside it")
+        result.notes.append(f"{split.questions}: no time is measured while its images are inside it")
         facts["seconds"] = None
         return
     explainer, image = source.load(device), source.image
-    asked = [(place, question.question) for place, (_, own) in enumerate(images) for question in own]
-    taken = 0.0
+    indexed = [(i, question.question) for i, (_, questions) in enumerate(images) for question in questions]
+    seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()
-        turned = split.exif_orientation
-        batch = next(iter(input_batches(paths, image, [list(range(len(paths)))], 0, turned)))
-        rank = {place: row for row, place in enumerate(batch.places)}
-        own = [(rank[place], question) for place, question in asked if place in rank]
-        if not own:
+        batch = next(iter(input_batches(paths, image, [list(range(len(paths)))], 0, split.exif_orientation)))
+        rows = {index: row for row, index in enumerate(batch.places)}
+        batch_questions = [(rows[index], question) for index, question in indexed if index in rows]
+        if not batch_questions:
             raise HvxError(next(iter(batch.failures.values())))
-        explainer.explain(batch.inputs, [image for image, _ in own], [question for _, question in own])
-        taken = time.perf_counter() - started
-    rate = len(own) / taken
+        image_rows, texts = zip(*batch_questions, strict=True)
+        explainer.explain(batch.inputs, list(image_rows), list(texts))
+        seconds = time.perf_counter() - started
+    rate = len(batch_questions) / seconds
     facts["explanations per second"] = round(rate, 2)
-    facts["seconds"] = round(sum(map(len, todo)) / rate)
+    facts["seconds"] = round(sum(map(len, missing)) / rate)

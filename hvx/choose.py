@@ -1,4 +1,4 @@
-"""Which explanations of a run to show: by id, by type, right or wrong, by agreement, at random."""
+"""Selects explanations of a run: by id, type, correctness or agreement, or at random."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ORDERS: tuple[Order, ...] = ("random", "agreement", "disagreement")
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked for.
+    """A filter for items of a run, with an order and a limit.
 
     Attributes:
-        ids: these question_ids, in this order, and no others.
-        answer_types: of these types alone; none: of any.
-        question_types: the same.
-        right: right answers alone, or wrong ones; None: any, those without ground truth too.
-        order: at random, or the heat map's agreement with the attention: highest or lowest first.
-        count: how many; those of ``ids`` all.
-        seed: of the lot.
-        among: of these question_ids alone, as text; None: of all.
+        ids: select exactly these question_ids, in this order.
+        answer_types: select only these types; any type if empty.
+        question_types: as ``answer_types``.
+        right: select only right, or only wrong answers; if None any, also without ground truth.
+        order: random, or by the heat map's agreement with the attention: highest or lowest first.
+        count: maximum number of items; does not apply to ``ids``.
+        seed: of the random order.
+        among: select only from these question_ids, as strings; from all if None.
     """
 
     ids: tuple[int | str, ...] = ()
@@ -45,23 +45,23 @@ class Choice:
 
 
 def choose(reader: RunReader, choice: Choice) -> list[int]:
-    """The numbers of a run's items that a choice takes, in its order.
+    """The numbers of a run's items that a choice selects, in order.
 
     Raises:
-        HvxError: a question_id or a type that the run does not hold, nothing that fits, or an order by
-            agreement where there is no attention or no heat map.
+        HvxError: the run lacks a question_id or a type, no item matches, or an order by agreement without
+            attention or heat maps.
     """
     if choice.ids:
         return _of_ids(reader, choice.ids)
-    wanted = np.ones(len(reader), bool)
+    selected = np.ones(len(reader), bool)
     for name, types in (("answer_type", choice.answer_types), ("question_type", choice.question_types)):
-        wanted &= _of_types(reader, name, types)
+        selected &= _of_types(reader, name, types)
     if choice.among is not None:
-        wanted &= np.array([str(one) in choice.among for one in reader.column("question_id")], bool)
+        selected &= np.array([str(value) in choice.among for value in reader.column("question_id")], bool)
     if choice.right is not None:
         pairs = zip(reader.column("answer"), reader.column("ground_truth"), strict=True)
-        wanted &= np.array([is_right(*pair) is choice.right for pair in pairs], bool)
-    numbers = np.flatnonzero(wanted)
+        selected &= np.array([is_right(*pair) is choice.right for pair in pairs], bool)
+    numbers = np.flatnonzero(selected)
     if not numbers.size:
         raise HvxError(f"{reader.path}: no explanation fits what is asked for; ask for less at once")
     shuffled = np.random.default_rng(choice.seed).permutation(numbers)
@@ -73,8 +73,8 @@ def choose(reader: RunReader, choice: Choice) -> list[int]:
 def agreement(item: Item) -> float:
     """Spearman's rank correlation of the heat map with the glimpses' summed attention, over the grid cells.
 
-    Of the heat map counts its mean over each cell. NaN of a model without attention, and of an item whose
-    heat map is empty because its gradient is zero everywhere.
+    The heat map is averaged over each cell. NaN if the model has no attention, or if the item's gradient of
+    the image is zero everywhere.
     """
     if not len(item.attention) or item.zero_gradient & ZERO_IMAGE_GRADIENT:
         return float("nan")
@@ -83,7 +83,7 @@ def agreement(item: Item) -> float:
 
 
 def _by_agreement(reader: RunReader, numbers: np.ndarray, order: Order) -> np.ndarray:
-    """Items sorted by agreement, the highest first, or the lowest; those without a heat map are left out."""
+    """Items sorted by agreement, highest or lowest first, without those that have none."""
     reader.check_heatmaps()
     if not reader.glimpses:
         raise HvxError(f"{reader.path}: a model without attention; there is no agreement to choose by")
@@ -105,13 +105,13 @@ def _of_ids(reader: RunReader, ids: Sequence[int | str]) -> list[int]:
 
 
 def _of_types(reader: RunReader, name: str, types: Sequence[str]) -> np.ndarray:
-    """Which items are of one of these types; all, where there are none."""
+    """A mask of the items of these types; all items if ``types`` is empty."""
     column = reader.column(name)
     if not types:
         return np.ones(len(column), bool)
-    known = sorted({str(one) for one in column} - {""})
-    for one in types:
-        if one not in known:
+    known = sorted({str(value) for value in column} - {""})
+    for value in types:
+        if value not in known:
             listed = f"the run has: {', '.join(known)}" if known else "the run knows no types"
-            raise HvxError(f"{reader.path}: no {name} '{one}'{did_you_mean(one, known)}; {listed:.300}")
+            raise HvxError(f"{reader.path}: no {name} '{value}'{did_you_mean(value, known)}; {listed:.300}")
     return np.isin(column.astype(str), types)

@@ -112,38 +112,38 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-def _question_id(given: Any) -> int | str:
+def _question_id(value: Any) -> int | str:
     """An id as the file of questions has it: an integer or a text."""
-    if type(given) not in (int, str) or given == "":
+    if type(value) not in (int, str) or value == "":
         raise PydanticCustomError("id", "expected an integer or a text")
-    if isinstance(given, int) and not -(2**63) <= given < 2**63:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise PydanticCustomError("id", "expected an integer of 64 bits; put a longer id in quotes")
-    return given
+    return value
 
 
-def _one_or_several_paths(given: Any) -> Path | tuple[Path, ...]:
-    if isinstance(given, (str, Path)):
-        return Path(given)
-    if not isinstance(given, (list, tuple)):
+def _one_or_several_paths(value: Any) -> Path | tuple[Path, ...]:
+    if isinstance(value, (str, Path)):
+        return Path(value)
+    if not isinstance(value, (list, tuple)):
         raise PydanticCustomError("path_type", "expected a path")
-    if not given or not all(isinstance(path, (str, Path)) for path in given):
+    if not value or not all(isinstance(path, (str, Path)) for path in value):
         raise PydanticCustomError("paths", "expected a path or a list of paths")
-    return tuple(map(Path, given))
+    return tuple(map(Path, value))
 
 
-def _labels(given: Any) -> tuple[str, ...] | Path | None:
-    if given is None or isinstance(given, Path):
-        return given
-    if isinstance(given, str):
-        return Path(given)
-    if not isinstance(given, (list, tuple)):
+def _labels(value: Any) -> tuple[str, ...] | Path | None:
+    if value is None or isinstance(value, Path):
+        return value
+    if isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, (list, tuple)):
         raise PydanticCustomError("labels", "expected a list of texts, or a file with one a line")
-    for label in given:
+    for label in value:
         if not isinstance(label, str) or not label.strip():
             raise PydanticCustomError("labels", "expected texts")
-    if len(given) < 2 or len(set(given)) < len(given):
+    if len(value) < 2 or len(set(value)) < len(value):
         raise PydanticCustomError("labels", "expected two labels or more, no two of them alike")
-    return tuple(given)
+    return tuple(value)
 
 
 def _labels_plain(labels: tuple[str, ...] | Path | None) -> list[str] | str | None:
@@ -445,30 +445,30 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _mi_integrates(self) -> ModelConfig:
         for name, needed in MI_ENCODER.items():
-            given = getattr(self.encoder, name)
-            if self.network == "mi" and given != needed:
-                raise ValueError(f"encoder.{name}: the network mi needs '{needed}', not '{given}'")
+            value = getattr(self.encoder, name)
+            if self.network == "mi" and value != needed:
+                raise ValueError(f"encoder.{name}: the network mi needs '{needed}', not '{value}'")
         return self
 
     @model_validator(mode="after")
     def _levels_share_the_width(self) -> ModelConfig:
-        own = self.encoder
-        if self.network == "hiecoatt" and own.embedding != own.hidden:
+        encoder = self.encoder
+        if self.network == "hiecoatt" and encoder.embedding != encoder.hidden:
             raise ValueError(
-                f"encoder.embedding: the network hiecoatt needs that of encoder.hidden, {own.hidden}, not "
-                f"{own.embedding}"
+                f"encoder.embedding: the network hiecoatt needs that of encoder.hidden, {encoder.hidden}, "
+                f"not {encoder.embedding}"
             )
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _apply_form(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        if given.get("network") == "mi":
-            given = _merge({"encoder": MI_ENCODER}, given)
-        form = given.get("form")
-        return _merge(MLB_FORMS.get(form, {}) if isinstance(form, str) else {}, given)
+    def _apply_form(cls, tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        if tree.get("network") == "mi":
+            tree = _merge({"encoder": MI_ENCODER}, tree)
+        form = tree.get("form")
+        return _merge(MLB_FORMS.get(form, {}) if isinstance(form, str) else {}, tree)
 
 
 class DualEncoderConfig(Section):
@@ -562,8 +562,8 @@ class PickConfig(Section):
     @model_validator(mode="after")
     def _one_for_each_token(self) -> PickConfig:
         if len(self.printed_z) != len(self.printed_tokens):
-            given = f"{len(self.printed_z)} printed_z and {len(self.printed_tokens)} printed_tokens"
-            raise ValueError(f"expected one printed_z for each of printed_tokens; there are {given}")
+            counts = f"{len(self.printed_z)} printed_z and {len(self.printed_tokens)} printed_tokens"
+            raise ValueError(f"expected one printed_z for each of printed_tokens; there are {counts}")
         return self
 
 
@@ -636,16 +636,16 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _apart(cls, given: Any) -> Any:
+    def _apart(cls, tree: Any) -> Any:
         """A dual encoder has a section of its own kind."""
-        if isinstance(given, dict) and "dual_encoder" in given:
+        if isinstance(tree, dict) and "dual_encoder" in tree:
             raise ValueError("unknown key 'dual_encoder'; a dual encoder is described under 'model'")
-        model = given.get("model") if isinstance(given, dict) else None
+        model = tree.get("model") if isinstance(tree, dict) else None
         if not isinstance(model, dict) or model.get("network") not in DUAL_ENCODERS:
-            return given
-        if "checkpoint" in given:
+            return tree
+        if "checkpoint" in tree:
             raise ValueError("checkpoint is for hvx's own networks; model says what a dual encoder is")
-        rest = {key: value for key, value in given.items() if key != "model"}
+        rest = {key: value for key, value in tree.items() if key != "model"}
         return rest | {"dual_encoder": model, "checkpoint": Path()}
 
     @model_serializer(mode="wrap")
@@ -673,12 +673,12 @@ class Config(Section):
             )
         split = self.splits[name]
         fields = ("questions", "annotations", "objects", "labels")
-        found = {
+        resolved = {
             field: self.path(path) for field in fields if isinstance(path := getattr(split, field), Path)
         }
         folders = tuple(map(self.path, split.folders))
         images = folders if isinstance(split.images, tuple) else folders[0]
-        return split.model_copy(update=found | {"images": images})
+        return split.model_copy(update=resolved | {"images": images})
 
 
 def expanded(path: Path) -> Path:
@@ -731,7 +731,7 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
         return kind.model_validate(tree)
     except ValidationError as error:
         # A misspelled key that is required is two errors; the unknown one says more than the missing one.
-        first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+        first = min(error.errors(include_url=False), key=lambda detail: detail["type"] != "extra_forbidden")
         # A file has a dual encoder under `model`.
         path = ["model" if part == "dual_encoder" else str(part) for part in first["loc"]]
         key = _brief(".".join(path)) or "(top)"
@@ -754,8 +754,8 @@ def checked(kind: type[Model], tree: Any, source: str) -> Model:
 def _plain(kind: str, message: str, value: Any) -> str:
     """What was expected, and what ``value`` is instead."""
     limit = "Input should be "
-    said = message.replace(limit, "expected " if kind == "literal_error" else "expected a number ", 1)
-    expected = _PLAINLY.get(kind, said.removeprefix("Value error, "))
+    text = message.replace(limit, "expected " if kind == "literal_error" else "expected a number ", 1)
+    expected = _PLAINLY.get(kind, text.removeprefix("Value error, "))
     if kind == "value_error" and isinstance(value, dict):  # a section or the whole tree: too long to show
         return expected
     if kind in _QUOTABLE and isinstance(value, bool):
@@ -764,8 +764,8 @@ def _plain(kind: str, message: str, value: Any) -> str:
             "put the value in quotes"
         )
     if kind in _QUOTABLE and isinstance(value, (int, float, date)):
-        what = "date" if isinstance(value, date) else "number"
-        return f"{expected}, not the {what} {value if what == 'date' else shown(value)}: put it in quotes"
+        actual = "date" if isinstance(value, date) else "number"
+        return f"{expected}, not the {actual} {value if actual == 'date' else shown(value)}: put it in quotes"
     if isinstance(value, str) and _LIKE_A_NUMBER.fullmatch(value[:100]):
         return f"{expected}, written without quotes, leading zeros, ':' and '_', not {shown(value)}"
     return f"{expected}, not {'null' if value is None else shown(value)}"
@@ -773,15 +773,15 @@ def _plain(kind: str, message: str, value: Any) -> str:
 
 def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """The keys known where the last part of ``loc`` was found."""
-    here: Any = kind
+    section: Any = kind
     for part in loc[:-1]:
-        if get_origin(here) is dict:
-            here = get_args(here)[1]
-        elif get_origin(here) is tuple:
-            here = get_args(here)[0]
+        if get_origin(section) is dict:
+            section = get_args(section)[1]
+        elif get_origin(section) is tuple:
+            section = get_args(section)[0]
         else:
-            here = _section(here.model_fields[str(part)].annotation)
-    return sorted(name for name, field in here.model_fields.items() if not field.exclude)
+            section = _section(section.model_fields[str(part)].annotation)
+    return sorted(name for name, field in section.model_fields.items() if not field.exclude)
 
 
 def _section(annotation: Any) -> Any:

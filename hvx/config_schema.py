@@ -1,7 +1,7 @@
 """The config as a JSON Schema (draft 2020-12), for editors and for docs/config.md.
 
-Pydantic derives it from the types and docstrings of ``hvx.config``. Added here: that ``model`` is one of two
-kinds of section, and the rules between keys that a schema can state.
+Pydantic derives it from the types and docstrings of ``hvx.config``. This module adds that ``model`` is one of
+two kinds of section, and rules between keys that a schema can express.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def _if(key: str, value: Any, then: dict[str, Any]) -> dict[str, Any]:
-    """The rule that ``then`` holds for keys beside ``key`` where that has ``value``."""
+    """The rule that ``then`` applies to the other keys if ``key`` has ``value``."""
     return {
         "if": {"properties": {key: {"const": value}}, "required": [key]},
         "then": {"properties": then},
@@ -30,32 +30,32 @@ _RULES = {
         {"encoder": {"properties": {name: {"const": value} for name, value in MI_ENCODER.items()}}},
     ),
 }  # fmt: skip
-"""Section → what one of its keys demands of others; the validators of ``hvx.config`` check the same."""
+"""Section → a rule between its keys; the validators of ``hvx.config`` check the same."""
 
 
 def config_schema() -> dict[str, Any]:
     """The schema of a config file: every key with its type, limits, default and description."""
-    made = Config.model_json_schema()
-    sections = made.pop("$defs")
+    schema = Config.model_json_schema()
+    sections = schema.pop("$defs")
     for name, rule in _RULES.items():
         sections[name] |= rule
-    for schema in (made, *sections.values()):
-        _tidy(schema, sections)
-    _split_model(made)
-    return {"$schema": DRAFT, "title": "Config file of hvx"} | made | {"$defs": sections}
+    for section in (schema, *sections.values()):
+        _tidy(section, sections)
+    _split_model(schema)
+    return {"$schema": DRAFT, "title": "Config file of hvx"} | schema | {"$defs": sections}
 
 
-def _split_model(made: dict[str, Any]) -> None:
-    """``model`` is one of hvx's networks, with a checkpoint, or a dual encoder, without."""
-    dual = made["properties"].pop("dual_encoder")["anyOf"][0]
-    own = {"$ref": made["properties"]["model"].pop("$ref")}
+def _split_model(schema: dict[str, Any]) -> None:
+    """Make ``model`` one of hvx's networks, with a checkpoint, or a dual encoder, without."""
+    dual = schema["properties"].pop("dual_encoder")["anyOf"][0]
+    hvx_model = {"$ref": schema["properties"]["model"].pop("$ref")}
     networks = [*get_args(ModelConfig.model_fields["network"].annotation), *DUAL_ENCODERS]
-    made["properties"]["model"]["properties"] = {"network": {"enum": networks}}
+    schema["properties"]["model"]["properties"] = {"network": {"enum": networks}}
     is_dual = {"type": "object", "properties": {"network": {"enum": list(DUAL_ENCODERS)}}}
-    del made["required"]  # checkpoint, where there is no dual encoder
-    made["if"] = {"properties": {"model": is_dual | {"required": ["network"]}}, "required": ["model"]}
-    made["then"] = {"properties": {"model": dual, "checkpoint": False}}
-    made["else"] = {"properties": {"model": own}, "required": ["checkpoint"]}
+    del schema["required"]  # checkpoint, unless there is a dual encoder
+    schema["if"] = {"properties": {"model": is_dual | {"required": ["network"]}}, "required": ["model"]}
+    schema["then"] = {"properties": {"model": dual, "checkpoint": False}}
+    schema["else"] = {"properties": {"model": hvx_model}, "required": ["checkpoint"]}
 
 
 def _tidy(section: dict[str, Any], sections: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ def _tidy(section: dict[str, Any], sections: dict[str, Any]) -> None:
             key.pop("default", None)  # each of its keys has its own
             key.setdefault("description", sections[name]["description"])
         key["description"] = _one_line(key["description"])
-        if "prefixItems" in key:  # all alike; editors of earlier drafts understand ``items``
+        if "prefixItems" in key:  # all equal; editors for earlier drafts support only ``items``
             key["items"] = key.pop("prefixItems")[0]
 
 

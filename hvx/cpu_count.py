@@ -1,4 +1,4 @@
-"""How many CPUs there are. Without PyTorch, which takes seconds to import."""
+"""The number of CPUs. Without PyTorch, which takes seconds to import."""
 
 from __future__ import annotations
 

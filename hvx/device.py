@@ -1,4 +1,4 @@
-"""Where the network runs."""
+"""Devices and PyTorch settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hvx.errors import HvxError
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:i``.
+    """The device for ``auto`` (CUDA if available), ``cpu``, ``cuda`` or ``cuda:i``.
 
     Raises:
         HvxError: another name, or a CUDA device that this machine does not have.
@@ -30,9 +30,9 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def standard_mode() -> Iterator[None]:
-    """PyTorch as hvx expects it, whatever its caller has set: also a decorator.
+    """The PyTorch settings that hvx expects, independent of the caller's; also a decorator.
 
-    Inference mode and autocast off, tensors made on the CPU and in float32 unless said otherwise.
+    Inference mode and autocast are off; new tensors are on the CPU and in float32 by default.
     """
     dtype = torch.get_default_dtype()
     with ExitStack() as modes:
@@ -48,18 +48,18 @@ def standard_mode() -> Iterator[None]:
 
 
 def leave_inference_mode(module: nn.Module) -> None:
-    """Replace a module's tensors that were made in inference mode, which gradients cannot pass."""
-    for part in module.modules():
-        for name, weight in part._parameters.items():
+    """Replace a module's inference-mode tensors, which do not support gradients."""
+    for submodule in module.modules():
+        for name, weight in submodule._parameters.items():
             if weight is not None and weight.is_inference():
-                part._parameters[name] = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        for name, buffer in part._buffers.items():
+                submodule._parameters[name] = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        for name, buffer in submodule._buffers.items():
             if buffer is not None and buffer.is_inference():
-                part._buffers[name] = buffer.clone()
+                submodule._buffers[name] = buffer.clone()
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of memory that are free on a device, and for us to take."""
+    """Bytes of free memory on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)

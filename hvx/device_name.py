@@ -1,4 +1,4 @@
-"""Names of devices, checked without PyTorch, whose import takes seconds."""
+"""Checks device names without PyTorch, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NAME = re.compile("auto|cpu|cuda(?::(0|[1-9][0-9]*))?")
 
 
 def check_device_name(name: str) -> int | None:
-    """The number in ``cuda:i``, 0 of ``cuda``; None of ``auto`` and ``cpu``.
+    """The number in ``cuda:i``, 0 for ``cuda``; None for ``auto`` and ``cpu``.
 
     Raises:
         HvxError: another name.

@@ -1,4 +1,4 @@
-"""The errors that reach a user. Imports nothing of hvx, so that every part can raise them."""
+"""The errors that are shown to a user. Imports nothing from hvx, so that every module can raise them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Any
 class HvxError(Exception):
     """The request cannot be carried out as written (exit status 2).
 
-    The message is one line that names the file, the key or the value, and what would be right.
+    The message is one line that names the file, the key or the value, and what is expected.
     """
 
     exit_status = 2
 
 
 class Interrupted(HvxError):
-    """The user, or the system, asked the work to stop; what it had finished is kept (exit status 130)."""
+    """The user or the system stopped the work; finished work is kept (exit status 130)."""
 
     exit_status = 130
 
 
 class OutOfMemory(HvxError):
-    """A device has too little memory for a batch; for a smaller one it may suffice."""
+    """A device has too little memory for a batch; a smaller batch may fit."""
 
 
 class BadImage(HvxError):
-    """One image cannot be read; the rest of a split may still be fine."""
+    """One image cannot be read; other images of the split may be fine."""
 
 
 class ReplacedImage(BadImage):
-    """An image file holds another image than the one that was explained."""
+    """An image file no longer holds the image that was explained."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` where a known word is close to ``word``, else an empty string."""
+    """`` (did you mean 'x'?)`` if a known word is close to ``word``, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def cut(text: str, most: int = 40) -> str:
-    """A text of at most so many characters; the end of a longer one is an ellipsis."""
+    """A text cut to ``most`` characters, with an ellipsis at the end if it is longer."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -53,6 +53,6 @@ def shown(value: Any) -> str:
     short.maxstring = short.maxlong = short.maxother = 60
     try:
         text = short.repr(value)
-    except ValueError:  # an int with more digits than Python agrees to print
+    except ValueError:  # an int with more digits than Python prints
         text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""The Python face: a model, a photo, a question; what explains the answer, as tensors and as a picture."""
+"""The Python API: explains a model's answer to a question about a photo, as tensors and as a picture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hvx.view.crop import is_cropped, middle
 from hvx.view.figure import DPI, FigureLayout, FigureRow, FigureStyle, draw_figure
 
 _TOGETHER = 64
-"""Questions explained at a time; memory beyond the results themselves does not grow with their number."""
+"""Questions explained in one batch, which limits the memory for intermediate results."""
 WITH_ANSWERS = FigureStyle(top_answers=True)
 
 
@@ -35,7 +35,7 @@ def load_model(checkpoint: str | Path, device: str = "auto") -> VQAModel:
     """Read a native checkpoint: what ``hvx train`` and ``hvx import`` write.
 
     Args:
-        checkpoint: its file.
+        checkpoint: path of the file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``, ….
 
     Raises:
@@ -46,30 +46,30 @@ def load_model(checkpoint: str | Path, device: str = "auto") -> VQAModel:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Explanation:
-    """Why a model answered a question on a photo as it did; tensors lie on the CPU.
+    """Why a model gave its answer to a question about a photo. Tensors are on the CPU.
 
-    In a notebook it shows itself.
+    A notebook displays it as a figure.
 
     Attributes:
         question: as asked.
         tokens: T of them.
-        answers: the five likeliest with their probabilities, likeliest first.
-        z: Eq. 11 (T); None, as the next three, of a network without a Hadamard product.
+        answers: the five likeliest with their probabilities, in descending order.
+        z: Eq. 11 (T); like the next three, None for a network without a Hadamard product.
         saliency: Eq. 10 (T).
         heatmap: H (H, W).
         gradient: ∇̂v of Eq. 9 (C, H, W).
-        attention: α (G, S, S), each glimpse summing to 1; None of a model without attention.
-        block_heatmaps: H of each block (L, H, W), the last one ``heatmap``; None of a model with one product.
-        textual_attention: (T), summing to 1; None of a model without one.
-        earlier_attention: (2, T), of a model that attends to words on three levels those to words and to
-            phrases, ``textual_attention`` being the third's; None of others.
-        word_heatmaps: H of each token (T, H, W), the last one ``heatmap``; None of a model without a product
+        attention: α (G, S, S), each glimpse summing to 1; None for a model without attention.
+        block_heatmaps: H of each block (L, H, W), the last one ``heatmap``; None if there is one product.
+        textual_attention: (T), summing to 1; None for a model without one.
+        earlier_attention: (2, T), the attention to words and to phrases of a model with three levels, where
+            ``textual_attention`` is the third; None for others.
+        word_heatmaps: H of each token (T, H, W), the last one ``heatmap``; None for a model without a product
             for each word.
-        photo: the photo, of which the model saw the crop that ``figure`` shows.
+        photo: the whole photo; the model saw the crop that ``figure`` shows.
         image: how the model crops and scales a photo.
-        unknown: of each token, whether the model's vocabulary lacks it; to the model all such words are one.
+        unknown: for each token, whether it is out of vocabulary; the model maps all such words to one.
         zero_gradient: bits of ``hvx.store.schema``: which of Eqs 2 and 3 is zero everywhere, so that the heat
-            map or the z-scores say nothing.
+            map or the z-scores are meaningless.
     """
 
     question: str
@@ -106,20 +106,19 @@ class Explanation:
 
         Args:
             width: in pixels.
-            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; None: the default one.
-            outline: draw a line around what is above the heat map's mean + 2 standard deviations; None: as
-                the style does.
-            methods: names of methods of ``hvx measure`` as columns, in place of the attention and the heat
-                map; their maps are computed here, by the model that gave the answer.
+            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; the default if None.
+            outline: outline regions above the heat map's mean + 2 standard deviations; as the style if None.
+            methods: names of methods of ``hvx measure`` as columns that replace the attention and the heat
+                map; the model that gave the answer computes their maps.
 
         Raises:
-            HvxError: an unknown style or method, one that this network has no map for, or a width in which
-                the pictures would be too small to see.
+            HvxError: an unknown style or method, a method without a map for this network, or a width in which
+                the pictures would be too small.
         """
-        look = FigureStyle.of(style, outline)
-        row = self.row(self.layout(width, look).side)
+        style = FigureStyle.of(style, outline)
+        row = self.row(self.layout(width, style).side)
         if not methods:
-            return draw_figure([row], width, style=look, levels=self.earlier_attention is not None)
+            return draw_figure([row], width, style=style, levels=self.earlier_attention is not None)
         from hvx.measure.method_maps import method_columns, photo_maps
 
         attention = None if self.attention is None else self.attention.numpy()
@@ -130,10 +129,10 @@ class Explanation:
         maps = photo_maps(
             self._model, methods, self.photo, self.tokens, self.answer, self.heatmap.numpy(), attention
         )
-        return draw_figure([replace(row, maps=maps)], width, style=look, columns=method_columns(methods))
+        return draw_figure([replace(row, maps=maps)], width, style=style, columns=method_columns(methods))
 
     def layout(self, width: int, style: FigureStyle, dpi: int = DPI) -> FigureLayout:
-        """Of the figure that its row goes into.
+        """The layout of a figure with this row.
 
         Args:
             width: in pixels.
@@ -166,15 +165,15 @@ class Explanation:
         )
 
     def __repr__(self) -> str:
-        answer, chance = self.answers[0]
+        answer, probability = self.answers[0]
         size = "no heat map" if self.heatmap is None else "H " + "×".join(map(str, self.heatmap.shape))
-        return f"Explanation({cut(self.question)!r} → {answer!r:.60} {chance:.3f}, {size})"
+        return f"Explanation({cut(self.question)!r} → {answer!r:.60} {probability:.3f}, {size})"
 
     def _repr_png_(self) -> bytes:
         return _png(self.figure())
 
     def _repr_html_(self) -> str:
-        likeliest = ", ".join(f"{html.escape(answer)} {chance:.3f}" for answer, chance in self.answers)
+        likeliest = ", ".join(f"{html.escape(answer)} {p:.3f}" for answer, p in self.answers)
         question = html.escape(self.question, quote=True)
         picture = base64.b64encode(self._repr_png_()).decode()
         return (
@@ -187,7 +186,7 @@ class Explainer:
     """Explains a model's answers: ``Explainer(model).explain(photo, question)``.
 
     Args:
-        model: of ``load_model``.
+        model: from ``load_model``.
 
     Raises:
         HvxError: the backbone is not a ReLU network.
@@ -198,11 +197,11 @@ class Explainer:
         self._batched = BatchExplainer(model, gradient=True)
 
     def explain(self, photo: Photo, question: str) -> Explanation:
-        """Answer a question on a photo and say why.
+        """Answer a question about a photo and explain the answer.
 
         Args:
-            photo: a file's path or bytes, a PIL image, an array or a tensor (``hvx.data.photos.as_photo``
-                says which); it is turned as its EXIF data says.
+            photo: a file's path or bytes, a PIL image, an array or a tensor (see
+                ``hvx.data.photos.as_photo``); its EXIF orientation is applied.
             question: any text with at least one word.
 
         Raises:
@@ -212,55 +211,57 @@ class Explainer:
         return self.explain_all(photo, [question])[0]
 
     def explain_all(self, photo: Photo, questions: Sequence[str]) -> list[Explanation]:
-        """Answer several questions on a photo, which the backbone reads once.
+        """Answer several questions about a photo, which the backbone processes once.
 
-        The arguments, and what is raised, are those of ``explain``.
+        Arguments and exceptions are as of ``explain``.
         """
         if isinstance(questions, str):
             raise HvxError(f"questions: {questions!r:.60} is one; pass a list, or call explain")
         if not questions:
             return []
-        opened = as_photo(photo)
+        image = as_photo(photo)
         config = self.model.config.image
         with standard_mode():
-            inputs = to_input(crop_photo(opened, config), config)[None]
-        found = []
+            inputs = to_input(crop_photo(image, config), config)[None]
+        explanations = []
         for start in range(0, len(questions), _TOGETHER):
-            some = list(questions[start : start + _TOGETHER])
-            explained = self._batched.explain(inputs, [0] * len(some), some).cpu()
-            for question, tokens in zip(some, explained.tokens, strict=True):
+            batch = list(questions[start : start + _TOGETHER])
+            explained = self._batched.explain(inputs, [0] * len(batch), batch).cpu()
+            for question, tokens in zip(batch, explained.tokens, strict=True):
                 if not tokens:
                     raise HvxError(f"question {question!r:.60}: holds no word; ask something")
-            found += [self._one(explained, n, question, opened) for n, question in enumerate(some)]
-        return found
+            explanations += [
+                self._explanation(explained, n, question, image) for n, question in enumerate(batch)
+            ]
+        return explanations
 
-    def _one(self, explained: Answered, n: int, question: str, photo: Image.Image) -> Explanation:
+    def _explanation(self, explained: Answered, n: int, question: str, photo: Image.Image) -> Explanation:
         tokens = explained.tokens[n]
-        words, earlier = explained.textual_attention, explained.earlier_attention
-        found: dict[str, Any] = dict.fromkeys(("z", "saliency", "heatmap", "gradient", "block_heatmaps"))
-        found["zero_gradient"] = 0
+        attention, earlier = explained.textual_attention, explained.earlier_attention
+        attributes: dict[str, Any] = dict.fromkeys(("z", "saliency", "heatmap", "gradient", "block_heatmaps"))
+        attributes["zero_gradient"] = 0
         if isinstance(explained, Explanations):
-            found = _explaining(explained, n)
+            attributes = _attributes(explained, n)
         return Explanation(
             question=question,
             tokens=tokens,
             answers=list(zip(explained.answers[n], explained.probabilities[n].tolist(), strict=True)),
             attention=None if explained.attention is None else explained.attention[n],
-            textual_attention=None if words is None else words[n, : len(tokens)],
+            textual_attention=None if attention is None else attention[n, : len(tokens)],
             earlier_attention=None if earlier is None else earlier[n, :, : len(tokens)],
             photo=photo,
             image=self.model.config.image,
             unknown=explained.unknown[n],
             _model=self.model,
-            **found,
+            **attributes,
         )
 
     def __repr__(self) -> str:
         return f"Explainer({self.model!r})"
 
 
-def _explaining(explained: Explanations, n: int) -> dict[str, Any]:
-    """What Eqs 2 and 3 say of question n, by attribute of ``Explanation``."""
+def _attributes(explained: Explanations, n: int) -> dict[str, Any]:
+    """The results of Eqs 2 and 3 for question n, by attribute of ``Explanation``."""
     length = len(explained.tokens[n])
     assert explained.gradient is not None
     return {

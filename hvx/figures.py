@@ -1,4 +1,4 @@
-"""Figures of one run or several: which questions, whose maps, and the file."""
+"""Draws figures of one run or several."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hvx.view.run_figures import drawn_ids, drawn_items, source_of, write_figure
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """The question_ids that a figure shows, and the characters that are drawn as boxes in it."""
+    """The question_ids in a figure, and the characters that no font has."""
 
     question_ids: list[int | str]
     missing_glyphs: str
@@ -35,21 +35,21 @@ def draw_runs(
     methods: Sequence[str] | None = None,
     device: str = "auto",
 ) -> DrawnFigure:
-    """Draw questions of one run, or each question of several runs, a row for each run under its name.
+    """Draw questions of one run; or of several runs, with a row per run for each question.
 
     Args:
-        readers: the runs. What ``choice`` says of types, right answers and agreement holds in the first one.
-        choice: which of the questions that all runs have.
+        readers: the runs. Types, right answers and agreement in ``choice`` refer to the first run.
+        choice: selects from the questions that all runs have.
         output: the file, PNG, PDF or SVG by its name.
         width: of the figure in pixels.
         style: how it shows its rows.
         setup: what pixels are on paper.
-        methods: names of methods as columns, in place of the attention and the heat map.
+        methods: names of methods as columns that replace the attention and the heat map.
         device: where the network runs, if maps must be computed.
 
     Raises:
-        HvxError: nothing fits, runs that cannot be compared, a method that the network has no map for, maps
-            that cannot be computed here, or the figure cannot be written.
+        HvxError: no item matches, the runs cannot be compared, the network has no map for a method, maps
+            cannot be computed here, or the figure cannot be written.
         BadImage: a photograph is absent, or cannot be read.
     """
     first, joined = readers[0], None
@@ -59,18 +59,20 @@ def draw_runs(
         choice = replace(choice, among=frozenset(map(str, joined.question_ids)))
     numbers = choose(first, choice)
     question_ids = drawn_ids(first, numbers)
-    of_runs = _numbers(joined, numbers) if joined else [numbers]
+    numbers_by_run = _numbers(joined, numbers) if joined else [numbers]
     with ExitStack() as stack:
         maps = methods is not None and [
-            stack.enter_context(run_maps(reader, own, methods, device, choice.seed))
-            for reader, own in zip(readers, of_runs, strict=True)
+            stack.enter_context(run_maps(reader, run_numbers, methods, device, choice.seed))
+            for reader, run_numbers in zip(readers, numbers_by_run, strict=True)
         ]
         if joined:
-            drawn = [
-                drawn_items(reader, own, name, maps[run] if maps else None)
-                for run, (reader, own, name) in enumerate(zip(readers, of_runs, joined.names, strict=True))
+            items_by_run = [
+                drawn_items(reader, run_numbers, name, maps[run] if maps else None)
+                for run, (reader, run_numbers, name) in enumerate(
+                    zip(readers, numbers_by_run, joined.names, strict=True)
+                )
             ]
-            rows = [row for question in zip(*drawn, strict=True) for row in question]
+            rows = [row for question in zip(*items_by_run, strict=True) for row in question]
             source = source_of(readers, question_ids)
             glyphs = write_items(rows, output, width, style, setup, source)
         else:
@@ -79,10 +81,10 @@ def draw_runs(
 
 
 def _check_ids(joined: Joined, ids: Sequence[int | str]) -> None:
-    """Refuse a question that is not in every run.
+    """Check that every run has the questions.
 
     Raises:
-        HvxError: names the run and the question_id.
+        HvxError: a run lacks a question; names both.
     """
     common = set(map(str, joined.question_ids))
     for question_id in map(str, ids):
@@ -92,6 +94,6 @@ def _check_ids(joined: Joined, ids: Sequence[int | str]) -> None:
 
 
 def _numbers(joined: Joined, numbers: Sequence[int]) -> list[list[int]]:
-    """For each run, the items of the questions that the first run has at these numbers."""
-    place = {number: i for i, number in enumerate(joined.numbers[0].tolist())}
-    return [[int(own[place[number]]) for number in numbers] for own in joined.numbers]
+    """For each run, the item numbers of the questions with these numbers in the first run."""
+    index = {number: i for i, number in enumerate(joined.numbers[0].tolist())}
+    return [[int(run_numbers[index[number]]) for number in numbers] for run_numbers in joined.numbers]

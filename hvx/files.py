@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, flushed to disk, renamed."""
+"""Atomic writes: to a temporary name, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NO_CHMOD = (errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 
 @contextmanager
 def whole_file(path: Path, parents: bool = True) -> Iterator[Path]:
-    """Yield a temporary path near ``path``; on a clean exit it becomes ``path``, else it vanishes.
+    """Yield a temporary path near ``path``; on a clean exit it replaces ``path``, else it is removed.
 
-    If ``path`` is a symbolic link, the file that it leads to is written, and the link stays.
+    If ``path`` is a symbolic link, its target is written, and the link stays.
 
     Args:
         path: the file.
-        parents: make the folders above it; if False, their absence is an error.
+        parents: create parent folders; if False, their absence is an error.
 
     Raises:
         HvxError: the file cannot be written (no room, no permission, a folder that is a file).
@@ -43,11 +43,11 @@ def whole_file(path: Path, parents: bool = True) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
         part = _part(target)
         part.touch()
-        usual = part.stat().st_mode
+        default_mode = part.stat().st_mode
         part.unlink()
         yield part
         flush_to_disk(part)
-        _set_mode(part, usual)  # safetensors would keep its files from everyone else
+        _set_mode(part, default_mode)  # safetensors writes files that only the owner can read
         part.replace(target)
     except OSError as error:
         raise _unwritable(path, part, error) from error
@@ -58,9 +58,9 @@ def whole_file(path: Path, parents: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on a clean exit it becomes ``path``, else it vanishes.
+    """Yield a temporary folder next to ``path``; on a clean exit it replaces ``path``, else it is removed.
 
-    If ``path`` is a symbolic link, the folder that it leads to is written, and the link stays.
+    If ``path`` is a symbolic link, its target is written, and the link stays.
 
     Raises:
         HvxError: ``path`` already holds something else, or cannot be written.
@@ -75,7 +75,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         part = _part(target)
         part.mkdir()
         yield part
-        part.replace(target)  # an empty folder is replaced, too
+        part.replace(target)  # also replaces an empty folder
     except OSError as error:
         raise _unwritable(path, part, error) from error
     finally:
@@ -83,14 +83,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the operating system put a file's content on the disk, where the file system can do that.
+    """Flush a file's content to disk with fsync, if the file system supports it.
 
     Raises:
-        OSError: the disk is full, or failed.
+        OSError: the disk is full or faulty.
     """
-    with path.open("rb+") as written:
+    with path.open("rb+") as file:
         try:
-            os.fsync(written.fileno())
+            os.fsync(file.fileno())
         except OSError as error:
             if error.errno not in _NO_FSYNC:
                 raise
@@ -107,10 +107,10 @@ def _set_mode(path: Path, mode: int) -> None:
 
 
 def _target(path: Path) -> Path:
-    """What is written: ``path``, or what it leads to if it is a symbolic link.
+    """The path to write: ``path``, or its target if it is a symbolic link.
 
     Raises:
-        OSError: the link leads in a circle.
+        OSError: the link is circular.
     """
     if not path.is_symlink():
         return path
@@ -121,21 +121,21 @@ def _target(path: Path) -> Path:
 
 
 def _part(path: Path) -> Path:
-    """The temporary name beside ``path``."""
+    """A temporary name next to ``path``."""
     if not path.name:
         raise HvxError(f"{path}: is a folder that cannot be replaced; give a new name inside one")
-    # By chance, not by process: processes of several machines write into one folder.
+    # Random instead of the process id: processes on several machines may write into one folder.
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def _unwritable(path: Path, part: Path, error: OSError) -> HvxError:
-    other = error.filename is not None and not str(error.filename).startswith(str(part))
-    where = f" ({error.filename})" if other else ""
+    other_file = error.filename is not None and not str(error.filename).startswith(str(part))
+    where = f" ({error.filename})" if other_file else ""
     return HvxError(f"{path}: cannot be written: {error.strerror or error}{where}")
 
 
 def write_json(path: Path, value: Any, indent: int | None = None, parents: bool = True) -> None:
-    """Write ``value`` as JSON, whole or not at all; ``parents`` as of ``whole_file``.
+    """Write ``value`` as JSON, atomically; ``parents`` as in ``whole_file``.
 
     Raises:
         HvxError: the file cannot be written.
@@ -147,14 +147,14 @@ def write_json(path: Path, value: Any, indent: int | None = None, parents: bool 
 def json_bytes(value: Any, indent: int | None = None) -> bytes:
     """``value`` as one JSON text with a newline at its end.
 
-    Bytes of a file name that are not UTF-8 (lone surrogates in Python) are escaped, as JSON has it.
+    Lone surrogates, as in file names that are not UTF-8, become JSON escapes.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
     return text.encode("utf-8", "backslashreplace")
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file; ``what`` says in errors what was wanted.
+    """Read a JSON file; ``what`` describes it in errors.
 
     Raises:
         HvxError: missing, unreadable, or not JSON.
@@ -176,7 +176,7 @@ def sha256(path: Path) -> str:
         HvxError: the file cannot be read.
     """
     try:
-        with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise HvxError(f"{path}: cannot be read: {error.strerror}") from None

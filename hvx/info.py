@@ -1,4 +1,4 @@
-"""What a path holds, in a few lines."""
+"""Describes a run folder or a checkpoint in a few lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_MAPS = "none, and no z-scores: the network has no Hadamard product"
 
 
 def describe(path: Path) -> dict[str, str]:
-    """Name → value of what is worth knowing of a run folder or a native checkpoint.
+    """The main properties of a run folder or a native checkpoint, name → value.
 
     Raises:
         HvxError: the path is neither.
@@ -33,7 +33,7 @@ def describe(path: Path) -> dict[str, str]:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What ``describe`` says, as plain values for a program; docs/cli.md lists the keys.
+    """The properties as plain values for programs; docs/cli.md lists the keys.
 
     Raises:
         HvxError: the path is neither a run folder nor a native checkpoint.
@@ -56,7 +56,7 @@ def facts(path: Path) -> dict[str, Any]:
 def _facts_of_run(path: Path) -> dict[str, Any]:
     import numpy as np
 
-    from hvx.store.reader import RunReader  # h5py takes as long as all else here
+    from hvx.store.reader import RunReader  # slow import (h5py)
     from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
     with RunReader(path) as reader:
@@ -99,7 +99,7 @@ def _describe_run(path: Path) -> dict[str, str]:
 
 
 def _model_of(identity: dict[str, Any]) -> dict[str, str]:
-    """What explained a run."""
+    """The model that explained a run."""
     if "model_file" in identity:
         name = f"{identity['model_file']}:{identity.get('model_function')}"
         code, weights = (identity.get(f"model_{part}_sha256", "not said") for part in ("code", "weights"))
@@ -115,7 +115,7 @@ def _model_of(identity: dict[str, Any]) -> dict[str, str]:
 
 
 def _zero_gradients(reader: RunReader) -> str:
-    """How many explanations say nothing of the image, or of the words."""
+    """The number of explanations with a zero gradient of the image, or of the words."""
     from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
     bits = reader.column("zero_gradient")
@@ -124,17 +124,17 @@ def _zero_gradients(reader: RunReader) -> str:
 
 
 def _unknown(reader: RunReader) -> str:
-    """How many tokens the model does not know, and in how many questions."""
+    """The number of out-of-vocabulary tokens, and of questions with such tokens."""
     unknown, lengths = reader.column("unknown") != 0, reader.column("length")
     share = f"{int(unknown.sum()):,} of {int(lengths.sum()):,} tokens"
     return f"{share}, in {int(unknown.any(1).sum()):,} questions"
 
 
 def _computed_by(about: dict[str, Any]) -> str:
-    """The versions of hvx and PyTorch that computed a run's shards; of a resumed run, all of them."""
-    later = about.get("later_versions", [])
-    all_of_them = [about.get("versions"), *(later if isinstance(later, list) else [])]
-    known = [versions for versions in all_of_them if isinstance(versions, dict)]
+    """The versions of hvx and PyTorch that computed a run's shards; several for a resumed run."""
+    later_versions = about.get("later_versions", [])
+    all_versions = [about.get("versions"), *(later_versions if isinstance(later_versions, list) else [])]
+    known = [versions for versions in all_versions if isinstance(versions, dict)]
     return "; then ".join(f"hvx {v.get('hvx')}, torch {v.get('torch')}" for v in known) or "not said"
 
 
@@ -150,15 +150,15 @@ def _describe_checkpoint(path: Path) -> dict[str, str]:
         f"GRU {encoder.hidden} ({encoder.candidate}{integration})",
         "backbone": f"{config.backbone.architecture} at {config.backbone.node}, {_source(header)}",
         "image": f"{size}, {config.image.interpolation}",
-        "words": f"{len(header.words):,}: {_some(header.words)}",
-        "answers": f"{len(header.answers):,}: {_some(header.answers)}",
+        "words": f"{len(header.words):,}: {_first_few(header.words)}",
+        "answers": f"{len(header.answers):,}: {_first_few(header.answers)}",
         "parameters": f"{_count(header, 'head.'):,} in the head",
         "training": ", ".join(f"{name} {value}" for name, value in header.training.items()) or "not noted",
     }
 
 
 def _limits(encoder: EncoderConfig) -> str:
-    """What else is done to a question's text."""
+    """How a question's tokens are limited."""
     cut = f", the first {encoder.max_tokens}" if encoder.max_tokens else ""
     return (" of each sentence" if encoder.sentences else "") + cut
 
@@ -168,7 +168,7 @@ def _glimpses(config: ModelConfig) -> str:
 
 
 def _mlb(config: ModelConfig) -> dict[str, str]:
-    own = f"V {config.visual_activation}, Q {config.textual_activation}, F {config.product_activation}"
+    joint = f"V {config.visual_activation}, Q {config.textual_activation}, F {config.product_activation}"
     attention = (
         config.attention_visual_activation,
         config.attention_textual_activation,
@@ -176,17 +176,17 @@ def _mlb(config: ModelConfig) -> dict[str, str]:
     )
     return {
         "model": f"MLB, form {config.form}, {_glimpses(config)}, joint {config.width} wide",
-        "activations": own + (f"; in the attention {', '.join(attention)}" if config.glimpses else ""),
+        "activations": joint + (f"; in the attention {', '.join(attention)}" if config.glimpses else ""),
     }
 
 
 def _mrn(config: ModelConfig) -> dict[str, str]:
-    own = config.mrn
-    blocks = f"{own.blocks} block{'s' if own.blocks > 1 else ''}" + (
-        "" if own.shortcuts else ", no shortcuts"
+    mrn = config.mrn
+    blocks = f"{mrn.blocks} block{'s' if mrn.blocks > 1 else ''}" + (
+        "" if mrn.shortcuts else ", no shortcuts"
     )
-    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[own.pool]
-    length = ", of unit length" if own.unit_length else ""
+    pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[mrn.pool]
+    length = ", of unit length" if mrn.unit_length else ""
     return {"model": f"MRN, {blocks}, joint {config.joint} wide, {pool} over the lattice{length}"}
 
 
@@ -201,8 +201,8 @@ def _gated(config: ModelConfig) -> dict[str, str]:
 
 
 def _dan(config: ModelConfig) -> dict[str, str]:
-    wide = f"attentions {config.joint} wide, joint {config.encoder.hidden} wide"
-    return {"model": f"r-DAN, {config.dan.steps} steps, {wide}"}
+    widths = f"attentions {config.joint} wide, joint {config.encoder.hidden} wide"
+    return {"model": f"r-DAN, {config.dan.steps} steps, {widths}"}
 
 
 def _mcb(config: ModelConfig) -> dict[str, str]:
@@ -210,17 +210,17 @@ def _mcb(config: ModelConfig) -> dict[str, str]:
 
 
 def _mi(config: ModelConfig) -> dict[str, str]:
-    start = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mi.pool]
-    sees = f", attention in every step, {config.joint} wide" if config.mi.attention else ""
+    initial_state = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[config.mi.pool]
+    attention = f", attention in every step, {config.joint} wide" if config.mi.attention else ""
     return {
         "model": f"multiplicative integration (Wu et al. 2016), a product for each word, state "
-        f"{config.encoder.hidden} wide from the {start} over the lattice{sees}"
+        f"{config.encoder.hidden} wide from the {initial_state} over the lattice{attention}"
     }
 
 
 def _hiecoatt(config: ModelConfig) -> dict[str, str]:
-    wide = f"{config.encoder.hidden} wide, attentions {config.joint} wide"
-    return {"model": f"hierarchical co-attention (Lu et al. 2016), parallel, {wide}; no Hadamard product"}
+    widths = f"{config.encoder.hidden} wide, attentions {config.joint} wide"
+    return {"model": f"hierarchical co-attention (Lu et al. 2016), parallel, {widths}; no Hadamard product"}
 
 
 _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
@@ -233,7 +233,7 @@ _NETWORKS: dict[str, Callable[[ModelConfig], dict[str, str]]] = {
     "mi": _mi,
     "hiecoatt": _hiecoatt,
 }
-"""What is worth knowing of a head, by its network. The networks themselves need PyTorch, this does not."""
+"""Network → description of its head. Needs no PyTorch, unlike the networks themselves."""
 
 
 def _source(header: CheckpointHeader) -> str:
@@ -248,5 +248,5 @@ def _count(header: CheckpointHeader, prefix: str) -> int:
     return sum(prod(shape) for name, shape in header.shapes.items() if name.startswith(prefix))
 
 
-def _some(items: list[str]) -> str:
+def _first_few(items: list[str]) -> str:
     return ", ".join(items[:_SHOWN]) + (", …" if len(items) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""A finished run from Python: its explanations by number or by id, as a table, as figures."""
+"""Python access to a finished run: its explanations by number or id, as a table, as figures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunItem:
     """One explanation of a run; arrays are NumPy's.
 
     Attributes:
-        number: its place in the run, from 0.
+        number: index in the run, from 0.
         question_id: integer or text, as the split's file has it.
         image_id: as ``question_id``.
         image_path: the photo, below the run's folder of images.
@@ -53,19 +53,19 @@ class RunItem:
         question_type: "" where unknown.
         answer_type: "" where unknown.
         probability: of the answer, 0 to 1.
-        answers: the five likeliest with their probabilities, likeliest first.
+        answers: the five likeliest with their probabilities, in descending order.
         tokens: T of them.
-        unknown: (T) whether the model's vocabulary lacks the token.
-        token_z: Eq. 11 (T) float32; None, as ``heatmap``, of a network without a Hadamard product.
+        unknown: (T) whether the token is out of vocabulary.
+        token_z: Eq. 11 (T) float32; like ``heatmap``, None for a network without a Hadamard product.
         heatmap: H (H, W) float32, as stored.
-        attention: α (G, S, S) float32, each glimpse summing to 1; None of a model without attention.
-        block_heatmaps: H of each block (L, H, W) float32; None of a model with one product.
-        textual_attention: (T) float32, summing to 1; None of a model without one.
-        word_attention: (T) float32, of a model that attends to words on three levels that of the first, as
-            ``phrase_attention`` of the second and ``textual_attention`` of the third; None of others.
+        attention: α (G, S, S) float32, each glimpse summing to 1; None for a model without attention.
+        block_heatmaps: H of each block (L, H, W) float32; None for a model with one product.
+        textual_attention: (T) float32, summing to 1; None for a model without one.
+        word_attention: (T) float32, the word-level attention of a model with three levels, where
+            ``phrase_attention`` is the second and ``textual_attention`` the third; None for others.
         phrase_attention: see ``word_attention``.
-        word_heatmaps: H of each token (T, H, W) float32; None of a model without a product for each word.
-        zero_gradient: 1 if Eq. 2 is zero everywhere (the heat map says nothing), 2 if Eq. 3 is, 3 if both.
+        word_heatmaps: H of each token (T, H, W) float32; None for a model without a product for each word.
+        zero_gradient: 1 if Eq. 2 is zero everywhere (the heat map is meaningless), 2 if Eq. 3 is, 3 if both.
     """
 
     number: int
@@ -104,49 +104,48 @@ class RunItem:
 
         Args:
             width: in pixels.
-            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; None: the default one.
-            outline: draw a line around what is above the heat map's mean + 2 standard deviations; None: as
-                the style does.
-            methods: names of methods of ``hvx measure`` as columns, in place of the attention and the heat
-                map; maps that it kept are used, others computed by the run's checkpoint.
+            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; the default if None.
+            outline: outline regions above the heat map's mean + 2 standard deviations; as the style if None.
+            methods: names of methods of ``hvx measure`` as columns that replace the attention and the heat
+                map; cached maps are reused, others are computed with the run's checkpoint.
             device: where the network runs, if maps must be computed.
 
         Raises:
-            HvxError: an unknown style or method, one that this network has no map for, or a width in which
-                the pictures would be too small to see.
-            BadImage: the photo is no longer where the run found it, or is another one now.
+            HvxError: an unknown style or method, a method without a map for this network, or a width in which
+                the pictures would be too small.
+            BadImage: the photo is missing, or was replaced after the run.
         """
         from hvx.view.figure import FigureLayout, FigureStyle, draw_figure
         from hvx.view.run_figures import figure_row, heatmap_columns
 
-        look, reader = FigureStyle.of(style, outline), self._reader
+        style, reader = FigureStyle.of(style, outline), self._reader
         blocks, levels = heatmap_columns(reader), reader.attends_on_levels
-        layout = FigureLayout(width, reader.glimpses, look, blocks=blocks, levels=levels)
+        layout = FigureLayout(width, reader.glimpses, style, blocks=blocks, levels=levels)
         row = figure_row(reader, self.number, max(layout.side, reader.heatmap_size[0]))
         if not methods:
-            return draw_figure([row], width, style=look, levels=levels)
+            return draw_figure([row], width, style=style, levels=levels)
         from hvx.measure.method_maps import run_maps
 
         with run_maps(reader, [self.number], methods, device) as maps:
-            drawn = replace(row, maps=maps.of(self.number, reader[self.number]))
-            return draw_figure([drawn], width, style=look, columns=maps.columns)
+            row = replace(row, maps=maps.of(self.number, reader[self.number]))
+            return draw_figure([row], width, style=style, columns=maps.columns)
 
     def __repr__(self) -> str:
-        asked = cut(self.question)
-        told = f"RunItem({self.number}: id {self.question_id!r}, {asked!r} → {self.answer!r:.60}"
+        question = cut(self.question)
+        text = f"RunItem({self.number}: id {self.question_id!r}, {question!r} → {self.answer!r:.60}"
         size = "no heat map" if self.heatmap is None else "H " + "×".join(map(str, self.heatmap.shape))
-        return f"{told} {self.probability:.3f}, {size})"
+        return f"{text} {self.probability:.3f}, {size})"
 
 
 class Run:
-    """A finished run. ``run[3]`` is by number, from 0; ``run.id(17)`` is by question_id: never the other.
+    """A finished run. ``run[3]`` accesses by number, from 0; ``run.id(17)`` by question_id.
 
     Args:
         path: the folder with ``run.json``.
 
     Raises:
-        HvxError: no run, an unfinished or damaged one, or one of another schema; on reading an item, that a
-            shard is damaged, or that the run was closed.
+        HvxError: no run, an unfinished or damaged one, or one of another schema; when an item is
+            read: a damaged shard, or a closed run.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -165,51 +164,51 @@ class Run:
     @overload
     def __getitem__(self, number: slice) -> list[RunItem]: ...
     def __getitem__(self, number: SupportsIndex | slice) -> RunItem | list[RunItem]:
-        """The item of a number, a negative one from the end; of a slice, a list.
+        """The item with a number, counted from the end if negative; a list for a slice.
 
         Raises:
             IndexError: no such number.
-            HvxError: no number at all; an id is for ``id``.
+            HvxError: not a number; use ``id`` for a question_id.
         """
-        places = range(len(self))
+        numbers = range(len(self))
         if isinstance(number, slice):
-            return [self._item(place) for place in places[number]]
+            return [self._item(n) for n in numbers[number]]
         try:
-            place = index(number)
+            n = index(number)
         except TypeError:
             raise HvxError(
                 f"run[{shown(number)}]: not a number; an id is for run.id({shown(number)})"
             ) from None
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"run[{place}]: the run has {len(self):,} items")
-        return self._item(places[place])
+        if not -len(self) <= n < len(self):
+            raise IndexError(f"run[{n}]: the run has {len(self):,} items")
+        return self._item(numbers[n])
 
     def __iter__(self) -> Iterator[RunItem]:
         return (self._item(number) for number in range(len(self)))
 
     def id(self, question_id: int | np.integer | str) -> RunItem:
-        """The item of a question_id: an integer where the split's file has integers, else a text.
+        """The item with a question_id: an integer if the split's file has integers, else a string.
 
         Raises:
-            HvxError: no item has it, or the run's ids are of the other kind.
+            HvxError: no item has it, or it has the wrong type.
         """
         if self._numbers is None:
             self._open()
             ids = self._reader.column("question_id").tolist()
-            self._numbers = {own: number for number, own in enumerate(ids)}
+            self._numbers = {item_id: number for number, item_id in enumerate(ids)}
         kind = type(next(iter(self._numbers), 0))
         if isinstance(question_id, bool) or not isinstance(question_id, (str, int, np.integer)):
             raise HvxError(f"question_id {shown(question_id)}: neither an integer nor a text")
-        wanted = question_id if isinstance(question_id, str) else int(question_id)
-        if type(wanted) is not kind:
-            right = "integers" if kind is int else "texts"
-            raise HvxError(f"question_id {shown(wanted)}: the ids of {self.path} are {right}")
-        if wanted not in self._numbers:
-            raise HvxError(f"question_id {shown(wanted)}: not in {self.path}")
-        return self._item(self._numbers[wanted])
+        key = question_id if isinstance(question_id, str) else int(question_id)
+        if type(key) is not kind:
+            expected = "integers" if kind is int else "texts"
+            raise HvxError(f"question_id {shown(key)}: the ids of {self.path} are {expected}")
+        if key not in self._numbers:
+            raise HvxError(f"question_id {shown(key)}: not in {self.path}")
+        return self._item(self._numbers[key])
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """A row for each item, by number; without maps.
+        """A DataFrame with a row for each item, ordered by number, without maps.
 
         Columns: question_id, image_id, image_path, question, question_type, answer_type, answer,
         ground_truth, probability (0 to 1), zero_gradient, and lists: tokens (T) and z (T), Eq. 11; without
@@ -234,7 +233,7 @@ class Run:
         return pandas.DataFrame(columns)
 
     def close(self) -> None:
-        """Close the run's files; items that were read stay, but for their figures."""
+        """Close the run's files; items that were read remain usable, except for their figures."""
         self._closed = True
         self._reader.close()
 
@@ -253,18 +252,18 @@ class Run:
 
     def _item(self, number: int) -> RunItem:
         self._open()
-        own: Item = self._reader[number]
+        item: Item = self._reader[number]
         return RunItem(
-            number, own.question_id, own.image_id, own.image_path, own.question, own.answer, own.ground_truth,
-            own.question_type, own.answer_type, own.probability,
-            [(answer, share) for answer, share in own.top_answers if answer], own.tokens, own.unknown,
-            np.asarray(own.token_z, np.float32) if self._reader.has_heatmaps else None,
-            own.heatmap if self._reader.has_heatmaps else None,
-            own.attention if len(own.attention) else None,
-            own.block_heatmaps if len(own.block_heatmaps) else None,
-            np.asarray(own.textual_attention, np.float32) if self._reader.attends_to_words else None,
-            own.zero_gradient, own.word_heatmaps if self._reader.maps_words else None,
-            np.asarray(own.word_attention, np.float32) if self._reader.attends_on_levels else None,
-            np.asarray(own.phrase_attention, np.float32) if self._reader.attends_on_levels else None,
+            number, item.question_id, item.image_id, item.image_path, item.question, item.answer,
+            item.ground_truth, item.question_type, item.answer_type, item.probability,
+            [(answer, p) for answer, p in item.top_answers if answer], item.tokens, item.unknown,
+            np.asarray(item.token_z, np.float32) if self._reader.has_heatmaps else None,
+            item.heatmap if self._reader.has_heatmaps else None,
+            item.attention if len(item.attention) else None,
+            item.block_heatmaps if len(item.block_heatmaps) else None,
+            np.asarray(item.textual_attention, np.float32) if self._reader.attends_to_words else None,
+            item.zero_gradient, item.word_heatmaps if self._reader.maps_words else None,
+            np.asarray(item.word_attention, np.float32) if self._reader.attends_on_levels else None,
+            np.asarray(item.phrase_attention, np.float32) if self._reader.attends_on_levels else None,
             self._reader,
         )  # fmt: skip

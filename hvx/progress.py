@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: bars on a terminal, a line every half minute in a log."""
+"""Progress on stderr: bars on a terminal, a line every half minute in a log."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tqdm import tqdm
 from hvx.terminal import echo, safe
 
 LINE_SECONDS = 30.0
-"""Between two lines of progress in a log."""
+"""Seconds between two lines of progress in a log."""
 
 Item = TypeVar("Item")
 _quiet = False
 _last_line: float | None = None
-"""When the running command printed its last line of progress; None outside commands, which get no lines."""
+"""Time of the command's last line of progress; None outside commands, where no lines are printed."""
 
 
 @contextmanager
 def reporting(quiet: bool) -> Iterator[None]:
-    """While a command runs: progress in logs, too; or none at all (``--quiet``).
+    """Enable progress in logs while a command runs, or disable all progress (``--quiet``).
 
-    Callers from Python and worker processes are outside of it: they get bars on a terminal, but no lines.
+    Outside, as in Python callers and worker processes, there are bars on a terminal, but no lines.
     """
     global _quiet, _last_line
     _quiet, _last_line = quiet, time.monotonic()
@@ -36,7 +36,7 @@ def reporting(quiet: bool) -> Iterator[None]:
 
 
 def bar(items: Iterable[Item], label: str, unit: str = "it", total: int | None = None) -> Iterator[Item]:
-    """``items``, with a bar called ``label`` that shows after two seconds, or with lines in a log."""
+    """``items``, with a progress bar ``label`` that appears after two seconds, or with lines in a log."""
     if _quiet or _last_line is None or sys.stderr.isatty():
         # disable=None: tqdm stays silent where stderr is no terminal.
         yield from tqdm(items, desc=safe(label), unit=unit, total=total, delay=2, disable=_quiet or None)
@@ -45,23 +45,23 @@ def bar(items: Iterable[Item], label: str, unit: str = "it", total: int | None =
 
 
 def _with_lines(items: Iterable[Item], label: str, unit: str, total: int | None) -> Iterator[Item]:
-    """``items``; prints a line where the command's last one is half a minute old."""
+    """``items``; prints a line if the command's last one is half a minute old."""
     global _last_line
     if total is None and isinstance(items, Sized):
         total = len(items)
-    began = time.monotonic()
-    for done, item in enumerate(items, 1):
+    start = time.monotonic()
+    for completed, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
         if _last_line is not None and now - _last_line >= LINE_SECONDS:
             _last_line = now
-            echo(_line(label, unit, done, total, now - began), err=True)
+            echo(_line(label, unit, completed, total, now - start), err=True)
 
 
-def _line(label: str, unit: str, done: int, total: int | None, seconds: float) -> str:
+def _line(label: str, unit: str, completed: int, total: int | None, seconds: float) -> str:
     """``training the backbone: batch 120 of 400, 01:10 elapsed, 02:43 left``"""
-    count = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+    count = f"{completed:,}" if total is None else f"{completed:,} of {total:,}"
     line = f"{label}: {unit} {count}, {tqdm.format_interval(seconds)} elapsed"
-    if total is not None and done <= total:
-        line += f", {tqdm.format_interval(seconds / done * (total - done))} left"
+    if total is not None and completed <= total:
+        line += f", {tqdm.format_interval(seconds / completed * (total - completed))} left"
     return line

@@ -1,4 +1,4 @@
-"""The whole method on the built-in split: scenes, training, explanation, figures, checks, measures."""
+"""The whole method on the synthetic dataset: scenes, training, explanation, figures, checks, measures."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from hvx.view.figure import AS_IN_THE_PAPER
 from hvx.view.run_figures import write_figure
 
 REPORT = "reproduce.json"
-"""Marks a folder as one that a reproduction may replace."""
+"""Marks a folder that a reproduction may replace."""
 
 VALIDATION = "val"
 """The split that configs/scenes.yaml explains."""
 _ROWS = 3
 _WIDTH = 1200
 _MEASURED = Options(sample=120, curves=40, sanity=12)
-"""What is measured of the run: as much as leaves the whole within ten minutes on two cores."""
+"""Sample sizes of the measurements; the whole reproduction takes less than ten minutes on two cores."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it: the checks, measures of a sample and where their report is, the figures' files with
-    what they show, seconds of each stage."""
+    """The results: the checks, the measures of a sample and their report, the figures' files with captions,
+    the seconds of each stage."""
 
     checks: list[Check]
     measures: Measures
@@ -68,16 +68,16 @@ def reproduce(
     ``figures/``, ``report.md`` and ``reproduce.json``.
 
     Args:
-        folder: a new folder, or one that an earlier reproduction filled, which is replaced.
+        folder: a new folder, or one of an earlier reproduction, which is replaced.
         train: scenes to train on.
         val: scenes to explain.
         seed: of everything.
         device: where the networks run.
-        overrides: ``key=value`` strings laid over ``configs/scenes.yaml``.
-        say: called with a line at the end of each stage and of each epoch of the training.
+        overrides: ``key=value`` strings that override ``configs/scenes.yaml``.
+        say: receives a line at the end of each stage and of each training epoch.
 
     Raises:
-        HvxError: the folder holds something else, or what measuring needs is not installed.
+        HvxError: the folder holds something else, or packages for measuring are not installed.
     """
     options = replace(_MEASURED, seed=seed)
     check_installed(options)
@@ -103,18 +103,18 @@ def reproduce(
     checks = stage("checks", lambda: check_run(reader, config.split(VALIDATION)))
     reader.close()
     target = summary.run / FOLDER
-    measures = stage("measures", lambda: measure_run(summary.run, options, device, [], target, _unsaid))
+    measures = stage("measures", lambda: measure_run(summary.run, options, device, [], target, _discard_line))
     _report(folder, checks, figures, seconds)
     return Reproduction(checks, measures, target / "measure.md", figures, seconds)
 
 
-def _unsaid(line: str) -> None:
-    """What is left out is said in the report."""
+def _discard_line(line: str) -> None:
+    """Discard a line; the report has this information."""
     del line
 
 
 def _clear(folder: Path) -> None:
-    """Empty a folder of an earlier reproduction; refuse one of anything else."""
+    """Remove the folder of an earlier reproduction; raise an ``HvxError`` for any other folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not (folder / REPORT).is_file():
             raise HvxError(
@@ -124,21 +124,21 @@ def _clear(folder: Path) -> None:
 
 
 def _figures(reader: RunReader, folder: Path, seed: int) -> dict[Path, str]:
-    """The paper's four figures. Rows are drawn at random, not picked for their looks."""
+    """The paper's four figures. Rows are sampled at random, not selected."""
     kinds, right = reader.column("question_type"), reader.column("answer") == reader.column("ground_truth")
     rng = np.random.default_rng(seed)
 
-    def some(wanted: np.ndarray, count: int) -> list[int]:
-        return [int(n) for n in rng.permutation(np.flatnonzero(wanted))[:count]]
+    def draw(mask: np.ndarray, count: int) -> list[int]:
+        return [int(n) for n in rng.permutation(np.flatnonzero(mask))[:count]]
 
     figures = {
         "figure2": (
             "one question each: attribute, shape, existence",
-            [n for k in SINGLE for n in some(kinds == k, 1)],
+            [n for kind in SINGLE for n in draw(kinds == kind, 1)],
         ),
-        "figure3": ("attribute, shape and existence", some(np.isin(kinds, SINGLE), _ROWS)),
-        "figure4": ("counts and relations", some(~np.isin(kinds, SINGLE), _ROWS)),
-        "figure5": ("wrong answers", some(~right, _ROWS) or some(right, _ROWS)),
+        "figure3": ("attribute, shape and existence", draw(np.isin(kinds, SINGLE), _ROWS)),
+        "figure4": ("counts and relations", draw(~np.isin(kinds, SINGLE), _ROWS)),
+        "figure5": ("wrong answers", draw(~right, _ROWS) or draw(right, _ROWS)),
     }
     for name, (_, numbers) in figures.items():
         write_figure(reader, numbers, folder / f"{name}.png", _WIDTH, AS_IN_THE_PAPER)

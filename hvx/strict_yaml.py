@@ -1,7 +1,7 @@
-"""YAML as configs use it: no key twice, no number by surprise, nothing that fills memory.
+"""Strict YAML for configs: no duplicate keys, no surprising numbers, bounded memory.
 
-PyYAML follows YAML 1.1: it reads ``010`` as 8 and ``1:30`` as 90, and of a key given twice it drops the
-first. Here numbers are those of YAML 1.2's core schema, and a key given twice is an error.
+PyYAML follows YAML 1.1: it reads ``010`` as 8 and ``1:30`` as 90, and silently keeps the last of duplicate
+keys. Here numbers follow YAML 1.2's core schema, and a duplicate key is an error.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from hvx.errors import HvxError, shown
 
 MAX_BYTES = 1 << 20
-"""A longer file is no config; PyYAML reads about 200 kB in a second."""
+"""Limit of a config file; PyYAML reads about 200 kB per second."""
 MAX_DEPTH = 50
 MAX_VALUES = 1_000_000
-"""Values in a document after each alias is replaced by what it stands for."""
+"""Limit of values in a document with all aliases expanded."""
 _MAX_DIGITS = 400
 """A longer number is rejected; the largest float has 309 digits."""
 _WIDTH = 110
-"""Of lines that are written."""
+"""Line width of written YAML."""
 _MERGE = "tag:yaml.org,2002:merge"
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(
@@ -33,7 +33,7 @@ _FLOAT = re.compile(
 
 
 def read_yaml_file(path: Path, kind: str) -> Any:
-    """What a YAML file holds, as plain Python values.
+    """The content of a YAML file as plain Python values.
 
     Args:
         path: the file.
@@ -59,15 +59,15 @@ def read_yaml_file(path: Path, kind: str) -> Any:
 
 
 def read_yaml(text: str) -> Any:
-    """What a YAML text holds, as plain Python values.
+    """The content of a YAML text as plain Python values.
 
     Raises:
-        HvxError: not valid YAML. The message begins with `` on line N: `` or ``: ``, for a caller that puts
-            the name of the text before it.
+        HvxError: not valid YAML. The message begins with `` on line N: `` or ``: ``; the caller prepends the
+            name of the text.
     """
     try:
         return _Loader(text).get_single_data()
-    except Exception as error:  # PyYAML's constructors raise whatever a malformed value leads them to
+    except Exception as error:  # PyYAML's constructors raise various errors on malformed values
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         where = f" on line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
@@ -77,21 +77,21 @@ def read_yaml(text: str) -> Any:
 def write_yaml(value: Any, unicode: bool = True) -> str:
     """Plain Python values as a YAML text that ``read_yaml`` reads as the same values.
 
-    Keys keep their order. Texts that this module or YAML 1.1 would read as something else are quoted.
+    Keys keep their order. Strings that this module or YAML 1.1 would read as another type are quoted.
 
     Args:
         value: dicts, lists, texts, numbers, booleans and None.
         unicode: write letters beyond ASCII as they are, not as escapes.
     """
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=_WIDTH)
-    return text.removesuffix("...\n")  # the end of a document that is one plain value
+    return text.removesuffix("...\n")  # end marker of a single plain value
 
 
 class _Dumper(yaml.SafeDumper):
     """PyYAML's safe dumper: lists of plain values on one line, no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Write a value out wherever it occurs."""
+        """Write repeated values in full."""
         return True
 
     def _list(self, values: list[Any]) -> Node:
@@ -99,7 +99,7 @@ class _Dumper(yaml.SafeDumper):
         return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=plain)
 
     def _text(self, text: str) -> Node:
-        # In single quotes PyYAML would write some line ends so that they are read as spaces.
+        # In single quotes, PyYAML writes some line breaks so that they are read as spaces.
         style = None if text.isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -127,15 +127,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> Node | None:
-        """The document, if its aliases do not make it too large."""
+        """The document; an error if its aliases make it too large."""
         node: Node | None = super().get_single_node()
         if node is not None:
             _count(node, {})
         return node
 
     def flatten_mapping(self, node: MappingNode) -> None:
-        """Apply merge keys (``<<``): own keys win; a key of two merged mappings is an error."""
-        _reject_twice(node.value)
+        """Apply merge keys (``<<``): own keys take precedence; a key in two merged mappings is an error."""
+        _reject_duplicates(node.value)
         merged: list[tuple[Node, Node]] = []
         for key, value in node.value:
             if key.tag == _MERGE:
@@ -145,14 +145,14 @@ class _Loader(yaml.SafeLoader):
                         raise _problem("'<<' merges a mapping, or a list of them", value.start_mark)
                     self.flatten_mapping(source)
                     merged += source.value
-        _reject_twice(merged)
-        own = [(key, value) for key, value in node.value if key.tag != _MERGE]
-        names = {key.value for key, _ in own}
-        node.value = [pair for pair in merged if pair[0].value not in names] + own
+        _reject_duplicates(merged)
+        own_pairs = [(key, value) for key, value in node.value if key.tag != _MERGE]
+        names = {key.value for key, _ in own_pairs}
+        node.value = [pair for pair in merged if pair[0].value not in names] + own_pairs
 
 
-def _reject_twice(pairs: list[tuple[Node, Node]]) -> None:
-    """Reject a key that is no text, and one that is there twice."""
+def _reject_duplicates(pairs: list[tuple[Node, Node]]) -> None:
+    """Reject keys that are not text, and duplicate keys."""
     lines: dict[str, int] = {}
     for key, _ in pairs:
         if not isinstance(key, ScalarNode):
@@ -166,23 +166,23 @@ def _reject_twice(pairs: list[tuple[Node, Node]]) -> None:
         lines[key.value] = key.start_mark.line + 1
 
 
-def _count(node: Node, known: dict[Node, int | None]) -> int:
-    """Values below and including ``node``, each alias counted as what it stands for."""
-    if node in known:
-        count = known[node]
+def _count(node: Node, counts: dict[Node, int | None]) -> int:
+    """The number of values in ``node`` and below, with aliases expanded."""
+    if node in counts:
+        count = counts[node]
         if count is None:
             raise _problem("an alias stands for something that holds the alias itself", node.start_mark)
         return count
-    known[node] = None
+    counts[node] = None
     children: list[Node] = []
     if isinstance(node, SequenceNode):
         children = node.value
     elif isinstance(node, MappingNode):
-        children = [part for pair in node.value for part in pair]
-    count = 1 + sum(_count(child, known) for child in children)
+        children = [child for pair in node.value for child in pair]
+    count = 1 + sum(_count(child, counts) for child in children)
     if count > MAX_VALUES:
         raise _problem(f"aliases make more than {MAX_VALUES:,} values of it", node.start_mark)
-    known[node] = count
+    counts[node] = count
     return count
 
 
@@ -207,8 +207,8 @@ _Loader.yaml_implicit_resolvers = {
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _tag, _pattern in (("int", _INT), ("float", _FLOAT)):
-    _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+.0123456789"))
+    _full_match = re.compile(rf"(?:{_pattern.pattern})\Z")
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _full_match, list("-+.0123456789"))
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
-    # Beside the patterns of YAML 1.1: a text is quoted if either would make a number of it.
-    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, list("-+.0123456789"))
+    # In addition to the patterns of YAML 1.1: a string is quoted if either reads it as a number.
+    _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _full_match, list("-+.0123456789"))

@@ -1,4 +1,4 @@
-"""Tables as text: aligned and no wider than the terminal, or Markdown where stdout is a pipe or a file."""
+"""Tables as text: aligned and no wider than the terminal, or Markdown if stdout is a pipe or a file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hvx.terminal import safe
 
 _GAP = "  "
 _NARROWEST = 20
-"""Characters of a text column that has more; of the first column, which groups of columns repeat, too."""
+"""Smallest width of a wrapped text column in characters."""
 _LEAST_WIDTH = 30
-"""Of a whole table, however narrow the terminal says that it is."""
+"""Smallest width of a table, also in a narrower terminal."""
 _NUMBER = re.compile(r"[-+−±≥≤<>~]?\s*\d")
-"""How a cell begins whose column stands to the right."""
+"""The beginning of cells in right-aligned columns."""
 
 
 def table(
@@ -28,17 +28,17 @@ def table(
     markdown: bool | None = None,
     width: int | None = None,
 ) -> str:
-    """A table as text of several lines, without an end of line behind the last.
+    """A table as text of several lines, without a newline at the end.
 
-    Columns whose cells all begin with a number stand to the right. In a terminal, texts are wrapped, numbers
-    are not; columns for which there is no room follow in a further table, which repeats the first column.
-    What acts on a terminal is escaped, and so is what Markdown takes for a new cell.
+    Columns in which all cells begin with a number are right-aligned. In a terminal, text is wrapped, numbers
+    are not. Columns that do not fit follow in another table, which repeats the first column. Control
+    characters are escaped, and in Markdown the cell separators.
 
     Args:
         header: title of each column.
         rows: cells of each row, as many as ``header`` has.
-        markdown: a Markdown table, of any width; None: if stdout is no terminal.
-        width: characters of the longest line; None: those of the terminal. Narrower than 30 counts as 30.
+        markdown: whether to make a Markdown table, of any width; if None, unless stdout is a terminal.
+        width: maximum line length in characters, at least 30; the width of the terminal if None.
 
     Raises:
         ValueError: a row has another number of cells than the header.
@@ -47,18 +47,18 @@ def table(
         if len(row) != len(header):
             raise ValueError(f"{len(row)} cells in a row of a table with {len(header)} columns: {row!r:.100}")
     cells = [[_one_line(cell) for cell in row] for row in (header, *rows)]
-    columns = [_Column.of(own) for own in zip(*cells, strict=True)]
+    columns = [_Column.of(column) for column in zip(*cells, strict=True)]
     if not columns:
         return ""
     if not sys.stdout.isatty() if markdown is None else markdown:
         return _markdown(columns)
-    wide = max(shutil.get_terminal_size().columns if width is None else width, _LEAST_WIDTH)
-    return "\n\n".join(_aligned(group, wide) for group in _groups(columns, wide))
+    line_width = max(shutil.get_terminal_size().columns if width is None else width, _LEAST_WIDTH)
+    return "\n\n".join(_aligned(group, line_width) for group in _groups(columns, line_width))
 
 
 @dataclass
 class _Column:
-    """The cells of a column, the title first; its least and its best width; whether it holds numbers."""
+    """The cells of a column, title first; its minimum and its preferred width; whether it holds numbers."""
 
     cells: Sequence[str]
     least: int
@@ -78,57 +78,55 @@ class _Column:
 
 
 def _groups(columns: list[_Column], width: int) -> list[list[_Column]]:
-    """Columns in groups that fit, each with the first column at its head."""
+    """Columns in groups that fit the width; each group begins with the first column."""
     first, rest = columns[0], columns[1:]
     groups = [[first]]
     for column in rest:
-        together = [*groups[-1], column]
-        if (
-            len(groups[-1]) > 1
-            and sum(own.least for own in together) + len(_GAP) * (len(together) - 1) > width
-        ):
-            together = [first, column]
-            groups.append(together)
-        groups[-1] = together
+        group = [*groups[-1], column]
+        needed = sum(column.least for column in group) + len(_GAP) * (len(group) - 1)
+        if len(groups[-1]) > 1 and needed > width:
+            group = [first, column]
+            groups.append(group)
+        groups[-1] = group
     return groups
 
 
 def _aligned(columns: list[_Column], width: int) -> str:
-    """A table of columns whose texts are wrapped so that it fits."""
-    widths = [own.least for own in columns]
-    room = width - len(_GAP) * (len(columns) - 1)
-    while sum(widths) > room and max(widths) > 1:  # a number too long for the line is cut as well
+    """A table with text wrapped to fit the width."""
+    widths = [column.least for column in columns]
+    available = width - len(_GAP) * (len(columns) - 1)
+    while sum(widths) > available and max(widths) > 1:  # a number longer than the line is cut too
         widths[widths.index(max(widths))] -= 1
-    while sum(widths) < room:
-        lacks = [own.best - wide for own, wide in zip(columns, widths, strict=True)]
-        if max(lacks) <= 0:
+    while sum(widths) < available:
+        missing = [column.best - column_width for column, column_width in zip(columns, widths, strict=True)]
+        if max(missing) <= 0:
             break
-        widths[lacks.index(max(lacks))] += 1
+        widths[missing.index(max(missing))] += 1
     lines = []
-    for number, cells in enumerate(zip(*(own.cells for own in columns), strict=True)):
-        wrapped = [_wrapped(cell, wide) for cell, wide in zip(cells, widths, strict=True)]
+    for row, cells in enumerate(zip(*(column.cells for column in columns), strict=True)):
+        wrapped = [_wrapped(cell, column_width) for cell, column_width in zip(cells, widths, strict=True)]
         for parts in zip_longest(*wrapped, fillvalue=""):
             padded = [
-                _padded(part, wide, own.numbers)
-                for part, wide, own in zip(parts, widths, columns, strict=True)
+                _padded(part, column_width, column.numbers)
+                for part, column_width, column in zip(parts, widths, columns, strict=True)
             ]
             lines.append(_GAP.join(padded).rstrip())
-        if number == 0:
-            lines.append(_GAP.join("─" * wide for wide in widths))
+        if row == 0:
+            lines.append(_GAP.join("─" * column_width for column_width in widths))
     return "\n".join(lines)
 
 
 def _markdown(columns: list[_Column]) -> str:
-    rule = "|".join("---:" if own.numbers else "---" for own in columns)
-    rows = zip(*(own.cells for own in columns), strict=True)
+    rule = "|".join("---:" if column.numbers else "---" for column in columns)
+    rows = zip(*(column.cells for column in columns), strict=True)
     lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
     return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
 
 
 def _escaped(cell: str) -> str:
-    """A cell in which Markdown sees neither its end nor HTML; a backslash must not undo that of a bar."""
+    """A cell with HTML and vertical bars escaped, also bars after backslashes."""
     cell = cell.replace("<", "&lt;")
-    return re.sub(r"\\*\|", lambda found: "\\" * (2 * len(found[0]) - 1) + "|", cell)
+    return re.sub(r"\\*\|", lambda match: "\\" * (2 * len(match[0]) - 1) + "|", cell)
 
 
 def _one_line(cell: str) -> str:
@@ -136,35 +134,35 @@ def _one_line(cell: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Places of a terminal that a text takes."""
+    """Terminal columns that a text occupies."""
     if text.isascii():
         return len(text)
-    return sum(map(_places, text))
+    return sum(map(_character_width, text))
 
 
-def _places(character: str) -> int:
+def _character_width(character: str) -> int:
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _padded(text: str, wide: int, right: bool) -> str:
-    space = " " * (wide - _width(text))
-    return space + text if right else text + space
+def _padded(text: str, column_width: int, align_right: bool) -> str:
+    space = " " * (column_width - _width(text))
+    return space + text if align_right else text + space
 
 
-def _wrapped(cell: str, wide: int) -> list[str]:
-    """A cell in lines of at most ``wide`` places, at spaces where it can be; a longer word is cut."""
+def _wrapped(cell: str, line_width: int) -> list[str]:
+    """A cell in lines of at most ``line_width`` columns, broken at spaces; longer words are split."""
     lines, line = [], ""
     for word in cell.split():
-        if line and _width(line) + 1 + _width(word) <= wide:
+        if line and _width(line) + 1 + _width(word) <= line_width:
             line += " " + word
             continue
         if line:
             lines.append(line)
         line = ""
         for character in word:
-            if line and _width(line) + _places(character) > wide:
+            if line and _width(line) + _character_width(character) > line_width:
                 lines.append(line)
                 line = ""
             line += character

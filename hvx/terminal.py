@@ -1,7 +1,7 @@
-"""What hvx prints: each line made safe for a terminal, and errors of the output itself.
+"""Prints lines that are safe for a terminal, and handles errors of the output itself.
 
-Texts come from checkpoints, runs, datasets and file names. None of them may move the cursor, color or
-rewrite what stands on the screen, turn the direction of the text, or make a second line.
+Texts come from checkpoints, runs, datasets and file names. They must not move the cursor, change colors or
+the screen, change the text direction, or add lines.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import click
 from hvx.errors import HvxError
 
 _ESCAPED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of what is not drawn but acts: controls, format characters, surrogates, separators."""
+"""Unicode categories of control characters, format characters, surrogates and separators."""
 _KEPT = set("\u200c\u200d\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
-"""Format characters that Arabic, Syriac, Persian and Indic scripts, and emoji, are written with."""
+"""Format characters used in Arabic, Syriac, Persian and Indic scripts, and in emoji."""
 
 _LONGEST = 2000
-"""Characters of an error; texts from outside may be of any length."""
+"""Limit of an error's characters; external texts may be of any length."""
 
 
 class OutputClosed(BrokenPipeError):
-    """The reader of the output is gone (``hvx info … | head -1``): end, and say nothing (exit status 1)."""
+    """The reader of the output is gone (``hvx info … | head -1``): exit silently with status 1."""
 
     def __init__(self) -> None:
         super().__init__(errno.EPIPE, "the reader of the output is gone")
 
 
 def safe(text: str) -> str:
-    """``text`` with a Python escape (``\\x1b``) in place of each character that acts on a terminal."""
+    """``text`` with each terminal control character as a Python escape (``\\x1b``)."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -52,7 +52,7 @@ def safe(text: str) -> str:
 def echo(line: str = "", err: bool = False) -> None:
     """Print one line, made safe, on stdout or stderr.
 
-    A stderr that cannot be written is ignored: there is no other way to say so, and the work counts.
+    Errors of writing to stderr are ignored, so that the work goes on.
 
     Raises:
         HvxError: stdout cannot be written.
@@ -68,7 +68,7 @@ def echo(line: str = "", err: bool = False) -> None:
 
 
 def echo_lines(text: str, err: bool = False) -> None:
-    """Print a text of several lines, such as a table; its own line ends are the only ones."""
+    """Print a text of several lines, such as a table, split only at ``\\n``."""
     for line in text.split("\n"):
         echo(line, err)
 
@@ -79,38 +79,38 @@ def printed_as_is(text: str) -> bool:
 
 
 def _printable(line: str, stream: IO[str]) -> str:
-    """``line``, made safe, with an escape for what the stream's encoding lacks."""
+    """``line``, made safe, with escapes for characters that the stream's encoding lacks."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return safe(line).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def output_error(error: OSError) -> HvxError | OutputClosed:
-    """What to raise where stdout cannot be written."""
+    """The error to raise if stdout cannot be written."""
     if error.errno == errno.EPIPE:
         return OutputClosed()
     return HvxError(f"standard output: cannot be written: {error.strerror or error}")
 
 
 def _discard(stream: IO[str]) -> None:
-    """Send what a stream still holds, and all that follows, nowhere: Python would fail on it at exit."""
+    """Redirect a stream to /dev/null; otherwise Python fails at exit when it flushes the stream."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """While this is open, warnings of Python and of libraries are one safe line, and stdout is there.
+    """Print warnings of Python and libraries as one safe line, and check that stdout exists.
 
     Raises:
-        HvxError: stdout is closed, or an error of writing it, for what libraries print.
+        HvxError: stdout is closed, or cannot be written by a library.
     """
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - open until the process ends
     if sys.stdout is None:
         raise HvxError("standard output is closed; send it to a file, or to /dev/null")
-    before = warnings.formatwarning
+    original = warnings.formatwarning
     warnings.formatwarning = _one_line
     try:
         yield
@@ -120,7 +120,7 @@ def printing() -> Iterator[None]:
         _discard(sys.stdout)
         raise output_error(error) from None
     finally:
-        warnings.formatwarning = before
+        warnings.formatwarning = original
 
 
 def _one_line(

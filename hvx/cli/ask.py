@@ -49,7 +49,7 @@ def ask(
     from hvx.view.export import check_suffix
 
     check_suffix(output)
-    width = options.pixels  # up to here, a wrong argument is told before PyTorch is imported
+    width = options.pixels  # up to here, wrong arguments are reported before PyTorch is imported
 
     from hvx.ask import ask as work
     from hvx.device import pick_device

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROBLEMS, SOME_FAIL = 2, 3
 
 SHARES = ("unknown tokens", "ground truths among its answers")
-"""Facts from 0 to 1 that are printed in percent."""
+"""Facts from 0 to 1, printed in percent."""
 
 
 @click.command()
@@ -42,42 +42,42 @@ def check(
     """
     from hvx.config import load
 
-    loaded = load(config, list(overrides), model is None)  # a wrong config is told before PyTorch is imported
+    loaded = load(config, list(overrides), model is None)  # reports a wrong config before PyTorch is imported
 
     from hvx.adapters.source import source_for
     from hvx.check import check_run
     from hvx.device import pick_device
 
-    found = check_run(loaded, pick_device(device), not no_timing, source_for(loaded, model))
+    result = check_run(loaded, pick_device(device), not no_timing, source_for(loaded, model))
     if as_json:
-        echo(json.dumps(_lines_of(found) | found.facts))
+        echo(json.dumps(_messages(result) | result.facts))
     else:
-        _print(found)
-    if found.problems or found.failures:
-        raise SystemExit(PROBLEMS if found.problems else SOME_FAIL)
+        _print(result)
+    if result.problems or result.failures:
+        raise SystemExit(PROBLEMS if result.problems else SOME_FAIL)
 
 
-def _lines_of(found: CheckResult) -> dict[str, list[str]]:
-    return {"problems": found.problems, "failures": found.failures, "notes": found.notes}
+def _messages(result: CheckResult) -> dict[str, list[str]]:
+    return {"problems": result.problems, "failures": result.failures, "notes": result.notes}
 
 
-def _print(found: CheckResult) -> None:
-    for part, facts in found.facts.items():
+def _print(result: CheckResult) -> None:
+    for part, facts in result.facts.items():
         echo(f"{part}:")
         for name, value in facts.items():
-            echo(f"  {name + ':':<32}{_shown(name, value)}")
-    for line in found.notes:
+            echo(f"  {name + ':':<32}{_as_text(name, value)}")
+    for line in result.notes:
         echo(line, err=True)
-    for line in found.problems:
+    for line in result.problems:
         echo(f"Problem: {line}", err=True)
-    for line in found.failures:
+    for line in result.failures:
         echo(f"Would fail: {line}", err=True)
-    if not found.problems:
-        echo("hvx explain can begin" + (", without the questions on these images" if found.failures else ""))
+    if not result.problems:
+        echo("hvx explain can begin" + (", without the questions on these images" if result.failures else ""))
 
 
-def _shown(name: str, value: Any) -> str:
-    """A value as a person reads it."""
+def _as_text(name: str, value: Any) -> str:
+    """A value in readable form."""
     from hvx.run.size import in_words
 
     if value is None:

@@ -1,4 +1,4 @@
-"""What the commands share: kinds of argument, options, and how an error reaches the user."""
+"""Shared parts of the commands: parameter types, options, and error reporting."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from hvx.terminal import (
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FAULT = 1
-"""Exit status of a fault in hvx itself."""
+"""Exit status of a bug in hvx."""
 
 PATH = click.Path(path_type=Path)
 
 
 class Existing(click.Path):
-    """A path that must be there; checked before a command imports PyTorch, which takes seconds.
+    """A path that must exist; checked before a command imports PyTorch, which takes seconds.
 
     Args:
-        kind: what it is, for the error: "checkpoint".
+        kind: the kind of file, for the error: "checkpoint".
     """
 
     def __init__(self, kind: str) -> None:
@@ -51,7 +51,7 @@ class Existing(click.Path):
         """The path.
 
         Raises:
-            HvxError: it is not there, or not to be reached.
+            HvxError: it does not exist, or cannot be accessed.
         """
         path = cast("Path", super().convert(value, param, ctx))
         try:
@@ -64,11 +64,11 @@ class Existing(click.Path):
 
 
 class RunPath(Existing):
-    """A run folder, or the folder around one: ``runs/daquar`` stands for ``runs/daquar/run``.
+    """A run folder or its parent: ``runs/daquar`` means ``runs/daquar/run``.
 
     Args:
-        kind: as of ``Existing``.
-        or_file: whether a file is accepted too, as it is.
+        kind: as in ``Existing``.
+        or_file: whether to accept a file, too.
     """
 
     def __init__(self, kind: str = "run folder", or_file: bool = False) -> None:
@@ -86,10 +86,10 @@ class RunPath(Existing):
 
 
 def run_folder(path: Path) -> Path:
-    """``path`` if it is a run, or the one run that lies in it.
+    """``path`` if it is a run, or the only run in it.
 
     Raises:
-        HvxError: it holds none, or more than one.
+        HvxError: it contains no run, or more than one.
     """
     if not path.is_dir():
         raise HvxError(f"{path}: expected a run folder, not a file")
@@ -138,33 +138,33 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on stdout; what is not known is null."""
+    """Print one JSON object on stdout; unknown values are null."""
     text = json_bytes(value, indent=1).decode().rstrip("\n")
-    # The escapes of the terminal (\xe9) are not all JSON's.
+    # Terminal escapes such as \xe9 are not valid JSON.
     echo_lines(text if printed_as_is(text) else json.dumps(value, indent=1))
 
 
 def give_up(error: HvxError) -> NoReturn:
-    """An error as one line on stderr, with its exit status."""
+    """Print an error as one line on stderr and exit with its status."""
     echo_error(error)
     raise SystemExit(error.exit_status)
 
 
 def common(command: Command) -> Command:
-    """Add --quiet and --debug; turn errors, and a request to stop, into one line and an exit status."""
+    """Add --quiet and --debug; turn errors and stop signals into one line and an exit status."""
 
     @click.option("--quiet", is_flag=True, help="No progress bars or lines.")
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
-        with reporting(quiet), heeded(last=True) as requests, _errors_told(debug, requests):
+        with reporting(quiet), heeded(last=True) as requests, _report_errors(debug, requests):
             return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
 
 
 @contextmanager
-def _errors_told(debug: bool, requests: Requests) -> Iterator[None]:
+def _report_errors(debug: bool, requests: Requests) -> Iterator[None]:
     try:
         try:
             yield
@@ -176,21 +176,21 @@ def _errors_told(debug: bool, requests: Requests) -> Iterator[None]:
         give_up(Interrupted("interrupted"))
     except Exception as error:
         if requests.came and not isinstance(error, Interrupted) and not debug:
-            give_up(Interrupted("interrupted"))  # the signal led to the error, as in a decoding process
+            give_up(Interrupted("interrupted"))  # the signal caused the error, as in a decoding process
         if debug:
             echo_traceback(error)
             raise SystemExit(getattr(error, "exit_status", FAULT)) from None
         if isinstance(error, HvxError):
             give_up(error)
         if isinstance(error, (ImportError, MemoryError)):
-            # A process whose memory is limited cannot map PyTorch's libraries.
+            # With limited memory, PyTorch's libraries cannot be mapped.
             reason = str(error) or "out of memory"
             give_up(HvxError(f"too little memory, or a broken installation: {reason}"))
         if isinstance(error, OSError) and error.strerror:
             name = f"{error.filename}: " if error.filename is not None else ""
             hint = "; raise the limit, as with `ulimit -n 1024`" if error.errno == errno.EMFILE else ""
             give_up(HvxError(f"{name}{error.strerror}{hint}"))
-        if _memory_is_limited():  # libraries fail in ways of their own where no memory is left
+        if _memory_is_limited():  # libraries raise various errors if memory runs out
             give_up(HvxError(f"too little memory, or a fault of hvx: the limit is on (ulimit -v): {error}"))
         echo_error(
             RuntimeError(
@@ -202,7 +202,7 @@ def _errors_told(debug: bool, requests: Requests) -> Iterator[None]:
 
 
 def _memory_is_limited() -> bool:
-    """Whether the process may use a part of the address space only."""
+    """Whether the process's address space is limited."""
     try:
         import resource
     except ImportError:  # Windows
@@ -211,7 +211,7 @@ def _memory_is_limited() -> bool:
 
 
 class Main(click.Group):
-    """The group of commands; checks the system and the output, and makes what click prints safe."""
+    """The group of commands; checks the platform and the output, and escapes click's errors."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line."""
@@ -224,19 +224,19 @@ class Main(click.Group):
             give_up(error)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click does; what its errors quote is made safe."""
-        with _quotes_safe():
+        """As in click, with safe error messages."""
+        with _safe_click_errors():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does; what its errors quote is made safe."""
-        with _quotes_safe():
+        """As in click, with safe error messages."""
+        with _safe_click_errors():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _quotes_safe() -> Iterator[None]:
-    """Errors of click that leave this quote nothing that acts on a terminal."""
+def _safe_click_errors() -> Iterator[None]:
+    """Escape control characters in click's errors."""
     try:
         yield
     except click.ClickException as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hvx.store.reader import RunReader
 
 _WIDTHS = 60, 100
-"""Columns of a terminal that the report fits into: no fewer, and no more even of a wider one."""
+"""Smallest and largest width of the report in characters, for any terminal."""
 
 
 @click.command()
@@ -95,26 +95,24 @@ def _list(readers: Sequence[RunReader], listed: str, by: str | None, allow: Sequ
 
     joined = join(readers, allow)
     check_choice(joined, listed)
-    places = _ordered(joined, members(compare_answers(joined), listed).nonzero()[0].tolist(), by)
-    for place in places:
-        echo(str(joined.question_ids[place]))
-    if not places:
+    items = _ordered(joined, members(compare_answers(joined), listed).nonzero()[0].tolist(), by)
+    for item in items:
+        echo(str(joined.question_ids[item]))
+    if not items:
         echo(f"no question in common is '{listed}'", err=True)
 
 
-def _ordered(joined: Joined, places: list[int], by: str | None) -> list[int]:
-    """Places by how much the heat maps of A and B agree; those without a correlation are last."""
-    if by in (None, "run") or not places:
-        return places
+def _ordered(joined: Joined, items: list[int], by: str | None) -> list[int]:
+    """Items sorted by agreement of the heat maps of A and B; those without a correlation are last."""
+    if by in (None, "run") or not items:
+        return items
     from hvx.compare.agreement import heatmap_agreement
 
     if reason := joined.apart(0, 1):
         raise HvxError(f"--by {by}: heat maps cannot be compared: {reason}")
     values = heatmap_agreement(joined)
     sign = 1 if by == "disagreement" else -1
-    return sorted(
-        places, key=lambda place: (bool(values[place] != values[place]), sign * values[place], place)
-    )
+    return sorted(items, key=lambda item: (bool(values[item] != values[item]), sign * values[item], item))
 
 
 def _report(
@@ -128,14 +126,14 @@ def _report(
     from hvx.compare import report
     from hvx.compare.compare import compare_runs
 
-    found = compare_runs(readers, seed, maps, allow)
+    comparison = compare_runs(readers, seed, maps, allow)
     if output:
-        report.write_report(found, output)
+        report.write_report(comparison, output)
     if as_json:
-        print_json(report.as_json(found))
+        print_json(report.as_json(comparison))
     else:
-        least, most = _WIDTHS
-        width = min(max(get_terminal_size().columns, least), most) if sys.stdout.isatty() else None
-        echo_lines(report.as_document(found, width).rstrip("\n"))
+        narrowest, widest = _WIDTHS
+        width = min(max(get_terminal_size().columns, narrowest), widest) if sys.stdout.isatty() else None
+        echo_lines(report.as_document(comparison, width).rstrip("\n"))
     if output:
-        echo(f"{output / 'compare.md'}: {len(found.joined):,} questions compared", err=as_json)
+        echo(f"{output / 'compare.md'}: {len(comparison.joined):,} questions compared", err=as_json)

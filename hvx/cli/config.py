@@ -52,7 +52,7 @@ def show(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 def _as_yaml(loaded: Config) -> str:
-    """The config as YAML whose escapes are YAML's own, not the terminal's."""
+    """The config as YAML, with YAML's escapes instead of the terminal's."""
     from hvx.strict_yaml import write_yaml
 
     tree = loaded.model_dump(mode="json")

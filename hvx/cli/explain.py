@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 
 
-def _part(context: click.Context, option: click.Parameter, given: str | None) -> Part | None:
+def _part(context: click.Context, option: click.Parameter, text: str | None) -> Part | None:
     """The part that K/N names, with 1 ≤ K ≤ N."""
-    if given is None:
+    if text is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", given, re.ASCII)
-    number, count = map(int, found.groups()) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    number, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= count:
         raise click.BadParameter(
-            f"'{given}' is no part; expected K/N with K from 1 to N, such as 3/8", context, option
+            f"'{text}' is no part; expected K/N with K from 1 to N, such as 3/8", context, option
         )
     return Part(number, count)
 
@@ -106,11 +106,11 @@ def explain(
     """
     from hvx.config import load
 
-    asked = Workers(address, workers, gpus_per_worker)
-    _check_engine(engine, device, asked)
+    ray_workers = Workers(address, workers, gpus_per_worker)
+    _check_engine(engine, device, ray_workers)
     if on_error:
         overrides += (f"explain.on_error={on_error}",)
-    loaded = load(config, list(overrides), model is None)  # a wrong config is told before PyTorch is imported
+    loaded = load(config, list(overrides), model is None)  # reports a wrong config before PyTorch is imported
 
     from hvx.adapters.source import source_for
     from hvx.run.explain import Options, explain_split
@@ -118,39 +118,39 @@ def explain(
     def say(line: str) -> None:
         echo(line, err=True)
 
-    with _started(engine, device, asked, say) as start:
+    with _engine(engine, device, ray_workers, say) as start:
         summary = explain_split(
             loaded, start, Options(retry_failed, pack, part), say, source_for(loaded, model)
         )
     if as_json:
         print_json(asdict(summary) | {"run": str(summary.run)})
     else:
-        _tell(summary)
-    _tell_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
-    _tell_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
+        _report(summary)
+    _warn_zero(summary.zero_image_gradients, "Eq. 2 (image)", "heat maps", summary.explained)
+    _warn_zero(summary.zero_word_gradients, "Eq. 3 (words)", "token z-scores", summary.explained)
     if summary.failed:
         raise SystemExit(SOME_FAILED)
 
 
-def _tell(summary: Summary) -> None:
-    """Say what a run, or a part of one that is not complete, holds."""
-    whose = f"{summary.run}, part {summary.part}" if summary.part else summary.run
+def _report(summary: Summary) -> None:
+    """Print a summary of a run, or of a part of an incomplete run."""
+    subject = f"{summary.run}, part {summary.part}" if summary.part else summary.run
     before = f" ({summary.done_before} shards were done before)" if summary.done_before else ""
-    echo(f"{whose}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
-    listed = f"see {summary.run / 'failures.jsonl'}; results.json holds them with the answer ''"
+    echo(f"{subject}: {summary.explained:,} questions explained in {summary.seconds:.1f} s{before}")
+    where = f"see {summary.run / 'failures.jsonl'}; results.json holds them with the answer ''"
     if summary.part:
         left = f"{summary.left:,} shards are not done" if summary.left else "another part is at work"
         echo(f"the run is not complete: {left}; the last part to end completes it")
-        listed = "the last part lists them in failures.jsonl"
+        where = "the last part lists them in failures.jsonl"
     elif summary.selected:
         total = summary.explained + summary.failed
         echo(f"results.json holds the {total:,} questions that limit or explain.pick selects, not all")
     if summary.failed:
-        echo(f"{summary.failed:,} questions could not be explained; {listed}")
+        echo(f"{summary.failed:,} questions could not be explained; {where}")
 
 
-def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:
-    """Warn of explanations that say nothing, since their gradient is zero everywhere."""
+def _warn_zero(count: int, equation: str, shown: str, total: int) -> None:
+    """Warn of explanations without content because their gradient is zero everywhere."""
     if count:
         echo(
             f"{equation} is zero everywhere for {count:,} of {total:,} questions: their {shown} say nothing "
@@ -159,28 +159,32 @@ def _tell_zero(count: int, equation: str, shown: str, total: int) -> None:
         )
 
 
-def _check_engine(engine: str, device: str, asked: Workers) -> None:
-    """Refuse options of the other engine.
+def _check_engine(engine: str, device: str, workers: Workers) -> None:
+    """Reject options of the other engine.
 
     Raises:
-        HvxError: names the first of them.
+        HvxError: an option does not belong to the engine.
     """
-    of_ray = {"--address": asked.address, "--workers": asked.count, "--gpus-per-worker": asked.gpus}
-    given = [name for name, value in of_ray.items() if value is not None]
-    if engine == "local" and given:
-        raise HvxError(f"{given[0]} is for --engine ray; without that, one process does all the work")
+    ray_options = {
+        "--address": workers.address,
+        "--workers": workers.count,
+        "--gpus-per-worker": workers.gpus,
+    }
+    used = [name for name, value in ray_options.items() if value is not None]
+    if engine == "local" and used:
+        raise HvxError(f"{used[0]} is for --engine ray; without that, one process does all the work")
     if engine == "ray" and device != "auto":
         raise HvxError(f"--device {device} is for --engine local; Ray's workers have --gpus-per-worker")
 
 
-def _started(
-    engine: str, device: str, asked: Workers, say: Callable[[str], None]
+def _engine(
+    engine: str, device: str, workers: Workers, say: Callable[[str], None]
 ) -> AbstractContextManager[StartEngine]:
-    """What starts the engine that is asked for, which lasts as long as this is open."""
+    """A context manager that starts the chosen engine and stops it at the end."""
     if engine == "ray":
         from hvx.run.ray import by_ray
 
-        return by_ray(asked, say)
+        return by_ray(workers, say)
 
     from hvx.device import pick_device
     from hvx.run.local import here

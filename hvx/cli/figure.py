@@ -95,16 +95,16 @@ def figure(
     from hvx.store.reader import RunReader
     from hvx.view.export import check_suffix
 
-    by_rule = bool(rows or answer_types or question_types or only or order)
-    if by_rule and ids:
+    selects_rows = bool(rows or answer_types or question_types or only or order)
+    if selects_rows and ids:
         raise HvxError(f"--id {ids[0]}: goes with no other choice of rows; leave out one or the other")
     to_folder = output.is_dir() or not output.suffix
-    if to_folder and (by_rule or ids):
+    if to_folder and (selects_rows or ids):
         raise HvxError(
             f"{output}: a folder gets the figures that explain.pick names; "
             "a choice of rows needs FILE.png, FILE.pdf or FILE.svg"
         )
-    named = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
     if to_folder:
         _check_folder(output, runs, methods)
     else:
@@ -112,7 +112,7 @@ def figure(
     width = options.pixels
     with ExitStack() as stack:
         readers = [stack.enter_context(RunReader(run)) for run in runs]
-        # Up to here, a wrong argument is told before PyTorch is imported.
+        # Up to here, wrong arguments are reported before PyTorch is imported.
 
         from hvx.choose import Choice
         from hvx.figures import draw_runs
@@ -121,16 +121,16 @@ def figure(
         style, setup = options.style(top_answers), options.setup
         if not to_folder:
             right = None if only is None else only == "right"
-            by = cast("Order", order or "random")
-            wanted = Choice(ids, answer_types, question_types, right, by, rows or 3, seed)
-            drawn = draw_runs(readers, wanted, output, width, style, setup, named, device)
+            row_order = cast("Order", order or "random")
+            choice = Choice(ids, answer_types, question_types, right, row_order, rows or 3, seed)
+            drawn = draw_runs(readers, choice, output, width, style, setup, names, device)
             report_missing_glyphs(drawn.missing_glyphs)
-            _tell(output, drawn.question_ids)
+            _report(output, drawn.question_ids)
             return
         picked = write_picked_figures(readers[0], output, width, style, setup)
     report_missing_glyphs(picked.missing_glyphs)
     for path, question_ids in picked.files.items():
-        _tell(path, question_ids)
+        _report(path, question_ids)
     for line in picked.missing:
         echo(line, err=True)
     if picked.missing:
@@ -138,7 +138,7 @@ def figure(
 
 
 def _check_folder(output: Path, runs: tuple[Path, ...], methods: str | None) -> None:
-    """A folder gets the figures of one run as the paper has them."""
+    """Check that a folder gets the figures of one run, without methods."""
     if methods is not None or len(runs) > 1:
         raise HvxError(
             f"{output}: a folder gets the figures that explain.pick names, of one run and without --methods; "
@@ -146,7 +146,7 @@ def _check_folder(output: Path, runs: tuple[Path, ...], methods: str | None) -> 
         )
 
 
-def _tell(path: Path, question_ids: list[int | str]) -> None:
-    """Print the file with how many questions it shows, and which."""
+def _report(path: Path, question_ids: list[int | str]) -> None:
+    """Print the file with the number of its questions and their ids."""
     echo(f"{path}: {len(question_ids)} explanations")
     echo(f"question_id: {', '.join(map(str, question_ids))}")

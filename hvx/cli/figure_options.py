@@ -1,4 +1,4 @@
-"""What ``hvx figure`` and ``hvx ask`` share: a figure's style, and how large it is on paper."""
+"""Options of ``hvx figure`` and ``hvx ask``: a figure's style and its size on paper."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 WIDTH = 1200
-"""Pixels across, where neither --width nor --inches says otherwise."""
+"""Default width in pixels, without --width and --inches."""
 LEAST, MOST = 300, 20_000
 SMALLEST_POINTS = 8
-"""Of the text, where --inches says how large the figure is on paper."""
+"""Smallest text size, if --inches gives the size on paper."""
 _AT_INCHES = 5.5
-"""Across: in wider figures the text grows with the width."""
+"""In wider figures, the text grows with the width."""
 
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """What the options say."""
+    """The values of the options."""
 
     width: int | None
     inches: float | None
@@ -42,10 +42,10 @@ class FigureOptions:
 
     @property
     def pixels(self) -> int:
-        """Across the figure.
+        """The figure's width in pixels.
 
         Raises:
-            HvxError: a width given twice, or out of bounds.
+            HvxError: the width is given twice, or out of range.
         """
         from hvx.errors import HvxError
 
@@ -55,12 +55,12 @@ class FigureOptions:
             raise HvxError(f"--inches {self.inches:g}: goes with --dpi, not with --width {self.width}")
         pixels = round(self.inches * self.dpi)
         if not LEAST <= pixels <= MOST:
-            given = f"--inches {self.inches:g} at --dpi {self.dpi}: {pixels} pixels"
-            raise HvxError(f"{given}; a figure is {LEAST} to {MOST} wide")
+            options = f"--inches {self.inches:g} at --dpi {self.dpi}: {pixels} pixels"
+            raise HvxError(f"{options}; a figure is {LEAST} to {MOST} wide")
         return pixels
 
     def style(self, top_answers: bool) -> FigureStyle:
-        """How the figure shows its rows."""
+        """The style of the figure."""
         from hvx.view.figure import FigureStyle
 
         size = self.font_pt
@@ -71,14 +71,14 @@ class FigureOptions:
 
     @property
     def setup(self) -> PageSetup:
-        """What its pixels are on paper."""
+        """The size on paper."""
         from hvx.view.export import PageSetup
 
         return PageSetup(self.dpi, self.page_rows)
 
 
 class _Styles(click.Choice[str]):
-    """The styles; British spelling is understood too."""
+    """The styles; also accepts the British spelling."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value == "brightness":
@@ -138,7 +138,7 @@ def figure_options(command: Command) -> Command:
 
 
 def report_missing_glyphs(characters: str) -> None:
-    """Tell, on stderr, of characters that no font has."""
+    """Report on stderr characters that no font has."""
     if characters:
         codes = " ".join(f"U+{ord(character):04X}" for character in characters[:12])
         echo(

@@ -67,8 +67,8 @@ def gallery(
     from hvx.gallery.build import build_gallery
     from hvx.gallery.further import FurtherMaps
 
-    named = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
-    further = FurtherMaps(named, device, seed, lambda line: echo(line, err=True))
+    names = None if methods is None else [name.strip() for name in methods.split(",") if name.strip()]
+    further = FurtherMaps(names, device, seed, lambda line: echo(line, err=True))
     built = build_gallery(run, output, workers, size, other, further)
     shown = "explanations" if other is None else "questions explained by both runs"
     echo(f"{output / 'index.html'}: {built.items:,} {shown}")

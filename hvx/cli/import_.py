@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hvx.config import BackboneConfig
     from hvx.models.checkpoint import VQAModel
 
-_USUAL = "resnet152"
+_DEFAULT_CNN = "resnet152"
 
 
 @click.group("import")
@@ -29,7 +29,7 @@ def import_() -> None:
 
 
 def _backbone_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--backbone and what goes with it."""
+    """Add --backbone and related options."""
     for option in (
         click.option(
             "--node", default=None, show_default="the one the format's features come from", metavar="NODE",
@@ -37,7 +37,7 @@ def _backbone_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "layer4 behind it.",
         ),
         click.option(
-            "--architecture", default=_USUAL, show_default=True, help="torchvision's name of the CNN."
+            "--architecture", default=_DEFAULT_CNN, show_default=True, help="torchvision's name of the CNN."
         ),
         click.option(
             "--backbone", required=True, metavar="FILE|NAME",
@@ -76,8 +76,8 @@ def torch7(
     """
     from hvx.importers.torch7 import import_torch7
 
-    under = _backbone(backbone, architecture, node)
-    _save(import_torch7(parameters, prepro, under, glimpses=glimpses), output)
+    cnn = _backbone(backbone, architecture, node)
+    _save(import_torch7(parameters, prepro, cnn, glimpses=glimpses), output)
 
 
 @import_.command("torch7-mrn")
@@ -102,8 +102,8 @@ def torch7_mrn(
     """
     from hvx.importers.torch7_mrn import import_torch7_mrn
 
-    under = _backbone(backbone, architecture, node)
-    _save(import_torch7_mrn(parameters, prepro, under, blocks), output)
+    cnn = _backbone(backbone, architecture, node)
+    _save(import_torch7_mrn(parameters, prepro, cnn, blocks), output)
 
 
 @import_.command("vqa-pytorch")
@@ -136,8 +136,8 @@ def vqa_pytorch(
     """
     from hvx.importers.vqa_pytorch import import_vqa_pytorch
 
-    under = _backbone(backbone, architecture, node)
-    _save(import_vqa_pytorch(folder, under, which=which, options=options, vocabulary=vocabulary), output)
+    cnn = _backbone(backbone, architecture, node)
+    _save(import_vqa_pytorch(folder, cnn, which=which, options=options, vocabulary=vocabulary), output)
 
 
 @import_.command()
@@ -176,13 +176,13 @@ def skipthoughts(folder: Path, output: Path) -> None:
 
 
 def _backbone(weights: str, architecture: str, node: str | None) -> BackboneConfig:
-    """The CNN that the options ask for; without a node the importer takes its format's own."""
+    """The CNN of the options; without a node, the importer uses its format's default."""
     from hvx.config import BackboneConfig, expanded
     from hvx.errors import HvxError
     from hvx.models.backbone import is_weights_name, new_network
 
-    new_network(architecture, empty=True)  # an unknown one is told before the foreign files are read
-    if node is None and architecture != _USUAL:
+    new_network(architecture, empty=True)  # reports an unknown one before the foreign files are read
+    if node is None and architecture != _DEFAULT_CNN:
         raise HvxError(f"--architecture {architecture}: give the --node of it that yields the features, too")
     config = BackboneConfig(architecture=architecture, weights=weights, **({"node": node} if node else {}))
     if is_weights_name(config):
@@ -191,7 +191,7 @@ def _backbone(weights: str, architecture: str, node: str | None) -> BackboneConf
 
 
 def _save(model: VQAModel, output: Path) -> None:
-    """Write the native checkpoint and say what was found in the foreign one."""
+    """Write the native checkpoint and print its description."""
     from hvx.info import describe
     from hvx.models.checkpoint import save_checkpoint
 

@@ -47,22 +47,22 @@ def info(path: Path, verify: bool, as_json: bool) -> None:
 def _verify(path: Path, as_json: bool) -> None:
     from hvx.run.verify import verify
 
-    found = verify(path, lambda line: echo(line, err=True))
+    verification = verify(path, lambda line: echo(line, err=True))
     if as_json:
-        damaged = [{"file": str(file), "reason": reason} for file, reason in found.damaged.items()]
-        whole = {"shards_whole": found.whole, "shards_absent": found.absent}
-        print_json({"run": str(path), **whole, "damaged": damaged, "finished": found.finished})
+        damaged = [{"file": str(file), "reason": reason} for file, reason in verification.damaged.items()]
+        shards = {"shards_whole": verification.whole, "shards_absent": verification.absent}
+        print_json({"run": str(path), **shards, "damaged": damaged, "finished": verification.finished})
     else:
-        _tell_verified(path, found)
-    if not found.finished:
+        _report(path, verification)
+    if not verification.finished:
         raise SystemExit(SOME_DAMAGED)
 
 
-def _tell_verified(path: Path, found: Verification) -> None:
-    for damaged, reason in found.damaged.items():
-        aside = "left in place (read-only)" if found.read_only else f"set aside as {damaged.name}.damaged"
-        echo(f"{damaged}: damaged ({reason}); {aside}")
-    absent = f", {found.absent:,} absent" if found.absent else ""
-    echo(f"{path}: {found.whole:,} shards whole, {len(found.damaged):,} files damaged{absent}")
-    if not found.finished:
+def _report(path: Path, result: Verification) -> None:
+    for damaged, reason in result.damaged.items():
+        action = "left in place (read-only)" if result.read_only else f"set aside as {damaged.name}.damaged"
+        echo(f"{damaged}: damaged ({reason}); {action}")
+    absent = f", {result.absent:,} absent" if result.absent else ""
+    echo(f"{path}: {result.whole:,} shards whole, {len(result.damaged):,} files damaged{absent}")
+    if not result.finished:
         echo("The run is not finished; `hvx explain` with its config makes what is missing")

@@ -85,8 +85,8 @@ def measure(
     """
     from hvx.measure.methods import check_known
 
-    named = tuple(name.strip() for name in methods.split(",") if name.strip())
-    check_known(named)  # a wrong name is told before PyTorch is imported
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    check_known(names)  # reports a wrong name before PyTorch is imported
 
     from hvx.device import pick_device
     from hvx.measure.claims import as_json as whole
@@ -94,13 +94,13 @@ def measure(
     from hvx.measure.shelf import FOLDER
     from hvx.measure.tables import claims_table, overview
 
-    options = Options(named, sample, curves, sanity, human, seed, target, with_target)
+    options = Options(names, sample, curves, sanity, human, seed, target, with_target)
     folder = output or run / FOLDER
-    found = measure_run(
+    measures = measure_run(
         run, options, pick_device(device), list(overrides), folder, lambda line: echo(line, err=True)
     )
     if as_json:
-        print_json(whole(found))
+        print_json(whole(measures))
         return
-    echo_lines(overview(found, None) + "\n\n" + claims_table(found, None) + "\n")
-    echo(f"{folder / 'measure.md'}: {found.about['explanations']:,} explanations measured")
+    echo_lines(overview(measures, None) + "\n\n" + claims_table(measures, None) + "\n")
+    echo(f"{folder / 'measure.md'}: {measures.about['explanations']:,} explanations measured")

@@ -39,7 +39,7 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
     from hvx.measure.tables import claims_table, overview
     from hvx.reproduce import reproduce as work
 
-    done = work(
+    result = work(
         output,
         train,
         val,
@@ -48,10 +48,10 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
         list(overrides),
         lambda line: echo(line, err=True),
     )
-    echo_lines("\n" + as_table(done.checks, None) + "\n")
-    for path, caption in done.figures.items():
+    echo_lines("\n" + as_table(result.checks, None) + "\n")
+    for path, caption in result.figures.items():
         echo(f"{path}: {caption}")
-    echo_lines("\n" + overview(done.measures, None) + "\n\n" + claims_table(done.measures, None) + "\n")
-    echo(f"{done.report}: {done.measures.about['explanations']:,} explanations measured")
-    if not all(check.ok for check in done.checks):
+    echo_lines("\n" + overview(result.measures, None) + "\n\n" + claims_table(result.measures, None) + "\n")
+    echo(f"{result.report}: {result.measures.about['explanations']:,} explanations measured")
+    if not all(check.ok for check in result.checks):
         raise SystemExit(SOME_MISSED)

@@ -28,7 +28,7 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
     """
     from hvx.config import load
 
-    loaded = load(config, list(overrides))  # a wrong config is told before PyTorch is imported
+    loaded = load(config, list(overrides))  # reports a wrong config before PyTorch is imported
 
     from hvx.device import pick_device
     from hvx.errors import Interrupted

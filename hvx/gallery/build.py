@@ -1,4 +1,4 @@
-"""Builds a gallery: pictures and items in several processes, then the index that search and filters go by."""
+"""Builds a gallery: pictures and items in several processes, then the index for search and filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["CHUNK", "Built", "build_gallery"]
 
 @dataclass(frozen=True)
 class Built:
-    """What was built: how many items, a line for each photograph that is not shown, lines on joined runs."""
+    """The result: the number of items, a line for each photograph not shown, notes on joined runs."""
 
     items: int
     missing: list[str]
@@ -43,23 +43,25 @@ def build_gallery(
     Args:
         run: a finished run folder.
         output: a new or empty folder, or an earlier gallery; see ``gallery_folder``.
-        workers: processes that make pictures; None: as many as there are processors for this process.
-        size: pixels of the shorter side of the photographs; None: ``PHOTO_SIDE``.
+        workers: processes that make pictures; the number of available CPUs if None.
+        size: pixels of the shorter side of the photographs; ``PHOTO_SIDE`` if None.
         other: a second run; the gallery shows the questions that both explain.
-        further: maps by other methods, beside the runs' own.
+        further: maps by other methods, in addition to the runs' own.
 
     Raises:
-        HvxError: no run, a damaged one, runs that cannot be joined, maps that cannot be had, or the folder
-            cannot be written or holds something else.
+        HvxError: a run is absent or damaged, the runs cannot be joined, maps cannot be computed, or the
+            folder cannot be written or holds something else.
     """
     runs = (run,) if other is None else (run, other)
     with gallery_content(runs, further) as content, gallery_folder(output) as folder:
         job = Job(runs, folder, size or PHOTO_SIDE, content.sources)
-        done = _all_done(job, list(content.chunks()), workers or cpus())
-        missing = {photo: reason for one in done for photo, reason in one.missing.items()}
-        measured = [[one.runs[place] for one in done] for place in range(len(runs))]
+        results = _write_all(job, list(content.chunks()), workers or cpus())
+        missing = {photo: failure for result in results for photo, failure in result.missing.items()}
+        measured = [[result.runs[k] for result in results] for k in range(len(runs))]
         write_index(folder, content, measured)
-        write_description(folder, content, measured, sorted((n, one.kind) for n, one in missing.items()))
+        write_description(
+            folder, content, measured, sorted((n, failure.kind) for n, failure in missing.items())
+        )
         _copy_page(folder)
         return _built(content, [missing[photo].reason for photo in sorted(missing)])
 
@@ -68,11 +70,11 @@ def _built(content: Content, missing: list[str]) -> Built:
     return Built(len(content), missing, content.notes)
 
 
-def _all_done(job: Job, chunks: Sequence[Chunk], workers: int) -> list[Done]:
-    """All chunks, written, in their order."""
+def _write_all(job: Job, chunks: Sequence[Chunk], workers: int) -> list[Done]:
+    """Write all chunks; the results in order."""
     with closing(write_chunks(job, chunks, min(workers, len(chunks)))) as written:
-        done = list(bar(written, "gallery", "chunk", total=len(chunks)))
-    return sorted(done, key=lambda one: one.chunk.index)
+        results = list(bar(written, "gallery", "chunk", total=len(chunks)))
+    return sorted(results, key=lambda result: result.chunk.index)
 
 
 def _copy_page(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One range of a gallery's items: their photos, their maps and the script with what their cards show."""
+"""Writes one range of a gallery's items: their photos, their maps and the data of their cards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hvx.view.run_photos import open_photo_of
 
 @dataclass(frozen=True)
 class _Shown:
-    """An item of a run, its maps as they are drawn, and whether no other question is on its image."""
+    """An item of a run, its maps as drawn, and whether its image has no other question."""
 
     item: Item
     pictures: list[np.ndarray]
@@ -33,7 +33,7 @@ class ChunkWriter:
 
     def __init__(self, job: Job) -> None:
         self._readers, self._job = [RunReader(run) for run in job.runs], job
-        self._maps = [RunMaps(*of_run) for of_run in zip(self._readers, job.sources, strict=True)]
+        self._maps = [RunMaps(*run_data) for run_data in zip(self._readers, job.sources, strict=True)]
 
     def write(self, chunk: Chunk) -> Done:
         """Write a chunk's pictures and its script.
@@ -43,24 +43,24 @@ class ChunkWriter:
             OSError: the folder cannot be written.
         """
         folder = self._job.folder
-        found = {number: self._save(photo, number) for number, photo in chunk.photos.items()}
-        missing = {number: reason for number, reason in found.items() if reason}
-        of_runs = [list(reader.items(own)) for reader, own in zip(self._readers, chunk.numbers, strict=True)]
-        of_items = [_shown(*of_run) for of_run in zip(self._maps, chunk.numbers, of_runs, strict=True)]
+        outcomes = {number: self._save(photo, number) for number, photo in chunk.photos.items()}
+        missing = {number: reason for number, reason in outcomes.items() if reason}
+        item_lists = [list(reader.items(n)) for reader, n in zip(self._readers, chunk.numbers, strict=True)]
+        shown_lists = [_shown(*run) for run in zip(self._maps, chunk.numbers, item_lists, strict=True)]
         entries = []
-        for place, shown in zip(chunk.items, zip(*of_items, strict=True), strict=True):
-            save_maps([picture for one in shown for picture in one.pictures], folder, place)
-            save_words([one.item for one in shown], folder, place)
-            entries.append(_entry(shown))
+        for item, shown_items in zip(chunk.items, zip(*shown_lists, strict=True), strict=True):
+            save_maps([picture for shown in shown_items for picture in shown.pictures], folder, item)
+            save_words([shown.item for shown in shown_items], folder, item)
+            entries.append(_entry(shown_items))
         measured = [
-            measure(*of_run)
-            for of_run in zip(self._readers, of_runs, chunk.numbers, chunk.partners, strict=True)
+            measure(*run)
+            for run in zip(self._readers, item_lists, chunk.numbers, chunk.partners, strict=True)
         ]
         write_script(folder / "data" / f"items-{chunk.index:06d}.js", "hvx.addItems", chunk.index, entries)
         return Done(chunk, tuple(measured), missing)
 
     def _save(self, photo: Photo, number: int) -> Missing | None:
-        """Save a photo under its number; or why it is not shown."""
+        """Save a photo under its number; return the reason if it cannot be shown."""
         try:
             picture = open_photo_of(self._readers[0], photo.path, photo.digest)
         except ReplacedImage as error:
@@ -72,29 +72,29 @@ class ChunkWriter:
 
 
 def _shown(maps: RunMaps, numbers: Sequence[int], items: Sequence[Item]) -> list[_Shown]:
-    """Some items of a run, whose maps are drawn together."""
-    of_items = maps.of(numbers, items)
+    """Items of a run with their maps, which are drawn together."""
+    all_maps = maps.of(numbers, items)
     blank = np.zeros((1, 1), np.float32)
-    drawn = iter(drawn_maps([blank if map is None else map for own in of_items for map in own]))
+    drawn = iter(drawn_maps([blank if map is None else map for item_maps in all_maps for map in item_maps]))
     return [
-        _Shown(item, list(islice(drawn, len(own))), any(map is None for map in own))
-        for item, own in zip(items, of_items, strict=True)
+        _Shown(item, list(islice(drawn, len(item_maps))), any(map is None for map in item_maps))
+        for item, item_maps in zip(items, all_maps, strict=True)
     ]
 
 
 def _entry(shown: Sequence[_Shown]) -> list[Any]:
-    """What a card and an item's page show beyond the index; last what further runs say of the question."""
-    first, *others = [_of_run(one) for one in shown]
+    """The data of a card and an item's page beyond the index; last, those of further runs."""
+    first, *other_runs = [_of_run(run_item) for run_item in shown]
     item = shown[0].item
-    own = [*first[:3], str(item.image_id), item.image_path, *first[3:]]
-    return [*own, others] if others else own
+    entry = [*first[:3], str(item.image_id), item.image_path, *first[3:]]
+    return [*entry, other_runs] if other_runs else entry
 
 
 def _of_run(shown: _Shown) -> list[Any]:
-    """Tokens, z (empty of a run without), likeliest answers, places of unknown tokens, outline of the heat
-    map, whether it is alone on its image."""
+    """Tokens, z (may be empty), likeliest answers, indices of unknown tokens, outline of the heat map,
+    whether the image has no other question."""
     item = shown.item
     outline = outline_path(shown.pictures[len(item.attention)]) if item.heatmap.size else ""
-    top = [(answer, number(share)) for answer, share in item.top_answers if answer]
-    unknown = [place for place, lacking in enumerate(item.unknown) if lacking]
-    return [item.tokens, [number(z) for z in item.token_z], top, unknown, outline, int(shown.alone)]
+    top_answers = [(answer, number(probability)) for answer, probability in item.top_answers if answer]
+    unknown = [index for index, is_unknown in enumerate(item.unknown) if is_unknown]
+    return [item.tokens, [number(z) for z in item.token_z], top_answers, unknown, outline, int(shown.alone)]

@@ -1,4 +1,4 @@
-"""What a gallery shows: the items of a run, or the questions that two runs have in common."""
+"""The content of a gallery: the items of a run, or the common questions of two runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hvx.store.names import short_names
 from hvx.store.reader import RunReader
 
 CHUNK = 50
-"""Items in one script; a page of cards loads those that it needs."""
+"""Items in one script; the page loads the scripts that it needs."""
 
 INDEXED = (
     "question_id",
@@ -31,7 +31,7 @@ INDEXED = (
     "answer_type",
     "probability",
 )
-"""What the page searches, filters and sorts by."""
+"""Columns that the page searches, filters and sorts by."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Content:
     Attributes:
         readers: K.
         labels: of the runs, "A" and "B"; "" of a single one.
-        names: the shortest ends of the runs' paths that tell them apart.
+        names: the shortest ends of the runs' paths that distinguish them.
         numbers: for each run, (n): its item ``numbers[k][i]`` is shown as item i.
         columns: for each run, the columns ``INDEXED`` of these items.
         photos: the photos in their order, each once.
         shown: (n) the number of each item's photo.
         alike: (n) the rank correlation of the two runs' heat maps; empty for a single run.
-        notes: lines that a user should read.
-        sources: of each run, which maps its items have beyond their own.
+        notes: lines for the user.
+        sources: for each run, the further maps of its items.
     """
 
     readers: tuple[RunReader, ...]
@@ -66,36 +66,38 @@ class Content:
         return len(self.shown)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The items in ranges; a photo is written with the first that shows it."""
+        """The items in ranges; a photo is written with the first range that shows it."""
         seen: set[int] = set()
         partners = [self._partners(run) for run in range(len(self.readers))]
         for index, start in enumerate(range(0, len(self), CHUNK)):
             items = range(start, min(start + CHUNK, len(self)))
-            new = sorted({self.shown[n] for n in items} - seen)
-            seen.update(new)
-            cut = slice(items.start, items.stop)
+            new_photos = sorted({self.shown[n] for n in items} - seen)
+            seen.update(new_photos)
+            chunk = slice(items.start, items.stop)
             yield Chunk(
                 index,
                 items,
-                {photo: self.photos[photo] for photo in new},
-                tuple(tuple(own[cut].tolist()) for own in self.numbers),
-                tuple(tuple(own[cut]) for own in partners),
+                {photo: self.photos[photo] for photo in new_photos},
+                tuple(tuple(numbers[chunk].tolist()) for numbers in self.numbers),
+                tuple(tuple(run_partners[chunk]) for run_partners in partners),
             )
 
     def _partners(self, run: int) -> list[int]:
         """For each item, the number of the next question on its image with another text; −1 if none."""
-        places: dict[int, list[int]] = {}
-        for place, photo in enumerate(self.shown):
-            places.setdefault(photo, []).append(place)
+        items_by_photo: dict[int, list[int]] = {}
+        for item, photo in enumerate(self.shown):
+            items_by_photo.setdefault(photo, []).append(item)
         texts, numbers = self.columns[run]["question"], self.numbers[run]
-        found = [-1] * len(self)
-        for group in places.values():
-            following = -1
-            # Backwards and twice around, so that the first question follows the last.
-            for own, other in zip(reversed(group * 2), reversed([*group[1:], *group, group[0]]), strict=True):
-                following = int(numbers[other]) if texts[own] != texts[other] else following
-                found[own] = following
-        return found
+        partners = [-1] * len(self)
+        for items in items_by_photo.values():
+            partner = -1
+            # Backwards, and through the cycle twice, so that the first question follows the last.
+            for item, after in zip(
+                reversed(items * 2), reversed([*items[1:], *items, items[0]]), strict=True
+            ):
+                partner = int(numbers[after]) if texts[item] != texts[after] else partner
+                partners[item] = partner
+        return partners
 
 
 @contextmanager
@@ -103,8 +105,8 @@ def gallery_content(runs: Sequence[Path], further: FurtherMaps = NO_MAPS) -> Ite
     """Open one run or two, joined by question_id.
 
     Raises:
-        HvxError: no run, a damaged one, two runs that cannot be joined (see ``hvx.compare.join.join``), or
-            maps of further methods cannot be had (see ``hvx.measure.method_maps.run_maps``).
+        HvxError: a run is absent or damaged, the runs cannot be joined (see ``hvx.compare.join.join``), or
+            maps of further methods cannot be computed (see ``hvx.measure.method_maps.run_maps``).
     """
     with ExitStack() as stack:
         readers = tuple(stack.enter_context(RunReader(run)) for run in runs)
@@ -116,28 +118,28 @@ def gallery_content(runs: Sequence[Path], further: FurtherMaps = NO_MAPS) -> Ite
             numbers, names, labels = joined.numbers, joined.names, joined.labels
             alike, answers = heatmap_agreement(joined), compare_answers(joined)
             notes = _notes(joined, answers)
-            # One truth and one type for a question, whichever run they come from.
+            # A question has one ground truth and one type in all runs.
             shared = {"ground_truth": answers.truths, "answer_type": answers.types}
             shared["question_type"] = joined.column(0, "question_type")
         notes += _without_maps(readers, names)
         columns = tuple(
-            {name: reader.column(name)[own] for name in INDEXED} | shared
-            for reader, own in zip(readers, numbers, strict=True)
+            {name: reader.column(name)[run_numbers] for name in INDEXED} | shared
+            for reader, run_numbers in zip(readers, numbers, strict=True)
         )
-        # One path is two photos where the file was replaced during the run.
+        # One path counts as two photos if the file was replaced during the run.
         pairs = zip(columns[0]["image_path"], columns[0]["image_digest"], strict=True)
-        each = [Photo(str(path), str(digest)) for path, digest in pairs]
-        places = {photo: place for place, photo in enumerate(dict.fromkeys(each))}
-        shown = [places[photo] for photo in each]
+        item_photos = [Photo(str(path), str(digest)) for path, digest in pairs]
+        photos = {photo: number for number, photo in enumerate(dict.fromkeys(item_photos))}
+        shown = [photos[photo] for photo in item_photos]
         sources = tuple(
-            stack.enter_context(map_source(reader, own, further))
-            for reader, own in zip(readers, numbers, strict=True)
+            stack.enter_context(map_source(reader, run_numbers, further))
+            for reader, run_numbers in zip(readers, numbers, strict=True)
         )
-        yield Content(readers, labels, names, numbers, columns, list(places), shown, alike, notes, sources)
+        yield Content(readers, labels, names, numbers, columns, list(photos), shown, alike, notes, sources)
 
 
 def _without_maps(readers: Sequence[RunReader], names: Sequence[str]) -> tuple[str, ...]:
-    """A line for each run that Eqs 2 and 3 do not explain."""
+    """A line for each run of a network without a Hadamard product."""
     return tuple(
         f"{name}: no heat maps, no z-scores: its network has no Hadamard product"
         for reader, name in zip(readers, names, strict=True)
@@ -146,7 +148,7 @@ def _without_maps(readers: Sequence[RunReader], names: Sequence[str]) -> tuple[s
 
 
 def _notes(joined: Joined, answers: Answers) -> tuple[str, ...]:
-    """What a user should know of joined runs."""
+    """Lines for the user about joined runs."""
     notes = [*joined.notes]
     if joined.regions:
         notes.append(f"{joined.regions}: their heat maps are not correlated")

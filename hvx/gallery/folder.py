@@ -1,4 +1,4 @@
-"""The folder of a gallery: built aside, then moved into place. Files of the user's stay."""
+"""The folder of a gallery: built in a temporary folder, then moved. The user's own files stay."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from hvx.gallery.workers import signals_held
 from hvx.run.lock import LOCK, only_writer
 
 MARK = "hvx-gallery.js"
-"""Describes the gallery. Moved into place last: without it the page says that the gallery is not whole."""
+"""Describes the gallery. It is moved last: without it, the page reports an incomplete gallery."""
 
 MANIFEST = "hvx-gallery-files.txt"
-"""Lists the files that the gallery wrote, one a line; only these are ever replaced or removed."""
+"""Lists the files that the gallery wrote, one per line; only these are replaced or removed."""
 
 _SCRATCH = "hvx-gallery.part"
-"""End of the names of hidden folders in which galleries are built."""
+"""Suffix of the hidden folders in which galleries are built."""
 
-_OWN = re.compile(
+_GALLERY_FILE = re.compile(
     r"[a-z-]+\.(html|css|js)"
     r"|data/(kinds|index-[0-9]{4,}|items-[0-9]{6,})\.js"
     r"|(photos|maps|words)/[0-9]{4,}/[0-9]{7,}\.jpg"
 )
-"""The names that a gallery gives. A manifest that lists others was not written by hvx."""
+"""The file names of a gallery. A manifest with other names was not written by hvx."""
 
 
 @contextmanager
 def gallery_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to build a gallery in; on a clean exit its files move to ``path``.
 
-    A new ``path`` appears whole or not at all. In an earlier gallery, the files that its manifest lists are
-    replaced or removed, and all others stay. A symlink is written through. What a killed process left is
-    removed first.
+    A new ``path`` is created atomically. In an earlier gallery, the files in its manifest are replaced or
+    removed; all others stay. A symlink is followed. Leftovers of a killed process are removed first.
 
     Raises:
         HvxError: ``path`` holds something else, another process is writing there, or it cannot be written.
@@ -45,11 +44,11 @@ def gallery_folder(path: Path) -> Iterator[Path]:
     try:
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         earlier = _earlier_files(target)
-        beside = target.with_name(f".{target.name}.{_SCRATCH}") if target.name else None
-        if beside and earlier is not None and os.path.lexists(beside):
-            with _scratch(beside):
+        sibling = target.with_name(f".{target.name}.{_SCRATCH}") if target.name else None
+        if sibling and earlier is not None and os.path.lexists(sibling):
+            with _scratch(sibling):
                 """Left by a process that was killed before ``target`` existed: removed."""
-        with _scratch(beside if beside and earlier is None else target / f".{_SCRATCH}") as built:
+        with _scratch(sibling if sibling and earlier is None else target / f".{_SCRATCH}") as built:
             yield built
             files = _files(built)
             _write_manifest(built, files)
@@ -65,7 +64,7 @@ def gallery_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder inside ``folder``, which no other process uses and which is gone at the end."""
+    """An empty folder inside ``folder``, locked against other processes and removed at the end."""
     if folder.is_symlink():
         folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,14 +83,14 @@ def _scratch(folder: Path) -> Iterator[Path]:
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
-        # Listing a folder needs a file descriptor. Where the process has none left, nothing was built yet.
+        # rmtree needs a file descriptor. If the process has none left, nothing was built yet.
         for empty in (folder / "built", folder):
             (empty / LOCK).unlink(missing_ok=True)
             empty.rmdir()
 
 
 def _earlier_files(target: Path) -> frozenset[str] | None:
-    """The files of the gallery in ``target``: none of an empty folder, None where there is no folder."""
+    """The files of the gallery in ``target``; empty for an empty folder, None if there is no folder."""
     if not target.exists():
         return None
     if not target.is_dir():
@@ -104,17 +103,17 @@ def _earlier_files(target: Path) -> frozenset[str] | None:
             )
         return frozenset()
     names = manifest.read_text(encoding="utf-8", errors="replace").splitlines()
-    for place, name in enumerate(names, start=1):
-        if not _OWN.fullmatch(name):
+    for line, name in enumerate(names, start=1):
+        if not _GALLERY_FILE.fullmatch(name):
             raise HvxError(
-                f"{manifest}: line {place}: {name[:80]!r} is no file of a gallery; give a new folder"
+                f"{manifest}: line {line}: {name[:80]!r} is no file of a gallery; give a new folder"
             )
     return frozenset(names)
 
 
 def _files(folder: Path) -> frozenset[str]:
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return frozenset(found) - {MANIFEST}
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return frozenset(paths) - {MANIFEST}
 
 
 def _write_manifest(folder: Path, files: Iterable[str]) -> None:
@@ -123,10 +122,10 @@ def _write_manifest(folder: Path, files: Iterable[str]) -> None:
 
 
 def _check_room(target: Path, files: frozenset[str], earlier: frozenset[str]) -> None:
-    """Raise before anything changes where a file of the user's has a name that the gallery needs.
+    """Check before any change that no file of the user has a name that the gallery needs.
 
     Raises:
-        HvxError: this, or a folder of the earlier gallery is now a symlink, which may lead anywhere.
+        HvxError: there is such a file, or a folder of the earlier gallery is now a symlink to elsewhere.
     """
     for name in sorted(files - earlier):
         if os.path.lexists(target / name):
@@ -142,10 +141,10 @@ def _check_room(target: Path, files: frozenset[str], earlier: frozenset[str]) ->
 
 
 def _merge(built: Path, target: Path, files: frozenset[str], earlier: frozenset[str]) -> None:
-    """Put the new files in the place of the earlier ones.
+    """Replace the earlier files by the new ones.
 
-    A process that is killed meanwhile leaves a manifest that lists the files of both, so that the next one
-    can replace them, and no ``MARK``, so that the page says that the gallery is not whole.
+    A process killed meanwhile leaves a manifest with the files of both, so that the next one can replace
+    them, and no ``MARK``, so that the page reports an incomplete gallery.
     """
     _write_manifest(target, files | earlier)
     (target / MARK).unlink(missing_ok=True)
@@ -157,6 +156,6 @@ def _merge(built: Path, target: Path, files: frozenset[str], earlier: frozenset[
     _write_manifest(target, files)
     for folder in sorted({Path(name).parent for name in earlier - files}, reverse=True):
         for emptied in (folder, folder.parent):
-            with suppress(OSError):  # not empty, or not there
+            with suppress(OSError):  # not empty, or absent
                 if emptied.parts:
                     (target / emptied).rmdir()

@@ -1,4 +1,4 @@
-"""Which maps the items of a gallery have beyond their attention and heat map."""
+"""Further maps of a gallery's items, in addition to their attention and heat map."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SPECIFIC_TITLE = METHODS[SPECIFIC].title
 
 @dataclass(frozen=True)
 class FurtherMaps:
-    """Maps that a user asks for.
+    """The further maps that a user requests.
 
     Attributes:
         methods: names of ``hvx.measure.methods.METHODS``, as ``hvx figure --methods`` has them.
         device: where the network runs, if maps must be computed.
         seed: of the random map.
-        say: told what is computed, ahead of it.
+        say: receives a line before each computation.
     """
 
     methods: Sequence[str] | None = None
@@ -38,11 +38,11 @@ NO_MAPS = FurtherMaps()
 
 @contextmanager
 def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> Iterator[MapSource]:
-    """What the items ``numbers`` of a run have; files of computed maps are there until the end.
+    """The further maps of items ``numbers`` of a run; files of computed maps exist until the exit.
 
-    The proposed map is shown in any case, and so is the attention of a single glimpse. The question-specific
-    map needs only the run, where an image has several questions; asked for as a method, it is there for every
-    item.
+    The proposed map is always shown, and so is the attention of a single glimpse. The question-specific map
+    is computed from the run alone if an image has several questions; requested as a method, it is available
+    for every item.
 
     Raises:
         HvxError: see ``hvx.measure.method_maps.run_maps``.
@@ -52,11 +52,12 @@ def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> 
         return
     from hvx.measure.method_maps import run_maps  # imports PyTorch, which takes seconds
 
-    wanted = list(further.methods)
-    chosen = numbers.tolist()
-    with run_maps(reader, chosen, wanted, further.device, further.seed, further.say) as maps:
+    requested = list(further.methods)
+    with run_maps(reader, numbers.tolist(), requested, further.device, further.seed, further.say) as maps:
         files = maps.files()
-        shown = [name for name in wanted if name != PROPOSED and (name != ATTENTION or reader.glimpses > 1)]
+        shown = [
+            name for name in requested if name != PROPOSED and (name != ATTENTION or reader.glimpses > 1)
+        ]
         specific = SPECIFIC not in shown and _has_several_questions(reader)
         yield MapSource(specific, {name: files.get(name, {}) for name in shown})
 
@@ -69,5 +70,5 @@ def _has_several_questions(reader: RunReader) -> bool:
 
 def titles(source: MapSource) -> list[str]:
     """Names of the columns."""
-    own = [SPECIFIC_TITLE] if source.specific else []
-    return own + [METHODS[name].title for name in source.methods]
+    specific = [SPECIFIC_TITLE] if source.specific else []
+    return specific + [METHODS[name].title for name in source.methods]

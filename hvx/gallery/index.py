@@ -1,4 +1,4 @@
-"""What the page loads at first: the columns that search, filters and sorting go by, and the description."""
+"""The data that the page loads first: columns for search, filters and sorting, and the description."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from hvx.view.heat import FLOOR_BRIGHTNESS, FLOOR_TINT, TINT, color_scale
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, is_right
 
 _INDEX_CHUNK = 5000
-"""Items in one script of the index, all of which the page loads at first."""
+"""Items in one script of the index; the page loads all of these scripts first."""
 _STOPS = 17
-"""Of the color scale, between which the page interpolates."""
+"""Number of color stops, between which the page interpolates."""
 
 
 def write_index(folder: Path, content: Content, measured: Sequence[Sequence[Measured]]) -> None:
-    """Write what search, filters and sorting go by, a column each; of a second run as ``answer2`` and so on.
+    """Write the columns for search, filters and sorting; those of a second run are ``answer2`` and so on.
 
     Args:
-        folder: of the gallery.
-        content: what it shows.
-        measured: of each run's chunks.
+        folder: the gallery's folder.
+        content: the items to show.
+        measured: the results of each run's chunks.
     """
     first = content.columns[0]
     kinds = {name: sorted(set(map(str, first[name]))) for name in ("question_type", "answer_type")}
-    places = {name: {kind: place for place, kind in enumerate(known)} for name, known in kinds.items()}
+    codes = {name: {kind: code for code, kind in enumerate(known)} for name, known in kinds.items()}
     index: dict[str, list[Any]] = {
-        # Numbers beyond 2⁵³ would lose their last digits in a browser.
-        "id": [str(one) for one in first["question_id"]],
+        # JavaScript would round integers above 2⁵³.
+        "id": [str(question_id) for question_id in first["question_id"]],
         "photo": content.shown,
         "question": list(map(str, first["question"])),
         "truth": list(map(str, first["ground_truth"])),
-        **{name: [places[name][str(kind)] for kind in first[name]] for name in kinds},
+        **{name: [codes[name][str(kind)] for kind in first[name]] for name in kinds},
     }
-    for place, (columns, chunks) in enumerate(zip(content.columns, measured, strict=True)):
-        own = _of_run(columns, chunks)
-        index |= {f"{name}{place + 1}" if place else name: column for name, column in own.items()}
+    for run, (columns, chunks) in enumerate(zip(content.columns, measured, strict=True)):
+        run_columns = _of_run(columns, chunks)
+        index |= {f"{name}{run + 1}" if run else name: column for name, column in run_columns.items()}
     if len(content.readers) > 1:
         index["alike"] = [number(value) for value in content.alike]
-        for place, numbers in enumerate(content.numbers):
-            index[f"row{place + 1}" if place else "row"] = numbers.tolist()
-    starts = range(0, max(1, len(content)), _INDEX_CHUNK)  # a piece, if an empty one, without items
-    for place, start in enumerate(starts):
+        for run, numbers in enumerate(content.numbers):
+            index[f"row{run + 1}" if run else "row"] = numbers.tolist()
+    starts = range(0, max(1, len(content)), _INDEX_CHUNK)  # one empty chunk if there are no items
+    for chunk, start in enumerate(starts):
         piece = {name: column[start : start + _INDEX_CHUNK] for name, column in index.items()}
-        write_script(folder / "data" / f"index-{place:04d}.js", "hvx.addIndex", place, piece)
+        write_script(folder / "data" / f"index-{chunk:04d}.js", "hvx.addIndex", chunk, piece)
     write_script(folder / "data" / "kinds.js", "hvx.setKinds", kinds, len(starts))
 
 
@@ -65,10 +65,10 @@ def _of_run(columns: dict[str, np.ndarray], chunks: Sequence[Measured]) -> dict[
     return {
         "answer": answers,
         "right": [is_right(*pair) for pair in zip(answers, truths, strict=True)],
-        "probability": [number(float(one)) for one in columns["probability"]],
-        "agreement": [value for one in chunks for value in one.agreement],
-        "control": [value for one in chunks for value in one.control],
-        "zero": [bits for one in chunks for bits in one.zero],
+        "probability": [number(float(p)) for p in columns["probability"]],
+        "agreement": [value for chunk in chunks for value in chunk.agreement],
+        "control": [value for chunk in chunks for value in chunk.control],
+        "zero": [bits for chunk in chunks for bits in chunk.zero],
     }
 
 
@@ -78,7 +78,7 @@ def write_description(
     measured: Sequence[Sequence[Measured]],
     missing: list[tuple[int, str]],
 ) -> None:
-    """Write what is true of the whole gallery, and the constants that the page shares with the figures."""
+    """Write the facts about the whole gallery, and the constants that the page shares with the figures."""
     stops = color_scale()[np.linspace(0, 255, _STOPS).round().astype(int)] / 255
     about = {
         "run": "/".join(content.readers[0].path.resolve().parts[-2:]),
@@ -87,8 +87,8 @@ def write_description(
         "chunk": CHUNK,
         "columns": _columns(content),
         "runs": [
-            _run(content, place, summary(columns, chunks))
-            for place, (columns, chunks) in enumerate(zip(content.columns, measured, strict=True))
+            _run(content, run, summary(columns, chunks))
+            for run, (columns, chunks) in enumerate(zip(content.columns, measured, strict=True))
         ],
         "notes": content.notes,
         "missingPhotos": missing,
@@ -118,28 +118,28 @@ def _own_columns(reader: RunReader) -> list[str]:
     return column_names(reader.glimpses, int(reader.has_heatmaps), reader.attends_on_levels)[1:]
 
 
-def _run(content: Content, place: int, numbers: dict[str, Any]) -> dict[str, Any]:
-    """What the page says of one run; ``heatmap`` and ``specific`` are the places of these maps among the
-    columns, 0 where it has no such map; ``shown`` that of the map on cards."""
-    reader = content.readers[place]
+def _run(content: Content, run: int, statistics: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows about one run; ``heatmap`` and ``specific`` are the columns of these maps, 0 if the
+    run has no such map; ``shown`` is the column on cards."""
+    reader = content.readers[run]
     sizes = [
-        len(_own_columns(one)) + len(source)
-        for one, source in zip(content.readers, content.sources, strict=True)
+        len(_own_columns(other)) + len(source)
+        for other, source in zip(content.readers, content.sources, strict=True)
     ]
-    shown = sum(sizes[:place]) + len(_own_columns(reader))  # the last of its own
+    shown = sum(sizes[:run]) + len(_own_columns(reader))  # the last of the run's own maps
     heatmap = shown if reader.has_heatmaps else 0
     return {
-        "label": content.labels[place],
-        "name": content.names[place],
-        # As it was given: how a command finds it again from the same folder.
+        "label": content.labels[run],
+        "name": content.names[run],
+        # Unchanged, so that a command in the same working directory finds the run.
         "path": str(reader.path),
         "items": len(reader),
         "heatmap": heatmap,
         "shown": shown,
-        "specific": heatmap + 1 if content.sources[place].specific else 0,
+        "specific": heatmap + 1 if content.sources[run].specific else 0,
         "scaled": reader.stores_scaled_heatmaps,
         "words": WORDS if reader.maps_words else 0,
-        "summary": numbers,
+        "summary": statistics,
     }
 
 

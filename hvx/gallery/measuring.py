@@ -1,4 +1,4 @@
-"""What is measured of a chunk of a run's items."""
+"""Measures a chunk of a run's items."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def measure(
 
     Args:
         reader: the run.
-        items: some of it.
-        numbers: of each item, its number in the run.
-        partners: of each item, the number of another question on the same image; -1: none.
+        items: items of the run.
+        numbers: each item's number in the run.
+        partners: for each item, the number of another question on the same image; -1 if none.
     """
     words: dict[str, tuple[int, float]] = {}
     for item in items:
         if item.token_z and not item.zero_gradient & ZERO_WORD_GRADIENT:
             _add_words(words, item)
-    own, control = _agreements(reader, items, numbers, partners)
+    agreement, control = _agreements(reader, items, numbers, partners)
     unknown = [sum(item.unknown) for item in items]
-    return Measured(own, control, [item.zero_gradient for item in items], unknown, words)
+    return Measured(agreement, control, [item.zero_gradient for item in items], unknown, words)
 
 
 def _add_words(words: dict[str, tuple[int, float]], item: Item) -> None:
@@ -45,25 +45,25 @@ def _add_words(words: dict[str, tuple[int, float]], item: Item) -> None:
 def _agreements(
     reader: RunReader, items: Sequence[Item], numbers: Sequence[int], partners: Sequence[int]
 ) -> tuple[list[float | None], list[float | None]]:
-    """As ``hvx.choose.agreement``, and the same with the attention of another question on the image."""
-    own: list[float | None] = [None] * len(items)
+    """``hvx.choose.agreement`` of each item, and with the attention of another question on the image."""
+    agreement: list[float | None] = [None] * len(items)
     control: list[float | None] = [None] * len(items)
-    places = [
-        place
-        for place, item in enumerate(items)
+    indices = [
+        index
+        for index, item in enumerate(items)
         if len(item.attention) and item.heatmap.size and not item.zero_gradient & ZERO_IMAGE_GRADIENT
     ]
-    if not places:
-        return own, control
+    if not indices:
+        return agreement, control
     attention = {n: item.attention.sum(0) for n, item in zip(numbers, items, strict=True)}
-    for partner in {partners[place] for place in places} - {-1, *attention}:
+    for partner in {partners[index] for index in indices} - {-1, *attention}:
         attention[partner] = reader.value("attention", partner).sum(0)
-    shape = items[places[0]].attention.shape[1:]
-    cells = np.concatenate([cell_means(items[place].heatmap[None], shape) for place in places])
-    heat = unit_ranks(cells)
-    ranks = dict(zip(attention, unit_ranks(np.stack(list(attention.values()))), strict=True))
-    for place, heat_ranks in zip(places, heat, strict=True):
-        own[place] = number(heat_ranks @ ranks[numbers[place]])
-        if partners[place] >= 0:
-            control[place] = number(heat_ranks @ ranks[partners[place]])
-    return own, control
+    shape = items[indices[0]].attention.shape[1:]
+    cells = np.concatenate([cell_means(items[index].heatmap[None], shape) for index in indices])
+    heatmap_ranks = unit_ranks(cells)
+    attention_ranks = dict(zip(attention, unit_ranks(np.stack(list(attention.values()))), strict=True))
+    for index, heat_ranks in zip(indices, heatmap_ranks, strict=True):
+        agreement[index] = number(heat_ranks @ attention_ranks[numbers[index]])
+        if partners[index] >= 0:
+            control[index] = number(heat_ranks @ attention_ranks[partners[index]])
+    return agreement, control

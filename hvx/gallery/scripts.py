@@ -1,4 +1,4 @@
-"""Data as scripts: a page that was opened from a file may load scripts, but no JSON."""
+"""Data as scripts: a page opened from a file can load scripts, but not JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 _HARMLESS = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
-"""What means something to HTML is written as JSON can write it too. All that is not ASCII is so already."""
+"""HTML's special characters as JSON escapes. Non-ASCII characters are escaped anyway."""
 
 
 def as_script(function: str, *arguments: Any) -> str:
-    """A call of a function of the page with plain data; no text in it can end the script or begin another."""
+    """A call of a function of the page with plain data; no text in it can close the script element."""
     texts = (json.dumps(argument, allow_nan=False, separators=(",", ":")) for argument in arguments)
     return f"{function}({','.join(texts).translate(_HARMLESS)});\n"
 
@@ -24,5 +24,5 @@ def write_script(path: Path, function: str, *arguments: Any) -> None:
 
 
 def number(value: float, digits: int = 4) -> float | None:
-    """A number as JSON knows it: None for one that is no finite number."""
+    """A rounded number for JSON; None if it is not finite."""
     return round(float(value), digits) if math.isfinite(value) else None

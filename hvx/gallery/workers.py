@@ -1,7 +1,7 @@
-"""Processes that make a gallery's pictures. They end with the process that started them, however it ended.
+"""Processes that make a gallery's pictures. They end with their parent, also if it is killed.
 
-This file imports nothing heavy at its start, so that what a new process cannot import or allocate is an error
-that its parent reports.
+This module has no heavy imports, so that the parent can report a failed import or allocation in a new
+process.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @dataclass(frozen=True)
 class MapSource:
-    """Which maps a run's items have beyond their attention and heat map.
+    """The further maps of a run's items, in addition to their attention and heat map.
 
     Attributes:
-        specific: whether the question-specific one, made of the run's own.
-        methods: those of further methods, in this order: for each number of an item, a file of maps (n, h, w)
-            and the place in it. The summed attention has no file.
+        specific: whether there is the question-specific map, computed from the run's own.
+        methods: maps of further methods, in this order: for each item number, a file of maps (n, h, w) and
+            the index in it. The summed attention has no file.
     """
 
     specific: bool = False
@@ -43,7 +43,7 @@ class MapSource:
 
 @dataclass(frozen=True)
 class Job:
-    """What every process needs: the folder to write to, the runs, their further maps, the side of photos in
+    """The settings of all processes: the output folder, the runs, their further maps, the side of photos in
     pixels."""
 
     runs: tuple[Path, ...]
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Photo:
-    """An image file of the run: its path, and the digest of the bytes that were explained."""
+    """An image file of the run: its path, and the digest of the explained bytes."""
 
     path: str
     digest: str
@@ -65,11 +65,11 @@ class Chunk:
     """A range of the gallery's items, which one process writes.
 
     Attributes:
-        index: which range.
-        items: places in the gallery.
-        photos: those that are written with it, by their numbers.
+        index: number of the range.
+        items: indices in the gallery.
+        photos: photos that are written with it, by number.
         numbers: for each run, the numbers of these items in it.
-        partners: for each run and item, the number of another question on the same image; −1: none.
+        partners: for each run and item, the number of another question on the same image; −1 if none.
     """
 
     index: int
@@ -81,7 +81,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a photo is not shown: in a word for the page, and as a line for the terminal."""
+    """Why a photo is not shown: a keyword for the page, and a line for the terminal."""
 
     kind: Literal["unreadable", "replaced"]
     reason: str
@@ -89,14 +89,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured of a run's items in a chunk.
+    """Measurements of a run's items in a chunk.
 
     Attributes:
-        agreement: rank correlation of each item's heat map and attention; None where there is none.
+        agreement: rank correlation of each item's heat map and attention; None if undefined.
         control: the same with the attention of another question on its image.
         zero: ``zero_gradient`` of each item.
-        unknown: how many tokens of each item the model does not know.
-        words: token → how often it occurs where there are z-scores, and the sum of its z.
+        unknown: the number of out-of-vocabulary tokens of each item.
+        words: token → its number of occurrences with a z-score, and the sum of its z.
     """
 
     agreement: list[float | None]
@@ -108,7 +108,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Done:
-    """A chunk that is written: what is measured of each run, and the photos that are not shown, by number."""
+    """A written chunk: the measurements of each run, and the photos that are not shown, by number."""
 
     chunk: Chunk
     runs: tuple[Measured, ...]
@@ -116,7 +116,7 @@ class Done:
 
 
 def write_chunks(job: Job, chunks: Sequence[Chunk], workers: int) -> Generator[Done, None, None]:
-    """Write chunks in ``workers`` processes, or in this one if 1; yields each as it is done, in any order.
+    """Write chunks in ``workers`` processes, or in this one if 1; yields them as they complete, in any order.
 
     Raises:
         HvxError: a process cannot start, or died.
@@ -137,21 +137,21 @@ def write_chunks(job: Job, chunks: Sequence[Chunk], workers: int) -> Generator[D
 
 def _start(stack: ExitStack, job: Job, chunks: Sequence[Chunk], workers: int) -> list[Future[Done]]:
     """Start the processes and submit all chunks; ``stack`` ends the processes."""
-    # It clears the signal mask as it starts, which is set below: so it starts first.
+    # It resets the signal mask as it starts, so start it before the mask is set below.
     resource_tracker.ensure_running()
-    # Not forked: HDF5 and PyTorch hold threads and files that a fork would break.
+    # "fork" would break threads and files of HDF5 and PyTorch.
     context = multiprocessing.get_context("spawn")
-    reader, writer = (stack.enter_context(end) for end in context.Pipe(duplex=False))
+    reader, writer = (stack.enter_context(connection) for connection in context.Pipe(duplex=False))
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(job, reader))
     stack.enter_context(_ended(pool, writer))
-    # Ctrl-C reaches the new processes too, which would each print a traceback until they ignore it.
+    # Ctrl-C also reaches the new processes; each would print a traceback until it ignores the signal.
     with signals_held():
         return [pool.submit(_write, chunk) for chunk in chunks]
 
 
 @contextmanager
 def _ended(pool: ProcessPoolExecutor, writer: Connection) -> Iterator[None]:
-    """End a pool's processes: at once where this process is interrupted or fails."""
+    """End a pool's processes; immediately if this process is interrupted or fails."""
     try:
         yield
     except BaseException:
@@ -164,12 +164,12 @@ def _ended(pool: ProcessPoolExecutor, writer: Connection) -> Iterator[None]:
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Requests to stop wait until the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    """Block stop signals until the end."""
+    old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 def _result(future: Future[Done]) -> Done:
@@ -182,7 +182,7 @@ def _result(future: Future[Done]) -> Done:
 
 _job: list[Job] = []
 _write_here: list[Callable[[Chunk], Done]] = []
-"""A process's own, made on its first chunk: an exception there reaches the parent."""
+"""The process's writer, made on its first chunk, so that an exception reaches the parent."""
 
 
 def _begin(job: Job, parent: Connection) -> None:
@@ -193,7 +193,7 @@ def _begin(job: Job, parent: Connection) -> None:
 
 
 def _end_with(parent: Connection) -> None:
-    """Wait until the parent has closed its end of a pipe, be it because it was killed, and end at once."""
+    """Wait until the parent closes its end of the pipe, or is killed; then exit immediately."""
     wait([parent])
     os._exit(1)
 

@@ -1,4 +1,4 @@
-"""The whole photograph, and on it the square that the network saw."""
+"""The whole photograph, with the square that the network saw marked on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 LONGEST = 3.0
-"""Of a photograph that is longer than so many times its shorter side, its middle is shown: else the square
-would be too small to see."""
+"""Largest aspect ratio that is shown. Of a longer photograph, only the middle is shown; otherwise the square
+would be too small."""
 
 DIMMED = 0.65
-"""How far what lies outside the square is drawn toward white."""
+"""How much the region outside the square is blended with white."""
 
 Edges = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -23,8 +23,8 @@ class Framed:
     """A picture of a whole photograph.
 
     Attributes:
-        picture: RGB; outside the square it is dimmed.
-        square: where the network's square lies in it.
+        picture: RGB; dimmed outside the square.
+        square: position of the network's square in it.
     """
 
     picture: Image.Image
@@ -32,7 +32,7 @@ class Framed:
 
 
 def is_cropped(photo: Image.Image) -> bool:
-    """Whether the network's center square leaves any of a photograph out."""
+    """Whether the network's center square excludes a part of a photograph."""
     return photo.width != photo.height
 
 
@@ -41,7 +41,7 @@ def middle(photo: Image.Image, shorter: int | None = None) -> Image.Image:
 
     Args:
         photo: of any size.
-        shorter: pixels of the shorter side; None: as many as fit the photograph's own pixels.
+        shorter: pixels of the shorter side; if None, the photograph is not scaled.
     """
     side = min(photo.size)
     width, height = (min(float(length), LONGEST * side) for length in photo.size)
@@ -52,11 +52,11 @@ def middle(photo: Image.Image, shorter: int | None = None) -> Image.Image:
 
 
 def framed(photo: Image.Image, size: int) -> Framed:
-    """A photograph whose longer side is ``size`` pixels; what the network did not see of it is dimmed."""
-    shown = middle(photo)
-    scale = size / max(shown.size)
-    width, height = (max(1, round(length * scale)) for length in shown.size)
-    pixels = np.asarray(shown.resize((width, height), Image.Resampling.BICUBIC), np.float64)
+    """A photograph whose longer side is ``size`` pixels, dimmed where the network did not see it."""
+    cropped = middle(photo)
+    scale = size / max(cropped.size)
+    width, height = (max(1, round(length * scale)) for length in cropped.size)
+    pixels = np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC), np.float64)
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     square = (slice(top, top + side), slice(left, left + side))

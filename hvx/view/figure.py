@@ -22,13 +22,13 @@ from hvx.view.text import line_height, shorten, unbroken, wrap
 from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, Panel, TextSizes, draw_panel, lay_out
 
 DPI = 200
-"""Pixels in an inch, unless said otherwise."""
+"""Default resolution in pixels per inch."""
 
 SMALLEST_SQUARE = 48
-"""Pixels; under a narrower picture there is no room for a z-score."""
+"""Pixels; a narrower picture has no room for a z-score."""
 
 WORDS_BESIDE, SMALLEST_WORD = 8, 32
-"""So many words' heat maps stand beside each other; and the least side of one in pixels."""
+"""The number of words' heat maps in a line, and the smallest side of one in pixels."""
 
 ORIGINAL = "Original"
 PRINTED_NOTE = "In brackets: z printed in the paper"
@@ -38,18 +38,18 @@ NO_HEAT_LABEL = "no value above zero"
 ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-scores."
 
 LEVELS = ("Word", "Phrase", "Question")
-"""Of the question, from which a network may attend."""
+"""The levels of the question from which a network may attend."""
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
 
 
 @dataclass(frozen=True)
 class MapColumn:
-    """A column of maps that stands in place of the attention and the heat map.
+    """A column of maps that replaces the attention and the heat map.
 
     Attributes:
-        title: its name in the heading.
+        title: column name in the heading.
         outlined: whether ``FigureStyle.outline`` applies to it.
-        proposed: whether its maps are the proposed method's, for which ``FigureRow.zero_gradient`` counts.
+        proposed: whether its maps are of the proposed method, to which ``FigureRow.zero_gradient`` applies.
     """
 
     title: str
@@ -59,29 +59,29 @@ class MapColumn:
 
 @dataclass(frozen=True)
 class FigureRow:
-    """One question with what explains its answer.
+    """One question with the explanation of its answer.
 
     Attributes:
         photo: the square RGB crop that the network saw, at any resolution.
         attention: attention maps (G, S, S), each summing to 1; G may be 0.
-        heatmap: the proposed method's heat map (H, W), H = Σ_c |standardized gradient|; (0, 0): none.
+        heatmap: the proposed method's heat map (H, W), H = Σ_c |standardized gradient|; (0, 0) if none.
         tokens: the question's tokens.
-        z: the z-score of each token (Eq. 11); empty: there are none, and tokens have no color.
+        z: the z-score of each token (Eq. 11); if empty, tokens have no color.
         predicted: the model's answer.
         ground_truth: the right answer, "" where unknown.
-        printed: what a paper prints as each token's z-score, None where it prints none; None as a
-            whole: the question is in no paper.
-        top_answers: the likeliest answers with their probabilities, the likeliest first.
-        block_heatmaps: of a network of several blocks the heat map of each (L, H, W), ``heatmap`` the last.
-        zero_gradient: bits of ``hvx.store.schema``: which gradients are zero everywhere and therefore explain
-            nothing; the figure says so.
-        unknown: of each token, whether the model's vocabulary lacks it; empty: none is known to be lacking.
-        whole: the whole photograph, of which ``photo`` is the center square; None: there is no more of it.
-        maps: a map (H, W) or (S, S) for each ``MapColumn`` of the layout, where it has such.
-        label: a line above the row, such as the name of its run; "": none.
-        word_heatmaps: of a network with a product for each word the heat map of each token (T, H, W); they
-            stand under the tokens. None, or of no tokens: there are none.
-        textual_attention: the network's attention to each token, which stands under it where there are no z.
+        printed: the z-score that a paper prints for each token, None where it prints none; None if the
+            question is in no paper.
+        top_answers: the likeliest answers with their probabilities, in descending order.
+        block_heatmaps: the heat map of each block (L, H, W) of a network of several; ``heatmap`` is the last.
+        zero_gradient: bits of ``hvx.store.schema``: which gradients are zero everywhere and explain nothing;
+            the figure has a note then.
+        unknown: for each token, whether it is out of the model's vocabulary; empty if not known.
+        whole: the whole photograph, of which ``photo`` is the center square; None if ``photo`` is all of it.
+        maps: a map (H, W) or (S, S) for each ``MapColumn`` of the layout, if any.
+        label: a line above the row, such as the name of its run; "" if none.
+        word_heatmaps: the heat map of each token (T, H, W), drawn under the tokens, of a network with a
+            product for each word; None or empty if there are none.
+        textual_attention: the network's attention to each token, drawn under it if there are no z-scores.
     """
 
     photo: Image.Image
@@ -104,18 +104,18 @@ class FigureRow:
 
     @property
     def heatmaps(self) -> list[NDArray[np.floating]]:
-        """A heat map of each block, or the only one, or none."""
+        """The heat map of each block; or the single one, or an empty list."""
         blocks = [] if self.block_heatmaps is None else list(self.block_heatmaps)
         return blocks or ([self.heatmap] if self.heatmap.size else [])
 
     @property
     def shows_attention(self) -> bool:
-        """Whether the attention to its tokens stands under them, in place of z-scores."""
+        """Whether the attention to each token is drawn under it instead of a z-score."""
         return not self.z and bool(self.textual_attention)
 
     @property
     def shows_printed(self) -> bool:
-        """Whether any token has a printed z-score beside its own."""
+        """Whether any token has a z-score printed in a paper."""
         return any(z is not None for z in self.printed or ())
 
     @property
@@ -124,7 +124,7 @@ class FigureRow:
         return self.whole is not None and is_cropped(self.whole)
 
     def texts(self) -> Iterator[str]:
-        """All that a figure writes of it in words."""
+        """All texts of the row that a figure draws."""
         return chain(
             self.tokens,
             (self.predicted, self.ground_truth, self.label),
@@ -134,16 +134,16 @@ class FigureRow:
 
 @dataclass(frozen=True)
 class FigureStyle:
-    """How a figure shows its rows.
+    """The style of a figure.
 
     Attributes:
         style: how maps lie on the photograph.
-        outline: draw a line around what is above the heat map's mean + 2 standard deviations; None: in color,
-            not in the paper's style.
-        top_answers: a column with the likeliest answers as bars.
-        legend: the scale of the tokens' colors under the last row.
+        outline: outline regions above the heat map's mean + 2 standard deviations; None: only in the color
+            style.
+        top_answers: whether there is a column with the likeliest answers as bars.
+        legend: whether the color scales are drawn under the last row.
         digits: decimals of the z-scores.
-        font_pt: size of the smallest text in points; None: in proportion to the width, 8 at 5.5 inches.
+        font_pt: size of the smallest text in points; if None, proportional to the width, 8 at 5.5 inches.
     """
 
     style: Style = "color"
@@ -154,20 +154,20 @@ class FigureStyle:
     font_pt: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise an ``HvxError`` where there is no such style."""
+        """Raise an ``HvxError`` for an unknown style."""
         if self.style not in STYLES:
             raise HvxError(f"style: {self.style!r}: {wrong_style(self.style)}")
 
     @classmethod
     def of(cls, style: FigureStyle | str | None, outline: bool | None = None) -> FigureStyle:
-        """The style of one explanation's figure, which shows the likeliest answers.
+        """The style of a figure of one explanation, with the likeliest answers.
 
         Args:
-            style: a name as of ``hvx figure --style``; a whole style, taken as it is; None: the default.
-            outline: whether the line is drawn; None: as the style has it.
+            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; the default if None.
+            outline: whether outlines are drawn; the style's own setting if None.
 
         Raises:
-            HvxError: no such style.
+            HvxError: an unknown style.
         """
         if not isinstance(style, FigureStyle):
             style = cls(cast("Style", style or cls.style), top_answers=True)
@@ -175,7 +175,7 @@ class FigureStyle:
 
     @property
     def outlined(self) -> bool:
-        """Whether the line is drawn."""
+        """Whether outlines are drawn."""
         return self.style == "color" if self.outline is None else self.outline
 
 
@@ -183,45 +183,45 @@ IN_COLOR, AS_IN_THE_PAPER = FigureStyle(), FigureStyle("paper")
 
 
 def wrong_style(name: str) -> str:
-    """What to write in the place of a style that there is not."""
+    """The hint for an unknown style name."""
     return "this style is called 'paper'" if name == "brightness" else f"give one of {', '.join(STYLES)}"
 
 
 class _Grid:
-    """Where the columns of a figure stand, in pixels: squares of ``side``, a ``gap`` between them."""
+    """The column positions of a figure in pixels: squares of ``side`` with a ``gap`` between them."""
 
     def __init__(self, width: int, columns: int) -> None:
         self.width, self.gap, self.margin = width, max(4, width // 120), max(8, width // 60)
         self.row_gap = max(16, width // 40)
         self.side = (width - 2 * self.margin - (columns - 1) * self.gap) // columns
         self.inner_width = columns * self.side + (columns - 1) * self.gap
-        """From the first square's left edge to the last one's right."""
+        """Distance from the first square's left edge to the last one's right edge."""
 
     def left(self, column: int) -> int:
-        """A column's left edge; what the squares leave over goes to both margins."""
+        """A column's left edge; the remaining pixels go to both margins."""
         return (self.width - self.inner_width) // 2 + column * (self.side + self.gap)
 
 
 class PageTooLarge(HvxError):
-    """A page of more pixels than fit in memory."""
+    """A page with more pixels than the limit."""
 
 
 class FigureLayout:
-    """Where the parts of a figure stand; draws each at the bottom of a page.
+    """The layout of a figure; draws each part at the bottom of a page.
 
     Args:
         width: of the figure in pixels.
-        glimpses: attention maps of the row that has the most; a row of fewer leaves their places empty.
+        glimpses: the largest number of attention maps in a row; rows with fewer leave columns empty.
         style: how it shows its rows.
         title: a line above the column names.
-        printed: whether any row has z-scores printed in a paper, which a note above then explains.
-        blocks: heat maps of the row that has the most; a row of fewer leaves the first places empty.
+        printed: whether any row has z-scores printed in a paper; a note at the top explains them.
+        blocks: the largest number of heat maps in a row; rows with fewer leave the first columns empty.
         dpi: pixels in an inch.
-        columns: the columns of maps, in place of the attention and the heat map; rows have ``maps`` then.
+        columns: columns of the rows' ``maps``, which replace the attention and the heat map.
         levels: whether the glimpses are those of words, phrases and question.
 
     Attributes:
-        side: of the pictures, in pixels.
+        side: side of the pictures in pixels.
 
     Raises:
         HvxError: a width in which the pictures would be too small to see.
@@ -245,7 +245,7 @@ class FigureLayout:
         else:
             names = [ORIGINAL, *(column.title for column in columns)]
         self._proposed = len(names) - 1
-        """The last column of maps, without named ones that of the last block's heat map."""
+        """The last column of maps; that of the last block's heat map if ``columns`` is None."""
         self._names = names + (["Likeliest answers"] if style.top_answers else [])
         self._grid = _make_grid(width, len(self._names))
         self._sizes = TextSizes.for_figure(width, dpi, style.font_pt)
@@ -253,44 +253,44 @@ class FigureLayout:
         self.width, self.side, self.dpi = width, self._grid.side, dpi
 
     def draw(self, rows: Iterable[FigureRow], within: int | None = None) -> Page:
-        """A page with heading, rows and foot; each row is asked for when it is drawn.
+        """A page with heading, rows and foot; rows are consumed one by one as they are drawn.
 
         Raises:
-            PageTooLarge: the page gets more than ``within`` pixels.
+            PageTooLarge: the page has more than ``within`` pixels.
         """
         page = Page(self.width, self.dpi)
         self._draw_heading(page)
-        unknown = crop = scored = attends = False
-        for place, row in enumerate(rows):
-            scored, attends = scored or bool(row.z), attends or row.shows_attention
+        unknown = crop = scored = attended = False
+        for index, row in enumerate(rows):
+            scored, attended = scored or bool(row.z), attended or row.shows_attention
             unknown, crop = unknown or any(row.unknown), crop or row.shows_crop
-            page.bottom += self._grid.row_gap if place else 0
+            page.bottom += self._grid.row_gap if index else 0
             self._draw_row(page, row)
             if within and page.width * page.bottom > within:
                 raise PageTooLarge(f"a picture of more than {within:,} pixels")
-        self._draw_foot(page, unknown=unknown, crop=crop, z=scored, attention=attends)
+        self._draw_foot(page, unknown=unknown, crop=crop, z=scored, attention=attended)
         return page
 
     def _draw_heading(self, page: Page) -> None:
         """The title, the note and the column names, with the margin above and the gap below them."""
         grid, sizes = self._grid, self._sizes
-        at = float(page.bottom + grid.margin)
-        size_of_names = unbroken(self._names, sizes.token, grid.side)
-        line = line_height(size_of_names)
+        top_y = float(page.bottom + grid.margin)
+        name_size = unbroken(self._names, sizes.token, grid.side)
+        name_height = line_height(name_size)
         for text, size, ink in (
             (self._title, sizes.token * 1.25, BLACK),
             (self._note, sizes.small, PRINTED_INK),
         ):
             if text:
                 lines = wrap(text, size, grid.inner_width)
-                page.lines(lines, (grid.width / 2, at), size, ink, "center")
-                at += len(lines) * line_height(size) + grid.gap
-        names = [wrap(name, size_of_names, grid.side + 0.1) for name in self._names]
+                page.lines(lines, (grid.width / 2, top_y), size, ink, "center")
+                top_y += len(lines) * line_height(size) + grid.gap
+        names = [wrap(name, name_size, grid.side + 0.1) for name in self._names]
         highest = max(map(len, names))
         for column, lines in enumerate(names):
-            top = at + (highest - len(lines)) * line
-            page.lines(lines, (grid.left(column) + grid.side / 2, top), size_of_names, BLACK, "center")
-        page.bottom = math.ceil(at + highest * line) + grid.gap
+            top = top_y + (highest - len(lines)) * name_height
+            page.lines(lines, (grid.left(column) + grid.side / 2, top), name_size, BLACK, "center")
+        page.bottom = math.ceil(top_y + highest * name_height) + grid.gap
 
     def _draw_row(self, page: Page, row: FigureRow) -> None:
         """One row's pictures with the text under them."""
@@ -301,22 +301,22 @@ class FigureLayout:
             page.bottom += math.ceil(line_height(sizes.token)) + grid.gap // 2
         top = page.bottom
         self._draw_pictures(page, row)
-        answers = self._proposed + 1
+        answer_column = self._proposed + 1
         if style.top_answers:
-            legend.draw_answers(page, row.top_answers, (grid.left(answers), top), grid.side, sizes)
+            legend.draw_answers(page, row.top_answers, (grid.left(answer_column), top), grid.side, sizes)
         answer = (row.predicted, row.ground_truth)
-        # Beside many columns an answer needs more room than one of them.
+        # With many columns, an answer needs more width than one of them.
         least = grid.inner_width // 5 if self._columns is not None else 0
         size = (grid.inner_width, max(grid.side, least))
-        words = self._word_maps(row)
-        small = self._word_side(*size) if len(words) else 0
+        word_maps = self._word_maps(row)
+        word_side = self._word_side(*size) if len(word_maps) else 0
         panel = lay_out(
-            row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown, small,
+            row.tokens, row.z, answer, *size, sizes, row.printed, style.digits, row.unknown, word_side,
             row.textual_attention if row.shows_attention else (),
         )  # fmt: skip
         page.bottom = top + grid.side + grid.gap
         draw_panel(panel, page, grid.left(0), page.bottom)
-        self._draw_words(page, row.photo, panel, words)
+        self._draw_words(page, row.photo, panel, word_maps)
         page.bottom += panel.height
         if row.zero_gradient & ZERO_WORD_GRADIENT:
             note = wrap(ZERO_WORDS_NOTE, sizes.small, grid.inner_width)
@@ -324,7 +324,7 @@ class FigureLayout:
             page.bottom += grid.gap + math.ceil(len(note) * line_height(sizes.small))
 
     def _word_maps(self, row: FigureRow) -> Sequence[NDArray[np.floating]]:
-        """The maps that stand under the tokens; named columns stand in place of all maps."""
+        """The maps under the tokens; none if there are named columns, which replace all maps."""
         return [] if row.word_heatmaps is None or self._columns is not None else list(row.word_heatmaps)
 
     def _draw_words(
@@ -334,15 +334,15 @@ class FigureLayout:
         if not maps:
             return
         side, left = panel.picture, self._grid.left(0)
-        small = fit(photo, side)
+        thumbnail = fit(photo, side)
         for (x, y), map in zip(panel.pictures(), maps, strict=True):
-            shown = overlay(small, map, side, self._style.style)
-            page.picture(shown, round(left + x), round(page.bottom + y))
+            picture = overlay(thumbnail, map, side, self._style.style)
+            page.picture(picture, round(left + x), round(page.bottom + y))
 
     def _word_side(self, width: float, answer_width: float) -> int:
-        """Side of a word's picture: eight beside each other, no larger than half of a row's pictures."""
-        beside = (width - answer_width) / WORDS_BESIDE - self._sizes.token / 2
-        return max(SMALLEST_WORD, min(round(beside), self.side // 2))
+        """Side of a word's picture: eight in a line, at most half the side of a row's pictures."""
+        side = (width - answer_width) / WORDS_BESIDE - self._sizes.token / 2
+        return max(SMALLEST_WORD, min(round(side), self.side // 2))
 
     def _draw_pictures(self, page: Page, row: FigureRow) -> None:
         grid, style, top = self._grid, self._style, page.bottom
@@ -358,20 +358,20 @@ class FigureLayout:
             page.picture(overlay(photo, map, grid.side, style.style), left, top)
             if style.outlined:
                 legend.draw_outline(page, outline(map, grid.side), left, top, grid.side)
-            says_nothing = column == self._proposed and row.zero_gradient & ZERO_IMAGE_GRADIENT
-            if says_nothing or not np.any(map):
+            uninformative = column == self._proposed and row.zero_gradient & ZERO_IMAGE_GRADIENT
+            if uninformative or not np.any(map):
                 legend.draw_label(page, ZERO_IMAGE_LABEL, (left, top), grid.side, self._sizes)
 
     def _draw_photo(self, page: Page, row: FigureRow, square: Image.Image) -> None:
-        """The photograph, whole where the network saw a part of it, which is framed."""
+        """The photograph. If the network saw a part of it, the whole, with a frame around this part."""
         left, top, side = self._grid.left(0), page.bottom, self._grid.side
         if row.whole is None or not row.shows_crop:
             page.picture(square, left, top)
             return
-        shown = framed(row.whole, side)
-        left, top = left + (side - shown.picture.width) // 2, top + (side - shown.picture.height) // 2
-        page.picture(shown.picture, left, top)
-        legend.draw_frame(page, shown.square, left, top, side)
+        whole = framed(row.whole, side)
+        left, top = left + (side - whole.picture.width) // 2, top + (side - whole.picture.height) // 2
+        page.picture(whole.picture, left, top)
+        legend.draw_frame(page, whole.square, left, top, side)
 
     def _draw_columns(
         self, page: Page, row: FigureRow, photo: Image.Image, columns: Sequence[MapColumn]
@@ -389,13 +389,12 @@ class FigureLayout:
                 legend.draw_label(page, NO_HEAT_LABEL, (left, top), side, self._sizes)
 
     def _draw_foot(self, page: Page, **marks: bool) -> None:
-        """The scale of the tokens' colors, that of the maps where they have one, what marks mean; the margin
-        below."""
+        """The color scales of tokens and maps, the meaning of the marks, and the margin below."""
         grid = self._grid
         if self._style.legend:
             page.bottom += grid.row_gap
-            shown = legend.scales(self._style.style, self._style.outlined and self._heat, **marks)
-            legend.draw_scales(page, shown, grid.left(0), grid.inner_width, self._sizes.small)
+            scales = legend.scales(self._style.style, self._style.outlined and self._heat, **marks)
+            legend.draw_scales(page, scales, grid.left(0), grid.inner_width, self._sizes.small)
         page.bottom += grid.margin
 
 
@@ -409,14 +408,14 @@ def draw_figure(
 ) -> Image.Image:
     """The paper's figure of some questions, a row each, as one picture in memory.
 
-    A row of fewer glimpses than another leaves its place in their columns empty.
+    Rows with fewer glimpses than others leave columns empty.
 
     Args:
         rows: at least one.
         width: of the figure in pixels; its height follows from the rows.
         title: a line above the column names.
         style: how it shows its rows.
-        columns: of the rows' ``maps``; None: the attention maps and the heat map.
+        columns: columns of the rows' ``maps``; the attention maps and the heat map if None.
         levels: whether the glimpses are those of words, phrases and question.
 
     Returns:
@@ -435,7 +434,7 @@ def draw_figure(
 
 
 def column_names(glimpses: int, blocks: int = 1, levels: bool = False) -> list[str]:
-    """The header's words, as the paper has them, for any number of glimpses and blocks, or three levels."""
+    """The column names, as in the paper, for any number of glimpses and blocks, or three levels."""
     if levels:
         names = [f"{level} Attention" for level in LEVELS]
     elif glimpses == 1:

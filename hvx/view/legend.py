@@ -1,4 +1,4 @@
-"""What stands around the pictures: color scales, outlines, bars of the likeliest answers, labels."""
+"""Parts drawn on and around the pictures: color scales, outlines, bars of the likeliest answers, labels."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from hvx.view.text import line_height, shorten, unbroken, width, wrap
 from hvx.view.tokens import BLACK, LOW, VALUE_INK, WHITE, Z_LIMIT, TextSizes, chip_color
 
 LIKELIEST = 5
-"""Answers that have a bar."""
+"""Number of answers with a bar."""
 
 BAR, TROUGH = LOW, (228, 228, 228)
 _THINNEST = 2
-"""Pixels of a bar."""
+"""Smallest height of a bar in pixels."""
 _STEPS = 256
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A strip of colors with words under it.
+    """A strip of colors with labels under it.
 
     Attributes:
-        name: what stands before it.
+        name: text before the strip.
         colors: RGB (steps, 3).
-        ticks: place in [0, 1] and text of each; without, the scale is its name alone.
+        ticks: position in [0, 1] and text of each; if empty, the scale is only its name.
     """
 
     name: str
@@ -48,49 +48,49 @@ def scales(
     z: bool = True,
     attention: bool = False,
 ) -> list[Scale]:
-    """Of the tokens' z-scores; of the maps, where these are in color; and what the marks on a page mean.
+    """The scale of the z-scores, that of the maps if they are in color, and the meaning of the marks.
 
     Args:
-        style: of the maps.
-        outlined: whether lines are drawn around what is hot.
+        style: style of the maps.
+        outlined: whether hot regions are outlined.
         unknown: whether any token is unknown to the model.
-        crop: whether any photograph is more than what the model saw.
+        crop: whether the model saw only a part of any photograph.
         z: whether any token has a z-score.
-        attention: whether the attention to a token stands under any.
+        attention: whether any token has its attention under it.
     """
-    found = [_z_scale()] if z else []
+    strips = [_z_scale()] if z else []
     if style == "color":
         colors = color_scale().round().astype(np.uint8)
-        found.append(Scale("attention, heat" if z else "attention", colors, ((0.0, "least"), (1.0, "most"))))
+        strips.append(Scale("attention, heat" if z else "attention", colors, ((0.0, "least"), (1.0, "most"))))
     marks = (
         (outlined, f"outline: heat above mean + {DEVIATIONS} standard deviations"),
         (attention, "under a token: attention to it; no z-scores without a Hadamard product"),
         (unknown, "dotted: word unknown to the model"),
         (crop, "frame: what the model saw"),
     )
-    return found + [Scale(text, np.full((1, 3), 255, np.uint8), ()) for shown, text in marks if shown]
+    return strips + [Scale(text, np.full((1, 3), 255, np.uint8), ()) for present, text in marks if present]
 
 
 def _z_scale() -> Scale:
     z = np.linspace(-Z_LIMIT, Z_LIMIT, _STEPS)
     ticks = [(-Z_LIMIT, f"≤ −{Z_LIMIT:g}"), (-1, "−1"), (0, "0"), (1, "1"), (Z_LIMIT, f"≥ {Z_LIMIT:g}")]
-    places = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
-    return Scale("z-score", np.array([chip_color(float(one)) for one in z], np.uint8), places)
+    positions = tuple(((value + Z_LIMIT) / (2 * Z_LIMIT), text) for value, text in ticks)
+    return Scale("z-score", np.array([chip_color(float(score)) for score in z], np.uint8), positions)
 
 
-def draw_scales(page: Page, shown: Sequence[Scale], left: float, room: float, size: float) -> None:
-    """Scales from left to right, line by line in ``room`` pixels; the page grows by their height."""
-    spill = 2 * size  # words under the ends of a scale reach beyond it
+def draw_scales(page: Page, strips: Sequence[Scale], left: float, max_width: float, size: float) -> None:
+    """Scales from left to right, line by line in ``max_width`` pixels; the page grows by their height."""
+    overhang = 2 * size  # tick labels reach beyond the ends of a scale
     x = 0.0
     height = 0
-    for scale in shown:
-        name = width(scale.name, size) + (spill if scale.ticks else 0)
-        span = max(1, math.floor(min(12 * size, room - name - spill)))
-        needed = name + (span + spill if scale.ticks else 0)
-        if x and x + needed > room:
+    for scale in strips:
+        name = width(scale.name, size) + (overhang if scale.ticks else 0)
+        strip_width = max(1, math.floor(min(12 * size, max_width - name - overhang)))
+        needed = name + (strip_width + overhang if scale.ticks else 0)
+        if x and x + needed > max_width:
             page.bottom += height
             x, height = 0.0, 0
-        _draw_scale(page, scale, (left + x, page.bottom), (math.ceil(left + x + name), span), size)
+        _draw_scale(page, scale, (left + x, page.bottom), (math.ceil(left + x + name), strip_width), size)
         x += needed + 2 * size
         height = max(height, math.ceil((2.3 if scale.ticks else 1.4) * line_height(size)))
     page.bottom += height
@@ -102,19 +102,19 @@ def _draw_scale(page: Page, scale: Scale, at: tuple[float, int], strip: tuple[in
     if not scale.ticks:
         return
     start, span = strip
-    thick = math.ceil(0.8 * size)
-    top = at[1] + round((line_height(size) - thick) / 2)
+    height = math.ceil(0.8 * size)
+    top = at[1] + round((line_height(size) - height) / 2)
     page.picture(
-        Image.fromarray(scale.colors[None]).resize((span, thick), Image.Resampling.NEAREST), start, top
+        Image.fromarray(scale.colors[None]).resize((span, height), Image.Resampling.NEAREST), start, top
     )
-    for place, text in scale.ticks:
-        page.lines((text,), (start + place * span, top + thick), size, VALUE_INK, "center")
+    for position, text in scale.ticks:
+        page.lines((text,), (start + position * span, top + height), size, VALUE_INK, "center")
 
 
 def draw_outline(
     page: Page, lines: Sequence[NDArray[np.float64]], left: float, top: float, side: int
 ) -> None:
-    """Lines (n, 2) over a picture, white within black so that they show on any ground."""
+    """Lines (n, 2) over a picture, white within black, visible on any background."""
     thin = max(1.0, side / 160)
     for thickness, ink in ((2.5 * thin, BLACK), (thin, WHITE)):
         for line in lines:
@@ -134,36 +134,36 @@ def draw_frame(page: Page, square: tuple[int, int, int, int], left: float, top: 
 def draw_answers(
     page: Page, answers: Sequence[tuple[str, float]], at: tuple[float, float], side: int, sizes: TextSizes
 ) -> None:
-    """The likeliest answers as bars in a square: text and probability, under them the bar.
+    """The likeliest answers as bars in a square: text and probability, with the bar below.
 
     Args:
-        page: drawn on.
-        answers: with their probabilities, the likeliest first.
+        page: the page to draw on.
+        answers: with their probabilities, in descending order.
         at: the square's left and top.
         side: of the square in pixels.
         sizes: of the text.
     """
     (left, top), size, text_height = at, sizes.small, line_height(sizes.small)
-    # In a narrow figure there is room for fewer than all.
-    room = max(1, min(LIKELIEST, int(side / (text_height + _THINNEST + 3))))
-    pitch = side // room
-    thick = max(_THINNEST, min(pitch - math.ceil(text_height) - 3, pitch // 3))
-    known = [(answer, share) for answer, share in answers[:room] if answer and math.isfinite(share)]
-    for place, (answer, share) in enumerate(known):
-        y, ink = top + place * pitch, BLACK if place == 0 else VALUE_INK
-        percent = f"{100 * share:.1f} %"
+    # A narrow figure has room for only some of them.
+    limit = max(1, min(LIKELIEST, int(side / (text_height + _THINNEST + 3))))
+    pitch = side // limit
+    bar_height = max(_THINNEST, min(pitch - math.ceil(text_height) - 3, pitch // 3))
+    finite = [(answer, p) for answer, p in answers[:limit] if answer and math.isfinite(p)]
+    for index, (answer, probability) in enumerate(finite):
+        y, ink = top + index * pitch, BLACK if index == 0 else VALUE_INK
+        percent = f"{100 * probability:.1f} %"
         name = shorten(answer, size, side - width(percent, size) - size / 2)
         page.lines((name,), (left, y), size, ink)
         page.lines((percent,), (left + side, y), size, ink, "right")
-        bar = y + math.ceil(text_height) + 1
-        page.rectangle((left, bar, left + side, bar + thick), TROUGH)
-        length = round(side * max(0.0, min(1.0, share)))
+        bar_top = y + math.ceil(text_height) + 1
+        page.rectangle((left, bar_top, left + side, bar_top + bar_height), TROUGH)
+        length = round(side * max(0.0, min(1.0, probability)))
         if length:
-            page.rectangle((left, bar, left + length, bar + thick), BAR)
+            page.rectangle((left, bar_top, left + length, bar_top + bar_height), BAR)
 
 
 def draw_label(page: Page, text: str, at: tuple[float, float], side: int, sizes: TextSizes) -> None:
-    """Words in a white band at the foot of a picture, whose upper left corner is ``at``."""
+    """Text in a white band at the bottom of a picture, whose upper left corner is ``at``."""
     margin = min(sizes.small, side / 8) / 4
     size = unbroken([text], sizes.small, side - 4 * margin)
     while len(lines := wrap(text, size, side - 3.9 * margin)) * line_height(size) > side - 2 * margin:

@@ -1,4 +1,4 @@
-"""The page that a figure is drawn on: a Matplotlib figure in pixels from its upper left corner."""
+"""The page of a figure: a Matplotlib figure with pixel coordinates from the upper left corner."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 POINTS = 72
-"""In an inch."""
+"""Points per inch."""
 
 _SETTINGS: dict[str, Any] = {
     "pdf.fonttype": 42,  # TrueType: text can be searched and copied
-    "svg.fonttype": "none",  # text stays text; the viewer needs the font, else draws it in a similar one
-    "svg.hashsalt": "hvx",  # ids that are the same every time
+    "svg.fonttype": "none",  # text stays text; a viewer without the font uses a similar one
+    "svg.hashsalt": "hvx",  # reproducible ids
     "text.hinting": "no_hinting",  # widths are in proportion to the size, as text.py measures them
 }
 
 
 def settings() -> AbstractContextManager[None]:
-    """Matplotlib's defaults and what hvx sets of them, whatever a matplotlibrc says; restored at the end."""
+    """Matplotlib's defaults with hvx's settings, ignoring matplotlibrc; restored at the end."""
     return matplotlib.style.context(["default", _SETTINGS])
 
 
 class Page:
-    """What is drawn on; all coordinates are pixels, y downward. ``bottom`` is where the next part begins.
+    """A page to draw on; coordinates are pixels, y downward. The next part begins at ``bottom``.
 
     Use it within ``settings``: Matplotlib reads some of them when an artist is made, others when it is drawn.
 
     Args:
         width: in pixels.
-        dpi: pixels in an inch.
+        dpi: pixels per inch.
     """
 
     def __init__(self, width: int, dpi: float) -> None:
@@ -57,15 +57,15 @@ class Page:
         self._axes.set_axis_off()
 
     def picture(self, picture: Image.Image, left: float, top: float) -> None:
-        """An RGB picture, a pixel to a pixel where ``left`` and ``top`` are whole numbers."""
-        # From the lower edge up: so a PDF holds it upright, for tools that take pictures out of it.
+        """An RGB picture, not resampled if ``left`` and ``top`` are whole numbers."""
+        # From the lower edge up, so that a PDF stores it upright for tools that extract pictures.
         extent = (left, left + picture.width, top, top + picture.height)
         artist = AxesImage(self._axes, extent=extent, origin="upper", interpolation="none")
         artist.set_data(np.asarray(picture)[::-1])
         self._add(artist)
 
     def rectangle(self, box: Box, fill: RGB, radius: float = 0) -> None:
-        """A filled rectangle, its corners rounded."""
+        """A filled rectangle with rounded corners."""
         x, y, size = box[0], box[1], (box[2] - box[0], box[3] - box[1])
         shape = f"round,pad=0,rounding_size={radius}"
         patch = FancyBboxPatch((x, y), *size, shape) if radius else Rectangle((x, y), *size)
@@ -73,11 +73,11 @@ class Page:
         self._add(patch)
 
     def dotted(self, box: Box, ink: RGB, thickness: float, radius: float) -> None:
-        """A rectangle of dots, its corners rounded."""
+        """A dotted rectangle with rounded corners."""
         x, y, size = box[0], box[1], (box[2] - box[0], box[3] - box[1])
         patch = FancyBboxPatch((x, y), *size, f"round,pad=0,rounding_size={radius}", fill=False)
         patch.set(edgecolor=_color(ink), linewidth=thickness * POINTS / self.dpi)
-        patch.set(linestyle=(0, (0.01, 2)), capstyle="round")  # no length, round ends: dots
+        patch.set(linestyle=(0, (0.01, 2)), capstyle="round")  # dashes of no length with round ends are dots
         self._add(patch)
 
     def stroke(self, x: Sequence[float], y: Sequence[float], ink: RGB, thickness: float) -> None:
@@ -101,16 +101,16 @@ class Page:
             font = FontProperties(family=list(families(line)), size=size * POINTS / self.dpi)
             baseline = at[1] + ascent(size) + row * line_height(size)
             text = Text(at[0], baseline, line, color=_color(ink), fontproperties=font, usetex=False)
-            # parse_math: a $ is a $.
+            # parse_math: "$" is an ordinary character.
             text.set(horizontalalignment=align, verticalalignment="baseline", parse_math=False)
             self._add(text)
 
     def _add(self, artist: Artist) -> None:
-        artist.set_zorder(1)  # what is added later lies above, of whatever kind
+        artist.set_zorder(1)  # later artists lie above earlier ones, of any kind
         self._axes.add_artist(artist)
 
     def close(self) -> Figure:
-        """The figure, as high as what was drawn."""
+        """The figure, cut to the height of its content."""
         self.figure.set_size_inches(self.width / self.dpi, self.bottom / self.dpi)
         self._axes.set_xlim(0, self.width)
         self._axes.set_ylim(self.bottom, 0)

@@ -1,4 +1,4 @@
-"""From a run's items to figures."""
+"""Draws figures of a run's items."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class PickedFigures:
-    """The figures drawn of a run's picks: the question_ids in each file, a line for each row that is missing,
-    and the characters that no font has."""
+    """The figures of a run's picks: the question_ids in each file, a line for each missing row, and the
+    characters that no font has."""
 
     files: dict[Path, list[int | str]]
     missing: list[str]
@@ -37,7 +37,7 @@ class PickedFigures:
 
 
 class RunMaps(Protocol):
-    """Maps of a run's items for columns of their own, in place of the attention and the heat map."""
+    """Maps of a run's items, shown in columns that replace the attention and the heat map."""
 
     @property
     def columns(self) -> Sequence[MapColumn]:
@@ -45,13 +45,13 @@ class RunMaps(Protocol):
         ...
 
     def of(self, number: int, item: Item) -> tuple[NDArray[np.floating], ...]:
-        """A map for each column of an item, which has this number in the run."""
+        """The maps of item ``number``, one for each column."""
         ...
 
 
 @dataclass(frozen=True)
 class DrawnItem:
-    """What a row of a figure is made of: an item of a run, what made it part of the run, the run's label."""
+    """The content of a figure's row: an item of a run, the pick that selected it, the run's label."""
 
     reader: RunReader
     number: int
@@ -61,9 +61,9 @@ class DrawnItem:
 
 
 def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | None = None) -> FigureRow:
-    """One item as a row of a figure, its photograph cropped as the network saw it, ``size`` pixels wide.
+    """One item as a row of a figure. Its photograph is cropped as for the network, ``size`` pixels wide.
 
-    ``pick``: what made the item part of the run, and may say which z-scores a paper prints for it.
+    ``pick``: the pick that selected the item; it may give the z-scores that a paper prints.
     """
     item = reader[number]
     photo = open_photo_of(reader, item.image_path, item.image_digest)
@@ -87,53 +87,56 @@ def figure_row(reader: RunReader, number: int, size: int, pick: PickConfig | Non
 
 
 def heatmap_columns(reader: RunReader) -> int:
-    """Columns of heat maps that a run's figure has."""
+    """The number of heat map columns in a run's figure."""
     return max(1, reader.blocks) if reader.has_heatmaps else 0
 
 
 def _crop(reader: RunReader, size: int) -> ImageConfig:
-    """How a run's photographs are cropped, to ``size`` pixels."""
-    about = f"{reader.path / 'run.json'}: image"
-    return checked(ImageConfig, {**reader.about["image"], "size": size}, about)
+    """The image config of a run, with ``size`` pixels."""
+    source = f"{reader.path / 'run.json'}: image"
+    return checked(ImageConfig, {**reader.about["image"], "size": size}, source)
 
 
 def printed_beside(tokens: list[str], pick: PickConfig) -> list[float | None]:
-    """The printed z-score of each of a model's tokens; None for a token that the paper has not.
+    """The printed z-score of each of a model's tokens; None for a token that the paper lacks.
 
-    A model's tokenizer may drop or join what the paper's keeps apart: the two lists are aligned.
+    The two tokenizers may split a question differently, so the two lists are aligned.
     """
-    ours, theirs = [token.casefold() for token in tokens], [token.casefold() for token in pick.printed_tokens]
-    beside: list[float | None] = [None] * len(tokens)
-    for block in SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks():
-        beside[block.a : block.a + block.size] = pick.printed_z[block.b : block.b + block.size]
-    return beside
+    model_tokens = [token.casefold() for token in tokens]
+    paper_tokens = [token.casefold() for token in pick.printed_tokens]
+    aligned: list[float | None] = [None] * len(tokens)
+    for block in SequenceMatcher(None, model_tokens, paper_tokens, autojunk=False).get_matching_blocks():
+        aligned[block.a : block.a + block.size] = pick.printed_z[block.b : block.b + block.size]
+    return aligned
 
 
-def _one_id(given: Any) -> int | str:
-    """A question_id of run.json; anything else is an error of the file."""
-    if type(given) not in (int, str):
+def _as_id(value: Any) -> int | str:
+    """A question_id from run.json, with its type checked."""
+    if type(value) not in (int, str):
         raise TypeError
-    return given
+    return value
 
 
 def run_picks(reader: RunReader) -> list[tuple[PickConfig, int | str]]:
-    """The picks that a run was made from, each with the question_id that it took; none: it had no picks.
+    """The picks that selected a run's questions, each with its question_id; empty if there were no picks.
 
     Raises:
-        HvxError: run.json does not say it as ``hvx explain`` writes it.
+        HvxError: run.json is not as ``hvx explain`` writes it.
     """
     source = str(reader.path / "run.json")
-    choices = reader.about.get("picked") or []
+    picked = reader.about.get("picked") or []
     try:
-        given = reader.about["config"]["explain"]["pick"] if choices else []
-        pairs = [(pick, _one_id(choice["question_id"])) for pick, choice in zip(given, choices, strict=True)]
+        configured = reader.about["config"]["explain"]["pick"] if picked else []
+        pairs = [
+            (pick, _as_id(choice["question_id"])) for pick, choice in zip(configured, picked, strict=True)
+        ]
     except (KeyError, TypeError, ValueError):
         raise HvxError(
             f"{source}: 'picked' does not fit config.explain.pick; run `hvx explain` anew"
         ) from None
     picks = []
-    for place, (pick, question_id) in enumerate(pairs):
-        key = f"{source}: config.explain.pick.{place}"
+    for index, (pick, question_id) in enumerate(pairs):
+        key = f"{source}: config.explain.pick.{index}"
         picks.append((checked(PickConfig, pick, key), question_id))
     return picks
 
@@ -149,24 +152,24 @@ def write_figure(
 ) -> str:
     """Draw items of a run as in the paper's Figures 2-5 and write the figure, PNG, PDF or SVG by its name.
 
-    A PDF is written page by page, however many rows there are. Where the run's picks say which z-scores are
-    printed for an item, they stand beside its own. ``maps``: columns in place of attention and heat map.
+    A PDF is written page by page, for any number of rows. Printed z-scores of the picks are shown with the
+    model's own. ``maps``: columns that replace the attention and the heat map.
 
     Returns:
         The characters that no font here has, which are drawn as boxes.
 
     Raises:
-        HvxError: the file cannot be written or does not hold so many rows, or a photograph is no longer where
-            the run found it.
+        HvxError: the file cannot be written, there are too many rows for its format, or a photograph is
+            missing.
     """
-    drawn = drawn_items(reader, numbers, maps=maps)
-    return write_items(drawn, output, width, style, setup, source_of([reader], drawn_ids(reader, numbers)))
+    items = drawn_items(reader, numbers, maps=maps)
+    return write_items(items, output, width, style, setup, source_of([reader], drawn_ids(reader, numbers)))
 
 
 def drawn_items(
     reader: RunReader, numbers: Sequence[int], label: str = "", maps: RunMaps | None = None
 ) -> list[DrawnItem]:
-    """Items of a run as rows of a figure, each with the pick that made it part of the run."""
+    """Items of a run as rows of a figure, each with the pick that selected it."""
     picks = {str(question_id): pick for pick, question_id in reversed(run_picks(reader))}
     ids = drawn_ids(reader, numbers)
     return [
@@ -177,20 +180,20 @@ def drawn_items(
 
 def drawn_ids(reader: RunReader, numbers: Sequence[int]) -> list[int | str]:
     """The question_ids of items of a run."""
-    found: list[int | str] = reader.column("question_id")[list(numbers)].tolist()
-    return found
+    question_ids: list[int | str] = reader.column("question_id")[list(numbers)].tolist()
+    return question_ids
 
 
-def _named(reader: RunReader, name: str) -> tuple[str, str | None]:
+def _run_identity(reader: RunReader, name: str) -> tuple[str, str | None]:
     """A run's name, and the SHA-256 of the checkpoint that made it."""
     digest = reader.about["identity"].get("checkpoint_sha256")
     return name, digest if isinstance(digest, str) else None
 
 
 def source_of(readers: Sequence[RunReader], question_ids: Sequence[int | str]) -> FigureSource:
-    """What a figure's file says of the runs that it is drawn of."""
+    """The provenance that a figure's file stores: its runs and question_ids."""
     names = short_names([reader.path for reader in readers])
-    return FigureSource([_named(*pair) for pair in zip(readers, names, strict=True)], question_ids)
+    return FigureSource([_run_identity(*pair) for pair in zip(readers, names, strict=True)], question_ids)
 
 
 def write_picked_figures(
@@ -200,12 +203,12 @@ def write_picked_figures(
     style: FigureStyle = IN_COLOR,
     setup: PageSetup = SCREEN,
 ) -> PickedFigures:
-    """Draw each figure that the run's picks name into ``folder`` as PNG, its rows in the picks' order.
+    """Draw each figure that the run's picks name into ``folder`` as PNG, with rows in the order of the picks.
 
-    A pick that the run could not explain is left out, and so is a figure without rows.
+    Picks that the run could not explain are skipped, and so are figures without rows.
 
     Raises:
-        HvxError: the run was made without picks; else see ``write_figure``.
+        HvxError: the run has no picks; otherwise see ``write_figure``.
     """
     picks = run_picks(reader)
     numbers = {
@@ -219,11 +222,11 @@ def write_picked_figures(
     files: dict[Path, list[int | str]] = {}
     glyphs: set[str] = set()
     for figure in dict.fromkeys(pick.figure for pick, _ in picks):
-        own = [(pick, q) for pick, q in picks if pick.figure == figure and q in numbers]
-        if own:
+        figure_picks = [(pick, q) for pick, q in picks if pick.figure == figure and q in numbers]
+        if figure_picks:
             path, title = folder / f"{figure}.png", _FIGURE_NUMBER.sub("Figure ", figure)
-            rows = [DrawnItem(reader, numbers[q], pick) for pick, q in own]
-            files[path] = [q for _, q in own]
+            rows = [DrawnItem(reader, numbers[q], pick) for pick, q in figure_picks]
+            files[path] = [q for _, q in figure_picks]
             source = source_of([reader], files[path])
             glyphs.update(write_items(rows, path, width, style, setup, source, title))
     missing = [
@@ -236,7 +239,7 @@ def write_picked_figures(
 
 
 def write_items(
-    drawn: Sequence[DrawnItem],
+    items: Sequence[DrawnItem],
     output: Path,
     width: int,
     style: FigureStyle,
@@ -246,26 +249,26 @@ def write_items(
 ) -> str:
     """Draw items of one run or of several; see ``write_figure``.
 
-    Where runs have different numbers of blocks, the heat map of the last block is drawn alone.
+    If runs differ in their number of blocks, only the heat map of the last block is drawn.
     """
-    check_rows(output, len(drawn))
-    readers = list({id(one.reader): one.reader for one in drawn}.values())
-    printed = any(z is not None for one in drawn if one.pick for z in one.pick.printed_z)
+    check_rows(output, len(items))
+    readers = list({id(item.reader): item.reader for item in items}.values())
+    printed = any(z is not None for item in items if item.pick for z in item.pick.printed_z)
     blocks = {heatmap_columns(reader) for reader in readers}
     levels = all(reader.attends_on_levels for reader in readers)
     glimpses = max(reader.glimpses for reader in readers)
-    columns = drawn[0].maps.columns if drawn[0].maps else None
-    shown = blocks.pop() if len(blocks) == 1 else 1
-    layout = FigureLayout(width, glimpses, style, title, printed, shown, setup.dpi, columns, levels)
-    rows = (_row(one, layout, shown) for one in bar(drawn, "drawing", "row"))
+    columns = items[0].maps.columns if items[0].maps else None
+    heatmaps = blocks.pop() if len(blocks) == 1 else 1
+    layout = FigureLayout(width, glimpses, style, title, printed, heatmaps, setup.dpi, columns, levels)
+    rows = (_row(item, layout, heatmaps) for item in bar(items, "drawing", "row"))
     return export_figure(output, layout, rows, setup.page_rows, source)
 
 
-def _row(one: DrawnItem, layout: FigureLayout, blocks: int) -> FigureRow:
+def _row(item: DrawnItem, layout: FigureLayout, blocks: int) -> FigureRow:
     # A column's width, but no less than the network's input.
-    size = max(layout.side, one.reader.heatmap_size[0])
-    row = figure_row(one.reader, one.number, size, one.pick)
+    size = max(layout.side, item.reader.heatmap_size[0])
+    row = figure_row(item.reader, item.number, size, item.pick)
     if blocks == 1:
         row = replace(row, block_heatmaps=None)
-    maps = one.maps.of(one.number, one.reader[one.number]) if one.maps else ()
-    return replace(row, label=one.label, maps=maps)
+    maps = item.maps.of(item.number, item.reader[item.number]) if item.maps else ()
+    return replace(row, label=item.label, maps=maps)

@@ -13,8 +13,8 @@ def open_photo_of(reader: RunReader, image_path: str, digest: str) -> Image.Imag
     """A whole photograph of a run, as it was explained.
 
     Raises:
-        BadImage: it is no longer where the run found it, or cannot be read.
-        ReplacedImage: the file holds another image now, whose SHA-256 is not ``digest``.
+        BadImage: it is missing, or cannot be read.
+        ReplacedImage: the file's SHA-256 is no longer ``digest``.
     """
     path = find_image(reader.image_folders, image_path)
     return open_photo(path, reader.about.get("exif_orientation") is True, digest)

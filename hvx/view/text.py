@@ -1,8 +1,8 @@
 """Text: which fonts draw it, how wide it is, where it breaks into lines.
 
-Text is drawn in DejaVu Sans, which comes with Matplotlib, so that figures look alike on every machine. What
-it lacks is drawn in fonts that the extra ``fonts`` brings or that the system has. Matplotlib joins letters
-and orders right-to-left text. What no font has is drawn as a box, and ``missing_glyphs`` names it.
+Text is drawn in DejaVu Sans, which comes with Matplotlib, so that figures look the same on every machine.
+Characters that it lacks are drawn in fonts of the extra ``fonts`` or of the system. Matplotlib joins letters
+and orders right-to-left text. Characters in no font are drawn as boxes; ``missing_glyphs`` returns them.
 """
 
 from __future__ import annotations
@@ -18,111 +18,111 @@ from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, f
 from matplotlib.ft2font import FaceFlags, FT2Font, LoadFlags
 
 BOX = "□"
-"""Stands for a character that no font has."""
+"""Replaces a character that no font has."""
 
 MAIN = "DejaVu Sans"
 
 _MEASURED = 100
 """Text is measured at this size and scaled: without hinting, widths are proportional to the size."""
 _UNWANTED = ("bold", "italic", "oblique", "black", "heavy", "light", "thin", "condensed", "mono", "display")
-"""Parts of the names of files that hold other cuts of a font than its regular one."""
+"""Parts of the file names of font styles other than the regular one."""
 _SUFFIXES = {".ttf", ".otf", ".ttc"}
 _VIRAMA = 9
-"""The combining class of the sign that joins two consonants of an Indian script."""
+"""The combining class of the virama, which joins two consonants in Indic scripts."""
 
 
 def families(text: str) -> tuple[str, ...]:
-    """The font families that together have all of a text, Matplotlib's fallback list; DejaVu Sans first."""
-    found = dict.fromkeys([MAIN])
+    """The font families that together cover a text, as Matplotlib's fallback list; DejaVu Sans first."""
+    names = dict.fromkeys([MAIN])
     for word in text.split():
-        found.update(dict.fromkeys(family for family in _word_families(word) if family))
-    return tuple(found)
+        names.update(dict.fromkeys(family for family in _word_families(word) if family))
+    return tuple(names)
 
 
 def width(line: str, size: float) -> float:
-    """Of a line of text, in the unit of ``size``, the font's size."""
+    """The width of a line of text, in the unit of the font size ``size``."""
     return _width(line) * size / _MEASURED
 
 
 def ascent(size: float) -> float:
-    """From the top of a line to its baseline."""
+    """The distance from the top of a line to its baseline."""
     font = _fonts((MAIN,))
     return font.ascender / font.units_per_EM * size
 
 
 def line_height(size: float) -> float:
-    """From one line of text to the next."""
+    """The distance from one line of text to the next."""
     return ascent(size) - _fonts((MAIN,)).descender / _fonts((MAIN,)).units_per_EM * size
 
 
-def wrap(text: str, size: float, room: float) -> tuple[str, ...]:
-    """Lines of text no wider than ``room``; a word that is wider alone is broken between its characters."""
+def wrap(text: str, size: float, max_width: float) -> tuple[str, ...]:
+    """Lines of text no wider than ``max_width``; a wider word is broken between its characters."""
     lines = [""]
     for word in boxed(text).split():
         joined = f"{lines[-1]} {word}".lstrip()
-        if width(joined, size) <= room:
+        if width(joined, size) <= max_width:
             lines[-1] = joined
             continue
         if lines[-1]:
             lines.append("")
         for cluster in clusters(word):
-            if lines[-1] and width(lines[-1] + cluster, size) > room:
+            if lines[-1] and width(lines[-1] + cluster, size) > max_width:
                 lines.append("")
             lines[-1] += cluster
     return tuple(lines)
 
 
-def unbroken(texts: Iterable[str], size: float, room: float) -> float:
-    """``size``, or a smaller one at which no word is wider than ``room``."""
+def unbroken(texts: Iterable[str], size: float, max_width: float) -> float:
+    """``size``, or a smaller one at which no word is wider than ``max_width``."""
     widest = max((width(word, size) for text in texts for word in text.split()), default=0)
-    return size * min(1, room / widest) if widest else size
+    return size * min(1, max_width / widest) if widest else size
 
 
-def shorten(text: str, size: float, room: float) -> str:
-    """The text on one line, its end cut off with an ellipsis where it is wider than ``room``."""
+def shorten(text: str, size: float, max_width: float) -> str:
+    """The text on one line; if it is wider than ``max_width``, an ellipsis replaces its end."""
     line = " ".join(boxed(text).split())
-    if width(line, size) <= room:
+    if width(line, size) <= max_width:
         return line
-    kept = clusters(line)
-    while kept and width("".join(kept) + "…", size) > room:
-        kept.pop()
-    return "".join(kept).rstrip() + "…"
+    characters = clusters(line)
+    while characters and width("".join(characters) + "…", size) > max_width:
+        characters.pop()
+    return "".join(characters).rstrip() + "…"
 
 
 def boxed(text: str) -> str:
-    """The text as it is drawn: a box in place of each character that no font has."""
+    """The text as it is drawn: a box replaces each character that no font has."""
     if all(_word_families(word) for word in text.split()):
         return text
-    return "".join(one if one.isspace() or _word_families(one) else BOX for one in clusters(text))
+    return "".join(char if char.isspace() or _word_families(char) else BOX for char in clusters(text))
 
 
 def missing_glyphs(texts: Iterable[str]) -> str:
-    """The characters that no font here has, each once, in order."""
+    """The characters of the texts that no font here has, each once, sorted."""
     words = {word for text in texts for word in text.split() if not _word_families(word)}
-    return "".join(sorted({one for word in words for one in clusters(word) if not _word_families(one)}))
+    return "".join(sorted({char for word in words for char in clusters(word) if not _word_families(char)}))
 
 
 def clusters(text: str) -> list[str]:
-    """What a reader takes for single characters: a letter with its marks, an emoji of several parts."""
-    found: list[str] = []
+    """Grapheme clusters: a letter with its marks, an emoji of several parts."""
+    parts: list[str] = []
     for character in text:
-        if found and _continues(found[-1], character):
-            found[-1] += character
+        if parts and _extends_cluster(parts[-1], character):
+            parts[-1] += character
         else:
-            found.append(character)
-    return found
+            parts.append(character)
+    return parts
 
 
 def is_right_to_left(text: str) -> bool:
-    """Whether the first letter of known direction runs from right to left, as in Arabic and Hebrew."""
+    """Whether the first letter with a direction is right-to-left, as in Arabic and Hebrew."""
     directions = (unicodedata.bidirectional(character) for character in text)
-    return next((way != "L" for way in directions if way in ("L", "R", "AL")), False)
+    return next((direction != "L" for direction in directions if direction in ("L", "R", "AL")), False)
 
 
-def _continues(before: str, character: str) -> bool:
+def _extends_cluster(before: str, character: str) -> bool:
     """Whether a character belongs to the cluster before it (the main rules of Unicode's annex 29)."""
     last, kind = before[-1], unicodedata.category(character)
-    if kind.startswith("M") or _steers(character):
+    if kind.startswith("M") or _is_formatting(character):
         return True
     if (last == "\u200d" and kind == "So") or (unicodedata.combining(last) == _VIRAMA and kind == "Lo"):
         return True  # emoji of several parts, consonants joined by a sign
@@ -131,8 +131,8 @@ def _continues(before: str, character: str) -> bool:
     return "\U0001f3fb" <= character <= "\U0001f3ff" or "\u1100" <= last <= character <= "\u11ff"
 
 
-def _steers(character: str) -> bool:
-    """Whether a character only changes how its neighbors are drawn: joiners, variation selectors."""
+def _is_formatting(character: str) -> bool:
+    """Whether a character only changes how its neighbors are drawn: a joiner or variation selector."""
     return unicodedata.category(character) == "Cf" or "\ufe00" <= character <= "\ufe0f"
 
 
@@ -146,26 +146,26 @@ def _width(line: str) -> float:
 
 @lru_cache(256)
 def _fonts(names: tuple[str, ...]) -> FT2Font:
-    """A font that falls back from one family to the next."""
-    return get_font([_file_of(name) for name in names])
+    """A font with fallback families."""
+    return get_font([_font_file(name) for name in names])
 
 
 @lru_cache(4096)
 def _word_families(word: str) -> tuple[str, ...]:
-    """The families that draw a word, one where possible; none where some character is in no font."""
+    """The families that draw a word, one if possible; empty if some character is in no font."""
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in word):
         return ()
-    needed = frozenset(ord(character) for character in word if not _steers(character))
-    missing = needed - _characters(_file_of(MAIN))
+    needed = frozenset(ord(character) for character in word if not _is_formatting(character))
+    missing = needed - _characters(_font_file(MAIN))
     if not missing:
         return (MAIN,)
-    whole = _family_of(missing)
-    each = [whole] if whole else [_family_of(frozenset([one])) for one in sorted(missing)]
+    common = _family_of(missing)
+    each = [common] if common else [_family_of(frozenset([code])) for code in sorted(missing)]
     return tuple(family for family in each if family) if all(each) else ()
 
 
-def _file_of(family: str) -> str:
-    """Of a family's regular cut, whatever a matplotlibrc prefers."""
+def _font_file(family: str) -> str:
+    """The file of a family's regular style, independent of matplotlibrc."""
     cut = FontProperties(family=[family], style="normal", variant="normal", weight="normal", stretch="normal")
     return findfont(cut, fallback_to_default=False)
 
@@ -177,16 +177,16 @@ def _family_of(characters: frozenset[int]) -> str | None:
         if characters <= _characters(path):
             if path not in {entry.fname for entry in fontManager.ttflist}:
                 fontManager.addfont(path)
-            # A family may be known by another file, of another cut and other characters.
+            # Matplotlib may know the family by another file, with another style and other characters.
             for family in {entry.name: None for entry in fontManager.ttflist if entry.fname == path}:
-                if characters <= _characters(_file_of(family)):
+                if characters <= _characters(_font_file(family)):
                     return family
     return None
 
 
 @lru_cache
 def _characters(path: str) -> frozenset[int]:
-    """The code points that a font file draws as outlines; none of a file that cannot be read."""
+    """The code points that a font file draws as outlines; empty if it cannot be read."""
     try:
         font = get_font(path)
     except (OSError, RuntimeError, ValueError):
@@ -196,13 +196,13 @@ def _characters(path: str) -> frozenset[int]:
 
 @lru_cache
 def _other_files() -> list[str]:
-    """Font files of Python packages and of the system, those first that go best with DejaVu Sans."""
-    found = [*_packaged(), *map(Path, findSystemFonts())]
-    fitting = [path for path in found if path.suffix.lower() in _SUFFIXES]
-    return [str(path) for path in sorted(dict.fromkeys(fitting), key=_strangeness)]
+    """Font files of Python packages and of the system, those most similar to DejaVu Sans first."""
+    paths = [*_package_fonts(), *map(Path, findSystemFonts())]
+    fonts = [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    return [str(path) for path in sorted(dict.fromkeys(fonts), key=_unsuitability)]
 
 
-def _packaged() -> Iterator[Path]:
+def _package_fonts() -> Iterator[Path]:
     """Font files of installed packages of the fontpkg family."""
     for point in entry_points(group="fontpkg.family"):
         spec = find_spec(point.module)
@@ -210,8 +210,8 @@ def _packaged() -> Iterator[Path]:
             yield from sorted(Path(folder).rglob("*.ttf"))
 
 
-def _strangeness(path: Path) -> tuple[int, bool, str]:
-    """How far a font is from a plain sans serif, by its file's name."""
-    # In brackets stand the axes of a variable font, which is drawn at its regular cut.
+def _unsuitability(path: Path) -> tuple[int, bool, str]:
+    """How much a font differs from a plain sans serif, judged by its file name."""
+    # Brackets hold the axes of a variable font, which is drawn in its regular style.
     name = path.stem.partition("[")[0].lower()
     return sum(part in name for part in _UNWANTED), "sans" not in name, path.name

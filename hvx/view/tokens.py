@@ -10,53 +10,53 @@ from hvx.view.page import RGB, Box, Page
 from hvx.view.text import is_right_to_left, line_height, width, wrap
 
 Z_LIMIT = 2.0
-"""Tokens at or beyond ±2 have the scale's end colors, so that one z has one color in all figures."""
+"""z is clipped to ±2 for its color. A z-score has the same color in all figures."""
 
 LOW, NEUTRAL, HIGH = (33, 102, 172), (240, 240, 240), (178, 24, 43)
-"""The ends and the middle of the blue-to-red scale that ColorBrewer lists as safe for the color-blind."""
+"""The ends and the middle of ColorBrewer's blue-to-red scale, which is safe for the color-blind."""
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 VALUE_INK, PRINTED_INK, WRONG_INK = (64, 64, 64), (96, 96, 96), (178, 24, 43)
 
 WRONG = "✕"
-"""Stands before a wrong answer."""
+"""The mark before a wrong answer."""
 
 DIGITS = 2
 """Decimals of a z-score."""
 
 SMALLEST_PIXELS = 10
-"""The smallest text, where no size in points is asked for."""
+"""The smallest text if no size in points is given."""
 _SMALL_POINTS, _AT_POINTS = 8, 5.5 * 72
-"""The smallest text of a figure 5.5 inches across, the width of a page's text; others are in proportion."""
+"""The smallest text of a figure 5.5 inches wide, the text width of a page; it scales with the width."""
 
 
 @dataclass(frozen=True)
 class TextSizes:
-    """Font sizes in pixels: of tokens, answers and column names, and of all that is smaller."""
+    """Font sizes in pixels: of tokens, answers and column names, and of the smaller text."""
 
     token: float
     small: float
 
     @classmethod
     def for_figure(cls, width: int, dpi: float, font_pt: float | None = None) -> TextSizes:
-        """The sizes in a figure of ``width`` pixels; ``font_pt``: the smallest, None: as the width has it."""
+        """The sizes in a figure of ``width`` pixels; ``font_pt``: the smallest; None: by the width."""
         small = font_pt * dpi / 72 if font_pt else max(SMALLEST_PIXELS, width * _SMALL_POINTS / _AT_POINTS)
         return cls(small * 9 / 8, small)
 
 
 @dataclass(frozen=True)
 class TokenBox:
-    """A token on its color; under it stand its z-score and, if any, the one that a paper prints.
+    """A token on its color, with its z-score and any z-score printed in a paper below.
 
     Attributes:
-        lines: the token, of several lines where it alone fills one.
+        lines: the token, broken into lines if it is too long for one.
         value: its z-score, or the attention to it.
-        printed: the printed one in brackets, or "".
-        fill: the color.
-        ink: of the token.
-        box: of the color, in pixels from the panel's upper left corner.
-        bottom: of what stands under it.
-        unknown: whether the model does not know it; dots stand around it.
+        printed: the printed z-score in brackets, or "".
+        fill: background color.
+        ink: color of the token.
+        box: of the background, in pixels from the panel's upper left corner.
+        bottom: lower edge of everything below the token.
+        unknown: whether the token is out of vocabulary; it has a dotted border then.
     """
 
     lines: tuple[str, ...]
@@ -71,7 +71,7 @@ class TokenBox:
 
 @dataclass(frozen=True)
 class Answer:
-    """``predicted (ground truth)``; a cross stands before a wrong one."""
+    """``predicted (ground truth)``, with a cross before a wrong answer."""
 
     lines: tuple[str, ...]
     ink: RGB
@@ -80,9 +80,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Panel:
-    """What stands under one row of pictures; sizes are pixels.
+    """The text under one row of pictures; sizes are in pixels.
 
-    ``picture``: side of the picture under each token, 0: there is none.
+    ``picture``: side of the picture under each token, 0 if none.
     """
 
     width: float
@@ -93,7 +93,7 @@ class Panel:
     picture: int = 0
 
     def pictures(self) -> Iterator[tuple[float, float]]:
-        """The upper left corner of each token's picture, under all that is written."""
+        """The upper left corner of each token's picture, below its text."""
         for token in self.tokens:
             yield (token.box[0] + token.box[2] - self.picture) / 2, token.bottom - self.picture
 
@@ -115,28 +115,28 @@ def lay_out(
 
     Args:
         tokens: the question's tokens.
-        z: one z-score for each; one that is no finite number has the neutral color. Empty: there are none.
+        z: one z-score for each; a non-finite one has the neutral color. Empty if there are none.
         answer: predicted answer, ground truth ("" where unknown).
         width: of the panel in pixels.
-        answer_width: of the column at the right, within ``width``, that holds the answer.
+        answer_width: of the answer's column at the right, a part of ``width``.
         sizes: of the text.
-        printed: what a paper prints as each token's z-score, None where it prints none.
+        printed: the z-score that a paper prints for each token, None where it prints none.
         digits: decimals of the z-scores.
-        unknown: of each token, whether the model does not know it; empty: it knows all.
-        picture: side of a picture under each token, 0: none.
-        attention: to each token, which stands under it where there are no z-scores.
+        unknown: for each token, whether it is out of vocabulary; empty if none is.
+        picture: side of a picture under each token, 0 if none.
+        attention: to each token, written under it if there are no z-scores.
     """
-    values = [score_text(score, digits) for score in z or attention] or [""] * len(tokens)
+    scores = [score_text(value, digits) for value in z or attention] or [""] * len(tokens)
     z = z or [math.nan] * len(tokens)
-    beside = [None] * len(tokens) if printed is None else printed
-    room = width - answer_width - sizes.token / 2
-    boxes = _place_tokens(tokens, z, values, beside, room, sizes, digits, picture)
+    printed_z = [None] * len(tokens) if printed is None else printed
+    tokens_width = width - answer_width - sizes.token / 2
+    boxes = _place_tokens(tokens, z, scores, printed_z, tokens_width, sizes, digits, picture)
     if unknown:
         marked = zip(boxes, unknown, strict=True)
-        boxes = tuple(replace(box, unknown=bool(lacking)) for box, lacking in marked)
-    placed = _place_answer(*answer, width - answer_width, answer_width, sizes)
-    height = math.ceil(max(placed.box[3], *(box.bottom for box in boxes), 0))
-    return Panel(width, height, sizes, boxes, placed, picture)
+        boxes = tuple(replace(box, unknown=bool(is_unknown)) for box, is_unknown in marked)
+    placed_answer = _place_answer(*answer, width - answer_width, answer_width, sizes)
+    height = math.ceil(max(placed_answer.box[3], *(box.bottom for box in boxes), 0))
+    return Panel(width, height, sizes, boxes, placed_answer, picture)
 
 
 def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
@@ -146,10 +146,10 @@ def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
         x0, y0, x1, y1 = token.box
         page.rectangle((x0 + left, y0 + top, x1 + left, y1 + top), token.fill, sizes.token / 4)
         if token.unknown:
-            # Around the color, where black shows on any of them.
+            # Around the background, so that black is visible.
             dot = max(1.0, sizes.token / 12)
-            around = (x0 + left - dot, y0 + top - dot, x1 + left + dot, y1 + top + dot)
-            page.dotted(around, BLACK, dot, sizes.token / 4 + dot)
+            dot_box = (x0 + left - dot, y0 + top - dot, x1 + left + dot, y1 + top + dot)
+            page.dotted(dot_box, BLACK, dot, sizes.token / 4 + dot)
         x, value_top = left + (x0 + x1) / 2, top + y1
         page.lines(token.lines, (x, top + y0 + _padding(sizes)), sizes.token, token.ink, "center")
         page.lines((token.value,), (x, value_top), sizes.small, VALUE_INK, "center")
@@ -160,7 +160,7 @@ def draw_panel(panel: Panel, page: Page, left: float, top: float) -> None:
 
 
 def is_right(predicted: str, ground_truth: str) -> bool | None:
-    """Whether an answer is the ground truth, but for case and outer spaces; None where that is unknown."""
+    """Whether an answer equals the ground truth, ignoring case and outer spaces; None if that is unknown."""
     if not ground_truth:
         return None
     return ground_truth.strip().casefold() == predicted.strip().casefold()
@@ -175,7 +175,7 @@ def value_text(z: float) -> str:
 
 
 def score_text(z: float, digits: int = DIGITS) -> str:
-    """A z-score as a figure shows it: with so many decimals and a true minus sign."""
+    """A z-score as a figure shows it: with ``digits`` decimals and a true minus sign."""
     if not math.isfinite(z):
         return "n/a"
     text = f"{z:.{digits}f}"
@@ -184,20 +184,20 @@ def score_text(z: float, digits: int = DIGITS) -> str:
 
 def chip_color(z: float) -> RGB:
     """The color of a z-score: blue below 0, through light gray, to red above."""
-    place = max(-1.0, min(1.0, z / Z_LIMIT)) if math.isfinite(z) else 0.0
-    end = HIGH if place > 0 else LOW
-    red, green, blue = (round(n + (e - n) * abs(place)) for n, e in zip(NEUTRAL, end, strict=True))
+    position = max(-1.0, min(1.0, z / Z_LIMIT)) if math.isfinite(z) else 0.0
+    end = HIGH if position > 0 else LOW
+    red, green, blue = (round(n + (e - n) * abs(position)) for n, e in zip(NEUTRAL, end, strict=True))
     return red, green, blue
 
 
 def ink_on(fill: RGB) -> RGB:
-    """Black or white, whichever stands out more; the better of the two is never below 4.5:1."""
+    """Black or white, whichever has the higher contrast, which is at least 4.5:1."""
     return max(BLACK, WHITE, key=lambda ink: contrast(ink, fill))
 
 
-def contrast(one: RGB, other: RGB) -> float:
+def contrast(first: RGB, second: RGB) -> float:
     """Contrast ratio of two colors as WCAG 2 defines it, 1 to 21."""
-    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    light, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
@@ -206,42 +206,44 @@ def _place_tokens(
     z: Sequence[float],
     values: Sequence[str],
     printed: Sequence[float | None],
-    room: float,
+    max_width: float,
     sizes: TextSizes,
     digits: int,
     picture: int,
 ) -> tuple[TokenBox, ...]:
-    """The tokens' boxes in lines ``room`` pixels wide."""
+    """The tokens' boxes in lines ``max_width`` pixels wide."""
     boxes: list[TokenBox] = []
     padding, gap = _padding(sizes), sizes.token / 2
     left = top = bottom = 0.0
-    for token, score, value, other in zip(tokens, z, values, printed, strict=True):
-        lines = wrap(token, sizes.token, room - 2 * padding)
-        beside = "" if other is None else f"({score_text(other, digits)})"
-        words = max(width(line, sizes.token) for line in lines) + 2 * padding
-        needed = max(words, width(value, sizes.small), width(beside, sizes.small), picture)
-        if left and left + needed > room:
+    for token, score, value, printed_z in zip(tokens, z, values, printed, strict=True):
+        lines = wrap(token, sizes.token, max_width - 2 * padding)
+        printed_text = "" if printed_z is None else f"({score_text(printed_z, digits)})"
+        text_width = max(width(line, sizes.token) for line in lines) + 2 * padding
+        box_width = max(text_width, width(value, sizes.small), width(printed_text, sizes.small), picture)
+        if left and left + box_width > max_width:
             left, top = 0, bottom + gap
-        middle = top + len(lines) * line_height(sizes.token) + 2 * padding
-        low = middle + (2 if beside else 1) * line_height(sizes.small)
-        low += picture + gap / 2 if picture else 0
-        fill, box = chip_color(score), (left, top, left + needed, middle)
-        boxes.append(TokenBox(lines, value, beside, fill, ink_on(fill), box, low))
-        left, bottom = left + needed + gap, max(bottom, low)
+        box_bottom = top + len(lines) * line_height(sizes.token) + 2 * padding
+        token_bottom = box_bottom + (2 if printed_text else 1) * line_height(sizes.small)
+        token_bottom += picture + gap / 2 if picture else 0
+        fill, box = chip_color(score), (left, top, left + box_width, box_bottom)
+        boxes.append(TokenBox(lines, value, printed_text, fill, ink_on(fill), box, token_bottom))
+        left, bottom = left + box_width + gap, max(bottom, token_bottom)
     if is_right_to_left(" ".join(tokens)):  # read from the right
-        mirrored = ((room - box.box[2], box.box[1], room - box.box[0], box.box[3]) for box in boxes)
-        return tuple(replace(box, box=place) for box, place in zip(boxes, mirrored, strict=True))
+        mirrored = ((max_width - box.box[2], box.box[1], max_width - box.box[0], box.box[3]) for box in boxes)
+        return tuple(replace(box, box=position) for box, position in zip(boxes, mirrored, strict=True))
     return tuple(boxes)
 
 
-def _place_answer(predicted: str, ground_truth: str, left: float, room: float, sizes: TextSizes) -> Answer:
-    """The answer, centered in a column of ``room`` pixels from ``left``, at the first token's height."""
+def _place_answer(
+    predicted: str, ground_truth: str, left: float, max_width: float, sizes: TextSizes
+) -> Answer:
+    """The answer, centered in a column of ``max_width`` pixels from ``left``, at the first token's height."""
     wrong = is_right(predicted, ground_truth) is False
     text = f"{predicted} ({ground_truth})" if ground_truth else predicted
-    lines = wrap(f"{WRONG} {text}" if wrong else text, sizes.token, room)
-    words = max(width(line, sizes.token) for line in lines)
-    start, top = left + max(0.0, room - words) / 2, _padding(sizes)
-    box = (start, top, start + words, top + len(lines) * line_height(sizes.token))
+    lines = wrap(f"{WRONG} {text}" if wrong else text, sizes.token, max_width)
+    text_width = max(width(line, sizes.token) for line in lines)
+    x, top = left + max(0.0, max_width - text_width) / 2, _padding(sizes)
+    box = (x, top, x + text_width, top + len(lines) * line_height(sizes.token))
     return Answer(lines, WRONG_INK if wrong else BLACK, box)
 
 

@@ -17,9 +17,9 @@ const valueText = (z) => (z === undefined ? "" : z === null ? "n/a" : String(Num
 // From blue below 0 through light gray to red above, as chip_color in hvx/view/tokens.py.
 const tokenColors = (z) => {
   const [low, neutral, high] = hvx.about.zColors;
-  const place = Math.max(-1, Math.min(1, (z ?? 0) / hvx.about.zLimit));
-  const end = place > 0 ? high : low;
-  const fill = neutral.map((from, channel) => Math.round(from + (end[channel] - from) * Math.abs(place)));
+  const position = Math.max(-1, Math.min(1, (z ?? 0) / hvx.about.zLimit));
+  const end = position > 0 ? high : low;
+  const fill = neutral.map((from, channel) => Math.round(from + (end[channel] - from) * Math.abs(position)));
   const light = fill.map((level) => level / 255)
     .map((level) => (level <= 0.04045 ? level / 12.92 : ((level + 0.055) / 1.055) ** 2.4));
   const luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2];
@@ -28,14 +28,14 @@ const tokenColors = (z) => {
 
 const UNKNOWN = "unknown to the model";
 
-// Token `place` of an item, on its color; dots stand around one that the model does not know.
-const tokenSpan = (detail, place) => {
-  const z = detail.z[place];
-  const unknown = detail.unknown.has(place);
+// Token `index` of an item, on its color; dots stand around one that the model does not know.
+const tokenSpan = (detail, index) => {
+  const z = detail.z[index];
+  const unknown = detail.unknown.has(index);
   const title = [...(z === undefined ? [] : [`z ${valueText(z)}`]), ...(unknown ? [UNKNOWN] : [])].join("; ");
-  const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[place]);
+  const span = element("span", { class: unknown ? "token unknown" : "token", dir: "auto", title }, detail.tokens[index]);
   [span.style.backgroundColor, span.style.color] = tokenColors(z);
-  hvx.tieWord(span, detail, place);
+  hvx.tieWord(span, detail, index);
   return span;
 };
 
@@ -68,11 +68,11 @@ const outlined = (path) => {
 
 // Why a run's heat map, or its question-specific map, says nothing.
 const noteOn = (number, column, detail) => {
-  const place = hvx.about.runs.findIndex((one) => column && (one.heatmap === column || one.specific === column));
-  if (place < 0) return "";
-  if (hvx.zeroImage(number, place)) return ZERO_IMAGE;
-  const run = place ? detail?.others[place - 1] : detail;
-  return run?.alone && hvx.about.runs[place].specific === column ? ALONE : "";
+  const index = hvx.about.runs.findIndex((run) => column && (run.heatmap === column || run.specific === column));
+  if (index < 0) return "";
+  if (hvx.zeroImage(number, index)) return ZERO_IMAGE;
+  const run = index ? detail?.others[index - 1] : detail;
+  return run?.alone && hvx.about.runs[index].specific === column ? ALONE : "";
 };
 
 // The square that the network saw, under the map in a column of the figure; column 0 is the whole photograph.
@@ -98,7 +98,7 @@ const picture = (number, column, detail) => {
     map.style.backgroundPositionX = maps > 1 ? `${(100 * (column - 1)) / (maps - 1)}%` : "0";
     box.append(map);
   }
-  const run = hvx.about.runs.findIndex((one) => column && one.heatmap === column);
+  const run = hvx.about.runs.findIndex((run) => column && run.heatmap === column);
   if (run >= 0) box.dataset.heatmapOf = run;
   if (run >= 0 && detail) box.append(outlined((run ? detail.others[run - 1] : detail).outline));
   const note = noteOn(number, column, detail);
@@ -129,7 +129,7 @@ const verdict = (number, run = 0) => {
 };
 
 // A run's tokens on their colors, with spaces between them.
-const tokenSpans = (detail) => detail.tokens.flatMap((_, place) => [tokenSpan(detail, place), " "]);
+const tokenSpans = (detail) => detail.tokens.flatMap((_, index) => [tokenSpan(detail, index), " "]);
 
 // The pictures of a card; several have their names under them.
 const cardPictures = (number, detail, columns) => {
@@ -174,8 +174,8 @@ const groupOfCards = (numbers, cards) => element(
   element("ul", { class: "members", "aria-label": `${numbers.length} on one image` }, ...cards),
 );
 
-const scored = (detail) => detail.tokens.map((_, place) => element(
-  "li", {}, hvx.focusable(tokenSpan(detail, place)), element("span", { class: "value" }, valueText(detail.z[place])),
+const scored = (detail) => detail.tokens.map((_, index) => element(
+  "li", {}, hvx.focusable(tokenSpan(detail, index)), element("span", { class: "value" }, valueText(detail.z[index])),
 ));
 
 const likeliest = (detail) => detail.top.map(([answer, share]) => {
@@ -188,8 +188,8 @@ const likeliest = (detail) => detail.top.map(([answer, share]) => {
 });
 
 // What further runs say of an item: their tokens and their likeliest answers.
-const otherRuns = (detail) => (detail?.others ?? []).flatMap((other, place) => {
-  const { label } = hvx.about.runs[place + 1];
+const otherRuns = (detail) => (detail?.others ?? []).flatMap((other, index) => {
+  const { label } = hvx.about.runs[index + 1];
   return [
     element("h3", {}, `${label}: tokens`),
     element("ol", { class: "scored", "aria-label": `${label}: tokens with their z-scores` }, ...scored(other)),

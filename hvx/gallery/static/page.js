@@ -5,7 +5,7 @@ const at = (id) => document.getElementById(id);
 const dialog = at("item");
 let state = {};
 let units = [];
-let found = [];
+let matches = [];
 let shown = "";
 let opened = null; // the item that is open
 let entered = false; // whether opening it left a step in the browser's history, which closing goes back over
@@ -42,7 +42,7 @@ const showLooks = () => {
 const cardsOf = async (numbers) => {
   const details = await Promise.all(numbers.map(hvx.detail));
   const columns = hvx.shownColumns(state).filter((column) => column || state.group !== "image");
-  return numbers.map((number, place) => card(number, details[place], "#", columns));
+  return numbers.map((number, index) => card(number, details[index], "#", columns));
 };
 
 const showCards = async () => {
@@ -50,7 +50,7 @@ const showCards = async () => {
   if (view === shown) return;
   shown = view;
   units = hvx.units(hvx.select(state), state);
-  found = units.flat();
+  matches = units.flat();
   const { page, start, numbers } = hvx.pageOf(units, state);
   const grouped = state.group === "image";
   const made = grouped
@@ -63,7 +63,7 @@ const showCards = async () => {
   at("cards").className = grouped ? "groups" : "cards";
   if (focused !== undefined) (linkTo(focused) ?? links()[0])?.focus({ preventScroll: true });
   const before = units.slice(0, start).flat().length;
-  at("status").textContent = hvx.foundText(found, before + 1, before + numbers.flat().length);
+  at("status").textContent = hvx.foundText(matches, before + 1, before + numbers.flat().length);
   at("page").textContent = `page ${page} of ${pageCount()}`;
   at("first").disabled = at("previous").disabled = page <= 1;
   at("last").disabled = at("next").disabled = page >= pageCount();
@@ -107,9 +107,9 @@ const showItem = async () => {
   const detail = await hvx.detail(number);
   if (hvx.index.id[number] !== state.item) return;
   fillItem(number, detail);
-  at("item-place").textContent = hvx.positionText(found, number);
-  at("item-previous").disabled = hvx.neighbor(found, number, -1) === undefined;
-  at("item-next").disabled = hvx.neighbor(found, number, 1) === undefined;
+  at("item-place").textContent = hvx.positionText(matches, number);
+  at("item-previous").disabled = hvx.neighbor(matches, number, -1) === undefined;
+  at("item-next").disabled = hvx.neighbor(matches, number, 1) === undefined;
   at("item-link").href = `#item=${encodeURIComponent(state.item)}`;
   at("item-pick").checked = hvx.selected.has(number);
   if (!dialog.open) dialog.showModal();
@@ -173,7 +173,7 @@ const saveSelection = () => {
 };
 
 const step = (by) => {
-  const number = hvx.neighbor(found, hvx.numberOf.get(state.item), by);
+  const number = hvx.neighbor(matches, hvx.numberOf.get(state.item), by);
   if (number !== undefined) go({ item: hvx.index.id[number] });
 };
 
@@ -188,8 +188,8 @@ const links = () => [...document.querySelectorAll(".card .open")];
 
 const moveCard = (by) => {
   const all = links();
-  const place = all.indexOf(document.activeElement);
-  all[Math.max(0, Math.min(all.length - 1, place < 0 ? 0 : place + by))]?.focus();
+  const index = all.indexOf(document.activeElement);
+  all[Math.max(0, Math.min(all.length - 1, index < 0 ? 0 : index + by))]?.focus();
 };
 
 const cardsInRow = () => {
@@ -228,7 +228,7 @@ const KEYS = {
 };
 
 // The item on whose card an element is.
-const numberOn = (one) => hvx.numberOf.get(one.closest(".card")?.dataset.id);
+const numberOn = (node) => hvx.numberOf.get(node.closest(".card")?.dataset.id);
 
 const ARROWS = { ArrowRight: () => 1, ArrowLeft: () => -1, ArrowDown: cardsInRow, ArrowUp: () => -cardsInRow() };
 
@@ -287,7 +287,7 @@ const listen = () => {
   at("selection-copy").addEventListener("click", copySelection);
   at("selection-save").addEventListener("click", saveSelection);
   at("selection-all").addEventListener("click", () => {
-    found.forEach((number) => hvx.selected.add(number));
+    matches.forEach((number) => hvx.selected.add(number));
     showSelection();
   });
   at("selection-clear").addEventListener("click", () => {
@@ -317,7 +317,7 @@ const furnish = () => {
   document.title = `${about.run}: explanations`;
   const two = about.runs.length > 1;
   const title = about.runs.map(({ label, name }) => [element("span", {}, label), label && " ", element("bdi", {}, name)]);
-  at("title").replaceChildren("Explanations of ", ...(two ? title.flatMap((one, place) => (place ? [", ", ...one] : one)) : [about.run]));
+  at("title").replaceChildren("Explanations of ", ...(two ? title.flatMap((parts, run) => (run ? [", ", ...parts] : parts)) : [about.run]));
   at("versus").closest("label").hidden = !two;
   for (const option of document.querySelectorAll("[data-two]")) if (!two) option.remove();
   at("show").append(...about.columns.map((name, column) => {

@@ -21,7 +21,7 @@ hvx.EXPORTS = {
   ids: (numbers) => numbers.map((number) => `${hvx.index.id[number]}\n`).join(""),
   // Rows ascend, as h5py wants them.
   rows: (numbers) => {
-    const runs = hvx.about.runs.map((run, place) => ({ file: h5(run), rows: hvx.rowsOf(numbers, place) }));
+    const runs = hvx.about.runs.map((run, index) => ({ file: h5(run), rows: hvx.rowsOf(numbers, index) }));
     return `${JSON.stringify(runs.length > 1 ? runs : runs[0])}\n`;
   },
   figure: (numbers) => hvx.about.runs.map((run) => {

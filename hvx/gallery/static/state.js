@@ -19,9 +19,9 @@ hvx.shownColumns = (state) => {
 
 // From the part of an address that begins with #.
 hvx.readState = (hash) => {
-  const given = new URLSearchParams(hash.slice(1));
-  const read = Object.fromEntries([...hvx.FIELDS, ...hvx.LOOKS].map((name) => [name, given.get(name) ?? ""]));
-  return { ...read, page: Math.max(1, parseInt(given.get("page"), 10) || 1), item: given.get("item") ?? "" };
+  const params = new URLSearchParams(hash.slice(1));
+  const read = Object.fromEntries([...hvx.FIELDS, ...hvx.LOOKS].map((name) => [name, params.get(name) ?? ""]));
+  return { ...read, page: Math.max(1, parseInt(params.get("page"), 10) || 1), item: params.get("item") ?? "" };
 };
 
 // The address of a state; readState reads it back.
@@ -36,10 +36,10 @@ hvx.address = (state) => {
 hvx.perPage = (state) => parseInt(state.per, 10) || 24;
 
 // What pages are made of: items, or lists of the items on one image in the place of the first of them.
-hvx.units = (found, state) => {
-  if (state.group !== "image") return found;
+hvx.units = (matches, state) => {
+  if (state.group !== "image") return matches;
   const groups = new Map();
-  for (const number of found) {
+  for (const number of matches) {
     const photo = hvx.index.photo[number];
     if (!groups.has(photo)) groups.set(photo, []);
     groups.get(photo).push(number);
@@ -63,28 +63,28 @@ hvx.pageWith = (units, state, number) => {
 };
 
 // The item that is `by` further among those found; undefined beyond their ends, or from an item not among them.
-hvx.neighbor = (found, number, by) => {
-  const position = found.indexOf(number);
-  return position < 0 ? undefined : found[position + by];
+hvx.neighbor = (matches, number, by) => {
+  const position = matches.indexOf(number);
+  return position < 0 ? undefined : matches[position + by];
 };
 
 const grouped = (count) => count.toLocaleString("en");
 
 // "2 of 17": where an item stands among those found; "" for one that is not among them.
-hvx.positionText = (found, number) => {
-  const position = found.indexOf(number);
-  return position < 0 ? "" : `${grouped(position + 1)} of ${grouped(found.length)}`;
+hvx.positionText = (matches, number) => {
+  const position = matches.indexOf(number);
+  return position < 0 ? "" : `${grouped(position + 1)} of ${grouped(matches.length)}`;
 };
 
 // The line above the cards; first and last count from 1.
-hvx.foundText = (found, first, last) => {
+hvx.foundText = (matches, first, last) => {
   const { id, right, right2 } = hvx.index;
-  if (!found.length) return "No explanation fits.";
-  const judged = found.filter((number) => right[number] !== null);
-  const shares = [right, right2].filter(Boolean).map((own) => judged.filter((number) => own[number]).length)
-    .map((correct) => ((100 * correct) / judged.length).toFixed(1));
-  const said = shares.length > 1 ? `A ${shares[0]} % right, B ${shares[1]} % right` : `${shares[0]} % right`;
-  const share = judged.length ? `, ${said}` : "";
-  const of = found.length === id.length ? "" : ` (of ${grouped(id.length)} in all)`;
-  return `${grouped(first)}–${grouped(last)} of ${grouped(found.length)} explanations${of}${share}`;
+  if (!matches.length) return "No explanation fits.";
+  const judged = matches.filter((number) => right[number] !== null);
+  const shares = [right, right2].filter(Boolean).map((correct) => judged.filter((number) => correct[number]).length)
+    .map((count) => ((100 * count) / judged.length).toFixed(1));
+  const accuracy = shares.length > 1 ? `A ${shares[0]} % right, B ${shares[1]} % right` : `${shares[0]} % right`;
+  const share = judged.length ? `, ${accuracy}` : "";
+  const of = matches.length === id.length ? "" : ` (of ${grouped(id.length)} in all)`;
+  return `${grouped(first)}–${grouped(last)} of ${grouped(matches.length)} explanations${of}${share}`;
 };

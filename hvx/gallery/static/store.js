@@ -9,8 +9,8 @@ const hvx = {
 
 hvx.describe = (about) => { hvx.about = about; };
 hvx.setKinds = (kinds, pieces) => { hvx.kinds = kinds; hvx._pieces.length = pieces; };
-hvx.addIndex = (place, columns) => { hvx._pieces[place] = columns; };
-hvx.addItems = (place, entries) => { hvx.details.set(place, entries); };
+hvx.addIndex = (chunk, columns) => { hvx._pieces[chunk] = columns; };
+hvx.addItems = (chunk, entries) => { hvx.details.set(chunk, entries); };
 
 hvx.load = (source) => {
   if (!hvx._loads.has(source)) {
@@ -38,7 +38,7 @@ hvx.picturePath = (kind, number) => `${kind}/${padded(Math.floor(number / 1000),
 
 hvx.open = async () => {
   await Promise.all([hvx.load("hvx-gallery.js"), hvx.load("data/kinds.js")]);
-  const pieces = Array.from(hvx._pieces, (_, place) => hvx.load(`data/index-${padded(place, 4)}.js`));
+  const pieces = Array.from(hvx._pieces, (_, chunk) => hvx.load(`data/index-${padded(chunk, 4)}.js`));
   await Promise.all(pieces);
   hvx.index = {};
   for (const name of Object.keys(hvx._pieces[0])) {
@@ -50,17 +50,17 @@ hvx.open = async () => {
 
 // What a card shows beyond the index; null where its script is missing.
 hvx.detail = async (number) => {
-  const place = Math.floor(number / hvx.about.chunk);
+  const chunk = Math.floor(number / hvx.about.chunk);
   try {
-    await hvx.load(`data/items-${padded(place, 6)}.js`);
+    await hvx.load(`data/items-${padded(chunk, 6)}.js`);
   } catch {
     return null;
   }
-  const [tokens, z, top, imageId, path, unknown, outline, alone, others] = hvx.details.get(place)[number % hvx.about.chunk];
-  const own = ofRun([tokens, z, top, unknown, outline, alone]);
+  const [tokens, z, top, imageId, path, unknown, outline, alone, others] = hvx.details.get(chunk)[number % hvx.about.chunk];
+  const detail = ofRun([tokens, z, top, unknown, outline, alone]);
   const further = (others ?? []).map(ofRun);
-  hvx.placeWords(number, [own, ...further]);
-  return { ...own, imageId, path, others: further };
+  hvx.placeWords(number, [detail, ...further]);
+  return { ...detail, imageId, path, others: further };
 };
 
 // What a run says of an item's question.
@@ -82,7 +82,7 @@ const searched = () => {
 const NUMBERS = new Set(["probability", "agreement", "probability2", "agreement2", "alike"]);
 
 // Whether two answers are the same, as is_same in hvx/compare/answers.py.
-const same = (one, other) => one.trim().toLowerCase() === other.trim().toLowerCase();
+const same = (answer, other) => answer.trim().toLowerCase() === other.trim().toLowerCase();
 
 // What the answers of two runs are to each other.
 const VERSUS = {
@@ -117,11 +117,11 @@ hvx.select = (state) => {
     const limit = parseFloat(state[bound]) / 100;
     if (!Number.isNaN(limit)) tests.push((number) => sign * (index.probability[number] - limit) >= 0);
   }
-  const found = [];
+  const matches = [];
   for (let number = 0; number < index.id.length; number += 1) {
-    if (tests.every((test) => test(number))) found.push(number);
+    if (tests.every((test) => test(number))) matches.push(number);
   }
-  return sorted(found, state.sort);
+  return sorted(matches, state.sort);
 };
 
 const sorted = (numbers, sort) => {

@@ -20,15 +20,15 @@ const MOST_TYPES = 15;
 const commonest = (types) => {
   if (types.length <= MOST_TYPES + 1) return types;
   const rest = types.slice(MOST_TYPES);
-  const sum = (place) => rest.reduce((total, row) => total + row[place], 0);
+  const sum = (column) => rest.reduce((total, row) => total + row[column], 0);
   return [...types.slice(0, MOST_TYPES), [`${rest.length} other types`, sum(1), sum(2)]];
 };
 
 // Accuracy by a kind of type. Two runs have the same questions, and so the same types in the same order.
 const accuracyTable = (runs, kind, caption) => {
   const columns = runs.map(({ summary }) => commonest(summary[kind]));
-  const rows = columns[0].map(([type, count], place) => [
-    type || "(no type)", String(count), ...columns.map((own) => share(own[place] ?? [type, 0, 0])),
+  const rows = columns[0].map(([type, count], index) => [
+    type || "(no type)", String(count), ...columns.map((types) => share(types[index] ?? [type, 0, 0])),
   ]);
   return table(caption, ["", "n", ...runs.map((run) => labeled(run, "right"))], rows);
 };

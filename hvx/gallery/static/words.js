@@ -12,10 +12,10 @@ hvx.placeWords = (number, details) => {
 };
 
 // Ties a token to its map, if it has one.
-hvx.tieWord = (span, detail, place) => {
+hvx.tieWord = (span, detail, index) => {
   const { words } = detail;
-  if (!words || place >= words.count) return;
-  span.word = { ...words, column: words.first + place };
+  if (!words || index >= words.count) return;
+  span.word = { ...words, column: words.first + index };
   span.dataset.word = "";
 };
 
@@ -45,7 +45,7 @@ const showWord = (span) => {
 const hideWord = (span) => {
   const box = mapOf(span)?.parentElement;
   box?.classList.remove("of-word");
-  box?.querySelectorAll(".word").forEach((one) => one.remove());
+  box?.querySelectorAll(".word").forEach((node) => node.remove());
 };
 
 for (const [kinds, act] of [[["mouseover", "focusin"], showWord], [["mouseout", "focusout"], hideWord]]) {
