@@ -67,8 +67,8 @@ def _kill_in_mid_epoch(command: list[str], state: Path) -> None:
             time.sleep(0.002)
             try:
                 progress = _about(state)["progress"]
-            except (SafetensorError, OSError):
-                continue  # not there yet
+            except (SafetensorError, OSError, RuntimeError):
+                continue  # not there yet, or replaced between two reads
             if progress["rows"] and 0 < progress["step"] < 8:
                 break
     finally:

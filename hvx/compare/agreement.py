@@ -1,9 +1,9 @@
-"""How far the explanations of two runs agree, question by question: Spearman's rank correlation.
+"""Agreement of the explanations of two runs, question by question: Spearman's rank correlation.
 
-Maps of any size are brought to one grid, as means over its cells, and kept as ranks: a question takes 392
-bytes whatever the size of its map, so that whole splits fit in memory. NaN stands where there is no
-correlation: a map that is constant (as where its gradient is zero everywhere), a run without attention, maps
-of different parts of the photograph, words that were split differently.
+Maps of any size are averaged over the cells of one grid and stored as ranks: 392 bytes for each question,
+regardless of the size of its map, so that whole splits fit in memory. The correlation is NaN for a constant
+map (its gradient may be zero everywhere), a run without attention, maps of different parts of the photograph,
+and different tokens.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from hvx.compare.join import Joined
 from hvx.progress import bar
 
 GRID = 14
-"""Cells across the grid on which heat maps are compared, as `hvx measure` does without attention."""
+"""Cells per side of the grid for heat maps, as in `hvx measure` without attention."""
 
 _LARGEST = 180
-"""Cells across any grid: twice the rank of a cell is kept in 16 bits."""
+"""Largest number of cells per side of any grid: twice the rank of a cell is stored in 16 bits."""
 _VALUES = 1 << 22
-"""Of maps read at a time."""
+"""Values of maps that are read at a time."""
 _DIGITS = 12
-"""Of a cell's mean, in parts of the map's largest: what differs by rounding alone is equal."""
+"""Digits of a cell's mean relative to the map's largest: differences by rounding are ignored."""
 _ROWS = 1 << 14
 """Questions whose correlations are computed at a time."""
 
 
-def heatmap_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarray:
+def heatmap_agreement(joined: Joined, first: int = 0, second: int = 1) -> np.ndarray:
     """The rank correlation of two runs' heat maps of each common question.
 
     Args:
         joined: the runs.
-        one, other: which of them, as places in ``joined.runs``.
+        first, second: indices in ``joined.runs``.
 
     Returns:
-        (n) float64 in the order of ``joined.question_ids``, −1 to 1; NaN where there is none.
+        (n) float64 in the order of ``joined.question_ids``, −1 to 1; NaN if there is none.
     """
-    if joined.apart(one, other) or not all(joined.runs[run].has_heatmaps for run in (one, other)):
+    if joined.apart(first, second) or not all(joined.runs[run].has_heatmaps for run in (first, second)):
         return np.full(len(joined), np.nan)
-    return correlations(heatmap_ranks(joined, one), heatmap_ranks(joined, other))
+    return correlations(heatmap_ranks(joined, first), heatmap_ranks(joined, second))
 
 
-def attention_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarray:
+def attention_agreement(joined: Joined, first: int = 0, second: int = 1) -> np.ndarray:
     """The same for the attention, summed over glimpses; all NaN if either run has none."""
-    if joined.apart(one, other) or not (joined.runs[one].glimpses and joined.runs[other].glimpses):
+    if joined.apart(first, second) or not (joined.runs[first].glimpses and joined.runs[second].glimpses):
         return np.full(len(joined), np.nan)
-    return correlations(attention_ranks(joined, one), attention_ranks(joined, other))
+    return correlations(attention_ranks(joined, first), attention_ranks(joined, second))
 
 
-def token_agreement(joined: Joined, one: int = 0, other: int = 1) -> np.ndarray:
-    """The same for the z-scores of the tokens; NaN where tokens differ, or are fewer than two."""
-    return word_correlations(Words(joined, one), Words(joined, other))
+def token_agreement(joined: Joined, first: int = 0, second: int = 1) -> np.ndarray:
+    """The same for the z-scores of the tokens; NaN if tokens differ or are fewer than two."""
+    return word_correlations(Words(joined, first), Words(joined, second))
 
 
 def heatmap_grid(joined: Joined) -> tuple[int, int]:
-    """Rows and columns on which heat maps are compared: 14×14, or fewer where a run stores smaller maps.
+    """Rows and columns on which heat maps are compared: 14×14, or fewer if a run stores smaller maps.
 
-    Only of runs that have heat maps, one at least.
+    At least one run must have heat maps.
     """
     sizes = [run.heatmap_size for run in joined.runs if run.has_heatmaps]
     heights, widths = zip(*sizes, strict=True)
@@ -67,7 +67,7 @@ def heatmap_grid(joined: Joined) -> tuple[int, int]:
 
 
 def attention_grid(joined: Joined) -> tuple[int, int]:
-    """Rows and columns on which attention is compared: the smallest of those that have it, or less."""
+    """Rows and columns on which attention is compared: the smallest of the runs that have it, or fewer."""
     sizes = [run.attention_size for run in joined.runs if run.glimpses]
     return min(_LARGEST, *(rows for rows, _ in sizes)), min(_LARGEST, *(columns for _, columns in sizes))
 
@@ -75,19 +75,19 @@ def attention_grid(joined: Joined) -> tuple[int, int]:
 def heatmap_ranks(joined: Joined, run: int) -> np.ndarray:
     """Ranks (n, C) of a run's heat maps over ``heatmap_grid``, as ``map_ranks`` returns them."""
     grid = heatmap_grid(joined)
-    found = np.zeros((len(joined), grid[0] * grid[1]), np.uint16)
+    ranks = np.zeros((len(joined), grid[0] * grid[1]), np.uint16)
     for rows, maps in _read(joined, run, "heatmap", "heat maps"):
-        found[rows] = map_ranks(maps, grid)
-    return found
+        ranks[rows] = map_ranks(maps, grid)
+    return ranks
 
 
 def attention_ranks(joined: Joined, run: int) -> np.ndarray:
     """Ranks (n, C) of a run's attention, summed over glimpses, over ``attention_grid``."""
     grid = attention_grid(joined)
-    found = np.zeros((len(joined), grid[0] * grid[1]), np.uint16)
+    ranks = np.zeros((len(joined), grid[0] * grid[1]), np.uint16)
     for rows, maps in _read(joined, run, "attention", "attention"):
-        found[rows] = map_ranks(maps.sum(1, dtype=np.float64), grid)
-    return found
+        ranks[rows] = map_ranks(maps.sum(1, dtype=np.float64), grid)
+    return ranks
 
 
 def map_ranks(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -98,10 +98,10 @@ def map_ranks(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         grid: rows and columns.
 
     Returns:
-        (N, C) uint16, C = rows · columns; equal means share their mean rank, which twice is a whole number. A
-        constant map has zeros.
+        (N, C) uint16, C = rows · columns; equal means share their mean rank, and twice that rank is an
+            integer. A constant map has zeros.
     """
-    maps = maps.astype(np.float32) if maps.dtype == np.float16 else maps  # NumPy compares halves slowly
+    maps = maps.astype(np.float32) if maps.dtype == np.float16 else maps  # NumPy compares float16 slowly
     flat = maps.reshape(len(maps), -1)
     constant = flat.min(1) == flat.max(1)
     means = cell_means(maps, grid).reshape(len(maps), -1)
@@ -115,7 +115,7 @@ def map_ranks(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 def cell_means(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Means of maps (N, H, W) over the cells of a grid (N, rows, columns), float64.
 
-    A pixel that lies in two cells counts in each by the share of it that lies there.
+    A pixel in two cells is weighted in each by the share of its area.
     """
     height, width = maps.shape[1:]
     if height % grid[0] == 0 and width % grid[1] == 0:
@@ -127,26 +127,26 @@ def cell_means(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _shares(cells: int, size: int) -> np.ndarray:
-    """(cells, size): how much of each cell every pixel of a line fills."""
+    """(cells, size): the share of each cell that every pixel of a line covers."""
     step = size / cells
     starts, pixels = np.arange(cells)[:, None] * step, np.arange(size)
     inside = np.minimum(starts + step, pixels + 1) - np.maximum(starts, pixels)
     return np.clip(inside, 0, None) / step
 
 
-def correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of each row of ranks (n, C) with the other's same row.
+def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of the rows of two arrays of ranks (n, C).
 
     Returns:
-        (n) float64; NaN where a row is constant.
+        (n) float64; NaN if a row is constant.
     """
-    found = np.full(len(one), np.nan)
-    for start in range(0, len(one), _ROWS):
+    rho = np.full(len(first), np.nan)
+    for start in range(0, len(first), _ROWS):
         rows = slice(start, start + _ROWS)
-        left, right = (_centered(ranks[rows]) for ranks in (one, other))
+        left, right = (_centered(ranks[rows]) for ranks in (first, second))
         length = np.sqrt((left * left).sum(1) * (right * right).sum(1))
-        np.divide((left * right).sum(1), length, out=found[rows], where=length > 0)
-    return np.clip(found, -1, 1)
+        np.divide((left * right).sum(1), length, out=rho[rows], where=length > 0)
+    return np.clip(rho, -1, 1)
 
 
 def _centered(ranks: np.ndarray) -> np.ndarray:
@@ -155,22 +155,22 @@ def _centered(ranks: np.ndarray) -> np.ndarray:
 
 
 def _read(joined: Joined, run: int, name: str, label: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Maps of a run, some at a time: their places among the common questions, and the maps."""
+    """Maps of a run in chunks: their indices among the common questions, and the maps."""
     reader = joined.runs[run]
-    place = np.full(len(reader), -1)
-    place[joined.numbers[run]] = np.arange(len(joined))
+    index = np.full(len(reader), -1)
+    index[joined.numbers[run]] = np.arange(len(joined))
     size = max(1, _VALUES // reader.item_values(name))
-    chunks, total = reader.chunks(name, size, place >= 0), reader.chunk_count(size, place >= 0)
+    chunks, total = reader.chunks(name, size, index >= 0), reader.chunk_count(size, index >= 0)
     for first, maps in bar(chunks, f"{joined.labels[run]}: {label}", "chunk", total):
-        own = place[first : first + len(maps)]
-        yield own[own >= 0], maps[own >= 0]
+        chunk = index[first : first + len(maps)]
+        yield chunk[chunk >= 0], maps[chunk >= 0]
 
 
 class Words:
     """Tokens and z-scores of a run, in the order of the common questions.
 
     Attributes:
-        texts: (n) each question's tokens as one text.
+        texts: (n) each question's tokens, joined.
         lengths: (n) number of tokens.
         z: (n, T) float32, NaN beyond the length.
     """
@@ -187,25 +187,25 @@ class Words:
         self.z = joined.column(run, "token_z")
 
 
-def word_correlations(one: Words, other: Words, partners: np.ndarray | None = None) -> np.ndarray:
-    """The rank correlation of z-scores of two runs.
+def word_correlations(first: Words, second: Words, partners: np.ndarray | None = None) -> np.ndarray:
+    """The rank correlation of the z-scores of two runs.
 
     Args:
-        one, other: of the runs.
-        partners: (n) the question of ``other`` that each of ``one``'s is compared with, −1: none; its tokens
-            may be others, as many of them. None: the same question, whose tokens must be the same.
+        first, second: words of the runs.
+        partners: (n) the question of ``second`` that each question of ``first`` is compared with, −1: none;
+            its tokens may differ, but not their number. If None, the same question, with the same tokens.
 
     Returns:
-        (n) float64; NaN where tokens differ (or their number), are fewer than two, or all z are equal.
+        (n) float64; NaN if tokens differ (or their number), are fewer than two, or all z are equal.
     """
-    count = len(one.lengths)
-    place = np.arange(count) if partners is None else partners
-    fits = (place >= 0) & (one.lengths >= 2) & (one.lengths == other.lengths[place])
+    count = len(first.lengths)
+    partner = np.arange(count) if partners is None else partners
+    fits = (partner >= 0) & (first.lengths >= 2) & (first.lengths == second.lengths[partner])
     if partners is None:
-        fits &= np.asarray(one.texts == other.texts, bool)
-    found = np.full(count, np.nan)
-    for length in np.unique(one.lengths[fits]):
-        rows = np.flatnonzero(fits & (one.lengths == length))
-        ranks = [rankdata(z[:, :length], axis=1) for z in (one.z[rows], other.z[place[rows]])]
-        found[rows] = correlations(*ranks)
-    return found
+        fits &= np.asarray(first.texts == second.texts, bool)
+    rho = np.full(count, np.nan)
+    for length in np.unique(first.lengths[fits]):
+        rows = np.flatnonzero(fits & (first.lengths == length))
+        ranks = [rankdata(z[:, :length], axis=1) for z in (first.z[rows], second.z[partner[rows]])]
+        rho[rows] = correlations(*ranks)
+    return rho

@@ -1,4 +1,4 @@
-"""Whose answers are right: accuracy of each run, and which answers differ between runs."""
+"""Accuracy of each run, and answers that differ between runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hvx.errors import HvxError, did_you_mean
 from hvx.view.tokens import is_right
 
 METRIC = "exact match"
-"""The answer is the ground truth, but for case and outer spaces: what figures and galleries mark as right."""
+"""A right answer equals the ground truth up to case and outer spaces, as in figures and galleries."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Answers:
 
     Attributes:
         given: (K, n) the answers as the runs have them.
-        truths: (n) the ground truth; "" where no run knows it, or two know different ones.
-        right: (K, n) bool, whether an answer is the ground truth; False where that is unknown.
+        truths: (n) the ground truth; "" if no run knows it, or two runs differ.
+        right: (K, n) bool, whether an answer is the ground truth; False if that is unknown.
         known: (n) bool, whether the ground truth is known.
-        same: (K, n) bool, whether an answer is the first run's, but for case and outer spaces.
-        types: (n) the answer types, "" where unknown.
-        disputed: questions of which two runs have different ground truths.
+        same: (K, n) bool, whether an answer equals the first run's, up to case and outer spaces.
+        types: (n) the answer types, "" if unknown.
+        disputed: number of questions with different ground truths in two runs.
     """
 
     given: np.ndarray
@@ -40,40 +40,40 @@ class Answers:
 def compare_answers(joined: Joined) -> Answers:
     """Read the answers of joined runs."""
     runs = range(len(joined.runs))
-    given = np.stack([joined.column(run, "answer") for run in runs])
+    answers = np.stack([joined.column(run, "answer") for run in runs])
     truths, disputed = _truths(np.stack([joined.column(run, "ground_truth") for run in runs]))
-    right = np.array([[is_right(*pair) is True for pair in zip(own, truths, strict=True)] for own in given])
-    same = np.array([[is_same(*pair) for pair in zip(own, given[0], strict=True)] for own in given])
+    right = np.array([[is_right(*pair) is True for pair in zip(row, truths, strict=True)] for row in answers])
+    same = np.array([[is_same(*pair) for pair in zip(row, answers[0], strict=True)] for row in answers])
     types = _first_known(np.stack([joined.column(run, "answer_type") for run in runs]))
-    return Answers(given, truths, right, truths != "", same, types, disputed)
+    return Answers(answers, truths, right, truths != "", same, types, disputed)
 
 
-def is_same(one: str, other: str) -> bool:
+def is_same(first: str, second: str) -> bool:
     """Whether two answers are the same, as ``is_right`` compares them."""
-    return one.strip().casefold() == other.strip().casefold()
+    return first.strip().casefold() == second.strip().casefold()
 
 
 def _truths(columns: np.ndarray) -> tuple[np.ndarray, int]:
-    """One ground truth for each question of (K, n), and how many questions have several."""
-    found = _first_known(columns)
-    disputed = np.zeros(len(found), bool)
-    for own in columns:
-        unlike = [bool(a) and not is_same(a, b) for a, b in zip(own, found, strict=True)]
+    """One ground truth for each question of (K, n), and the number of questions with several."""
+    truths = _first_known(columns)
+    disputed = np.zeros(len(truths), bool)
+    for column in columns:
+        unlike = [bool(a) and not is_same(a, b) for a, b in zip(column, truths, strict=True)]
         disputed |= np.array(unlike, bool)
-    found[disputed | np.array([not truth.strip() for truth in found], bool)] = ""
-    return found, int(disputed.sum())
+    truths[disputed | np.array([not truth.strip() for truth in truths], bool)] = ""
+    return truths, int(disputed.sum())
 
 
 def _first_known(columns: np.ndarray) -> np.ndarray:
-    """The first text of each column of (K, n) that is not empty."""
-    found = columns[0].copy()
-    for own in columns[1:]:
-        found = np.where(found == "", own, found)
-    return found
+    """For each question of (K, n) the first text that is not empty."""
+    texts = columns[0].copy()
+    for column in columns[1:]:
+        texts = np.where(texts == "", column, texts)
+    return texts
 
 
 CHOICES = ("same", "changed", "all-correct", "none-correct")
-"""What ``chosen`` takes beside ``only-a-correct``, ``only-b-correct``, …"""
+"""Groups of questions, in addition to ``only-a-correct``, ``only-b-correct``, …"""
 
 
 def choices(joined: Joined) -> list[str]:
@@ -82,10 +82,10 @@ def choices(joined: Joined) -> list[str]:
 
 
 def check_choice(joined: Joined, choice: str) -> None:
-    """Reject what is no group of ``choices``.
+    """Reject a name that is not in ``choices``.
 
     Raises:
-        HvxError: names those that there are.
+        HvxError: names the valid groups.
     """
     known = choices(joined)
     if choice not in known:
@@ -95,19 +95,19 @@ def check_choice(joined: Joined, choice: str) -> None:
 
 
 def members(answers: Answers, choice: str) -> np.ndarray:
-    """Which questions (n) bool belong to a group of ``choices``; of unknown truth none is right or wrong.
+    """The questions (n) bool of a group of ``choices``; without known truth, none is right or wrong.
 
     Args:
         answers: of the runs.
-        choice: ``changed``: not all runs give the same answer; ``only-a-correct``: A alone is right;
+        choice: ``changed``: not all runs give the same answer; ``only-a-correct``: only A is right;
             ``all-correct``, ``none-correct``.
     """
     right, known = answers.right, answers.known
     if choice in ("same", "changed"):
-        found = answers.same.all(0) == (choice == "same")
+        belongs = answers.same.all(0) == (choice == "same")
     elif choice in ("all-correct", "none-correct"):
-        found = known & (right.all(0) if choice == "all-correct" else ~right.any(0))
+        belongs = known & (right.all(0) if choice == "all-correct" else ~right.any(0))
     else:
         run = ord(choice.removeprefix("only-")[0]) - ord("a")
-        found = known & right[run] & (right.sum(0) == 1)
-    return found
+        belongs = known & right[run] & (right.sum(0) == 1)
+    return belongs

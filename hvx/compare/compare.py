@@ -24,23 +24,23 @@ from hvx.store.reader import RunReader
 
 HEATMAP, ATTENTION, WORDS = "heatmap", "attention", "token_z"
 KINDS = {HEATMAP: "heat map", ATTENTION: "summed attention", WORDS: "token z"}
-"""What is correlated, in the tables' order."""
+"""Kinds of explanations that are correlated, in the tables' order."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two runs agree on one thing: means of rank correlations.
+    """Agreement of two runs on one kind of explanation: means of rank correlations.
 
     Attributes:
         kind: of ``KINDS``.
-        grid: rows and columns of the grid on which maps are compared; None of words.
-        values: (n) of each common question, NaN where there is none.
+        grid: rows and columns of the grid on which maps are compared; None for words.
+        values: (n) of each common question, NaN if there is none.
         same: the mean of ``values``.
         other_question: control, with the other run's map of another question on the same image.
         other_image: control, with the other run's map of another image.
-        above: of the questions that have both, ``same`` less ``other_question``.
-        left_out: reason → number of common questions that have no correlation.
-        none: why there is nothing to compare; None if there is.
+        above: ``same`` minus ``other_question``, over the questions that have both.
+        left_out: reason → number of common questions without a correlation.
+        none: why there is nothing to compare; None if values exist.
     """
 
     kind: str
@@ -56,12 +56,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Pair:
-    """A later run beside the first.
+    """A later run compared with the first.
 
     Attributes:
-        other: its place among the runs.
-        accuracy: its accuracy less the first's, of the same questions.
-        agreement: a row for each of ``KINDS`` that was compared.
+        other: its index among the runs.
+        accuracy: its accuracy minus the first's, on the same questions.
+        agreement: one for each of ``KINDS`` that was compared.
     """
 
     other: int
@@ -71,7 +71,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is reported of joined runs; ``accuracies`` one for each run."""
+    """All reported results of joined runs; ``accuracies`` has one for each run."""
 
     joined: Joined
     answers: Answers
@@ -101,18 +101,16 @@ def compare_runs(
     agreement = _Agreements(joined, seed)
     kinds = list(KINDS) if maps else [WORDS]
     later = range(1, len(readers))
-    found = {
-        (kind, other): one for kind in kinds for other, one in zip(later, agreement.of(kind), strict=True)
-    }
+    by_kind = {kind: agreement.of(kind) for kind in kinds}
     return Comparison(
         joined,
         answers,
-        [mean(own[known], images[known], seed) for own in right],
+        [mean(hits[known], images[known], seed) for hits in right],
         [
             Pair(
                 other,
                 mean((right[other] - right[0])[known], images[known], seed),
-                [found[kind, other] for kind in kinds],
+                [by_kind[kind][other - 1] for kind in kinds],
             )
             for other in later
         ],
@@ -121,7 +119,7 @@ def compare_runs(
 
 
 class _Agreements:
-    """Agreement of each later run with the first, one kind of explanation after another."""
+    """Agreement of each later run with the first, for one kind of explanation at a time."""
 
     def __init__(self, joined: Joined, seed: int) -> None:
         self._joined, self._seed = joined, seed
@@ -172,24 +170,24 @@ class _Agreements:
         reasons = {"a map that is the same everywhere (its gradient is zero)": constant}
         if kind == ATTENTION:
             reasons = {"attention that is the same everywhere": constant}
-        return self._summed_up(kind, grid, values, controls, reasons)
+        return self._summary(kind, grid, values, controls, reasons)
 
     def _words(self) -> list[Agreement]:
         later = range(1, len(self._joined.runs))
         lacking = [self._lacking(WORDS, other) for other in later]
         first = Words(self._joined, 0) if not all(lacking) else None
-        found = []
-        for other, lack in zip(later, lacking, strict=True):
-            if first is None or lack:
-                found.append(self._nothing(WORDS, None, lack or ""))
+        agreements = []
+        for other, missing in zip(later, lacking, strict=True):
+            if first is None or missing:
+                agreements.append(self._nothing(WORDS, None, missing or ""))
                 continue
-            own = Words(self._joined, other)
-            differ, few = np.asarray(first.texts != own.texts, bool), first.lengths < 2
-            values = word_correlations(first, own)
-            # Of as many tokens; a question that does not count is of a kind of its own.
-            kind = np.where(np.isnan(values), -1 - np.arange(len(values)), own.lengths)
+            later_words = Words(self._joined, other)
+            differ, few = np.asarray(first.texts != later_words.texts, bool), first.lengths < 2
+            values = word_correlations(first, later_words)
+            # Controls need the same number of tokens. A question without a value gets a unique kind.
+            kind = np.where(np.isnan(values), -1 - np.arange(len(values)), later_words.lengths)
             controls = [
-                word_correlations(first, own, draw(self._joined, self._seed, kind))
+                word_correlations(first, later_words, draw(self._joined, self._seed, kind))
                 for draw in (other_questions, other_images)
             ]
             reasons = {
@@ -197,10 +195,10 @@ class _Agreements:
                 "fewer than two tokens": few & ~differ,
                 "z-scores that are all equal": np.isnan(values) & ~few & ~differ,
             }
-            found.append(self._summed_up(WORDS, None, values, controls, reasons))
-        return found
+            agreements.append(self._summary(WORDS, None, values, controls, reasons))
+        return agreements
 
-    def _summed_up(
+    def _summary(
         self,
         kind: str,
         grid: tuple[int, int] | None,
@@ -208,14 +206,14 @@ class _Agreements:
         controls: list[np.ndarray],
         reasons: dict[str, np.ndarray],
     ) -> Agreement:
-        left_out = {reason: int(own.sum()) for reason, own in reasons.items() if own.any()}
+        left_out = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
         if np.isnan(values).all():
             reason = "; ".join(f"{count:,} with {reason}" for reason, count in left_out.items())
             return Agreement(kind, grid, values, left_out=left_out, none=reason)
-        counted = [np.where(np.isnan(values), np.nan, own) for own in controls]
+        counted = [np.where(np.isnan(values), np.nan, control) for control in controls]
         same, question, image, above = map(self._mean, (values, *counted, values - counted[0]))
         return Agreement(kind, grid, values, same, question, image, above, left_out)
 
     def _mean(self, values: np.ndarray) -> Estimate:
-        told = ~np.isnan(values)
-        return mean(values[told], self._joined.images[told], self._seed)
+        known = ~np.isnan(values)
+        return mean(values[known], self._joined.images[known], self._seed)

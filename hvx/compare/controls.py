@@ -1,8 +1,8 @@
-"""Draws what an agreement is held against: another question on the same image, and another image.
+"""Draws the controls of an agreement: another question on the same image, and another image.
 
-Two runs' maps of one question can agree because the question decides them, because the photograph does, or
-because maps of any photograph look alike. Only the first is agreement on the question: the correlation with
-the other run's map of another question on the same image has all of the rest.
+Two runs' maps of one question can agree because of the question, because of the photograph, or because all
+maps look alike. Only the first is agreement on the question. The correlation with the other run's map of
+another question on the same image measures the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from hvx.compare.join import Joined
 
 _TRIES = 64
-"""Draws of another image for all questions at once, before those left are drawn one by one."""
+"""Rounds of drawing another image for all questions at once, before the rest are drawn one by one."""
 
 
 def other_questions(joined: Joined, seed: int, kind: np.ndarray | None = None) -> np.ndarray:
@@ -21,20 +21,20 @@ def other_questions(joined: Joined, seed: int, kind: np.ndarray | None = None) -
     Args:
         joined: the runs.
         seed: of the draw.
-        kind: (n) only questions of the same kind are drawn for each other; None: any.
+        kind: (n) only questions of the same kind are drawn for each other; any if None.
 
     Returns:
-        (n) int64 places among the common questions, −1 where there is none.
+        (n) int64 indices among the common questions, −1 if there is none.
     """
     rng = np.random.default_rng(seed)
-    found = np.full(len(joined), -1)
+    partners = np.full(len(joined), -1)
     _, texts = np.unique(joined.questions.astype(str), return_inverse=True)
     for group in _groups(joined.images, kind):
-        for own in group:
-            others = group[texts[group] != texts[own]]
+        for question in group:
+            others = group[texts[group] != texts[question]]
             if len(others):
-                found[own] = others[rng.integers(len(others))]
-    return found
+                partners[question] = others[rng.integers(len(others))]
+    return partners
 
 
 def other_images(joined: Joined, seed: int, kind: np.ndarray | None = None) -> np.ndarray:
@@ -43,36 +43,36 @@ def other_images(joined: Joined, seed: int, kind: np.ndarray | None = None) -> n
     Args:
         joined: the runs.
         seed: of the draw.
-        kind: (n) as of ``other_questions``; with kinds, the text is another one too.
+        kind: (n) as in ``other_questions``; with kinds, the text must also differ.
 
     Returns:
-        As ``other_questions``.
+        As in ``other_questions``.
     """
     rng = np.random.default_rng(seed)
-    found = np.full(len(joined), -1)
+    partners = np.full(len(joined), -1)
     _, texts = np.unique(joined.questions.astype(str), return_inverse=True)
-    everyone = np.zeros(len(joined), np.int64) if kind is None else kind
+    kinds = np.zeros(len(joined), np.int64) if kind is None else kind
 
-    def fits(own: np.ndarray | int, others: np.ndarray) -> np.ndarray:
-        other = joined.images[own] != joined.images[others]
-        return other if kind is None else other & (texts[own] != texts[others])
+    def fits(questions: np.ndarray | int, others: np.ndarray) -> np.ndarray:
+        fitting = joined.images[questions] != joined.images[others]
+        return fitting if kind is None else fitting & (texts[questions] != texts[others])
 
-    for group in _groups(everyone, None):
+    for group in _groups(kinds, None):
         left = group
         for _ in range(_TRIES):
             drawn = rng.choice(group, len(left))
-            good = fits(left, drawn)
-            found[left[good]] = drawn[good]
-            left = left[~good]
-        for own in left:  # with few that fit, or none
-            others = group[fits(own, group)]
+            fitting = fits(left, drawn)
+            partners[left[fitting]] = drawn[fitting]
+            left = left[~fitting]
+        for question in left:  # with few that fit, or none
+            others = group[fits(question, group)]
             if len(others):
-                found[own] = others[rng.integers(len(others))]
-    return found
+                partners[question] = others[rng.integers(len(others))]
+    return partners
 
 
 def _groups(keys: np.ndarray, kind: np.ndarray | None) -> list[np.ndarray]:
-    """Places of equal key, and of equal kind if there are kinds, each group in ascending order."""
+    """Indices of equal key, and of equal kind if there are kinds, each group in ascending order."""
     if kind is not None:
         _, kinds = np.unique(kind, return_inverse=True)
         keys = keys * (int(kinds.max()) + 1) + kinds

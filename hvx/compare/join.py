@@ -1,4 +1,4 @@
-"""Joins runs by question: which questions all of them explain, and where each run has them."""
+"""Joins runs by question: the questions that all of them explain, and their item numbers in each run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hvx.store.reader import RunReader
 from hvx.store.schema import run_digest
 
 Changed = Literal["questions", "images"]
-"""What may differ between runs on request: the texts of the questions, the files of the images."""
+"""What a user may allow to differ between runs: the texts of the questions, the files of the images."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Joined:
     """Two or more runs and the n questions that all of them explain, in the order of the first run.
 
     Attributes:
-        runs: K readers; they stay the caller's, who closes them.
+        runs: K readers; the caller closes them.
         labels: "A", "B", …, one for each run.
-        names: the shortest end of each run's path that no other run shares.
-        question_ids: (n) as the first run has them.
+        names: the shortest unique end of each run's path.
+        question_ids: (n) as in the first run.
         numbers: for each run, (n) int64: its item ``runs[k][numbers[k][i]]`` explains common question i.
         questions: (n) texts, of the first run.
-        images: (n) int64, the image of each question, 0, 1, …: questions on one image have one number.
+        images: (n) int64, the image of each question, 0, 1, …: questions on one image share a number.
         regions: why the maps of some run do not cover the same part of the photographs as the first run's;
-            None if all do. ``apart`` says it of two runs.
+            None if all do. ``apart`` returns it for two runs.
         notes: lines that a user should read.
     """
 
@@ -55,9 +55,9 @@ class Joined:
         values: np.ndarray = self.runs[run].column(name)[self.numbers[run]]
         return values
 
-    def apart(self, one: int, other: int) -> str | None:
+    def apart(self, first: int, second: int) -> str | None:
         """Why the maps of two of the runs do not cover the same part of the photographs; None if they do."""
-        return _regions((self.runs[one], self.runs[other]), (self.labels[one], self.labels[other]))
+        return _regions((self.runs[first], self.runs[second]), (self.labels[first], self.labels[second]))
 
 
 def join(runs: Sequence[RunReader], allow: Sequence[Changed] | None = None) -> Joined:
@@ -70,28 +70,29 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] | None = None) -> J
         runs: two or more.
         allow: "questions": join questions whose texts differ between the runs, such as rephrased ones.
             "images": the same for image files, such as re-encoded or altered photographs. None: neither, and
-            a user has no way to allow it.
+            error messages name no option that would allow it.
 
     Raises:
-        HvxError: fewer than two runs, or too many; one run given twice; no common question; an id whose text
-            or image file differs between the runs; an id twice in one run.
+        HvxError: fewer than two runs, or too many; a duplicate run; no common question; an id whose text or
+            image file differs between the runs; a duplicate id in one run.
     """
     _check_runs(runs)
     labels = tuple(ascii_uppercase[: len(runs)])
     ids: list[list[int | str]] = [run.column("question_id").tolist() for run in runs]
-    places = [_places(run, own) for run, own in zip(runs, ids, strict=True)]
-    common = [key for key in places[0] if all(key in own for own in places[1:])]
+    numbers_by_id = [_numbers_by_id(run, run_ids) for run, run_ids in zip(runs, ids, strict=True)]
+    common = [key for key in numbers_by_id[0] if all(key in other for other in numbers_by_id[1:])]
     if not common:
         examples = ", ".join(
-            f"{run.path}: {shown(own[0]) if len(own) else 'none'}" for run, own in zip(runs, ids, strict=True)
+            f"{run.path}: {shown(run_ids[0]) if len(run_ids) else 'none'}"
+            for run, run_ids in zip(runs, ids, strict=True)
         )
         raise HvxError(
             f"the runs have no question_id in common (first ids: {examples}); compare runs of one split"
         )
-    numbers = tuple(np.array([own[key] for key in common], np.int64) for own in places)
-    texts = [run.column("question")[own] for run, own in zip(runs, numbers, strict=True)]
-    digests = [run.column("image_digest")[own] for run, own in zip(runs, numbers, strict=True)]
-    # By the file's bytes: one photograph may have two ids, and one id two photographs if a file was replaced.
+    numbers = tuple(np.array([by_id[key] for key in common], np.int64) for by_id in numbers_by_id)
+    texts = [run.column("question")[items] for run, items in zip(runs, numbers, strict=True)]
+    digests = [run.column("image_digest")[items] for run, items in zip(runs, numbers, strict=True)]
+    # By the file's bytes: a photograph may have two ids, and an id two photographs if a file was replaced.
     _, images = np.unique(digests[0].astype(str), return_inverse=True)
     question_ids = [ids[0][number] for number in numbers[0]]
     notes = [
@@ -116,26 +117,26 @@ def join(runs: Sequence[RunReader], allow: Sequence[Changed] | None = None) -> J
 def _check_runs(runs: Sequence[RunReader]) -> None:
     if not 2 <= len(runs) <= len(ascii_uppercase):
         raise HvxError(f"{len(runs):,} run(s) to compare; expected 2 to {len(ascii_uppercase)}")
-    seen: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for run in runs:
-        real = os.path.realpath(run.path)
-        if real in seen:
-            same = "" if seen[real] == run.path else f" (as {seen[real]})"
+        real_path = os.path.realpath(run.path)
+        if real_path in paths:
+            same = "" if paths[real_path] == run.path else f" (as {paths[real_path]})"
             raise HvxError(f"{run.path}: given twice{same}; a run is compared with another one")
-        seen[real] = run.path
+        paths[real_path] = run.path
 
 
-def _places(run: RunReader, ids: Sequence[int | str]) -> dict[str, int]:
+def _numbers_by_id(run: RunReader, ids: Sequence[int | str]) -> dict[str, int]:
     """Each question_id as text → its number in the run."""
-    places = {str(one): number for number, one in enumerate(ids)}
-    if len(places) < len(ids):
-        twice = next(one for number, one in enumerate(ids) if places[str(one)] != number)
+    numbers = {str(id_): number for number, id_ in enumerate(ids)}
+    if len(numbers) < len(ids):
+        twice = next(id_ for number, id_ in enumerate(ids) if numbers[str(id_)] != number)
         raise HvxError(f"{run.path}: question_id {shown(twice)} occurs twice; its questions cannot be joined")
-    return places
+    return numbers
 
 
 def _mixed_ids(ids: Sequence[list[int | str]], labels: Sequence[str]) -> list[str]:
-    integers = [label for label, own in zip(labels, ids, strict=True) if isinstance(own[0], int)]
+    integers = [label for label, run_ids in zip(labels, ids, strict=True) if isinstance(run_ids[0], int)]
     texts = [label for label in labels if label not in integers]
     if not integers or not texts:
         return []
@@ -149,64 +150,64 @@ def _changed(
     runs: Sequence[RunReader],
     question_ids: Sequence[int | str],
     columns: Sequence[np.ndarray],
-    what: Changed,
+    kind: Changed,
     allow: Sequence[Changed] | None,
 ) -> list[str]:
     """A note on questions whose text, or image file, differs between the runs.
 
     Raises:
-        HvxError: there are such, and they are not allowed.
+        HvxError: some differ, and that is not allowed.
     """
     differs = np.zeros(len(question_ids), bool)
     for run, other in zip(runs[1:], columns[1:], strict=True):
-        unlike = np.asarray(columns[0] != other, bool)
-        if unlike.any() and what not in (allow or ()):
-            place = int(np.flatnonzero(unlike)[0])
-            values = columns[0][place], other[place]
-            one = "text" if what == "questions" else "image file"
+        different = np.asarray(columns[0] != other, bool)
+        if different.any() and kind not in (allow or ()):
+            index = int(np.flatnonzero(different)[0])
+            values = columns[0][index], other[index]
+            label = "text" if kind == "questions" else "image file"
             detail = " and ".join(
-                f"{value!r:.60}" if what == "questions" else f"{value:.12}…" for value in values
+                f"{value!r:.60}" if kind == "questions" else f"{value:.12}…" for value in values
             )
             raise HvxError(
-                f"question_id {shown(question_ids[place])}: its {one} differs between {runs[0].path} and "
-                f"{run.path} ({detail}; {int(unlike.sum()):,} question(s) in all): not comparable"
-                + (f"; --allow-changed {what} compares them nevertheless" if allow is not None else "")
+                f"question_id {shown(question_ids[index])}: its {label} differs between {runs[0].path} and "
+                f"{run.path} ({detail}; {int(different.sum()):,} question(s) in all): not comparable"
+                + (f"; --allow-changed {kind} compares them nevertheless" if allow is not None else "")
             )
-        differs |= unlike
+        differs |= different
     count = int(differs.sum())
-    named = "texts of the questions" if what == "questions" else "image files"
-    return [f"the {named} differ between the runs for {count:,} question(s), as allowed"] if count else []
+    things = "texts of the questions" if kind == "questions" else "image files"
+    return [f"the {things} differ between the runs for {count:,} question(s), as allowed"] if count else []
 
 
 def _identical(runs: Sequence[RunReader], labels: Sequence[str]) -> list[str]:
     digests = [run_digest(run.about["identity"]) for run in runs]
     return [
-        f"{labels[digests.index(own)]} and {label} have the same model, questions and settings: "
+        f"{labels[digests.index(digest)]} and {label} have the same model, questions and settings: "
         "one run copied, or computed twice"
-        for label, place, own in zip(labels, range(len(runs)), digests, strict=True)
-        if digests.index(own) < place
+        for label, index, digest in zip(labels, range(len(runs)), digests, strict=True)
+        if digests.index(digest) < index
     ]
 
 
 def _regions(runs: Sequence[RunReader], labels: Sequence[str]) -> str | None:
-    """Why maps do not lie on the same part of the photographs; None where they do.
+    """Why maps do not cover the same part of the photographs; None if they do.
 
-    To which size the crop is scaled does not matter: maps are brought to one grid over it.
+    The size to which the crop is scaled does not matter: maps are averaged on one grid over it.
     """
     first = _region(runs[0])
     for label, run in zip(labels[1:], runs[1:], strict=True):
-        own = _region(run)
-        for key in first | own:
-            if first.get(key) != own.get(key):
+        region = _region(run)
+        for key in first | region:
+            if first.get(key) != region.get(key):
                 return (
                     f"{labels[0]} and {label} see different parts of the photographs "
-                    f"({key}: {shown(first.get(key))} and {shown(own.get(key))})"
+                    f"({key}: {shown(first.get(key))} and {shown(region.get(key))})"
                 )
     return None
 
 
 def _region(run: RunReader) -> dict[str, Any]:
-    """What decides which part of a photograph a run's maps cover."""
+    """What determines the part of a photograph that a run's maps cover."""
     crop = run.attribute("crop")
     rule = {key: value for key, value in crop.items() if key != "scaled_to"} if isinstance(crop, dict) else {}
     return {**rule, "exif_orientation": run.about.get("exif_orientation") is True}

@@ -34,17 +34,17 @@ _READING = (
 )
 
 
-def as_document(found: Comparison, width: int | None = None) -> str:
+def as_document(comparison: Comparison, width: int | None = None) -> str:
     """The whole report.
 
     Args:
-        found: what was compared.
+        comparison: of the runs.
         width: columns of a terminal; None: as Markdown.
     """
     plain = width is not None
 
-    def shown(made: _Table) -> str:
-        return table(*made, markdown=width is None, width=width)
+    def as_text(data: _Table) -> str:
+        return table(*data, markdown=width is None, width=width)
 
     def heading(text: str) -> str:
         return f"{text}\n{'=' * len(text)}" if plain else f"## {text}"
@@ -55,21 +55,21 @@ def as_document(found: Comparison, width: int | None = None) -> str:
         return textwrap.fill(text, width, initial_indent=mark, subsequent_indent=" " * len(mark))
 
     parts = [] if plain else ["# Runs side by side"]
-    parts += [shown(_runs(found)), prose(_common(found))]
-    parts += [heading(f"Accuracy ({METRIC})"), shown(_accuracy(found))]
-    for pair in found.pairs:
-        label = found.joined.labels[pair.other]
-        parts += [heading(f"Answers of A and {label}"), shown(_answers(found, pair.other))]
-    for pair in found.pairs:
-        label = found.joined.labels[pair.other]
-        parts += [heading(f"Rank correlation of A and {label}"), shown(_agreement(pair))]
-    notes = [*found.joined.notes, *_notes(found)]
+    parts += [as_text(_runs(comparison)), prose(_common(comparison))]
+    parts += [heading(f"Accuracy ({METRIC})"), as_text(_accuracy(comparison))]
+    for pair in comparison.pairs:
+        label = comparison.joined.labels[pair.other]
+        parts += [heading(f"Answers of A and {label}"), as_text(_answers(comparison, pair.other))]
+    for pair in comparison.pairs:
+        label = comparison.joined.labels[pair.other]
+        parts += [heading(f"Rank correlation of A and {label}"), as_text(_agreement(pair))]
+    notes = [*comparison.joined.notes, *_notes(comparison)]
     parts += [prose(_READING), "\n".join(prose(note, "- ") for note in notes)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _runs(found: Comparison) -> _Table:
-    joined = found.joined
+def _runs(comparison: Comparison) -> _Table:
+    joined = comparison.joined
     rows: list[tuple[str, ...]] = [
         (label, name, f"{len(run):,}")
         for label, name, run in zip(joined.labels, joined.names, joined.runs, strict=True)
@@ -77,45 +77,47 @@ def _runs(found: Comparison) -> _Table:
     return ("", "run", "explanations"), rows
 
 
-def _common(found: Comparison) -> str:
-    count, images = len(found.joined), len(np.unique(found.joined.images))
+def _common(comparison: Comparison) -> str:
+    count, images = len(comparison.joined), len(np.unique(comparison.joined.images))
     return (
         f"In common: {count:,} question{'s' * (count > 1)} on {images:,} image{'s' * (images > 1)}; only "
-        f"these count. Intervals: {LEVEL:.0%}, bootstrap over images, {DRAWS:,} draws (seed {found.seed})."
+        f"these count. Intervals: {LEVEL:.0%}, bootstrap over images, {DRAWS:,} draws "
+        f"(seed {comparison.seed})."
     )
 
 
-def _accuracy(found: Comparison) -> _Table:
-    labels = found.joined.labels
+def _accuracy(comparison: Comparison) -> _Table:
+    labels = comparison.joined.labels
     rows: list[tuple[str, ...]] = [
-        (label, name, *_cells(one))
-        for label, name, one in zip(labels, found.joined.names, found.accuracies, strict=True)
+        (label, name, *_cells(accuracy))
+        for label, name, accuracy in zip(labels, comparison.joined.names, comparison.accuracies, strict=True)
     ]
     rows += [
         (f"{labels[pair.other]} − A", "difference", *_cells(pair.accuracy, signed=True))
-        for pair in found.pairs
+        for pair in comparison.pairs
     ]
     return ("", "run", "accuracy", "interval", "n"), rows
 
 
-def _cells(one: Estimate, signed: bool = False) -> tuple[str, str, str]:
+def _cells(mean: Estimate, signed: bool = False) -> tuple[str, str, str]:
     """A mean, its interval and n."""
-    if not one.known:
+    if not mean.known:
         return "none", "", "0"
-    low, high = (_number(value, signed) for value in (one.low, one.high))
-    return _number(one.value, signed), f"{low} … {high}" if one.bounded else "(one image)", f"{one.n:,}"
+    low, high = (_number(value, signed) for value in (mean.low, mean.high))
+    interval = f"{low} … {high}" if mean.bounded else "(one image)"
+    return _number(mean.value, signed), interval, f"{mean.n:,}"
 
 
 def _number(value: float, signed: bool) -> str:
-    """Three decimals; nothing that rounds to 0 has a sign."""
+    """Three decimals; a number that rounds to 0 has no sign."""
     text = f"{value:+.3f}" if signed else f"{value:.3f}"
     return text.lstrip("+-") if float(text) == 0 else text
 
 
-def answer_counts(found: Comparison, other: int, among: np.ndarray) -> dict[str, int]:
-    """How many of the questions marked in ``among`` (n) have answers of A and of another run that are …"""
-    same, known = found.answers.same[other], found.answers.known
-    first, second = found.answers.right[0], found.answers.right[other]
+def answer_counts(comparison: Comparison, other: int, among: np.ndarray) -> dict[str, int]:
+    """Counts of the questions in ``among`` (n) by the answers of A and another run."""
+    same, known = comparison.answers.same[other], comparison.answers.known
+    first, second = comparison.answers.right[0], comparison.answers.right[other]
     marks = {
         "questions": np.ones(len(same), bool),
         "same": same,
@@ -129,20 +131,21 @@ def answer_counts(found: Comparison, other: int, among: np.ndarray) -> dict[str,
     return {name: int((mark & among).sum()) for name, mark in marks.items()}
 
 
-def _by_type(found: Comparison, other: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """Counts of each answer type, the commonest first; none where no type is known."""
-    types = found.answers.types.astype(str)
+def _by_type(comparison: Comparison, other: int) -> Iterator[tuple[str, dict[str, int]]]:
+    """Counts of each answer type, the most frequent first; empty if no type is known."""
+    types = comparison.answers.types.astype(str)
     names, counts = np.unique(types, return_counts=True)
     if list(names) == [""]:
         return
-    for place in np.argsort(-counts, kind="stable"):
-        yield names[place] or _UNTYPED, answer_counts(found, other, types == names[place])
+    for index in np.argsort(-counts, kind="stable"):
+        yield names[index] or _UNTYPED, answer_counts(comparison, other, types == names[index])
 
 
-def _answers(found: Comparison, other: int) -> _Table:
-    label = found.joined.labels[other]
-    rows = [("all", answer_counts(found, other, np.ones(len(found.joined), bool))), *_by_type(found, other)]
-    unknown = any(own["unknown"] for _, own in rows)
+def _answers(comparison: Comparison, other: int) -> _Table:
+    label = comparison.joined.labels[other]
+    total = answer_counts(comparison, other, np.ones(len(comparison.joined), bool))
+    rows = [("all", total), *_by_type(comparison, other)]
+    unknown = any(counts["unknown"] for _, counts in rows)
     header = ["answer type", "n", "same", "changed", "only A ✓", f"only {label} ✓", "both ✓", "neither ✓"]
     keys = [
         "questions",
@@ -155,27 +158,27 @@ def _answers(found: Comparison, other: int) -> _Table:
     ]
     if unknown:
         header, keys = [*header, "no truth"], [*keys, "unknown"]
-    return tuple(header), [(name, *(f"{own[key]:,}" for key in keys)) for name, own in rows]
+    return tuple(header), [(name, *(f"{counts[key]:,}" for key in keys)) for name, counts in rows]
 
 
 def _agreement(pair: Pair) -> _Table:
     rows: list[tuple[str, ...]] = []
-    for one in pair.agreement:
-        grid = f" {one.grid[0]}×{one.grid[1]}" if one.grid else ""
-        title = KINDS[one.kind] + grid
-        if one.none:
+    for agreement in pair.agreement:
+        grid = f" {agreement.grid[0]}×{agreement.grid[1]}" if agreement.grid else ""
+        title = KINDS[agreement.kind] + grid
+        if agreement.none:
             rows.append((title, "", "none", "", "0"))
             continue
         for name, label in _CONTROLS.items():
-            cells = _cells(getattr(one, name), signed=name == "above")
+            cells = _cells(getattr(agreement, name), signed=name == "above")
             rows.append((title if name == "same" else "", label, *cells))
     return ("", "with", "mean", "interval", "n"), rows
 
 
-def _notes(found: Comparison) -> list[str]:
-    """What was left out, and why."""
+def _notes(comparison: Comparison) -> list[str]:
+    """What was left out, with reasons."""
     notes = []
-    answers, labels = found.answers, found.joined.labels
+    answers, labels = comparison.answers, comparison.joined.labels
     if answers.disputed:
         notes.append(
             f"the ground truth of {answers.disputed:,} question(s) differs between the runs and counts as "
@@ -184,22 +187,23 @@ def _notes(found: Comparison) -> list[str]:
     unknown = int((~answers.known).sum())
     if unknown:
         notes.append(f"accuracy leaves out {unknown:,} question(s) without a known ground truth")
-    for pair in found.pairs:
-        for one in pair.agreement:
-            where = f"{KINDS[one.kind]}, A and {labels[pair.other]}"
-            if one.none:
-                notes.append(f"{where}: none ({one.none})")
+    for pair in comparison.pairs:
+        for agreement in pair.agreement:
+            subject = f"{KINDS[agreement.kind]}, A and {labels[pair.other]}"
+            if agreement.none:
+                notes.append(f"{subject}: none ({agreement.none})")
             else:
                 notes += [
-                    f"{where}: left out {n:,} question(s) with {why}" for why, n in one.left_out.items()
+                    f"{subject}: left out {n:,} question(s) with {why}"
+                    for why, n in agreement.left_out.items()
                 ]
     return notes
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
-    """All of it as plain values; what is not known is null."""
-    joined = found.joined
-    runs = zip(joined.labels, joined.names, joined.runs, found.accuracies, strict=True)
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """All results as plain values; unknown values are null."""
+    joined = comparison.joined
+    runs = zip(joined.labels, joined.names, joined.runs, comparison.accuracies, strict=True)
     return {
         "runs": [
             {
@@ -216,44 +220,46 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "metric": METRIC,
         "level": LEVEL,
         "draws": DRAWS,
-        "seed": found.seed,
-        "groups": {choice: int(members(found.answers, choice).sum()) for choice in choices(joined)},
+        "seed": comparison.seed,
+        "groups": {choice: int(members(comparison.answers, choice).sum()) for choice in choices(joined)},
         "pairs": [
             {
                 "a": joined.labels[0],
                 "b": joined.labels[pair.other],
                 "accuracy_difference": _estimate(pair.accuracy),
-                "answers": answer_counts(found, pair.other, np.ones(len(joined), bool)),
-                "answers_by_type": dict(_by_type(found, pair.other)),
-                "rank_correlation": {one.kind: _one(one) for one in pair.agreement},
+                "answers": answer_counts(comparison, pair.other, np.ones(len(joined), bool)),
+                "answers_by_type": dict(_by_type(comparison, pair.other)),
+                "rank_correlation": {
+                    agreement.kind: _agreement_json(agreement) for agreement in pair.agreement
+                },
             }
-            for pair in found.pairs
+            for pair in comparison.pairs
         ],
-        "notes": [*joined.notes, *_notes(found)],
+        "notes": [*joined.notes, *_notes(comparison)],
     }
 
 
-def _one(one: Agreement) -> dict[str, Any]:
+def _agreement_json(agreement: Agreement) -> dict[str, Any]:
     return {
-        "grid": list(one.grid) if one.grid else None,
-        "same_question": _estimate(one.same),
-        "another_question_same_image": _estimate(one.other_question),
-        "same_less_another_question": _estimate(one.above),
-        "another_image": _estimate(one.other_image),
-        "left_out": one.left_out,
-        "none": one.none,
+        "grid": list(agreement.grid) if agreement.grid else None,
+        "same_question": _estimate(agreement.same),
+        "another_question_same_image": _estimate(agreement.other_question),
+        "same_less_another_question": _estimate(agreement.above),
+        "another_image": _estimate(agreement.other_image),
+        "left_out": agreement.left_out,
+        "none": agreement.none,
     }
 
 
-def _estimate(one: Estimate) -> dict[str, Any] | None:
-    if not one.known:
+def _estimate(estimate: Estimate) -> dict[str, Any] | None:
+    if not estimate.known:
         return None
-    low, high = (one.low, one.high) if one.bounded else (None, None)
-    return {"mean": one.value, "low": low, "high": high, "n": one.n}
+    low, high = (estimate.low, estimate.high) if estimate.bounded else (None, None)
+    return {"mean": estimate.value, "low": low, "high": high, "n": estimate.n}
 
 
-def write_report(found: Comparison, folder: Path) -> list[Path]:
-    """Write ``compare.md``, ``compare.json`` and ``questions.csv``, each whole or not at all.
+def write_report(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write ``compare.md``, ``compare.json`` and ``questions.csv``, each atomically.
 
     Returns:
         The files.
@@ -263,16 +269,16 @@ def write_report(found: Comparison, folder: Path) -> list[Path]:
     """
     paths = [folder / name for name in ("compare.md", "compare.json", "questions.csv")]
     with whole_file(paths[0]) as part:
-        part.write_text(as_document(found), encoding="utf-8", errors="backslashreplace")
-    write_json(paths[1], as_json(found), indent=1)
+        part.write_text(as_document(comparison), encoding="utf-8", errors="backslashreplace")
+    write_json(paths[1], as_json(comparison), indent=1)
     with whole_file(paths[2]) as part, part.open("w", encoding="utf-8", newline="") as stream:
-        csv.writer(stream).writerows(question_rows(found))
+        csv.writer(stream).writerows(question_rows(comparison))
     return paths
 
 
-def question_rows(found: Comparison) -> Iterator[list[Any]]:
-    """A header, and a row for each common question; empty where nothing is known."""
-    joined, answers = found.joined, found.answers
+def question_rows(comparison: Comparison) -> Iterator[list[Any]]:
+    """A header, and a row for each common question; unknown values are empty."""
+    joined, answers = comparison.joined, comparison.answers
     columns: dict[str, Any] = {
         "question_id": joined.question_ids,
         **{name: joined.column(0, name) for name in ("image_id", "image_path", "question", "question_type")},
@@ -284,17 +290,17 @@ def question_rows(found: Comparison) -> Iterator[list[Any]]:
         columns[f"answer_{label}"] = answers.given[run]
         columns[f"correct_{label}"] = _flags(answers.right[run], answers.known)
         columns[f"probability_{label}"] = _numbers(joined.column(run, "probability"))
-    for pair in found.pairs:
-        for one in pair.agreement:
-            name = f"{one.kind}_correlation_a{joined.labels[pair.other].lower()}"
-            columns[name] = _numbers(one.values)
+    for pair in comparison.pairs:
+        for agreement in pair.agreement:
+            name = f"{agreement.kind}_correlation_a{joined.labels[pair.other].lower()}"
+            columns[name] = _numbers(agreement.values)
     yield list(columns)
     yield from map(list, zip(*columns.values(), strict=True))
 
 
 def _flags(values: np.ndarray, known: np.ndarray | None = None) -> list[str]:
-    told = np.ones(len(values), bool) if known is None else known
-    return [str(int(value)) if own else "" for value, own in zip(values, told, strict=True)]
+    is_known = np.ones(len(values), bool) if known is None else known
+    return [str(int(value)) if is_shown else "" for value, is_shown in zip(values, is_known, strict=True)]
 
 
 def _numbers(values: np.ndarray) -> list[str]:

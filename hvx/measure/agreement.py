@@ -1,4 +1,4 @@
-"""Do two maps agree?"""
+"""Rank correlation of maps."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from scipy.stats import rankdata
 
 
 def pooled(heatmap: np.ndarray, lattice: tuple[int, int]) -> np.ndarray:
-    """The mean of a heat map (H, W) over each cell of a lattice (S, S)."""
-    import torch  # here, since ranks alone do without
+    """The mean of a heat map (H, W) over each cell of a grid (S, S)."""
+    import torch  # imported here: ranks alone do not need it
     from torch.nn import functional
 
-    whole = torch.from_numpy(np.asarray(heatmap, np.float64))[None, None]
-    return functional.adaptive_avg_pool2d(whole, lattice)[0, 0].numpy()
+    tensor = torch.from_numpy(np.asarray(heatmap, np.float64))[None, None]
+    return functional.adaptive_avg_pool2d(tensor, lattice)[0, 0].numpy()
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's rank correlation of two maps of one shape; 0 where either is constant."""
-    return float(rank_correlations(np.stack([one.ravel(), other.ravel()]))[0, 1])
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation of two maps of the same shape; 0 if either is constant."""
+    return float(rank_correlations(np.stack([first.ravel(), second.ravel()]))[0, 1])
 
 
 def rank_correlations(maps: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation of each of K maps with each: (K, …) → (K, K); 0 with a constant one."""
+    """Spearman's rank correlation of all pairs of K maps: (K, …) → (K, K); 0 if either is constant."""
     unit = unit_ranks(maps)
     correlations: np.ndarray = unit @ unit.T
     return correlations
 
 
 def unit_ranks(maps: np.ndarray) -> np.ndarray:
-    """The ranks of each map's cells, of mean 0 and length 1: (K, …) → (K, cells); a constant map's are 0.
+    """The ranks of each map's cells, with mean 0 and norm 1: (K, …) → (K, cells); 0 for a constant map.
 
     The scalar product of two of them is Spearman's rank correlation.
     """

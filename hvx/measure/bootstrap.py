@@ -1,4 +1,4 @@
-"""Means with what they may be off by: percentile bootstrap intervals over images."""
+"""Means with their uncertainty: percentile bootstrap intervals over images."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 DRAWS = 2000
 LEVEL = 0.95
-"""Of the intervals: 2.5 % of the draws lie below, 2.5 % above."""
+"""Of the intervals: 2.5 % of the draws are below, 2.5 % above."""
 
 _AT_ONCE = 1 << 22
-"""Counts held in memory at a time."""
+"""Number of counts in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A mean of ``n`` values with its interval.
 
-    All NaN where there are no values; the interval NaN where there is but one group, which tells nothing of
-    how much another one would differ.
+    All are NaN if there are no values. The interval is NaN if there is only one group: it does not show how
+    much another group would differ.
     """
 
     value: float
@@ -30,7 +30,7 @@ class Estimate:
 
     @property
     def known(self) -> bool:
-        """Whether there was anything to take the mean of."""
+        """Whether there were any values."""
         return self.n > 0
 
     @property
@@ -45,14 +45,14 @@ NOTHING = Estimate(np.nan, np.nan, np.nan, 0)
 def mean(values: Sequence[float] | np.ndarray, groups: Sequence[int] | np.ndarray, seed: int) -> Estimate:
     """The mean of values with its percentile bootstrap interval (Efron & Tibshirani 1993, section 13.3).
 
-    What is drawn again, with replacement, are groups and not values (Davison & Hinkley 1997, section
-    3.8): questions on one image look at the same pixels, so that five of them say less than five
-    questions on five images. An interval that took them for independent would be too narrow.
+    Groups are resampled with replacement, not values (Davison & Hinkley 1997, section 3.8). Questions on one
+    image share its pixels, so five of them carry less information than five questions on five images. An
+    interval that treated them as independent would be too narrow.
 
     Args:
         values: (n) one for each question, token, …; all finite.
         groups: (n) the image of each.
-        seed: of the draws; the same groups and seed give the same draws, whatever the values.
+        seed: of the draws; the same groups and seed give the same draws for any values.
     """
     return difference(values, groups, None, seed)
 
@@ -63,49 +63,49 @@ def difference(
     apart: Sequence[bool] | np.ndarray | None,
     seed: int,
 ) -> Estimate:
-    """The mean of the values marked ``apart`` less the mean of the others, with its interval.
+    """The mean of the values marked ``apart`` minus the mean of the others, with its interval.
 
-    Without marks, the plain mean. Of a paired difference take the mean of the differences instead.
+    The plain mean if ``apart`` is None. For a paired difference, take the mean of the differences instead.
 
     Args:
         values, groups, seed: as in ``mean``.
-        apart: (n) which values are the first mean's.
+        apart: (n) which values belong to the first mean; None: all.
     """
-    found, own = np.asarray(values, np.float64), np.asarray(groups)
-    marks = [np.ones(len(found), bool)]
+    values, groups = np.asarray(values, np.float64), np.asarray(groups)
+    marks = [np.ones(len(values), bool)]
     if apart is not None:
         marks = [np.asarray(apart, bool), ~np.asarray(apart, bool)]
     if not all(mark.any() for mark in marks):
         return NOTHING
-    _, place = np.unique(own, return_inverse=True)
-    groups_there = int(place.max()) + 1
-    value = float(found[marks[0]].mean() - (found[marks[1]].mean() if apart is not None else 0.0))
+    _, group_index = np.unique(groups, return_inverse=True)
+    group_count = int(group_index.max()) + 1
+    value = float(values[marks[0]].mean() - (values[marks[1]].mean() if apart is not None else 0.0))
     count = int(marks[0].sum())
-    if groups_there < 2:
+    if group_count < 2:
         return Estimate(value, np.nan, np.nan, count)
-    drawn = _draws(groups_there, seed, [_sums(found, place, mark) for mark in marks])
+    drawn = _draws(group_count, seed, [_sums(values, group_index, mark) for mark in marks])
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn[np.isfinite(drawn)], [tail, 1 - tail])
     return Estimate(value, float(low), float(high), count)
 
 
-def _sums(values: np.ndarray, place: np.ndarray, mark: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sums(values: np.ndarray, group_index: np.ndarray, mark: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum and count of the marked values in each group."""
-    size = int(place.max()) + 1
+    size = int(group_index.max()) + 1
     return (
-        np.bincount(place[mark], weights=values[mark], minlength=size),
-        np.bincount(place[mark], minlength=size).astype(np.float64),
+        np.bincount(group_index[mark], weights=values[mark], minlength=size),
+        np.bincount(group_index[mark], minlength=size).astype(np.float64),
     )
 
 
 def _draws(groups: int, seed: int, parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The statistic in each draw: the first part's mean, less the second's; NaN where one drew nothing."""
+    """The statistic in each draw: the first part's mean minus the second's; NaN if a part has no values."""
     rng = np.random.default_rng(seed)
     pieces = []
     for start in range(0, DRAWS, step := max(1, _AT_ONCE // groups)):
         count = min(step, DRAWS - start)
-        times = rng.multinomial(groups, np.full(groups, 1 / groups), size=count)
+        multiplicities = rng.multinomial(groups, np.full(groups, 1 / groups), size=count)
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = [(times @ total) / (times @ number) for total, number in parts]
+            means = [(multiplicities @ total) / (multiplicities @ size) for total, size in parts]
         pieces.append(means[0] - means[1] if len(means) > 1 else means[0])
     return np.concatenate(pieces)

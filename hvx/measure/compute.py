@@ -1,4 +1,4 @@
-"""The work that takes time: maps of each method, and curves of deletion and insertion over them."""
+"""The slow part: maps of each method, and curves of deletion and insertion over them."""
 
 from __future__ import annotations
 
@@ -26,98 +26,100 @@ Ends = tuple[float, float]
 
 
 class Maps:
-    """The maps of the sample by method and place: the run's own, or those on the shelf."""
+    """The maps of the sample by method and position: the run's own, or those in the cache."""
 
     def __init__(self, shelf: Shelf, names: list[str]) -> None:
         self.names = names
-        self._kept = {name: shelf.maps(name) for name in names if METHODS[name].family != "run"}
+        self._cached = {name: shelf.maps(name) for name in names if METHODS[name].family != "run"}
 
-    def at(self, place: int, item: Item) -> dict[str, np.ndarray]:
-        """The map by each method of an explanation, which is ``item``: (H, W), or (S, S) on the lattice."""
-        own = {PROPOSED: item.heatmap, ATTENTION: item.attention.sum(0)}
+    def at(self, position: int, item: Item) -> dict[str, np.ndarray]:
+        """The map by each method of an explanation, which is ``item``: (H, W), or (S, S) on the grid."""
+        run_maps = {PROPOSED: item.heatmap, ATTENTION: item.attention.sum(0)}
         return {
-            name: own[name] if name in own else self._kept[name][place].astype(np.float32)
+            name: run_maps[name] if name in run_maps else self._cached[name][position].astype(np.float32)
             for name in self.names
         }
 
 
 def make_maps(subject: Subject, shelf: Shelf, names: list[str], seed: int) -> None:
-    """Compute the maps that are not on the shelf, family by family: what shares a pass is made in one."""
+    """Compute the maps that are not in the cache, by family: methods of one family share a pass."""
     absent = [
         name for name in names if METHODS[name].family != "run" and not shelf.has_maps(name, len(subject))
     ]
     mapper = Mapper(subject.model, seed)
     specific = SpecificMaps(subject, mapper)
     for family in dict.fromkeys(METHODS[name].family for name in absent):
-        own = [name for name in absent if METHODS[name].family == family]
+        family_names = [name for name in absent if METHODS[name].family == family]
         make = specific.maps if family == "specific" else mapper.maps
-        with shelf.new_maps(own, len(subject)) as files:
-            for batch in _batches(subject, range(len(subject)), f"maps: {', '.join(own)}"):
-                for name, maps in make(own, batch).items():
+        with shelf.new_maps(family_names, len(subject)) as files:
+            for batch in _batches(subject, range(len(subject)), f"maps: {', '.join(family_names)}"):
+                for name, maps in make(family_names, batch).items():
                     files[name].put(batch.places, maps)
 
 
 def make_ends(subject: Subject, shelf: Shelf, count: int) -> list[Ends]:
-    """Where the curves of the sample's first ``count`` explanations begin and end."""
-    kept = shelf.result(f"curves-{count}/ends")
-    if not is_table(kept, (count, 2)):
-        shelf.keep(f"curves-{count}/ends", kept := _ends(subject, count))
-    return [(sharp, blurry) for sharp, blurry in kept]
+    """The endpoints of the curves of the sample's first ``count`` explanations."""
+    cached = shelf.result(f"curves-{count}/ends")
+    if not is_table(cached, (count, 2)):
+        shelf.keep(f"curves-{count}/ends", cached := _ends(subject, count))
+    return [(sharp, blurry) for sharp, blurry in cached]
 
 
 def make_curves(
     subject: Subject, shelf: Shelf, names: list[str], ends: list[Ends], seed: int
 ) -> dict[str, list[Curves]]:
     """Curves of deletion and insertion of the sample's first explanations, by method."""
-    found: dict[str, list[Curves]] = {}
+    by_method: dict[str, list[Curves]] = {}
     for name in names:
-        kept = shelf.result(f"curves-{len(ends)}/{name}")
-        if not is_table(kept, (len(ends), 2, len(SHARES))):
-            kept = _curves(subject, Maps(shelf, [name]), name, ends, seed)
-            shelf.keep(f"curves-{len(ends)}/{name}", kept)
-        found[name] = [(deletion, insertion) for deletion, insertion in kept]
-    return found
+        cached = shelf.result(f"curves-{len(ends)}/{name}")
+        if not is_table(cached, (len(ends), 2, len(SHARES))):
+            cached = _curves(subject, Maps(shelf, [name]), name, ends, seed)
+            shelf.keep(f"curves-{len(ends)}/{name}", cached)
+        by_method[name] = [(deletion, insertion) for deletion, insertion in cached]
+    return by_method
 
 
 def is_table(value: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a value that was read from a file holds finite numbers, nested in lists to this shape."""
+    """Whether a value read from a file is nested lists of finite numbers with this shape."""
     try:
-        found = np.array(value, np.float64)
+        array = np.array(value, np.float64)
     except (TypeError, ValueError, OverflowError):
         return False
-    return found.shape == shape and bool(np.isfinite(found).all())
+    return array.shape == shape and bool(np.isfinite(array).all())
 
 
 def _ends(subject: Subject, count: int) -> list[Ends]:
     ends = [(0.0, 0.0)] * count
     for batch in _batches(subject, range(count), "probabilities"):
         blurs = blurred(batch.inputs)
-        for row, place in enumerate(batch.places):
+        for row, position in enumerate(batch.places):
             image = batch.images[row]
             both = torch.stack([batch.inputs[image], blurs[image]])
             sharp, blurry = _score(subject, batch, row)(both).tolist()
-            ends[place] = sharp, blurry
+            ends[position] = sharp, blurry
     return ends
 
 
 def _curves(subject: Subject, maps: Maps, name: str, ends: list[Ends], seed: int) -> list[Curves]:
-    found: list[Curves] = [([], [])] * len(ends)
+    by_position: list[Curves] = [([], [])] * len(ends)
     for batch in _batches(subject, range(len(ends)), f"deletion and insertion: {name}"):
         blurs = blurred(batch.inputs)
-        for row, place in enumerate(batch.places):
+        for row, position in enumerate(batch.places):
             image = batch.images[row]
-            places = ranks(enlarged(maps.at(place, subject.item(place))[name], subject.size), seed)
+            pixel_ranks = ranks(enlarged(maps.at(position, subject.item(position))[name], subject.size), seed)
             score = _score(subject, batch, row)
-            found[place] = curves(score, batch.inputs[image], blurs[image], ends[place], places)
-    return found
+            by_position[position] = curves(
+                score, batch.inputs[image], blurs[image], ends[position], pixel_ranks
+            )
+    return by_position
 
 
 def _score(subject: Subject, batch: Batch, row: int) -> Callable[[Tensor], Tensor]:
     """Images → the probability of the answer to a batch's question."""
-    asked = batch.rows[row], batch.lengths[row], batch.answers[row]
-    return lambda images: probabilities(subject.model, images, *asked)
+    question = batch.rows[row], batch.lengths[row], batch.answers[row]
+    return lambda images: probabilities(subject.model, images, *question)
 
 
-def _batches(subject: Subject, places: Sequence[int], label: str) -> Iterator[Batch]:
-    """The batches of these explanations, with a bar."""
-    return bar(subject.batches(places), label, "batch", total=subject.batch_count(places))
+def _batches(subject: Subject, positions: Sequence[int], label: str) -> Iterator[Batch]:
+    """The batches of these explanations, with a progress bar."""
+    return bar(subject.batches(positions), label, "batch", total=subject.batch_count(positions))

@@ -1,8 +1,8 @@
-"""What maps of an image show whatever is asked: the controls of the claim that heat map and attention agree.
+"""Controls of the claim that heat map and attention agree: what maps of an image show for any question.
 
-Two questions on one image share its pixels. Where their maps are nearly the same, a heat map agrees with the
-attention without having to do with the question. So its agreement with its own question's attention stands
-beside that with the attention of another question on the image, and with that of another image.
+Two questions on one image share its pixels. If their maps are nearly the same, a heat map agrees with the
+attention regardless of the question. So its agreement with its own question's attention is compared with its
+agreement with the attention of another question on the image, and of another image.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from hvx.measure.subject import Subject
 from hvx.progress import bar
 
 QUESTION, IMAGE, BETWEEN = "another question", "another image", "both attentions"
-"""Names of what ``attention_controls`` finds: the heat map's agreement with its own attention against that
-with another question's on the same image, and against that with another image's; and, with 1 as its own,
-the agreement of both questions' attention."""
+"""Names of the results of ``attention_controls``: the agreement of the heat map with its own question's
+attention, compared with that of another question on the same image, and of another image; and the agreement
+of both questions' attention, compared with 1."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A number of the question's own maps beside the same number with another's.
+    """A value of the question's own maps, compared with the same value of another's maps.
 
     Attributes:
         own: the mean over the explanations that have a control.
         other: the mean with the other maps.
-        less: the mean of own less other, paired.
+        less: the mean of own minus other, paired.
         without: explanations that have no control.
     """
 
@@ -41,7 +41,7 @@ class Control:
 
 @dataclass(frozen=True)
 class _Sketch:
-    """What is kept of an explanation: its text, and the ranks of its maps on the grid."""
+    """A summary of an explanation: the question's text, and the ranks of its maps on the grid."""
 
     question: str
     heat: np.ndarray
@@ -49,75 +49,78 @@ class _Sketch:
 
 
 def attention_controls(subject: Subject, seed: int) -> dict[str, Control]:
-    """The controls of the sample's maps, by name; those without a single value are absent.
+    """The controls of the sample's maps, by name; those without any value are absent.
 
-    Another question is each one on the image with another text; the mean over these is taken. Another image
-    is the next one of the sample, whose order is random: one of its questions.
+    Other questions are all on the image with another text; the mean over them is taken. Another image is the
+    next one of the sample, whose order is random: one of its questions.
 
     Args:
         subject: a sample of a network with attention.
         seed: of the intervals.
     """
-    groups: dict[int | str, list[int]] = {}
-    for place, image in enumerate(subject.images.tolist()):
-        groups.setdefault(image, []).append(place)
-    found, order = _Pairs(len(subject)), list(groups.values())
-    first = following = [_sketch(subject, place) for place in order[0]]
-    for number in bar(range(len(order)), "measuring controls", "image", total=len(order)):
-        own, last = following, number + 1 == len(order)
-        following = first if last else [_sketch(subject, place) for place in order[number + 1]]
-        _add(found, order[number], own, following if len(order) > 1 else [])
-    return found.controls(subject.images, seed)
+    by_image: dict[int | str, list[int]] = {}
+    for position, image in enumerate(subject.images.tolist()):
+        by_image.setdefault(image, []).append(position)
+    pairs, groups = _Pairs(len(subject)), list(by_image.values())
+    first = following = [_sketch(subject, position) for position in groups[0]]
+    for number in bar(range(len(groups)), "measuring controls", "image", total=len(groups)):
+        sketches, last = following, number + 1 == len(groups)
+        following = first if last else [_sketch(subject, position) for position in groups[number + 1]]
+        _add(pairs, groups[number], sketches, following if len(groups) > 1 else [])
+    return pairs.controls(subject.images, seed)
 
 
 class _Pairs:
-    """Own and other numbers of explanations, by name."""
+    """Values of the explanations with their own maps and with others', by name."""
 
     def __init__(self, count: int) -> None:
         self._own: dict[str, np.ndarray] = {}
         self._other: dict[str, np.ndarray] = {}
         self._count = count
 
-    def put(self, name: str, place: int, own: float, others: list[float]) -> None:
-        """An explanation's own number and those of the others, of which there may be none."""
-        for kept, value in ((self._own, own), (self._other, float(np.mean(others)) if others else np.nan)):
-            kept.setdefault(name, np.full(self._count, np.nan))[place] = value
+    def put(self, name: str, position: int, own_value: float, other_values: list[float]) -> None:
+        """Store an explanation's own value and the mean of the others' values, NaN if there are none."""
+        other_value = float(np.mean(other_values)) if other_values else np.nan
+        for values, value in ((self._own, own_value), (self._other, other_value)):
+            values.setdefault(name, np.full(self._count, np.nan))[position] = value
 
     def controls(self, images: np.ndarray, seed: int) -> dict[str, Control]:
-        """The means over the explanations that have both."""
-        made = {name: control(own, self._other[name], images, seed) for name, own in self._own.items()}
-        return {name: own for name, own in made.items() if own}
+        """The means over the explanations with both values."""
+        controls = {
+            name: control(values, self._other[name], images, seed) for name, values in self._own.items()
+        }
+        return {name: result for name, result in controls.items() if result}
 
 
-def control(own: np.ndarray, other: np.ndarray, images: np.ndarray, seed: int) -> Control | None:
-    """Two numbers of n explanations side by side; None if no explanation has both.
+def control(values: np.ndarray, baseline: np.ndarray, images: np.ndarray, seed: int) -> Control | None:
+    """Compare two values of n explanations; None if no explanation has both.
 
     Args:
-        own: (n) of the question's own maps.
-        other: (n) of others'; NaN where there is none.
+        values: (n) of the question's own maps.
+        baseline: (n) of others' maps; NaN if there is none.
         images: (n) the image of each.
         seed: of the intervals.
     """
-    both = np.isfinite(own) & np.isfinite(other)
+    both = np.isfinite(values) & np.isfinite(baseline)
     if not both.any():
         return None
-    means = [mean(part[both], images[both], seed) for part in (own, other, own - other)]
-    return Control(means[0], means[1], means[2], int((np.isfinite(own) & ~both).sum()))
+    means = [mean(part[both], images[both], seed) for part in (values, baseline, values - baseline)]
+    return Control(means[0], means[1], means[2], int((np.isfinite(values) & ~both).sum()))
 
 
-def _sketch(subject: Subject, place: int) -> _Sketch:
-    item = subject.item(place)
+def _sketch(subject: Subject, position: int) -> _Sketch:
+    item = subject.item(position)
     summed = item.attention.sum(0)
     heat = unit_ranks(pooled(item.heatmap, summed.shape)[None])[0]
     return _Sketch(item.question, heat, unit_ranks(summed[None])[0])
 
 
-def _add(found: _Pairs, places: list[int], own: list[_Sketch], elsewhere: list[_Sketch]) -> None:
+def _add(pairs: _Pairs, positions: list[int], sketches: list[_Sketch], elsewhere: list[_Sketch]) -> None:
     """The heat maps of an image's questions with their own attention and with others'."""
-    for rank, (place, one) in enumerate(zip(places, own, strict=True)):
-        agreed = float(one.heat @ one.attention)
-        others = [two.attention for two in own if two.question != one.question]
-        found.put(QUESTION, place, agreed, [float(one.heat @ other) for other in others])
-        found.put(BETWEEN, place, 1.0, [float(one.attention @ other) for other in others])
+    for rank, (position, sketch) in enumerate(zip(positions, sketches, strict=True)):
+        agreement = float(sketch.heat @ sketch.attention)
+        others = [other.attention for other in sketches if other.question != sketch.question]
+        pairs.put(QUESTION, position, agreement, [float(sketch.heat @ other) for other in others])
+        pairs.put(BETWEEN, position, 1.0, [float(sketch.attention @ other) for other in others])
         far = [elsewhere[rank % len(elsewhere)].attention] if elsewhere else []
-        found.put(IMAGE, place, agreed, [float(one.heat @ other) for other in far])
+        pairs.put(IMAGE, position, agreement, [float(sketch.heat @ other) for other in far])

@@ -1,7 +1,7 @@
-"""Maps of where people look: VQA-HAT's layout (Das et al. 2016), a gray picture for each person and question.
+"""Human attention maps in VQA-HAT's layout (Das et al. 2016): a gray picture for each person and question.
 
-``{question_id}_1.png``, ``{question_id}_2.png``, … lie in one folder. A picture has the photograph's own
-proportions, and is bright where a person made the photograph sharp to answer the question.
+``{question_id}_1.png``, ``{question_id}_2.png``, … are in one folder. A picture has the photograph's
+aspect ratio, and is bright where a person sharpened the photograph to answer the question.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _NAME = re.compile(r"(.+)_\d+\.png")
 
 
 class HumanMaps:
-    """A folder of them.
+    """A folder of human attention maps.
 
     Args:
-        folder: where they lie.
-        image: how photographs are cropped for the network; maps are cropped alike.
+        folder: contains the maps.
+        image: how photographs are cropped for the network; maps are cropped in the same way.
 
     Raises:
-        HvxError: no such folder, or none of its files is named so.
+        HvxError: no such folder, or no file with such a name.
     """
 
     def __init__(self, folder: Path, image: ImageConfig) -> None:
@@ -37,22 +37,22 @@ class HumanMaps:
         self._image = image
         self._files: dict[int | str, list[Path]] = defaultdict(list)
         for path in sorted(folder.iterdir()):
-            named = _NAME.fullmatch(path.name)
-            if named:
-                self._files[named[1]].append(path)
-                if named[1].isdecimal():
-                    self._files[int(named[1])].append(path)
+            match = _NAME.fullmatch(path.name)
+            if match:
+                self._files[match[1]].append(path)
+                if match[1].isdecimal():
+                    self._files[int(match[1])].append(path)
         if not self._files:
             raise HvxError(f"{folder}: no human attention map; expected files named as {{question_id}}_1.png")
 
     def of(self, question_id: int | str) -> list[np.ndarray]:
-        """The maps (H, W) of a question, one for each person, cropped as the network's input; often none.
+        """The maps (H, W) of a question, one for each person, cropped as the network's input; often empty.
 
         Raises:
             BadImage: a picture cannot be read.
         """
-        found = []
+        maps = []
         for path in self._files.get(question_id, []):
             crop = crop_photo(open_photo(path), self._image)
-            found.append(np.asarray(crop.convert("L"), np.float64))
-        return found
+            maps.append(np.asarray(crop.convert("L"), np.float64))
+        return maps

@@ -1,4 +1,4 @@
-"""Does a map point at what the question asks about?"""
+"""Localization: does a map point at the object that the question asks about?"""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hvx.explain.threshold import attention_threshold
 
 
 def points_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
-    """Whether a map's maximum lies in a region: the pointing game (Zhang et al. 2016), without a margin.
+    """Whether a map's maximum is in a region: the pointing game (Zhang et al. 2016), without a margin.
 
-    Of several equal maxima, the share that lies there, which is what a choice by lot gives on average. Maps
-    are kept in float16, where a flat map has several: the first of them would lie near the top. A constant
+    For several equal maxima, the share inside the region: the expected value of a random choice. Maps are
+    stored in float16, where a flat map has several maxima; the first one would be near the top. A constant
     map has no maximum and points nowhere.
 
     Args:
-        saliency: (h, w), a heat map or an attention map; where it is coarser than the region, the
+        saliency: (h, w), a heat map or an attention map; if it is coarser than the region, the
             center of its largest cell counts.
         inside: (H, W) bool, the region.
     """
@@ -25,20 +25,20 @@ def points_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
 
 
 Peaks = np.ndarray | None
-"""Where a map has its maxima (k, 2), in shares of its height and width; None: it is constant."""
+"""The positions of a map's maxima (k, 2), in shares of its height and width; None if it is constant."""
 
 
 def peaks(saliency: np.ndarray) -> Peaks:
-    """The centers of the largest pixels or cells of a map (h, w): one, but for equal values."""
+    """The centers of the largest pixels or cells of a map (h, w): one, unless values are equal."""
     largest = saliency.max()
     if saliency.min() == largest:
         return None
-    found: np.ndarray = (np.argwhere(saliency == largest) + 0.5) / saliency.shape
-    return found
+    centers: np.ndarray = (np.argwhere(saliency == largest) + 0.5) / saliency.shape
+    return centers
 
 
 def covers(inside: np.ndarray, points: Peaks) -> float:
-    """The share of maxima that a region (H, W) bool holds; none of a constant map's."""
+    """The share of maxima inside a region (H, W) bool; 0 for a constant map."""
     if points is None:
         return 0.0
     rows, columns = (points * inside.shape).astype(int).T
@@ -46,9 +46,9 @@ def covers(inside: np.ndarray, points: Peaks) -> float:
 
 
 def energy_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
-    """The share of a map's energy that lies in a region: Σ_inside max(H, 0) / Σ max(H, 0).
+    """The share of a map's energy inside a region: Σ_inside max(H, 0) / Σ max(H, 0).
 
-    The energy-based pointing game of Wang et al. 2020 (Score-CAM). A map without energy has none inside.
+    The energy-based pointing game of Wang et al. 2020 (Score-CAM). 0 for a map without energy.
 
     Args:
         saliency: (H, W).
@@ -60,13 +60,13 @@ def energy_inside(saliency: np.ndarray, inside: np.ndarray) -> float:
 
 
 def attended(saliency: np.ndarray) -> np.ndarray:
-    """Where a map is attended (H, W) bool: above ``attention_threshold``; nowhere on a constant map."""
+    """The pixels (H, W) bool above ``attention_threshold``; none of a constant map."""
     values = np.asarray(saliency, np.float64)
     return values > attention_threshold(values)
 
 
 def overlap(saliency: np.ndarray, inside: np.ndarray) -> float:
-    """Intersection over union of what a map attends to with a region, |A ∩ R| / |A ∪ R|.
+    """Intersection over union of a map's attended pixels and a region, |A ∩ R| / |A ∪ R|.
 
     Args:
         saliency: (H, W).
@@ -77,8 +77,8 @@ def overlap(saliency: np.ndarray, inside: np.ndarray) -> float:
 
 
 def enlarged(saliency: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map (h, w) at (H, W) pixels, bilinearly; a map of that size stays as it is."""
+    """A map (h, w) resized bilinearly to (H, W) pixels; unchanged if it has that size."""
     if saliency.shape == size:
         return np.asarray(saliency, np.float64)
-    whole = torch.from_numpy(np.asarray(saliency, np.float64))[None, None]
-    return functional.interpolate(whole, size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    tensor = torch.from_numpy(np.asarray(saliency, np.float64))[None, None]
+    return functional.interpolate(tensor, size, mode="bilinear", align_corners=False)[0, 0].numpy()

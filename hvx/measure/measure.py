@@ -40,16 +40,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured, and on how much.
+    """What is measured, and sample sizes.
 
     Attributes:
-        methods: names of methods; none: all.
+        methods: names of methods; all if empty.
         sample: explanations to draw; 0: all.
         curves: of these, explanations for deletion and insertion; 0: none.
         sanity: of these, explanations for randomization; 0: none.
         human: folder of human attention maps in VQA-HAT's layout.
         seed: of every draw.
-        target: of the split's table of objects; None: its first.
+        target: of the split's table of objects; the first if None.
         with_target: draw only explanations whose question has a target in that table.
     """
 
@@ -64,7 +64,7 @@ class Options:
 
 
 def check_installed(options: Options) -> None:
-    """Refuse, ahead of any work, what needs a library that is not installed.
+    """Reject options that need a library that is not installed, before any work is done.
 
     Raises:
         HvxError: one line that says what to install.
@@ -80,20 +80,20 @@ def measure_run(
 ) -> Measures:
     """Measure a run and write ``measure.json``, ``measure.md`` and the plots.
 
-    What takes time is kept under ``RUN/measure`` as it is done, by method; the same call resumes from there.
-    If that folder is read-only, it is kept in ``output``.
+    Slow results are saved under ``RUN/measure`` as they are computed, by method; the same call resumes from
+    there. If that folder is read-only, they are saved in ``output``.
 
     Args:
         run: a finished run's folder.
-        options: what is measured.
-        device: where the network runs.
-        overrides: ``key=value`` strings laid over the run's config, for what has moved since.
+        options: of the measurement.
+        device: of the network.
+        overrides: ``key=value`` strings that override the run's config, for files that have moved.
         output: folder for the report.
-        say: told what a user should know, a line at a time.
+        say: receives messages for the user, a line at a time.
 
     Raises:
-        HvxError: the run, its checkpoint or a named file is not there or another one, a method is not
-            known, or a library is not installed.
+        HvxError: the run, its checkpoint or a named file is missing or another one, a method is unknown, or a
+            library is not installed.
         BadImage: an image of the sample cannot be read, or is not the one that was explained.
     """
     with closing(RunReader(run)) as reader:
@@ -105,41 +105,41 @@ def measure_run(
         if options.with_target:
             assert truth.table
             subject.draw_among(truth.table.with_target(), options.sample, options.seed)
-        found = Measures(_about(reader, subject, options, truth), names)
-        _leave_out(found, subject, options, say)
-        _count_zero_gradients(found, reader, subject, say)
+        measures = Measures(_about(reader, subject, options, truth), names)
+        _leave_out(measures, subject, options, say)
+        _count_zero_gradients(measures, reader, subject, say)
         key = _key(reader, subject, options)
         with opened_shelf(run / FOLDER, key, output, say) as shelf, _interruptible(subject):
             subject.check_images()
             if truth.table:
                 check_masks(subject, truth.table)
-            _measure(found, subject, shelf, options, truth)
+            _measure(measures, subject, shelf, options, truth)
         if reader.column("length").any():
-            found.words = word_means(run_tokens(reader), options.seed)
-            found.paper_words = word_means(paper_tokens(), options.seed)
-            found.word_agreement = run_word_agreement(reader, options.seed)
-    _write(found, output)
-    return found
+            measures.words = word_means(run_tokens(reader), options.seed)
+            measures.paper_words = word_means(paper_tokens(), options.seed)
+            measures.word_agreement = run_word_agreement(reader, options.seed)
+    _write(measures, output)
+    return measures
 
 
 class _Truth:
-    """What maps are held against: the objects asked about, where the split has masks; where people look."""
+    """What maps are compared with: the objects asked about, if the split has masks; human attention maps."""
 
     def __init__(self, subject: Subject, options: Options) -> None:
-        named = options.target is not None or options.with_target
-        self.table = ObjectTable(subject.split, options.target) if subject.split.objects or named else None
+        has_table = subject.split.objects or options.target is not None or options.with_target
+        self.table = ObjectTable(subject.split, options.target) if has_table else None
         self.human = HumanMaps(options.human, subject.model.config.image) if options.human else None
 
 
 @contextmanager
 def _interruptible(subject: Subject) -> Iterator[None]:
-    """A request to stop is answered with how to go on."""
+    """A request to stop raises an error that says how to resume."""
     with heeded() as requests:
         subject.check = requests.check
         try:
             yield
         except (KeyboardInterrupt, HvxError) as error:
-            # The same signal may have ended a decoding process first, and so have led to an error.
+            # The same signal may have ended a decoding process first, which raises an error.
             if isinstance(error, HvxError) and not requests.came:
                 raise
             raise Interrupted(
@@ -147,60 +147,60 @@ def _interruptible(subject: Subject) -> Iterator[None]:
             ) from None
 
 
-def _measure(found: Measures, subject: Subject, shelf: Shelf, options: Options, truth: _Truth) -> None:
-    """What is measured of the sample."""
-    names, seed, images = found.methods, options.seed, subject.images
+def _measure(measures: Measures, subject: Subject, shelf: Shelf, options: Options, truth: _Truth) -> None:
+    """Compute the measures of the sample."""
+    names, seed, images = measures.methods, options.seed, subject.images
     make_maps(subject, shelf, names, seed)
     curves = min(options.curves, len(subject))
     if curves:
         ends = make_ends(subject, shelf, curves)
         pairs = make_curves(subject, shelf, names, ends, seed)
-        found.add_curves(pairs, ends, images, seed)
+        measures.add_curves(pairs, ends, images, seed)
     checked = min(options.sanity, len(subject))
     if checked:
-        found.add_sanity(_similarities(subject, shelf, names, checked, seed), images, seed)
+        measures.add_sanity(_similarities(subject, shelf, names, checked, seed), images, seed)
     scored, agreement, regions = score_maps(subject, Maps(shelf, names), truth.table, truth.human)
     if curves:
         scored |= score_curves(pairs)
-    found.add_scores(scored, images, seed)
-    found.add_agreement(agreement, images, seed)
-    found.image_use = image_use(subject, shelf, seed)
-    if not found.image_use:
-        found.left_out.append("what the image contributes: the run has no ground truth")
+    measures.add_scores(scored, images, seed)
+    measures.add_agreement(agreement, images, seed)
+    measures.image_use = image_use(subject, shelf, seed)
+    if not measures.image_use:
+        measures.left_out.append("what the image contributes: the run has no ground truth")
     if subject.glimpses:
-        found.controls = attention_controls(subject, seed)
+        measures.controls = attention_controls(subject, seed)
     if regions:
-        found.add_regions(regions, scored, images, seed)
+        measures.add_regions(regions, scored, images, seed)
     if truth.human and "human" not in scored:
-        found.left_out.append("agreement with people: none of their maps is of a question of the sample")
+        measures.left_out.append("agreement with people: none of their maps is of a question of the sample")
     if truth.table and not regions:
-        found.left_out.append("localization: no question of the sample asks about an object that is there")
+        measures.left_out.append("localization: no question of the sample asks about an object that is there")
 
 
 def _similarities(subject: Subject, shelf: Shelf, names: list[str], count: int, seed: int) -> dict[str, Any]:
-    """How alike maps stay under randomization, from the shelf where it is there."""
+    """The similarity of maps under randomization, from the cache if it is there."""
     checked = [name for name in names if name in sanity.CHECKED]
-    found = {name: shelf.result(f"sanity-{count}/{name}") for name in checked}
-    absent = [name for name in checked if not _is_sanity(found[name], subject, count)]
+    by_method = {name: shelf.result(f"sanity-{count}/{name}") for name in checked}
+    absent = [name for name in checked if not _is_sanity(by_method[name], subject, count)]
     if absent:
-        for name, own in sanity.make_similarities(subject, absent, count, seed).items():
-            shelf.keep(f"sanity-{count}/{name}", own)
-            found[name] = own
-    return found
+        for name, by_stage in sanity.make_similarities(subject, absent, count, seed).items():
+            shelf.keep(f"sanity-{count}/{name}", by_stage)
+            by_method[name] = by_stage
+    return by_method
 
 
-def _is_sanity(found: Any, subject: Subject, count: int) -> bool:
-    """Whether a value that was read from a file is what ``make_similarities`` returns for a method."""
+def _is_sanity(by_stage: Any, subject: Subject, count: int) -> bool:
+    """Whether a value read from a file has the form that ``make_similarities`` returns for a method."""
     stages = [sanity.OTHER_IMAGE, *sanity.stages(subject.model)]
     return (
-        isinstance(found, dict)
-        and list(found) == stages
-        and all(is_table(pairs, (count, 2)) for pairs in found.values())
+        isinstance(by_stage, dict)
+        and list(by_stage) == stages
+        and all(is_table(pairs, (count, 2)) for pairs in by_stage.values())
     )
 
 
 def _key(reader: RunReader, subject: Subject, options: Options) -> dict[str, Any]:
-    """All that decides what is kept of the sample: another one has a shelf of its own."""
+    """All that determines the cached results of the sample: another key has another cache folder."""
     ids = reader.column("question_id")[subject.numbers].tolist()
     return {**maps_key(reader, ids), "shares": SHARES, "blur": BLUR, "seed": options.seed}
 
@@ -231,37 +231,39 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def _leave_out(found: Measures, subject: Subject, options: Options, say: Say) -> None:
-    """Say what cannot be measured here, and why."""
+def _leave_out(measures: Measures, subject: Subject, options: Options, say: Say) -> None:
+    """Note and report what cannot be measured here, and why."""
     if subject.split.objects is None:
-        found.left_out.append(
+        measures.left_out.append(
             f"localization: split '{subject.explain.split}' has no table of objects with masks"
         )
     if not subject.glimpses:
-        found.left_out.append("agreement with the attention: the model has none")
+        measures.left_out.append("agreement with the attention: the model has none")
     if not subject.reader.column("length").any():
-        found.left_out.append("words: no question of the run has a token")
+        measures.left_out.append("words: no question of the run has a token")
     if not options.human:
-        found.left_out.append("agreement with people: no folder of their attention maps was given (--human)")
+        measures.left_out.append(
+            "agreement with people: no folder of their attention maps was given (--human)"
+        )
     for name, count in (("deletion and insertion", options.curves), ("sanity", options.sanity)):
         if not count:
-            found.left_out.append(f"{name}: not asked for")
-    for line in found.left_out:
+            measures.left_out.append(f"{name}: not asked for")
+    for line in measures.left_out:
         say(f"left out: {line}")
 
 
-def _count_zero_gradients(found: Measures, reader: RunReader, subject: Subject, say: Say) -> None:
-    """Count the explanations that say nothing: maps of the sample, words of the run."""
+def _count_zero_gradients(measures: Measures, reader: RunReader, subject: Subject, say: Say) -> None:
+    """Count the explanations with zero gradients: maps of the sample, words of the run."""
     zero = reader.column("zero_gradient")
-    found.zero_maps = int((zero[subject.numbers] & ZERO_IMAGE_GRADIENT > 0).sum())
-    found.zero_words = int((zero & ZERO_WORD_GRADIENT > 0).sum())
-    for line in zero_gradients(found):
+    measures.zero_maps = int((zero[subject.numbers] & ZERO_IMAGE_GRADIENT > 0).sum())
+    measures.zero_words = int((zero & ZERO_WORD_GRADIENT > 0).sum())
+    for line in zero_gradients(measures):
         say(line)
 
 
-def _write(found: Measures, output: Path) -> None:
-    """The report's files, each whole or not at all."""
-    drawn = write_plots(found, output)
+def _write(measures: Measures, output: Path) -> None:
+    """Write the report's files atomically."""
+    drawn = write_plots(measures, output)
     with whole_file(output / "measure.md") as part:
-        part.write_text(report(found, drawn), encoding="utf-8")
-    write_json(output / "measure.json", as_json(found), indent=1)
+        part.write_text(report(measures, drawn), encoding="utf-8")
+    write_json(output / "measure.json", as_json(measures), indent=1)

@@ -1,4 +1,4 @@
-"""From scores to what is reported: means with intervals, and what differs from the proposed method."""
+"""From scores to reported results: means with intervals, and differences from the proposed method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Means = dict[str, dict[str, Estimate]]
 
 @dataclass
 class Measures:
-    """All that is reported of a run.
+    """All reported results of a run.
 
     Attributes:
         about: the run, the sample, settings, versions.
@@ -37,20 +37,20 @@ class Measures:
         versus: the paired difference of each method from the proposed one.
         by_kind: kind of question → means of localization; ``all`` is in ``means``.
         chance: kind → the mean share of the picture that the objects asked about cover; ``all`` too.
-        others: method → the pointing game of its maps beside that of maps of other questions on the image.
-        above_chance: how much more often the proposed map points there than chance does.
+        others: method → the pointing game of its maps and of other questions' maps on the image.
+        above_chance: how much more often than chance the proposed map points at these objects.
         agreement: names → the mean correlation of the proposed map with each method and glimpse.
-        additive: the correlation with the glimpses' sum less that with the better single glimpse; None of
+        additive: the correlation with the glimpses' sum minus that with the better single glimpse; None for
             fewer than two glimpses.
-        controls: name of ``hvx.measure.controls`` → agreement with the question's own attention beside that
-            with another.
-        image_use: name of ``hvx.measure.image_use`` → the accuracy beside that without the question's image.
+        controls: name of ``hvx.measure.controls`` → agreement with the question's own attention compared with
+            that with another.
+        image_use: name of ``hvx.measure.image_use`` → the accuracy with and without the question's image.
         matrix, matrix_names: (K, K) mean correlations of methods and glimpses, and which these are.
         ends: the answer's mean probability on the photographs and on their blurs.
         curves: method → (deletion, insertion), the mean at each of ``SHARES``.
         sanity: method → stage → (rank correlation, SSIM).
         words, paper_words: of the run and of the paper.
-        word_agreement: mean rank correlation of a model's attention to words with z; None without one.
+        word_agreement: mean rank correlation of a model's attention to words with z; None if it has none.
     """
 
     about: dict[str, Any]
@@ -78,55 +78,59 @@ class Measures:
     word_agreement: Estimate | None = None
 
     def add_scores(self, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
-        """Take in the scores of the sample, whose images (n) these are."""
+        """Add the scores of the sample; ``images`` (n) are its images."""
         for metric in [metric for metric in METRICS if metric in scored]:
-            own = scored[metric]
-            groups = images[own.places]
-            self.means[metric] = {name: mean(values, groups, seed) for name, values in own.values.items()}
-            base = own.values[PROPOSED]
+            scores = scored[metric]
+            groups = images[scores.places]
+            self.means[metric] = {name: mean(values, groups, seed) for name, values in scores.values.items()}
+            proposed = scores.values[PROPOSED]
             self.versus[metric] = {
-                name: mean(values - base, groups, seed)
-                for name, values in own.values.items()
+                name: mean(values - proposed, groups, seed)
+                for name, values in scores.values.items()
                 if name != PROPOSED
             }
 
     def add_regions(self, regions: Regions, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
-        """Take in what chance would find, and localization by kind of question."""
+        """Add the chance level, and localization by kind of question."""
         groups = images[regions.places]
         self.chance[ALL] = mean(regions.shares, groups, seed)
         hits = scored["pointing"].values[PROPOSED]
         self.above_chance = mean(hits - regions.shares, groups, seed)
-        for name, other in regions.others.items():
-            own = control(scored["pointing"].values[name], other, groups, seed)
-            if own:
-                self.others[name] = own
+        for name, other_hits in regions.others.items():
+            result = control(scored["pointing"].values[name], other_hits, groups, seed)
+            if result:
+                self.others[name] = result
         for kind in dict.fromkeys(regions.kinds.tolist()):
-            these = regions.kinds == kind
-            self.chance[kind] = mean(regions.shares[these], groups[these], seed)
+            of_kind = regions.kinds == kind
+            self.chance[kind] = mean(regions.shares[of_kind], groups[of_kind], seed)
             self.by_kind[kind] = {
                 metric: {
-                    name: mean(values[these], groups[these], seed)
+                    name: mean(values[of_kind], groups[of_kind], seed)
                     for name, values in scored[metric].values.items()
                 }
                 for metric in LOCAL
             }
 
-    def add_agreement(self, found: Agreement, images: np.ndarray, seed: int) -> None:
-        """Take in how maps agree."""
-        own = found.correlations[:, found.names.index(PROPOSED)]
+    def add_agreement(self, agreement: Agreement, images: np.ndarray, seed: int) -> None:
+        """Add the agreement of maps."""
+        with_proposed = agreement.correlations[:, agreement.names.index(PROPOSED)]
         self.agreement = {
-            name: mean(own[:, k], images, seed) for k, name in enumerate(found.names) if name != PROPOSED
+            name: mean(with_proposed[:, k], images, seed)
+            for k, name in enumerate(agreement.names)
+            if name != PROPOSED
         }
-        self.matrix, self.matrix_names = found.correlations.mean(0), found.names
-        single = [k for k, name in enumerate(found.names) if name.startswith(GLIMPSE)]
-        if single and ATTENTION in found.names:
-            best = max(single, key=lambda k: float(own[:, k].mean()))
-            self.additive = mean(own[:, found.names.index(ATTENTION)] - own[:, best], images, seed)
+        self.matrix, self.matrix_names = agreement.correlations.mean(0), agreement.names
+        single = [k for k, name in enumerate(agreement.names) if name.startswith(GLIMPSE)]
+        if single and ATTENTION in agreement.names:
+            best = max(single, key=lambda k: float(with_proposed[:, k].mean()))
+            self.additive = mean(
+                with_proposed[:, agreement.names.index(ATTENTION)] - with_proposed[:, best], images, seed
+            )
 
     def add_curves(
         self, curves: dict[str, list[Curves]], ends: list[tuple[float, float]], images: np.ndarray, seed: int
     ) -> None:
-        """Take in the curves of deletion and insertion of the sample's first explanations."""
+        """Add the curves of deletion and insertion of the sample's first explanations."""
         sharp, blurry = np.array(ends).T
         groups = images[: len(ends)]
         self.ends = mean(sharp, groups, seed), mean(blurry, groups, seed)
@@ -134,9 +138,9 @@ class Measures:
             deletion, insertion = np.array(pairs).mean(0)
             self.curves[name] = deletion.tolist(), insertion.tolist()
 
-    def add_sanity(self, found: dict[str, dict[str, Any]], images: np.ndarray, seed: int) -> None:
-        """Take in how alike maps are before and after randomization."""
-        for name, stages in found.items():
+    def add_sanity(self, similarities: dict[str, dict[str, Any]], images: np.ndarray, seed: int) -> None:
+        """Add the similarity of maps before and after randomization."""
+        for name, stages in similarities.items():
             self.sanity[name] = {}
             for stage, pairs in stages.items():
                 correlation, ssim = np.array(pairs).T
@@ -144,10 +148,10 @@ class Measures:
                 self.sanity[name][stage] = mean(correlation, groups, seed), mean(ssim, groups, seed)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values; what is not known is null."""
+        """All results as plain values; unknown values are null."""
         tree = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        found: dict[str, Any] = plain(tree | {"shares": list(SHARES)})
-        return found
+        json_tree: dict[str, Any] = plain(tree | {"shares": list(SHARES)})
+        return json_tree
 
 
 def plain(value: Any) -> Any:
@@ -155,11 +159,11 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({item.name: getattr(value, item.name) for item in dataclasses.fields(value)})
     if isinstance(value, dict):
-        return {str(key): plain(own) for key, own in value.items()}
+        return {str(key): plain(element) for key, element in value.items()}
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [plain(own) for own in value]
+        return [plain(element) for element in value]
     if isinstance(value, (float, np.floating)):
         return round(float(value), 6) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

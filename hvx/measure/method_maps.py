@@ -28,12 +28,12 @@ from hvx.store.reader import Item, RunReader
 from hvx.view.figure import MapColumn
 
 Map = NDArray[np.floating]
-_Kept = dict[str, dict[int, tuple[np.ndarray, int]]]
-"""By method and item of the run: a file of maps, and the place among them."""
+_SavedMaps = dict[str, dict[int, tuple[np.ndarray, int]]]
+"""By method and item of the run: a file of maps, and the index in it."""
 
 
 def method_columns(names: Sequence[str]) -> tuple[MapColumn, ...]:
-    """The columns of a figure whose rows have a map by each of these methods, in their order.
+    """The columns of a figure with a map by each of these methods, in the same order.
 
     Args:
         names: of ``hvx.measure.methods.METHODS``.
@@ -56,17 +56,17 @@ def photo_maps(
 
     Args:
         model: the network that gave the answer; maps are made on its device.
-        names: of methods, at least one, none twice; the maps have their order.
-        photo: as opened; the network's crop of it is taken here.
+        names: of methods, at least one, without duplicates; the maps have the same order.
+        photo: as opened; it is cropped here.
         tokens: the question's.
         answer: the one to explain, of the model's answers.
-        heatmap: the proposed method's map (H, W), which is known already.
-        attention: (G, S, S); None of a network without attention.
+        heatmap: the proposed method's map (H, W), which is already known.
+        attention: (G, S, S); None for a network without attention.
         seed: of the random map.
 
     Returns:
         A map (H, W) or, on the grid of the features, (S, S) for each name, divided by its largest magnitude
-        where it is made here.
+        if it is computed here.
 
     Raises:
         HvxError: no such method, one that this network has no map for, captum is needed and absent, a map
@@ -78,13 +78,13 @@ def photo_maps(
     known: dict[str, Map] = {PROPOSED: heatmap}
     if attention is not None:
         known[ATTENTION] = attention.sum(0)
-    made = [name for name in wanted if name not in known]
-    specific = next((name for name in made if METHODS[name].family == "specific"), None)
+    absent = [name for name in wanted if name not in known]
+    specific = next((name for name in absent if METHODS[name].family == "specific"), None)
     if specific:
         raise HvxError(f"methods: '{specific}' compares the questions of a run; one question has no such map")
-    if made:
-        found = Mapper(model, seed).maps(made, _photo_batch(model, photo, tokens, answer))
-        known |= {name: _scaled(name, found[name][0]) for name in made}
+    if absent:
+        maps = Mapper(model, seed).maps(absent, _photo_batch(model, photo, tokens, answer))
+        known |= {name: _scaled(name, maps[name][0]) for name in absent}
     return tuple(known[name] for name in wanted)
 
 
@@ -96,15 +96,15 @@ def _photo_batch(model: VQAModel, photo: Image.Image, tokens: Sequence[str], ans
     inputs = to_input(crop_photo(photo, config), config)[None].to(device)
     rows, lengths = padded([model.vocabulary.rows(list(tokens))])
 
-    def here(values: np.ndarray | list[int]) -> torch.Tensor:
+    def on_device(values: np.ndarray | list[int]) -> torch.Tensor:
         return torch.as_tensor(values, device=device)
 
-    answers = here([model.answers.index(answer)])
-    return Batch([0], inputs, here([0]), here(rows), here(lengths), answers)
+    answers = on_device([model.answers.index(answer)])
+    return Batch([0], inputs, on_device([0]), on_device(rows), on_device(lengths), answers)
 
 
 def _scaled(name: str, map: Map) -> Map:
-    """A map divided by its largest magnitude: those of tiny gradients keep their precision."""
+    """A map divided by its largest magnitude, so that maps of tiny gradients keep their precision."""
     if not np.isfinite(map).all():
         raise HvxError(f"{name}: a map of the network has values that are not finite")
     largest = np.abs(map).max()
@@ -116,34 +116,34 @@ class MethodMaps:
 
     Args:
         names: of methods, in the columns' order.
-        kept: of those that are not the run's own, each item's file of maps and its place in it.
+        saved: for methods that are not the run's own, each item's file of maps and its index in it.
     """
 
-    def __init__(self, names: Sequence[str], kept: _Kept) -> None:
+    def __init__(self, names: Sequence[str], saved: _SavedMaps) -> None:
         self.columns = method_columns(names)
-        self._names, self._kept = list(names), kept
+        self._names, self._saved = list(names), saved
 
     def of(self, number: int, item: Item) -> tuple[Map, ...]:
         """A map for each column of an item, (H, W) or, on the grid of the features, (S, S)."""
-        return tuple(self._one(name, number, item) for name in self._names)
+        return tuple(self._map(name, number, item) for name in self._names)
 
     def files(self) -> dict[str, dict[int, tuple[str, int]]]:
-        """Of the methods that are not the run's own: each item's file of maps (n, h, w) and place in it."""
+        """For methods that are not the run's own: each item's file of maps (n, h, w) and index in it."""
         return {
             name: {
-                number: (str(cast("np.memmap", maps).filename), place)
-                for number, (maps, place) in own.items()
+                number: (str(cast("np.memmap", maps).filename), index)
+                for number, (maps, index) in by_item.items()
             }
-            for name, own in self._kept.items()
+            for name, by_item in self._saved.items()
         }
 
-    def _one(self, name: str, number: int, item: Item) -> Map:
+    def _map(self, name: str, number: int, item: Item) -> Map:
         if name == PROPOSED:
             return item.heatmap
         if name == ATTENTION:
             return np.asarray(item.attention.sum(0))
-        maps, place = self._kept[name][number]
-        return np.asarray(maps[place].astype(np.float32))
+        maps, index = self._saved[name][number]
+        return np.asarray(maps[index].astype(np.float32))
 
 
 @contextmanager
@@ -155,34 +155,34 @@ def run_maps(
     seed: int = 0,
     say: Say = no_log,
 ) -> Iterator[MethodMaps]:
-    """Maps of some items of a run by methods: its own, those that ``hvx measure`` kept, the others computed.
+    """Maps of some items of a run by methods: its own, those that ``hvx measure`` saved; others are computed.
 
-    What is computed goes into a temporary folder, a file for each method, so that memory does not grow with
-    the number of items.
+    Computed maps are written to a temporary folder, one file for each method, so that memory does not grow
+    with the number of items.
 
     Args:
         reader: the run.
-        numbers: its items that are drawn.
-        names: of methods, at least one, none twice.
-        device: where the network runs, if it is needed: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``, ….
+        numbers: the items to draw.
+        names: of methods, at least one, without duplicates.
+        device: of the network, if it is needed: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``, ….
         seed: of the random map.
-        say: told what must be computed, ahead of it.
+        say: told what must be computed, before it is computed.
 
     Raises:
         HvxError: a run without heat maps, no such method, one that this network has no map for, captum is
             needed and absent, or a map must be computed and the run's checkpoint is absent or another one.
-        BadImage: the same of an image.
+        BadImage: an image is absent or another one.
     """
     reader.check_heatmaps()
     wanted = in_order(names, reader.glimpses, f"{reader.path}: --methods")
-    made = [name for name in wanted if METHODS[name].family != "run"]
-    kept = _kept_maps(reader, numbers, made)
-    absent = [name for name in made if any(number not in kept[name] for number in numbers)]
+    method_names = [name for name in wanted if METHODS[name].family != "run"]
+    saved = _kept_maps(reader, numbers, method_names)
+    absent = [name for name in method_names if any(number not in saved[name] for number in numbers)]
     if not absent:
-        yield MethodMaps(wanted, kept)
+        yield MethodMaps(wanted, saved)
         return
     check_installed(absent)
-    missing = [n for n in dict.fromkeys(numbers) if any(n not in kept[name] for name in absent)]
+    missing = [n for n in dict.fromkeys(numbers) if any(n not in saved[name] for name in absent)]
     say(_cost(reader, absent, len(missing), len(numbers)))
     subject = Subject(reader, [], pick_device(device), numbers=missing, takes_set=False)
     with TemporaryDirectory(prefix="hvx-figure-") as folder:
@@ -190,40 +190,40 @@ def run_maps(
         make_maps(subject, shelf, absent, seed)
         for name in absent:
             maps = shelf.maps(name)
-            computed = {number: (maps, place) for place, number in enumerate(missing)}
-            kept[name] = computed | kept[name]
-        yield MethodMaps(wanted, kept)
+            computed = {number: (maps, index) for index, number in enumerate(missing)}
+            saved[name] = computed | saved[name]
+        yield MethodMaps(wanted, saved)
 
 
 def _cost(reader: RunReader, absent: Sequence[str], missing: int, count: int) -> str:
-    """What computing maps takes, in a line. Most have the size of the network's input, in 16 bits."""
-    room = 2 * reader.about["image"]["size"] ** 2 * missing * len(absent) / 1e6
+    """A line on the cost of computing maps. Most have the size of the network's input, in 16 bits."""
+    size = 2 * reader.about["image"]["size"] ** 2 * missing * len(absent) / 1e6
     return (
         f"{reader.path}: computing {', '.join(absent)} for {missing:,} of {count:,} explanations, which "
-        f"`hvx measure` has not kept; takes up to {max(1, room):,.0f} MB in {gettempdir()} until it is done"
+        f"`hvx measure` has not kept; takes up to {max(1, size):,.0f} MB in {gettempdir()} until it is done"
     )
 
 
-def _kept_maps(reader: RunReader, numbers: Sequence[int], names: Sequence[str]) -> _Kept:
-    """What ``hvx measure`` kept of these items of exactly this run, by method."""
-    found: _Kept = {name: {} for name in names}
+def _kept_maps(reader: RunReader, numbers: Sequence[int], names: Sequence[str]) -> _SavedMaps:
+    """The maps that ``hvx measure`` saved of these items of exactly this run, by method."""
+    saved: _SavedMaps = {name: {} for name in names}
     image_ids, ids = reader.column("image_id"), reader.column("question_id")
     for shelf, about in kept_shelves(reader.path / FOLDER) if names else ():
         counts = {name: count for name in names if (count := shelf.map_count(name))}
         for count in set(counts.values()):
             sample = _sample(about.get("seed"), count, image_ids)
-            # The key says which questions are there and in which order: the draw is only a guess of it.
+            # The key identifies the questions and their order; the draw is only a guess of them.
             key = maps_key(reader, ids[sample].tolist())
             if any(about.get(part) != value for part, value in key.items()):
                 continue
-            places = {number: place for place, number in enumerate(sample)}
+            indices = {number: index for index, number in enumerate(sample)}
             for name in (name for name in counts if counts[name] == count):
                 maps = shelf.maps(name)
-                here = {number: (maps, places[number]) for number in numbers if number in places}
-                found[name] = here | found[name]
-    return found
+                matching = {number: (maps, indices[number]) for number in numbers if number in indices}
+                saved[name] = matching | saved[name]
+    return saved
 
 
 def _sample(seed: object, count: int, image_ids: np.ndarray) -> list[int]:
-    """The items that ``hvx measure`` drew with a seed, where these are ``count``; none without a seed."""
+    """The ``count`` items that ``hvx measure`` draws with a seed; empty without a seed."""
     return draw(image_ids, count, seed) if isinstance(seed, int) and 0 < count <= len(image_ids) else []

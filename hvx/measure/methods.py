@@ -1,7 +1,7 @@
-"""The methods that are measured: names, definitions, and which can be measured here.
+"""The measured methods: names, definitions, and which are available.
 
-All but Eq. 2, its variants and the attention explain the answer that the run explains, by its logit.
-Gradients at the pixels are read as Σ_c |·| over the color channels.
+All methods except Eq. 2, its variants and the attention explain the logit of the run's answer.
+Gradients at the pixels are summed as Σ_c |·| over the color channels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ OF_ATTENTION = (ATTENTION, SPECIFIC_ATTENTION, "grad-cam-attention")
 PATH_STEPS = 16
 """Points on the path of integrated gradients (Gauss-Legendre)."""
 Family = Literal["run", "specific", "head", "plain", "guided", "path", "floor"]
-"""What methods share: the run's own maps; those of the image's other questions; the head alone; one forward
-pass, plain or guided; captum's path; nothing."""
+"""What methods share: the run's own maps; maps of the image's other questions; the head alone; one forward
+pass, plain or guided; captum's path; nothing (baselines)."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method's title in tables, what it shares with others, and what defines it."""
+    """A method's title in tables, its family, and its definition."""
 
     title: str
     family: Family
@@ -73,46 +73,46 @@ METHODS: dict[str, Method] = {
     "center": Method("Center", "floor", "a Gaussian in the middle, σ a quarter of the side"),
     "random": Method("Random", "floor", "uniform noise for each pixel"),
 }
-"""In the order of tables. y is the answer's logit, f the features (M channels, lattice cells s)."""
+"""In the order of tables. y is the answer's logit, f the features (M channels, grid cells s)."""
 
 
 def chosen(names: Iterable[str], glimpses: int) -> list[str]:
-    """Names of methods in the tables' order, the proposed one always among them; none named: all.
+    """Names of methods in the tables' order, always with the proposed one; all if no name is given.
 
     Raises:
         HvxError: no such method, or the attention of a model that has none.
     """
     wanted = set(names)
     check_known(sorted(wanted))
-    own = next((name for name in OF_ATTENTION if name in wanted and not glimpses), None)
-    if own:
-        raise HvxError(f"--methods: the run is of a model without attention; leave '{own}' out")
+    unavailable = next((name for name in OF_ATTENTION if name in wanted and not glimpses), None)
+    if unavailable:
+        raise HvxError(f"--methods: the run is of a model without attention; leave '{unavailable}' out")
     wanted = (wanted or set(METHODS)) | {PROPOSED}
     return [name for name in METHODS if name in wanted and (glimpses or name not in OF_ATTENTION)]
 
 
 def in_order(names: Iterable[str], glimpses: int, about: str = "--methods") -> list[str]:
-    """Names of methods as they are given: the columns of a figure.
+    """Names of methods in the given order: the columns of a figure.
 
     Args:
-        names: at least one, none twice.
-        glimpses: attention maps of the network.
-        about: what errors begin with: an option, a run, an argument.
+        names: at least one, without duplicates.
+        glimpses: number of attention maps of the network.
+        about: prefix of errors: an option, a run, an argument.
 
     Raises:
         HvxError: no such method, none, one twice, or the attention of a network that has none.
     """
-    given = list(names)
-    check_known(given, about)
-    if not given:
+    methods = list(names)
+    check_known(methods, about)
+    if not methods:
         raise HvxError(f"{about}: names no method; known are: {', '.join(METHODS)}")
-    twice = next((name for name in given if given.count(name) > 1), None)
-    if twice:
-        raise HvxError(f"{about}: '{twice}' is named twice")
-    own = next((name for name in given if name in OF_ATTENTION and not glimpses), None)
-    if own:
-        raise HvxError(f"{about}: the network has no attention; leave '{own}' out")
-    return given
+    duplicate = next((name for name in methods if methods.count(name) > 1), None)
+    if duplicate:
+        raise HvxError(f"{about}: '{duplicate}' is named twice")
+    unavailable = next((name for name in methods if name in OF_ATTENTION and not glimpses), None)
+    if unavailable:
+        raise HvxError(f"{about}: the network has no attention; leave '{unavailable}' out")
+    return methods
 
 
 def check_known(names: Iterable[str], about: str = "--methods") -> None:
@@ -123,7 +123,7 @@ def check_known(names: Iterable[str], about: str = "--methods") -> None:
 
 
 def check_installed(names: Iterable[str], about: str = "--methods") -> None:
-    """Refuse, ahead of any work, methods whose library is not installed.
+    """Reject methods whose library is not installed, before any work is done.
 
     Raises:
         HvxError: says what to install.

@@ -1,4 +1,4 @@
-"""What the paper prints: the z-scores of its figures' tokens."""
+"""The z-scores of tokens in the paper's figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PrintedRow:
 
 @lru_cache(maxsize=1)
 def printed_rows() -> tuple[PrintedRow, ...]:
-    """All twelve of them, from ``printed_z.json``, which names its source."""
+    """All twelve questions, from ``printed_z.json``, which names its source."""
     tree = json.loads((files("hvx.measure") / "printed_z.json").read_text(encoding="utf-8"))
     return tuple(
         PrintedRow(row["figure"], tuple(row["tokens"]), tuple(row["part_of_speech"]), tuple(row["z"]))

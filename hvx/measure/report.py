@@ -1,4 +1,4 @@
-"""The checks of a run over the built-in split: measured, required, ok."""
+"""The checks of a run over the synthetic dataset: measured, required, ok."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from hvx.store.reader import Item, RunReader
 from hvx.table import table
 
 SINGLE = ("attribute", "shape", "existence")
-"""Kinds whose questions ask about one object at most."""
+"""Kinds of questions that ask about at most one object."""
 _WIDTH = 80
-"""Characters of the longest line of the table and of its notes, where no terminal says another width."""
+"""Largest line width of the table and its notes, in characters, without a terminal."""
 
 
 @dataclass(frozen=True)
 class Check:
     """One line of the table.
 
-    ``required`` is the least that passes; None: reported only. ``chance``: the chance level, if there is one.
-    ``count``: questions that it is measured on.
+    ``required`` is the smallest value that passes; None: reported only. ``chance``: the chance level, if
+    there is one. ``count``: the number of questions.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Check:
 
 @dataclass
 class _Tally:
-    """What one pass over the run collects."""
+    """Values collected in one pass over the run."""
 
     right: dict[str, list[bool]]
     truth: dict[str, list[str]]
@@ -64,7 +64,7 @@ class _Tally:
 
 
 def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
-    """The checks of the paper's two claims, on a run over the built-in split.
+    """The checks of the paper's two claims, on a run over the synthetic dataset.
 
     Raises:
         HvxError: the split has no table of objects or masks, or the run is of another split.
@@ -72,11 +72,11 @@ def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
     tally = _collect(reader, split, ObjectTable(split))
     means = mean_z(tally.words, content_and_function(PARTS_OF_SPEECH))
     contrast = means["content"][0] - means["function"][0]
-    good = [is_standardized(np.array(z)) for _, z in tally.words]
+    standardized = [is_standardized(np.array(z)) for _, z in tally.words]
     single = [hit for kind in SINGLE for hit in tally.right.get(kind, [])]
     others = {kind: hits for kind, hits in tally.right.items() if kind not in SINGLE}
-    aside = f"that of the attention maps is {np.mean(tally.attention_hits):.3f}"
-    parts = ", ".join(
+    attention_note = f"that of the attention maps is {np.mean(tally.attention_hits):.3f}"
+    z_note = ", ".join(
         f"{tag} {mean:+.2f}" for tag, (mean, _) in _by_mean(mean_z(tally.words, PARTS_OF_SPEECH))
     )
     agreement, hits = float(np.mean(tally.agreement)), float(np.mean(tally.heat_hits))
@@ -84,20 +84,27 @@ def check_run(reader: RunReader, split: SplitConfig) -> list[Check]:
     return [
         Check(f"accuracy: {', '.join(SINGLE)}", float(np.mean(single)), 0.97, len(single), "", single_chance),
         *(
-            Check(f"accuracy: {kind}", float(np.mean(own)), None, len(own), "", _most_frequent(tally, [kind]))
-            for kind, own in others.items()
+            Check(
+                f"accuracy: {kind}",
+                float(np.mean(right)),
+                None,
+                len(right),
+                "",
+                _most_frequent(tally, [kind]),
+            )
+            for kind, right in others.items()
         ),
-        Check("pointing game: heat map", hits, 0.90, len(tally.heat_hits), aside, regions),
-        Check("rank correlation: heat map, attention", agreement, 0.40, len(good), "", 0.0),
-        Check("mean z: content less function words", contrast, 1.0, len(good), parts, 0.0),
-        Check("questions with Σz = 0, Σz² = n − 1", float(np.mean(good)), 1.0, len(good)),
+        Check("pointing game: heat map", hits, 0.90, len(tally.heat_hits), attention_note, regions),
+        Check("rank correlation: heat map, attention", agreement, 0.40, len(standardized), "", 0.0),
+        Check("mean z: content less function words", contrast, 1.0, len(standardized), z_note, 0.0),
+        Check("questions with Σz = 0, Σz² = n − 1", float(np.mean(standardized)), 1.0, len(standardized)),
     ]
 
 
 def _most_frequent(tally: _Tally, kinds: Iterable[str]) -> float:
-    """The chance level of the accuracy: that of the most frequent answer to each kind of question."""
+    """The chance level of the accuracy: always the most frequent answer to each kind of question."""
     truths = [tally.truth.get(kind, []) for kind in kinds]
-    right = sum(max(Counter(own).values()) for own in truths if own)
+    right = sum(max(Counter(truth).values()) for truth in truths if truth)
     return right / max(1, sum(map(len, truths)))
 
 
@@ -105,19 +112,19 @@ def _collect(reader: RunReader, split: SplitConfig, table: ObjectTable) -> _Tall
     tally = _Tally({}, {}, [], [], [], [], [])
     for number in bar(range(len(reader)), "measuring", "explanation"):
         item = reader[number]
-        asked = table.asked.get(item.question_id)
-        if asked is None:
+        target = table.asked.get(item.question_id)
+        if target is None:
             raise HvxError(
                 f"{split.objects}: no question {item.question_id}, which {reader.path} explains; "
                 "the run is of another split"
             )
-        tally.right.setdefault(asked.kind, []).append(item.answer == item.ground_truth)
-        tally.truth.setdefault(asked.kind, []).append(item.ground_truth)
+        tally.right.setdefault(target.kind, []).append(item.answer == item.ground_truth)
+        tally.truth.setdefault(target.kind, []).append(item.ground_truth)
         tally.words.append((item.tokens, item.token_z))
         summed = item.attention.sum(0)
         tally.agreement.append(rank_correlation(pooled(item.heatmap, summed.shape), summed))
-        if asked.kind in SINGLE and asked.labels:
-            _localize(tally, item, summed, np.isin(table.mask(item.image_id), asked.labels))
+        if target.kind in SINGLE and target.labels:
+            _localize(tally, item, summed, np.isin(table.mask(item.image_id), target.labels))
     return tally
 
 
@@ -134,7 +141,7 @@ def _by_mean(means: dict[str, tuple[float, int]]) -> list[tuple[str, tuple[float
 def as_table(checks: Iterable[Check], markdown: bool | None = True) -> str:
     """The checks as a table, with their notes as lines under it; ``markdown`` as of ``hvx.table.table``.
 
-    No line is longer than 80 characters, or than the terminal is wide.
+    No line is longer than 80 characters, or than the width of the terminal.
     """
     checks = list(checks)
     rows = []
@@ -151,9 +158,9 @@ def as_table(checks: Iterable[Check], markdown: bool | None = True) -> str:
 
 
 def _wrapped(note: str, width: int) -> str:
-    """A note in lines; a signed number stays with the word before it."""
-    joined = re.sub(r" (?=[-+]\d)", "\N{NO-BREAK SPACE}", note)
-    lines = textwrap.fill(joined, width, break_on_hyphens=False)
+    """A note, wrapped; a signed number stays on the line of the word before it."""
+    text = re.sub(r" (?=[-+]\d)", "\N{NO-BREAK SPACE}", note)
+    lines = textwrap.fill(text, width, break_on_hyphens=False)
     return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 

@@ -22,24 +22,24 @@ from hvx.models.checkpoint import VQAModel
 from hvx.progress import bar
 
 CHECKED = (PROPOSED, ATTENTION, "unguided", "grad-cam", "guided-backpropagation", "gradient")
-"""The methods whose maps are put to the test, of those that are measured."""
+"""The methods whose maps are tested, if they are measured."""
 
 OTHER_IMAGE = "another image"
-"""Not a stage: how alike the trained network's maps of two images are, for comparison."""
+"""Not a stage: the similarity of the trained network's maps of two images, for comparison."""
 
 _FEWEST_BLOCKS = 3
 _WINDOW = 7
-"""Of SSIM."""
+"""Window of SSIM."""
 
 
 def randomized(model: VQAModel, seed: int) -> Iterator[tuple[str, VQAModel]]:
-    """Copies of a model whose blocks lose what they learned, one more each time, from the answer downwards.
+    """Yield a copy of a model whose blocks are randomized one after the other, from the classifier down.
 
-    The values of each tensor of a block are shuffled. Adebayo et al. draw them anew; shuffled ones keep
+    The values of each tensor of a block are shuffled. Adebayo et al. draw new values; shuffled values keep
     their scale, so that no layer dies or overflows, and BatchNorm's variances stay positive.
 
     Yields:
-        The block that was randomized last, and the model; always the same one, further randomized.
+        The block randomized last, and the model: always the same object, further randomized.
     """
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
@@ -52,15 +52,15 @@ def randomized(model: VQAModel, seed: int) -> Iterator[tuple[str, VQAModel]]:
 
 
 def _blocks(model: VQAModel) -> list[tuple[str, list[Tensor]]]:
-    """The network's blocks from the top, each with its numbers: of the head, then of the backbone."""
+    """The network's blocks from the top, each with its tensors: of the head, then of the backbone."""
     parts: dict[str, list[nn.Module]] = {"classifier": [], "V and Q": [], "attention": [], "question": []}
     for name, module in model.head.named_children():
         parts[_part(name)].append(module)
-    found = [
-        (name, [tensor for module in modules for tensor in _numbers(module)])
+    blocks = [
+        (name, [tensor for module in modules for tensor in _float_tensors(module)])
         for name, modules in parts.items()
     ]
-    return [(name, tensors) for name, tensors in found if tensors] + _backbone_blocks(model.backbone.network)
+    return [(name, tensors) for name, tensors in blocks if tensors] + _backbone_blocks(model.backbone.network)
 
 
 def stages(model: VQAModel) -> list[str]:
@@ -69,7 +69,7 @@ def stages(model: VQAModel) -> list[str]:
 
 
 def _part(child: str) -> str:
-    """Which block of a head one of its modules belongs to, by its name."""
+    """The block of a head that a child module belongs to, by its name."""
     if child in ("classifier", "output"):
         return "classifier"
     if child.startswith(("attention", "memory", "output_")):
@@ -78,36 +78,36 @@ def _part(child: str) -> str:
 
 
 def _backbone_blocks(network: GraphModule) -> list[tuple[str, list[Tensor]]]:
-    """The backbone's blocks, last first, by the first part of their names; by two where those are too few."""
+    """The backbone's blocks, last first, by the first part of their names, or two parts if those are few."""
     leaves = list(dict.fromkeys(str(node.target) for node in network.graph.nodes if node.op == "call_module"))
     for depth in (1, 2):
         blocks: dict[str, list[Tensor]] = {}
         for leaf in leaves:
-            own = _numbers(network.get_submodule(leaf))
-            if own:
-                blocks.setdefault(".".join(leaf.split(".")[:depth]), []).extend(own)
+            tensors = _float_tensors(network.get_submodule(leaf))
+            if tensors:
+                blocks.setdefault(".".join(leaf.split(".")[:depth]), []).extend(tensors)
         if len(blocks) >= _FEWEST_BLOCKS:
             break
     return list(blocks.items())[::-1]
 
 
-def _numbers(module: nn.Module) -> list[Tensor]:
+def _float_tensors(module: nn.Module) -> list[Tensor]:
     """A module's parameters and statistics."""
     return [tensor for tensor in module.state_dict().values() if tensor.is_floating_point()]
 
 
-def similarity(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """How alike two maps (H, W) are: rank correlation of their pixels, and SSIM of the maps in [0, 1]."""
+def similarity(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """The similarity of two maps (H, W): rank correlation of their pixels, and SSIM of the maps in [0, 1]."""
     from skimage.metrics import structural_similarity
 
-    side = min(_WINDOW, *one.shape)
+    side = min(_WINDOW, *first.shape)
     window = side - (side + 1) % 2
-    alike = structural_similarity(_unit(one), _unit(other), win_size=window, data_range=1.0)
-    return rank_correlation(one, other), float(alike)
+    ssim = structural_similarity(_unit(first), _unit(second), win_size=window, data_range=1.0)
+    return rank_correlation(first, second), float(ssim)
 
 
 def check_installed() -> None:
-    """Refuse, ahead of any work, what needs a library that is not installed.
+    """Reject the measure if its library is not installed, before any work is done.
 
     Raises:
         HvxError: says what to install.
@@ -117,46 +117,46 @@ def check_installed() -> None:
 
 
 def make_similarities(subject: Subject, names: list[str], count: int, seed: int) -> dict[str, Any]:
-    """How alike maps before and after randomization are, for the sample's first ``count`` explanations.
+    """The similarity of maps before and after randomization, for the sample's first ``count`` explanations.
 
     Returns:
         By method and stage (the block randomized last), (rank correlation, SSIM) of each explanation.
     """
     checked = [name for name in names if name in CHECKED]
     before = _maps(subject, subject.model, checked, count)
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in checked}
+    similarities: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in checked}
     others = _on_another_image(subject, count)
     for name in checked:
-        found[name][OTHER_IMAGE] = [
-            similarity(before[name][place], before[name][other]) for place, other in enumerate(others)
+        similarities[name][OTHER_IMAGE] = [
+            similarity(before[name][position], before[name][other]) for position, other in enumerate(others)
         ]
     total = len(stages(subject.model))
     for stage, model in bar(randomized(subject.model, seed), "randomizing", "block", total=total):
         after = _maps(subject, model, checked, count)
         for name in checked:
             pairs = zip(before[name], after[name], strict=True)
-            found[name][stage] = [similarity(one, other) for one, other in pairs]
-    return found
+            similarities[name][stage] = [similarity(*pair) for pair in pairs]
+    return similarities
 
 
 def _maps(subject: Subject, model: VQAModel, names: list[str], count: int) -> dict[str, list[np.ndarray]]:
     """Maps of a model by method and explanation, at the images' size."""
     mapper = Mapper(model, 0)
-    found = {name: [np.empty(0)] * count for name in names}
+    by_method = {name: [np.empty(0)] * count for name in names}
     for batch in subject.batches(range(count)):
         for name, maps in mapper.maps(names, batch).items():
-            for place, map in zip(batch.places, maps, strict=True):
-                found[name][place] = enlarged(map, subject.size).astype(np.float32)
-    return found
+            for position, map in zip(batch.places, maps, strict=True):
+                by_method[name][position] = enlarged(map, subject.size).astype(np.float32)
+    return by_method
 
 
 def _on_another_image(subject: Subject, count: int) -> list[int]:
-    """For each explanation the next one that is of another image; itself where all are of one."""
+    """For each explanation the next one of another image; itself if all are of one image."""
     images = subject.images[:count].tolist()
-    nexts = ([(place + step) % count for step in range(count)] for place in range(count))
+    following = ([(position + step) % count for step in range(count)] for position in range(count))
     return [
-        next((other for other in own if images[other] != images[place]), place)
-        for place, own in enumerate(nexts)
+        next((other for other in candidates if images[other] != images[position]), position)
+        for position, candidates in enumerate(following)
     ]
 
 

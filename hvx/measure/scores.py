@@ -1,4 +1,4 @@
-"""Each explanation's scores by method: what every mean of the report is taken over."""
+"""Each explanation's scores by method; the report shows their means."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hvx.measure.subject import Subject
 from hvx.progress import bar
 
 LATTICE = (14, 14)
-"""On which maps are compared where there is no attention to set it."""
+"""The grid on which maps are compared if there is no attention to determine it."""
 
 
 GLIMPSE = "glimpse"
@@ -28,7 +28,7 @@ GLIMPSE = "glimpse"
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of a map: its title, and whether more of it is better; None: it is no merit."""
+    """A measure of a map: its title, and whether more is better; None if it is not a merit."""
 
     title: str
     more_is_better: bool | None
@@ -52,8 +52,8 @@ class Scores:
     """One measure of several explanations.
 
     Attributes:
-        places: (n) of the explanations in the sample.
-        values: method → (n) its scores.
+        places: (n) positions of the explanations in the sample.
+        values: method → (n) scores.
     """
 
     places: np.ndarray
@@ -62,7 +62,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How maps agree, on the lattice: correlations (n, K, K) among the K ``names``, methods and glimpses."""
+    """Agreement of maps on the grid: correlations (n, K, K) of the K ``names``, methods and glimpses."""
 
     names: list[str]
     correlations: np.ndarray
@@ -70,14 +70,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Regions:
-    """Where explanations ought to point, of those whose question asks about something that is there.
+    """Where explanations should point, for those whose question asks about something in the image.
 
     Attributes:
-        places: (n) of the explanations in the sample.
-        kinds: (n) of the questions.
-        shares: (n) of the picture, that the region covers: the chance of a point to lie in it.
-        others: method → (n) how often the maximum of another question's map on the same image lies there, in
-            the mean over those that ask about other objects that are there; NaN where there is none.
+        places: (n) positions of the explanations in the sample.
+        kinds: (n) kinds of the questions.
+        shares: (n) shares of the picture that the regions cover: the chance level of the pointing game.
+        others: method → (n) how often the maximum of another question's map on the same image is in the
+            region, the mean over questions about other objects in the image; NaN if there is none.
     """
 
     places: np.ndarray
@@ -87,77 +87,81 @@ class Regions:
 
 
 def glimpse_names(glimpses: int) -> list[str]:
-    """What single attention maps are called beside the methods; none where there is but one."""
+    """Names of the single attention maps, next to those of the methods; empty if there is only one."""
     return [f"{GLIMPSE} {number + 1}" for number in range(glimpses)] if glimpses > 1 else []
 
 
 def score_maps(
     subject: Subject, maps: Maps, table: ObjectTable | None, human: HumanMaps | None
 ) -> tuple[dict[str, Scores], Agreement, Regions | None]:
-    """Scores of all maps but those that need the network: localization, agreement with attention and people.
+    """All scores that need no network: localization, agreement with attention and with human maps.
 
-    Measures that nothing is known for (no masks, no people) are absent.
+    Measures without data (no masks, no human maps) are absent.
     """
-    local, seen = _Collected(), _Collected()
+    local_scores, human_scores = _Collected(), _Collected()
     regions: list[tuple[int, str, float]] = []
     pointed: list[_Pointed] = []
     names = [*maps.names, *glimpse_names(subject.glimpses)]
     correlations = np.empty((len(subject), len(names), len(names)))
-    for place in bar(range(len(subject)), "measuring maps", "explanation"):
-        item = subject.item(place)
-        found = maps.at(place, item)
-        lattice = item.attention.shape[1:] if subject.glimpses else LATTICE
+    for position in bar(range(len(subject)), "measuring maps", "explanation"):
+        item = subject.item(position)
+        method_maps = maps.at(position, item)
+        grid = item.attention.shape[1:] if subject.glimpses else LATTICE
         glimpses = list(item.attention) if subject.glimpses > 1 else []
-        cells = [pooled(map, lattice) for map in chain(found.values(), glimpses)]
-        correlations[place] = rank_correlations(np.stack(cells))
-        people = [pooled(map, lattice) for map in (human.of(item.question_id) if human else [])]
-        if people:
-            both = rank_correlations(np.stack([*cells, *people]))[: len(maps.names), -len(people) :]
-            seen.add(place, {("human", name): both[k].mean() for k, name in enumerate(maps.names)})
+        pooled_maps = [pooled(map, grid) for map in chain(method_maps.values(), glimpses)]
+        correlations[position] = rank_correlations(np.stack(pooled_maps))
+        human_maps = [pooled(map, grid) for map in (human.of(item.question_id) if human else [])]
+        if human_maps:
+            with_human = rank_correlations(np.stack([*pooled_maps, *human_maps]))[
+                : len(maps.names), -len(human_maps) :
+            ]
+            human_scores.add(
+                position, {("human", name): with_human[k].mean() for k, name in enumerate(maps.names)}
+            )
         if table:
             inside = _asked_about(table, item.image_id, item.question_id, subject)
-            maxima = {name: peaks(map) for name, map in found.items()}
+            maxima = {name: peaks(map) for name, map in method_maps.items()}
             pointed.append(_Pointed(item.question_id, item.image_id, maxima))
             if inside is not None:
-                local.add(place, _local_scores(found, inside))
-                regions.append((place, table.asked[item.question_id].kind, float(inside.mean())))
-    scored = {metric: local.scores(metric, maps.names) for metric in LOCAL if local.places}
-    if seen.places:
-        scored["human"] = seen.scores("human", maps.names)
+                local_scores.add(position, _local_scores(method_maps, inside))
+                regions.append((position, table.asked[item.question_id].kind, float(inside.mean())))
+    scored = {metric: local_scores.scores(metric, maps.names) for metric in LOCAL if local_scores.positions}
+    if human_scores.positions:
+        scored["human"] = human_scores.scores("human", maps.names)
     if ATTENTION in names:
         summed = names.index(ATTENTION)
         values = {name: correlations[:, k, summed] for k, name in enumerate(maps.names) if name != ATTENTION}
         scored["attention"] = Scores(np.arange(len(subject)), values)
-    found_agreement = Agreement(names, correlations)
+    agreement = Agreement(names, correlations)
     if not table or not regions:
-        return scored, found_agreement, None
-    places, kinds, shares = (np.array(column) for column in zip(*regions, strict=True))
-    others = _pointing_of_others(subject, table, local.places, pointed)
-    return scored, found_agreement, Regions(places, kinds, shares, others)
+        return scored, agreement, None
+    positions, kinds, shares = (np.array(column) for column in zip(*regions, strict=True))
+    others = _pointing_of_others(subject, table, local_scores.positions, pointed)
+    return scored, agreement, Regions(positions, kinds, shares, others)
 
 
 def check_masks(subject: Subject, table: ObjectTable) -> None:
-    """Refuse, ahead of any work, masks that cannot be read or are of another size than their photograph.
+    """Reject masks that are unreadable or differ in size from their photograph, before any work is done.
 
     Raises:
         HvxError: names the mask.
     """
-    first: dict[int | str, int] = {}
+    positions: dict[int | str, int] = {}
     ids = subject.reader.column("question_id")[subject.numbers].tolist()
-    for place, (question, image) in enumerate(zip(ids, subject.images.tolist(), strict=True)):
-        asked = table.asked.get(question)
-        if asked and asked.labels:
-            first.setdefault(image, place)
-    for image, place in first.items():
+    for position, (question, image) in enumerate(zip(ids, subject.images.tolist(), strict=True)):
+        target = table.asked.get(question)
+        if target and target.labels:
+            positions.setdefault(image, position)
+    for image, position in positions.items():
         height, width = table.mask(image).shape
         try:
-            wanted = subject.photo_size(place)
+            expected = subject.photo_size(position)
         except BadImage:
-            continue  # told where it is read, with what helps
-        if (width, height) != wanted:
+            continue  # reported where the image is read, with a hint
+        if (width, height) != expected:
             raise HvxError(
                 f"{table.mask_path(image)}: {width}×{height} pixels; its photograph has "
-                f"{wanted[0]}×{wanted[1]}, and a label mask has the same"
+                f"{expected[0]}×{expected[1]}, and a label mask has the same"
             )
 
 
@@ -174,34 +178,34 @@ def score_curves(curves: dict[str, list[Curves]]) -> dict[str, Scores]:
 
 
 class _Collected:
-    """Scores by measure and method, an explanation at a time."""
+    """Scores by measure and method, collected one explanation at a time."""
 
     def __init__(self) -> None:
-        self.places: list[int] = []
+        self.positions: list[int] = []
         self._rows: list[dict[tuple[str, str], float]] = []
 
-    def add(self, place: int, row: dict[tuple[str, str], float]) -> None:
-        self.places.append(place)
+    def add(self, position: int, row: dict[tuple[str, str], float]) -> None:
+        self.positions.append(position)
         self._rows.append(row)
 
     def scores(self, metric: str, names: list[str]) -> Scores:
         columns = {name: np.array([row[metric, name] for row in self._rows]) for name in names}
-        return Scores(np.array(self.places), columns)
+        return Scores(np.array(self.positions), columns)
 
 
-def _local_scores(found: dict[str, np.ndarray], inside: np.ndarray) -> dict[tuple[str, str], float]:
+def _local_scores(maps: dict[str, np.ndarray], inside: np.ndarray) -> dict[tuple[str, str], float]:
     row: dict[tuple[str, str], float] = {}
-    for name, map in found.items():
-        whole = enlarged(map, inside.shape)
+    for name, map in maps.items():
+        resized = enlarged(map, inside.shape)
         row["pointing", name] = covers(inside, peaks(map))
-        row["energy", name] = energy_inside(whole, inside)
-        row["overlap", name] = overlap(whole, inside)
+        row["energy", name] = energy_inside(resized, inside)
+        row["overlap", name] = overlap(resized, inside)
     return row
 
 
 @dataclass(frozen=True)
 class _Pointed:
-    """Where the maps of an explanation of the sample have their maxima, by method."""
+    """The positions of the maxima of an explanation's maps, by method."""
 
     question_id: int | str
     image_id: int | str
@@ -209,38 +213,38 @@ class _Pointed:
 
 
 def _pointing_of_others(
-    subject: Subject, table: ObjectTable, places: list[int], pointed: list[_Pointed]
+    subject: Subject, table: ObjectTable, positions: list[int], pointed: list[_Pointed]
 ) -> dict[str, np.ndarray]:
-    """``Regions.others`` of the explanations at these places; ``pointed`` is of the whole sample."""
-    labels = [frozenset(table.asked[own.question_id].labels) for own in pointed]
+    """``Regions.others`` of the explanations at these positions; ``pointed`` covers the whole sample."""
+    labels = [frozenset(table.asked[explanation.question_id].labels) for explanation in pointed]
     by_image: dict[int | str, list[int]] = {}
-    for place, own in enumerate(pointed):
-        by_image.setdefault(own.image_id, []).append(place)
-    found = {name: np.full(len(places), np.nan) for name in pointed[0].peaks}
-    for row, place in enumerate(places):
-        own = pointed[place]
-        # A question after what is not there points somewhere else for no reason that could be checked.
-        others = [p for p in by_image[own.image_id] if labels[p] and labels[p].isdisjoint(labels[place])]
-        inside = _asked_about(table, own.image_id, own.question_id, subject) if others else None
+    for position, explanation in enumerate(pointed):
+        by_image.setdefault(explanation.image_id, []).append(position)
+    shares = {name: np.full(len(positions), np.nan) for name in pointed[0].peaks}
+    for row, position in enumerate(positions):
+        image_id, question_id = pointed[position].image_id, pointed[position].question_id
+        # The map of a question about an absent object has no region it should point at.
+        others = [p for p in by_image[image_id] if labels[p] and labels[p].isdisjoint(labels[position])]
+        inside = _asked_about(table, image_id, question_id, subject) if others else None
         if inside is not None:
-            for name, values in found.items():
+            for name, values in shares.items():
                 values[row] = np.mean([covers(inside, pointed[other].peaks[name]) for other in others])
-    return found
+    return shares
 
 
 def _asked_about(
     table: ObjectTable, image_id: int | str, question_id: int | str, subject: Subject
 ) -> np.ndarray | None:
-    """Where what a question asks about lies (H, W) bool, as the network sees it; None if nowhere."""
-    asked = table.asked.get(question_id)
-    if asked is None:
+    """The region that a question asks about (H, W) bool, as the network sees it; None if it is empty."""
+    target = table.asked.get(question_id)
+    if target is None:
         raise HvxError(
             f"{subject.split.objects}: no question {question_id}, which {subject.reader.path} explains; "
             "the run is of another split"
         )
-    if not asked.labels:
+    if not target.labels:
         return None
-    inside = cropped(np.isin(table.mask(image_id), asked.labels), subject.size)
+    inside = cropped(np.isin(table.mask(image_id), target.labels), subject.size)
     return inside if inside.any() else None
 
 
@@ -252,5 +256,5 @@ def cropped(inside: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     side = min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
-    whole = Image.fromarray(inside.astype(np.uint8))
-    return np.asarray(whole.resize(size[::-1], Image.Resampling.NEAREST, box=box)).astype(bool)
+    mask = Image.fromarray(inside.astype(np.uint8))
+    return np.asarray(mask.resize(size[::-1], Image.Resampling.NEAREST, box=box)).astype(bool)

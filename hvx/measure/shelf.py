@@ -1,8 +1,8 @@
-"""What has been computed of a run, kept in its folder, so that measuring goes on where it was stopped.
+"""A cache of results in the run's folder, so that `hvx measure` resumes where it was stopped.
 
-One folder for each thing measured: ``RUN/measure/KEY``, where KEY is a digest of all that decides what is in
-it (the run's identity, the sample, the settings). So results of another run, sample or setting are never
-mixed; each file is whole or absent.
+Each key has a folder ``RUN/measure/KEY``, where KEY is a digest of all that determines its content (the run's
+identity, the sample, the settings). So results of different runs, samples or settings are never mixed. Files
+are written atomically.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from hvx.run.lock import ReadOnly, Say, no_log, only_writer
 from hvx.store.reader import RunReader
 
 FOLDER = "measure"
-"""Of a run, where what is measured goes."""
+"""The folder of a run for measured results."""
 
 VERSION = 1
-"""Of what the methods and measures compute; another one starts anew."""
+"""Version of what the methods and measures compute; results of another version are not reused."""
 
 _DIGITS = 12
 
@@ -36,43 +36,43 @@ _DIGITS = 12
 def opened_shelf(
     folder: Path, key: dict[str, Any], other: Path | None = None, say: Say = no_log
 ) -> Iterator[Shelf]:
-    """The cache of a key, which only this process writes.
+    """The cache of a key, locked for this process.
 
     Args:
         folder: ``RUN/measure``.
-        key: all that decides what is kept; plain values.
-        other: the folder to use if ``folder`` is read-only, such as that of a run of someone else.
-        say: told where the file system has no locks, a line at a time.
+        key: all that determines the results; plain values.
+        other: the folder to use if ``folder`` is read-only, as in another user's run.
+        say: told if the file system has no locks, a line at a time.
 
     Raises:
         HvxError: neither folder can be written, or another process writes it.
     """
-    whole = {"version": VERSION, **key}
-    digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    about = {"version": VERSION, **key}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     with ExitStack() as stack:
-        used = _hold(folder, other, stack, say)
-        for part in used.rglob(".*.part"):  # of a process that was killed
+        locked = _lock(folder, other, stack, say)
+        for part in locked.rglob(".*.part"):  # left by a killed process
             part.unlink(missing_ok=True)
-        shelf = Shelf(used / digest[:_DIGITS])
-        write_json(shelf.path / "about.json", whole, indent=1)
+        shelf = Shelf(locked / digest[:_DIGITS])
+        write_json(shelf.path / "about.json", about, indent=1)
         yield shelf
 
 
-def _hold(folder: Path, other: Path | None, stack: ExitStack, say: Say) -> Path:
-    """Lock the folder, or the other one if it is read-only; returns the one that is locked."""
+def _lock(folder: Path, other: Path | None, stack: ExitStack, say: Say) -> Path:
+    """Lock the folder, or the other one if it is read-only; returns the locked one."""
     try:
-        _make(folder)
+        _make_folder(folder)
         stack.enter_context(only_writer(folder, say))
     except ReadOnly as error:
         if other is None or other.resolve() == folder.resolve():
             raise HvxError(f"{error}; -o FOLDER writes elsewhere") from None
-        _make(other)
+        _make_folder(other)
         stack.enter_context(only_writer(other, say))
         return other
     return folder
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,7 +82,7 @@ def _make(folder: Path) -> None:
 
 
 def maps_key(reader: RunReader, ids: Sequence[int | str]) -> dict[str, Any]:
-    """What decides the maps of these questions of a run: a part of the key of each shelf that has them."""
+    """What determines the maps of these questions of a run: a part of the key of each cache with them."""
     return {
         "run": reader.about["identity"],
         "made": [reader.about.get(part) for part in ("versions", "finished")],
@@ -92,7 +92,7 @@ def maps_key(reader: RunReader, ids: Sequence[int | str]) -> dict[str, Any]:
 
 
 def kept_shelves(folder: Path) -> Iterator[tuple[Shelf, dict[str, Any]]]:
-    """The shelves of a folder that this version can read, to look at only, each with its key.
+    """The caches of a folder that this version can read, read-only, each with its key.
 
     Args:
         folder: ``RUN/measure``; it may be absent.
@@ -107,21 +107,21 @@ def kept_shelves(folder: Path) -> Iterator[tuple[Shelf, dict[str, Any]]]:
 
 
 class Shelf:
-    """The folder of one key."""
+    """The cache folder of one key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def has_maps(self, name: str, count: int) -> bool:
-        """Whether a method's maps of ``count`` explanations are there and can be read."""
+        """Whether a method's maps of ``count`` explanations exist and can be read."""
         try:
-            found = self.maps(name)
+            maps = self.maps(name)
         except HvxError:
             return False
-        return found.ndim == 3 and len(found) == count and found.dtype == np.float16
+        return maps.ndim == 3 and len(maps) == count and maps.dtype == np.float16
 
     def map_count(self, name: str) -> int:
-        """How many maps of a method are there; 0 if there are none, or none that can be read."""
+        """The number of a method's maps; 0 if there are none that can be read."""
         try:
             count = len(self.maps(name))
         except (HvxError, TypeError):
@@ -129,31 +129,31 @@ class Shelf:
         return count if self.has_maps(name, count) else 0
 
     def maps(self, name: str) -> np.ndarray:
-        """A method's maps (n, h, w) float16, left on the disk until they are looked at.
+        """A method's maps (n, h, w) float16, mapped from the disk.
 
         Raises:
             HvxError: absent or damaged.
         """
-        path = self._maps(name)
+        path = self._maps_path(name)
         try:
-            found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            maps: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise HvxError(f"{path}: no readable maps: {error}") from None
-        return found
+        return maps
 
     @contextmanager
-    def new_maps(self, names: list[str], count: int) -> Iterator[dict[str, _Growing]]:
-        """Files for the maps of several methods, filled side by side; they stay if all goes well."""
+    def new_maps(self, names: list[str], count: int) -> Iterator[dict[str, _MapWriter]]:
+        """Files for the maps of several methods, filled in parallel; they are discarded on an error."""
         with ExitStack() as stack:
             files = {}
             for name in names:
-                part = stack.enter_context(whole_file(self._maps(name)))
-                files[name] = _Growing(stack.enter_context(part.open("wb")), name, count)
+                part = stack.enter_context(whole_file(self._maps_path(name)))
+                files[name] = _MapWriter(stack.enter_context(part.open("wb")), name, count)
             yield files
 
     def result(self, name: str) -> Any:
-        """The values that were kept under a name; None if there are none, or none that can be read."""
-        path = self._result(name)
+        """The values saved under a name; None if there are none that can be read."""
+        path = self._result_path(name)
         if not path.is_file():
             return None
         try:
@@ -162,21 +162,21 @@ class Shelf:
             return None
 
     def keep(self, name: str, value: Any) -> None:
-        """Keep plain values under a name."""
-        write_json(self._result(name), value)
+        """Save plain values under a name."""
+        write_json(self._result_path(name), value)
 
-    def _maps(self, name: str) -> Path:
+    def _maps_path(self, name: str) -> Path:
         return self.path / "maps" / f"{name}.npy"
 
-    def _result(self, name: str) -> Path:
+    def _result_path(self, name: str) -> Path:
         return self.path / f"{name}.json"
 
 
-class _Growing:
-    """A file of maps (n, h, w), written as they are computed, in any order.
+class _MapWriter:
+    """Writes a file of maps (n, h, w) as they are computed, in any order.
 
-    It is written, not mapped into memory: on a full disk a write fails with an error, but a mapped page that
-    has no room ends the process (SIGBUS).
+    The file is not mapped into memory: on a full disk a write raises an error, but a mapped page without room
+    ends the process (SIGBUS).
 
     Args:
         file: an empty file.
@@ -187,12 +187,12 @@ class _Growing:
     def __init__(self, file: BinaryIO, name: str, count: int) -> None:
         self._file, self._name, self._count = file, name, count
         self._start = 0
-        """Where the first map begins: after the header, which the first maps decide."""
+        """Offset of the first map, after the header; the header needs the shape of the first maps."""
 
-    def put(self, places: list[int], maps: np.ndarray) -> None:
+    def put(self, positions: list[int], maps: np.ndarray) -> None:
         """Write maps (N, h, w), each divided by its largest magnitude.
 
-        Half precision then loses no order that matters, and no measure depends on a map's unit.
+        So half precision keeps the order of the values, and no measure depends on a map's scale.
 
         Raises:
             HvxError: a map has a value that is not finite.
@@ -204,8 +204,8 @@ class _Growing:
             self._write_header((self._count, *maps.shape[1:]))
         largest = np.abs(maps).max((1, 2), keepdims=True)
         scaled = (maps / np.where(largest > 0, largest, 1)).astype("<f2")
-        for place, map in zip(places, scaled, strict=True):
-            self._file.seek(self._start + place * map.nbytes)
+        for position, map in zip(positions, scaled, strict=True):
+            self._file.seek(self._start + position * map.nbytes)
             self._file.write(map.tobytes())
 
     def _write_header(self, shape: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Question-specific maps of a run: from its own maps of all questions on an image."""
+"""Question-specific maps of a run, from its own maps of all questions on an image."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hvx.measure.subject import Batch, Subject
 from hvx.store.reader import Item
 
 REFERENCES = 3
-"""Questions that stand in for others where an image has but one: the run's most frequent."""
+"""Reference questions for an image with only one question: the run's most frequent ones."""
 _OF = {SPECIFIC: PROPOSED, SPECIFIC_ATTENTION: ATTENTION}
-"""Each method, and the method whose maps it compares."""
+"""Each method → the method whose maps it compares."""
 
 
 class SpecificMaps:
     """Makes question-specific maps of a sample's explanations.
 
-    The other questions are all of the run's on the same image with another text, in the sample or not. Where
-    there are none, the run's most frequent questions are asked on the image in their place.
+    The other questions are all questions of the run on the same image with another text, in the sample or
+    not. If there are none, the run's most frequent questions are asked on the image instead.
 
     Args:
         subject: the sample.
@@ -38,19 +38,21 @@ class SpecificMaps:
 
     def maps(self, names: list[str], batch: Batch) -> dict[str, np.ndarray]:
         """Maps of a batch's N questions by method: (N, H, W) or, of the attention, (N, S, S), float32."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        held: dict[int, list[Item]] = {}
-        for place, image in zip(batch.places, batch.images.tolist(), strict=True):
-            number = self._subject.numbers[place]
-            if image not in held:
-                held = {image: self._items(number)}  # a batch has the questions of an image side by side
-            own = self._subject.reader[number]
-            texts = [item for item in held[image] if item.question != own.question]
-            others = self._own_maps(names, texts) if texts else self._asked(names, batch, image, own)
+        by_method: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        cached: dict[int, list[Item]] = {}
+        for position, image in zip(batch.places, batch.images.tolist(), strict=True):
+            number = self._subject.numbers[position]
+            if image not in cached:
+                cached = {image: self._items(number)}  # in a batch, questions on one image are adjacent
+            item = self._subject.reader[number]
+            others = [other for other in cached[image] if other.question != item.question]
+            other_maps = (
+                self._run_maps(names, others) if others else self._reference_maps(names, batch, image, item)
+            )
             for name in names:
-                map = _of_run(_OF[name], own)
-                found[name].append(question_specific(map, others[name]))
-        return {name: np.stack(maps) for name, maps in found.items()}
+                map = _item_map(_OF[name], item)
+                by_method[name].append(question_specific(map, other_maps[name]))
+        return {name: np.stack(maps) for name, maps in by_method.items()}
 
     def _items(self, number: int) -> list[Item]:
         """All explanations of the run on the same image as this one."""
@@ -60,41 +62,43 @@ class SpecificMaps:
     @cached_property
     def _numbers(self) -> dict[int | str, list[int]]:
         """Items of the run by image."""
-        found: dict[int | str, list[int]] = {}
+        by_image: dict[int | str, list[int]] = {}
         for number, image in enumerate(self._subject.image_ids.tolist()):
-            found.setdefault(image, []).append(number)
-        return found
+            by_image.setdefault(image, []).append(number)
+        return by_image
 
     @staticmethod
-    def _own_maps(names: list[str], items: list[Item]) -> dict[str, np.ndarray]:
-        return {name: np.stack([_of_run(_OF[name], item) for item in items]) for name in names}
+    def _run_maps(names: list[str], items: list[Item]) -> dict[str, np.ndarray]:
+        return {name: np.stack([_item_map(_OF[name], item) for item in items]) for name in names}
 
-    def _asked(self, names: list[str], batch: Batch, image: int, own: Item) -> dict[str, np.ndarray]:
+    def _reference_maps(
+        self, names: list[str], batch: Batch, image: int, item: Item
+    ) -> dict[str, np.ndarray]:
         """Maps of the reference questions on one of the batch's images."""
-        asked = [item for item in self._references if item.question != own.question][:REFERENCES]
-        if not asked:
+        references = [other for other in self._references if other.question != item.question][:REFERENCES]
+        if not references:
             raise HvxError(
                 f"{self._subject.reader.path}: all of its questions are the same; a question-specific map "
                 "needs another one"
             )
         vocabulary = self._subject.model.vocabulary
-        rows, lengths = padded([vocabulary.rows(item.tokens) for item in asked])
-        zeros = torch.zeros(len(asked), dtype=torch.long, device=batch.inputs.device)
+        rows, lengths = padded([vocabulary.rows(reference.tokens) for reference in references])
+        zeros = torch.zeros(len(references), dtype=torch.long, device=batch.inputs.device)
         device = batch.inputs.device
-        here = Batch(
-            list(range(len(asked))),
+        reference_batch = Batch(
+            list(range(len(references))),
             batch.inputs[image : image + 1],
             zeros,
             torch.as_tensor(rows, device=device),
             torch.as_tensor(lengths, device=device),
             zeros,
         )
-        made = self._mapper.maps([_OF[name] for name in names], here)
-        found = {}
+        computed = self._mapper.maps([_OF[name] for name in names], reference_batch)
+        reduced = {}
         for name in names:
-            maps, shape = made[_OF[name]], _of_run(_OF[name], own).shape
-            found[name] = np.stack([_reduced(map, shape) for map in maps])
-        return found
+            maps, shape = computed[_OF[name]], _item_map(_OF[name], item).shape
+            reduced[name] = np.stack([_reduced(map, shape) for map in maps])
+        return reduced
 
     @cached_property
     def _references(self) -> list[Item]:
@@ -105,13 +109,13 @@ class SpecificMaps:
         return [self._subject.reader[first[text]] for text in frequent]
 
 
-def _of_run(name: str, item: Item) -> np.ndarray:
+def _item_map(name: str, item: Item) -> np.ndarray:
     """The run's own map by a method."""
     return np.asarray(item.attention.sum(0) if name == ATTENTION else item.heatmap)
 
 
 def _reduced(map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A map at the size at which the run stores it: means over squares."""
+    """A map at the size that the run stores: means over squares."""
     height, width = shape
     rows, columns = map.shape[0] // height, map.shape[1] // width
     return np.asarray(map.reshape(height, rows, width, columns).mean((1, 3)))

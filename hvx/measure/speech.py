@@ -1,9 +1,9 @@
-"""The part of speech of each token of a question, without anything fetched at run time.
+"""The part of speech of each token of a question, without downloads at run time.
 
-Tags are the universal ones (Petrov et al. 2012; AUX and PART as in Universal Dependencies), and WH for the
-words that ask. Words of a closed class are told by a list; the others by TextBlob's tagger (a lexicon and
-Brill's rules, in its package), which is right on most of them but takes some closed words otherwise than a
-question means them.
+Tags are the universal ones (Petrov et al. 2012; AUX and PART as in Universal Dependencies), and WH for
+question words. Words of a closed class are looked up in a list. The others are tagged by TextBlob's tagger (a
+lexicon and Brill's rules, in its package), which is mostly right but mistags some closed-class words of
+questions.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _CLOSED = {word: tag for tag, words in _WORDS.items() for word in words.split()}
 _DEMONSTRATIVES = {"this", "that", "these", "those"}
 _SIDES = {"left", "right"}
 _HELPERS = {"do", "does", "did", "have", "has", "had"}
-"""Auxiliaries unless one stands ahead of them: ``does the man have``."""
+"""Auxiliaries unless another one comes before them: ``does the man have``."""
 _PENN = {
     "NN": "NOUN", "VB": "VERB", "JJ": "ADJ", "RB": "ADV", "IN": "ADP", "TO": "ADP", "RP": "ADP", "DT": "DET",
     "PR": "PRON", "EX": "PRON", "WP": "WH", "WD": "WH", "WR": "WH", "CC": "CONJ", "CD": "NUM", "MD": "AUX",
     "PO": "PART", "PD": "DET",
 }  # fmt: skip
-"""The first two letters of a tag of the Penn treebank → ours."""
+"""The first two letters of a tag of the Penn treebank → our tags."""
 _OTHER = "X"
 _PARTICIPLE = re.compile(r"(ing|ed|en)$")
 _NO_WORD = re.compile(r"[\W_]+")
 
 
 def check_installed() -> None:
-    """Refuse, ahead of any work, what needs the tagger where it is not installed.
+    """Reject the measure if the tagger is not installed, before any work is done.
 
     Raises:
         HvxError: says what to install.
@@ -68,18 +68,18 @@ def parts_of_speech(tokens: tuple[str, ...]) -> tuple[str, ...]:
     words = [token.lower() for token in tokens]
     guesses = _guessed(words)
     tags: list[str] = []
-    for place, word in enumerate(words):
-        following = guesses[place + 1] if place + 1 < len(words) else ""
-        tags.append(_tag(word, guesses[place], tags, words[:place], following))
+    for index, word in enumerate(words):
+        following = guesses[index + 1] if index + 1 < len(words) else ""
+        tags.append(_tag(word, guesses[index], tags, words[:index], following))
     return tuple(tags)
 
 
 def _tag(word: str, guess: str, tags: Sequence[str], before: Sequence[str], following: str) -> str:
-    """One word's tag, from the tagger's guess, the tags ahead of it and the guess behind it."""
+    """One word's tag, from the tagger's guess, the tags before it and the guess after it."""
     if _NO_WORD.fullmatch(word):
         return "PUNCT"
     if word.isdigit():
-        return "NUM"  # the tagger's lexicon knows 2 as short for to
+        return "NUM"  # the tagger's lexicon has 2 as an abbreviation of to
     if word == "'s":
         return "AUX" if tags and tags[-1] in ("WH", "PRON") else "PART"
     if word in _DEMONSTRATIVES:
@@ -98,16 +98,16 @@ def _tag(word: str, guess: str, tags: Sequence[str], before: Sequence[str], foll
 
 
 def _after_a_modifier(tags: Sequence[str], before: Sequence[str]) -> bool:
-    """Whether what comes next is no verb's plain form."""
+    """Whether the next word cannot be the plain form of a verb."""
     return bool(tags) and tags[-1] in ("DET", "ADJ", "ADP") and before[-1] != "to"
 
 
 def _guessed(words: list[str]) -> list[str]:
-    """What TextBlob's tagger makes of each word."""
+    """The tag that TextBlob's tagger gives to each word."""
     check_installed()
     from textblob.en import tag
 
-    found = tag(" ".join(words), tokenize=False)
-    if len(found) != len(words):  # it takes some signs apart
-        found = [(tag(word, tokenize=False) or [("", "")])[0] for word in words]
-    return [_PENN.get(penn[:2], _OTHER) for _, penn in found]
+    tagged = tag(" ".join(words), tokenize=False)
+    if len(tagged) != len(words):  # it splits some symbols
+        tagged = [(tag(word, tokenize=False) or [("", "")])[0] for word in words]
+    return [_PENN.get(penn[:2], _OTHER) for _, penn in tagged]

@@ -1,4 +1,4 @@
-"""What is measured: a finished run with the model that made it, and a sample of its explanations."""
+"""The measured sample: a finished run, its model, and a sample of its explanations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hvx.progress import bar
 from hvx.store.reader import Item, RunReader
 
 _BATCH_IMAGES = 8
-"""Images at once, unless the run's config says how many."""
+"""Images per batch, unless the run's config sets it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
     """Images with questions of the sample on them, on the model's device.
 
     Attributes:
-        places: place in the sample of each question (N).
+        places: position in the sample of each question (N).
         inputs: normalized images (B, C, H, W).
         images: (N) the image, 0 … B − 1, of each question.
         rows: (N, T) rows of the word table.
@@ -57,21 +57,21 @@ class Batch:
 class Subject:
     """A run, its model, and explanations drawn from it at random.
 
-    Whole images are drawn, with all of their questions, so that what depends on the image alone is computed
-    once. Any first part of the sample is a sample too, and one of as many images as there can be.
+    Whole images are drawn, with all of their questions, so that what depends only on the image is computed
+    once. Any first part of the sample is also a random sample, of as many images as possible.
 
     Args:
         reader: the run.
-        overrides: ``key=value`` strings laid over the config that the run was made with.
-        device: where the network runs.
+        overrides: ``key=value`` strings that override the config of the run.
+        device: of the network.
         count: explanations to draw; 0: all of them.
         seed: of the draw.
-        numbers: the items, in place of those that ``count`` and ``seed`` would draw.
-        takes_set: whether the command has ``--set``, which errors then recommend.
+        numbers: the items, instead of a draw by ``count`` and ``seed``.
+        takes_set: whether the command has ``--set``; error messages then recommend it.
 
     Raises:
-        HvxError: the run holds nothing, the config is not one, or the checkpoint is not there or not the
-            one that the run was made with.
+        HvxError: the run is empty, its config is invalid, or the checkpoint is missing or not the one that
+            the run was made with.
     """
 
     def __init__(
@@ -95,52 +95,52 @@ class Subject:
         self._takes_set = takes_set
         self.model = _model(reader, path, device, takes_set)
         self.image_ids: np.ndarray = reader.column("image_id")
-        """Of each item of the run."""
+        """The image id of each item of the run."""
         self.numbers = draw(self.image_ids, count, seed) if numbers is None else list(numbers)
-        """The sample: numbers of items of the run."""
+        """The sample: item numbers of the run."""
         self.images: np.ndarray = self.image_ids[self.numbers]
         """(n) the image id of each explanation of the sample."""
         self._paths, self._digests = reader.column("image_path"), reader.column("image_digest")
-        self._answers = {answer: place for place, answer in enumerate(self.model.answers)}
+        self._answers = {answer: index for index, answer in enumerate(self.model.answers)}
         self.glimpses = reader.glimpses
         self.check: Callable[[], None] = lambda: None
-        """Called at each batch; raises what the work is to be stopped by."""
+        """Called at each batch; raises an exception to stop the work."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def draw_among(self, question_ids: Container[int | str], count: int, seed: int) -> None:
-        """Draw the sample anew, from these questions alone.
+        """Draw the sample again, from these questions only.
 
         Raises:
             HvxError: the run explains none of them.
         """
-        own = self.reader.column("question_id").tolist()
-        kept = np.array([number for number, question in enumerate(own) if question in question_ids], int)
-        if not len(kept):
+        ids = self.reader.column("question_id").tolist()
+        items = np.array([number for number, question in enumerate(ids) if question in question_ids], int)
+        if not len(items):
             raise HvxError(
                 f"{self.reader.path}: explains no question that has a target in {self.split.objects}"
             )
-        self.numbers = [int(kept[k]) for k in draw(self.image_ids[kept], count, seed)]
+        self.numbers = [int(items[k]) for k in draw(self.image_ids[items], count, seed)]
         self.images = self.image_ids[self.numbers]
 
     def check_images(self) -> None:
         """Compare the sample's image files with those that the run explains.
 
-        Whatever is measured is compared with the photograph at some point, also where all maps are in the
-        cache. Files that are missing are reported where they are needed, by ``batches``.
+        Some measures need the photographs even if all maps are in the cache. Missing files are reported by
+        ``batches`` when they are needed.
 
         Raises:
-            ReplacedImage: a file holds another image now.
+            ReplacedImage: a file contains another image now.
         """
-        first = {self._path(place): place for place in range(len(self))}
-        for path, place in bar(first.items(), "checking images", "image", total=len(first)):
+        first = {self._path(position): position for position in range(len(self))}
+        for path, position in bar(first.items(), "checking images", "image", total=len(first)):
             self.check()
             if path.is_file():
-                self._check_digest(path, place, sha256(path))
+                self._check_digest(path, position, sha256(path))
 
-    def _check_digest(self, path: Path, place: int, digest: str) -> None:
-        if digest != self._digests[self.numbers[place]]:
+    def _check_digest(self, path: Path, position: int, digest: str) -> None:
+        if digest != self._digests[self.numbers[position]]:
             raise ReplacedImage(
                 f"{path}: another image than the one explained (its bytes changed since); restore it, or "
                 "run `hvx explain` into a new folder"
@@ -151,39 +151,39 @@ class Subject:
         """(H, W) of the images, as the network sees them; heat maps may be stored smaller."""
         return self.model.config.image.size, self.model.config.image.size
 
-    def photo_size(self, place: int) -> tuple[int, int]:
-        """(W, H) of an explanation's photograph, upright where the run turned it.
+    def photo_size(self, position: int) -> tuple[int, int]:
+        """(W, H) of an explanation's photograph, rotated if the run applied the EXIF orientation.
 
         Raises:
-            BadImage: it is no longer there, or cannot be read.
+            BadImage: it is missing or cannot be read.
         """
-        path = self._path(place)
-        turned = self.reader.about.get("exif_orientation") is True
-        return open_photo(path, True).size if turned else photo_size(path)
+        path = self._path(position)
+        rotated = self.reader.about.get("exif_orientation") is True
+        return open_photo(path, True).size if rotated else photo_size(path)
 
-    def item(self, place: int) -> Item:
+    def item(self, position: int) -> Item:
         """An explanation of the sample."""
-        return self.reader[self.numbers[place]]
+        return self.reader[self.numbers[position]]
 
-    def batches(self, places: Sequence[int]) -> Iterator[Batch]:
-        """These explanations' images and questions, images with others that have as many questions.
+    def batches(self, positions: Sequence[int]) -> Iterator[Batch]:
+        """Batches of these explanations; images of a batch have similar numbers of questions.
 
         Raises:
-            BadImage: an image is no longer there, or cannot be read.
+            BadImage: an image is missing or cannot be read.
         """
         by_image: dict[int | str, list[int]] = {}
-        for place in places:
-            by_image.setdefault(self.images[place], []).append(place)
-        groups = sorted(by_image.values(), key=lambda own: -len(own))
-        paths = [self._path(own[0]) for own in groups]
+        for position in positions:
+            by_image.setdefault(self.images[position], []).append(position)
+        groups = sorted(by_image.values(), key=lambda group: -len(group))
+        paths = [self._path(group[0]) for group in groups]
         step = self._batch_images
         batches = [
             list(range(start, min(start + step, len(groups)))) for start in range(0, len(groups), step)
         ]
-        turned = self.reader.about.get("exif_orientation") is True
+        rotated = self.reader.about.get("exif_orientation") is True
         workers = 1 if self.explain.workers is None else self.explain.workers
         image = self.model.config.image
-        for decoded in input_batches(paths, image, batches, workers, turned):
+        for decoded in input_batches(paths, image, batches, workers, rotated):
             for reason in decoded.failures.values():
                 hint = f"; if images moved: --set splits.{self.explain.split}.images=FOLDER"
                 raise BadImage(f"{reason} (the run explains it{hint if self._takes_set else ''})")
@@ -192,32 +192,34 @@ class Subject:
                 self._check_digest(paths[number], groups[number][0], digest)
             yield self._batch(decoded.inputs, [groups[number] for number in decoded.places])
 
-    def batch_count(self, places: Sequence[int]) -> int:
-        """How many ``batches`` these explanations make."""
-        return -(-len({self.images[place] for place in places}) // self._batch_images)
+    def batch_count(self, positions: Sequence[int]) -> int:
+        """The number of ``batches`` of these explanations."""
+        return -(-len({self.images[position] for position in positions}) // self._batch_images)
 
     def _image_folders(self) -> tuple[Path, ...]:
         """The run's folders of images, unless an override names others."""
-        before = _config(self.reader, []).split(self.explain.split).folders
-        return self.reader.image_folders if self.split.folders == before else self.split.folders
+        configured = _config(self.reader, []).split(self.explain.split).folders
+        return self.reader.image_folders if self.split.folders == configured else self.split.folders
 
-    def _path(self, place: int) -> Path:
-        given = Path(str(self._paths[self.numbers[place]]))
-        if given.is_absolute() or ".." in given.parts:
-            raise HvxError(f"{self.reader.path}: image_path: '{given}' leads out of the images' folder")
-        return find_image(self._folders, given.as_posix())
+    def _path(self, position: int) -> Path:
+        path = Path(str(self._paths[self.numbers[position]]))
+        if path.is_absolute() or ".." in path.parts:
+            raise HvxError(f"{self.reader.path}: image_path: '{path}' leads out of the images' folder")
+        return find_image(self._folders, path.as_posix())
 
     def _batch(self, inputs: Tensor, groups: list[list[int]]) -> Batch:
-        places = [place for own in groups for place in own]
-        items = [self.item(place) for place in places]
+        positions = [position for group in groups for position in group]
+        items = [self.item(position) for position in positions]
         rows, lengths = padded([self.model.vocabulary.rows(item.tokens) for item in items])
         answers = [self._answer(item) for item in items]
-        images = [number for number, own in enumerate(groups) for _ in own]
+        images = [number for number, group in enumerate(groups) for _ in group]
 
-        def here(values: np.ndarray | list[int]) -> Tensor:
+        def moved(values: np.ndarray | list[int]) -> Tensor:
             return torch.as_tensor(values, device=self.device)
 
-        return Batch(places, inputs.to(self.device), here(images), here(rows), here(lengths), here(answers))
+        return Batch(
+            positions, inputs.to(self.device), moved(images), moved(rows), moved(lengths), moved(answers)
+        )
 
     def _answer(self, item: Item) -> int:
         if item.answer not in self._answers:
@@ -230,19 +232,19 @@ class Subject:
 def draw(image_ids: np.ndarray, count: int, seed: int) -> list[int]:
     """Numbers of items of whole images drawn at random, about ``count`` of them; all of them for 0.
 
-    Images are taken in the order of the draw while their questions fit into ``count``, the first one anyhow.
-    One question of each stands first, then a second one of each that has one, …: which one, too, at random.
+    Images are taken in random order while their questions fit into ``count``, at least one. The result has
+    one random question of each image first, then a second one of each image that has one, and so on.
     """
     rng = np.random.default_rng(seed)
     _, image = np.unique(image_ids, return_inverse=True)
     sizes = np.bincount(image)
     order = rng.permutation(len(sizes))
-    fitting = max(1, int(np.searchsorted(np.cumsum(sizes[order]), count or len(image), side="right")))
-    turn = np.full(len(sizes), len(sizes))
-    turn[order[:fitting]] = np.arange(fitting)
-    drawn = rng.permutation(np.flatnonzero(turn[image] < fitting))
-    by_image = drawn[np.argsort(turn[image[drawn]], kind="stable")]
-    _, starts, counts = np.unique(turn[image[by_image]], return_index=True, return_counts=True)
+    image_count = max(1, int(np.searchsorted(np.cumsum(sizes[order]), count or len(image), side="right")))
+    image_rank = np.full(len(sizes), len(sizes))
+    image_rank[order[:image_count]] = np.arange(image_count)
+    drawn = rng.permutation(np.flatnonzero(image_rank[image] < image_count))
+    by_image = drawn[np.argsort(image_rank[image[drawn]], kind="stable")]
+    _, starts, counts = np.unique(image_rank[image[by_image]], return_index=True, return_counts=True)
     rank = np.arange(len(by_image)) - np.repeat(starts, counts)
     return [int(number) for number in by_image[np.argsort(rank, kind="stable")]]
 
@@ -260,12 +262,12 @@ def probabilities(model: VQAModel, images: Tensor, rows: Tensor, lengths: Tensor
     count = len(images)
     with torch.no_grad():
         features = model.backbone(images)
-        every = torch.arange(count, device=images.device)
+        image_indices = torch.arange(count, device=images.device)
         embeddings = model.head.encoder.embed(rows.unsqueeze(0)).expand(count, -1, -1)
         terms = model.head.image_terms(features)
-        joint = model.head(features, terms, every, embeddings, lengths.expand(count))
-        found: Tensor = joint.logits.softmax(1)[:, answer]
-        return found
+        joint = model.head(features, terms, image_indices, embeddings, lengths.expand(count))
+        probability: Tensor = joint.logits.softmax(1)[:, answer]
+        return probability
 
 
 def _config(reader: RunReader, overrides: list[str]) -> Config:
@@ -292,15 +294,15 @@ def _config(reader: RunReader, overrides: list[str]) -> Config:
 
 
 def _model(reader: RunReader, path: Path, device: torch.device, takes_set: bool) -> VQAModel:
-    """The model that made the run; refused if its checkpoint is another one."""
+    """The model of the run; rejected if its checkpoint is another one."""
     if not path.is_file():
         moved = "if it moved: --set checkpoint=FILE or --set root=FOLDER" if takes_set else "restore it"
         raise HvxError(f"{path}: no such checkpoint, which made the run; {moved}")
-    wanted, found = reader.about["identity"].get("checkpoint_sha256"), sha256(path)
-    if found != wanted:
+    expected, digest = reader.about["identity"].get("checkpoint_sha256"), sha256(path)
+    if digest != expected:
         other = "--set checkpoint=FILE names another" if takes_set else "restore it"
         raise HvxError(
-            f"{path}: not the checkpoint that the run was made with (sha256 {found:.12}…, the run's "
-            f"{wanted!s:.12}…); {other}"
+            f"{path}: not the checkpoint that the run was made with (sha256 {digest:.12}…, the run's "
+            f"{expected!s:.12}…); {other}"
         )
     return load_checkpoint(path, device)

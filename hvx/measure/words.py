@@ -1,4 +1,4 @@
-"""Which words does the question's explanation rest on?"""
+"""Which words does the question's explanation depend on?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 CONTENT = ("NOUN", "VERB", "ADJ", "ADV")
-"""Parts of speech that carry content; all others serve (universal tags, and WH)."""
+"""Parts of speech of content words; all others are function words (universal tags, and WH)."""
 
 _COLORS = (
     "black white red green blue yellow orange purple pink brown gray grey beige tan gold golden silver "
@@ -24,24 +24,24 @@ FAMILIES: dict[str, Callable[[str, str], bool]] = {
     "articles": lambda token, tag: token in ("a", "an", "the"),
     "colors": lambda token, tag: token in COLORS,
 }
-"""What the paper speaks of, and auxiliaries and colors: name → whether a token of this tag is one."""
+"""Word families of the paper, and auxiliaries and colors: name → whether a token with a tag belongs to it."""
 
 
 def mean_z(
     rows: Iterable[tuple[list[str], list[float]]], group: Mapping[str, str]
 ) -> dict[str, tuple[float, int]]:
-    """Mean z by group, and how many tokens it is of.
+    """Mean z by group, and the number of tokens.
 
     Args:
         rows: tokens and z of each question.
-        group: token → its group; tokens without one are left out.
+        group: token → its group; tokens without a group are omitted.
     """
-    found: dict[str, list[float]] = {}
+    by_group: dict[str, list[float]] = {}
     for tokens, z in rows:
         for token, value in zip(tokens, z, strict=True):
             if token in group:
-                found.setdefault(group[token], []).append(value)
-    return {name: (float(np.mean(values)), len(values)) for name, values in sorted(found.items())}
+                by_group.setdefault(group[token], []).append(value)
+    return {name: (float(np.mean(values)), len(values)) for name, values in sorted(by_group.items())}
 
 
 def content_and_function(part_of_speech: Mapping[str, str]) -> dict[str, str]:
@@ -50,7 +50,7 @@ def content_and_function(part_of_speech: Mapping[str, str]) -> dict[str, str]:
 
 
 def is_standardized(z: np.ndarray, tolerance: float = 1e-4) -> bool:
-    """Whether a row is what Eq. 11 makes: finite, Σz = 0 and Σz² = n − 1, or zeros (equal saliencies)."""
+    """Whether a row is valid for Eq. 11: finite, Σz = 0 and Σz² = n − 1, or zeros (equal saliencies)."""
     z = np.asarray(z, np.float64)
     if not np.isfinite(z).all():
         return False

@@ -16,7 +16,7 @@ from hvx.store.reader import RunReader
 
 LAST = "last"
 _POSITIONS = 8
-"""Told one by one; the others are told together."""
+"""Positions reported separately; later ones are reported together."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Tokens:
     Attributes:
         token, tag: each token and its part of speech.
         z: its z-score.
-        position: its place in the question, from 1.
-        last: whether it is the question's last.
-        group: its image, or what else is drawn again in the bootstrap.
+        position: its position in the question, from 1.
+        last: whether it is the question's last token.
+        group: its image, or another group that is resampled in the bootstrap.
     """
 
     token: np.ndarray
@@ -41,9 +41,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class WordMeans:
-    """Mean z by part of speech, by family and by position; and content words, and nouns, less all others.
+    """Mean z by part of speech, by family and by position; content words, and nouns, minus all others.
 
-    ``levelled``: nouns less all others, after the mean of its place in the question is taken from each z.
+    ``levelled``: nouns minus all others, after subtracting from each z the mean at its position.
     """
 
     part_of_speech: dict[str, Estimate]
@@ -59,8 +59,8 @@ def run_tokens(reader: RunReader) -> Tokens:
     lengths, z = reader.column("length"), reader.column("token_z")
     tokens, images = reader.column("tokens"), reader.column("image_id")
     rows = (
-        (words := tuple(str(word) for word in own[:length]), parts_of_speech(words), values[:length], image)
-        for own, length, values, image in zip(tokens, lengths, z, images, strict=True)
+        (words := tuple(str(word) for word in row[:length]), parts_of_speech(words), values[:length], image)
+        for row, length, values, image in zip(tokens, lengths, z, images, strict=True)
     )
     return _side_by_side(rows)
 
@@ -76,34 +76,34 @@ def run_word_agreement(reader: RunReader, seed: int) -> Estimate | None:
 def word_agreement(
     attention: np.ndarray, z: np.ndarray, lengths: np.ndarray, groups: np.ndarray, seed: int
 ) -> Estimate:
-    """The mean over questions of two tokens or more of Spearman's correlation of attention and z.
+    """The mean over questions of at least two tokens of Spearman's correlation of attention and z.
 
     Args:
         attention, z: (N, T), read up to each question's length.
         lengths: (N) tokens.
-        groups: (N) images, drawn again in the bootstrap.
+        groups: (N) images, resampled in the bootstrap.
         seed: of the draws.
     """
-    told = np.flatnonzero(lengths > 1)
-    values = [rank_correlation(attention[n, : lengths[n]], z[n, : lengths[n]]) for n in told]
-    return mean(values, groups[told], seed)
+    questions = np.flatnonzero(lengths > 1)
+    values = [rank_correlation(attention[n, : lengths[n]], z[n, : lengths[n]]) for n in questions]
+    return mean(values, groups[questions], seed)
 
 
 def paper_tokens() -> Tokens:
-    """Every token that the paper prints a z-score of, grouped by question."""
+    """Every token with a z-score in the paper, grouped by question."""
     return _side_by_side(
         (row.tokens, row.part_of_speech, np.array(row.z), number) for number, row in enumerate(printed_rows())
     )
 
 
 def word_means(tokens: Tokens, seed: int) -> WordMeans:
-    """What the report says of words."""
+    """The mean z-scores of the report."""
 
     def of(mark: np.ndarray) -> Estimate:
         return mean(tokens.z[mark], tokens.group[mark], seed)
 
-    def families(is_one: Callable[[str, str], bool]) -> np.ndarray:
-        return np.array([is_one(t, g) for t, g in zip(tokens.token, tokens.tag, strict=True)], bool)
+    def families(belongs: Callable[[str, str], bool]) -> np.ndarray:
+        return np.array([belongs(t, g) for t, g in zip(tokens.token, tokens.tag, strict=True)], bool)
 
     tags = {str(tag): of(tokens.tag == tag) for tag in np.unique(tokens.tag)}
     inner = ~tokens.last
@@ -113,8 +113,8 @@ def word_means(tokens: Tokens, seed: int) -> WordMeans:
     content = np.isin(tokens.tag, CONTENT)
     return WordMeans(
         dict(sorted(tags.items(), key=lambda row: -row[1].value)),
-        {name: of(families(is_one)) for name, is_one in FAMILIES.items()},
-        {name: found for name, found in positions.items() if found.known},
+        {name: of(families(belongs)) for name, belongs in FAMILIES.items()},
+        {name: estimate for name, estimate in positions.items() if estimate.known},
         difference(tokens.z, tokens.group, content, seed),
         difference(tokens.z, tokens.group, tokens.tag == "NOUN", seed),
         difference(_levelled(tokens), tokens.group, tokens.tag == "NOUN", seed),
@@ -122,11 +122,11 @@ def word_means(tokens: Tokens, seed: int) -> WordMeans:
 
 
 def _levelled(tokens: Tokens) -> np.ndarray:
-    """Each z less the mean of its place; the last token's place is one of its own."""
-    place = np.where(tokens.last, 0, tokens.position)
-    _, number = np.unique(place, return_inverse=True)
-    means: np.ndarray = np.bincount(number, weights=tokens.z) / np.bincount(number)
-    levelled: np.ndarray = tokens.z - means[number]
+    """Each z minus the mean at its position; last tokens count as one position."""
+    position = np.where(tokens.last, 0, tokens.position)
+    _, index = np.unique(position, return_inverse=True)
+    means: np.ndarray = np.bincount(index, weights=tokens.z) / np.bincount(index)
+    levelled: np.ndarray = tokens.z - means[index]
     return levelled
 
 
@@ -135,10 +135,10 @@ def _side_by_side(
 ) -> Tokens:
     columns: list[list[object]] = [[] for _ in range(6)]
     for words, tags, z, group in rows:
-        places = range(1, len(words) + 1)
-        ends = (place == len(words) for place in places)
-        sides: tuple[Iterable[object], ...] = words, tags, z, places, ends, [group] * len(words)
-        for column, values in zip(columns, sides, strict=True):
+        positions = range(1, len(words) + 1)
+        is_last = (position == len(words) for position in positions)
+        fields: tuple[Iterable[object], ...] = words, tags, z, positions, is_last, [group] * len(words)
+        for column, values in zip(columns, fields, strict=True):
             column.extend(values)
     dtypes = (str, str, np.float64, np.int64, bool, np.int64)  # also of columns without values
     return Tokens(*(np.array(column, dtype) for column, dtype in zip(columns, dtypes, strict=True)))

@@ -1,4 +1,4 @@
-"""Activations by the names that configs give them."""
+"""Activations by their names in configs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
-    """The function of a name."""
+    """The activation with a name."""
     return _ACTIVATIONS[name]
 
 
 def slope(name: str, output: Tensor) -> Tensor:
-    """The derivative of an activation, by its output."""
+    """The derivative of an activation, from its output."""
     return _SLOPES[name](output)

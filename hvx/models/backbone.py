@@ -23,14 +23,14 @@ from hvx.errors import HvxError, did_you_mean
 from hvx.models.weights import fill_from, read_state_dict
 
 _OWN_SIZES = {"resnet10": lambda: ResNet(BasicBlock, [1, 1, 1, 1])}
-"""Sizes of torchvision's networks that torchvision has no name for."""
+"""Sizes of torchvision's networks that have no name in torchvision."""
 
 _TRANSFORMING = ("googlenet", "inception_v3")
 
 
 class Backbone(nn.Module):
-    """Normalized images (B, C, H, W) → features (B, M, S, S), in evaluation mode and without gradients
-    to its weights. ``network`` is the cut graph."""
+    """Normalized images (B, C, H, W) → features (B, M, S, S), in evaluation mode and with frozen weights.
+    ``network`` is the cut graph."""
 
     def __init__(self, network: GraphModule) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ def cut_network(config: BackboneConfig, network: nn.Module) -> GraphModule:
             f"model.backbone.node: {config.architecture} has no node '{config.node}'"
             f"{did_you_mean(config.node, nodes)}; its last ones are: {', '.join(nodes[-6:])}"
         ) from None
-    # torchvision keeps its own blocks (convolution, norm, activation) whole, and so hides the
-    # activations inside of them; a second trace opens all but PyTorch's own modules.
+    # torchvision does not trace into its own blocks (convolution, norm, activation), which hides their
+    # activations; a second trace opens all but PyTorch's own modules.
     return symbolic_trace(extracted.eval())
 
 
@@ -72,7 +72,7 @@ def new_network(architecture: str, empty: bool = False) -> nn.Module:
 
     Args:
         architecture: torchvision's name of it.
-        empty: weights without memory or values, for a network that is to be filled; random numbers for a
+        empty: weights without memory or values, for a network that will be filled; random numbers for a
             ResNet-152 take seconds.
 
     Raises:
@@ -90,8 +90,8 @@ def new_network(architecture: str, empty: bool = False) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notices about the initialization of GoogLeNet and Inception
         make: Callable[[], nn.Module]
-        # GoogLeNet and Inception expect images normalized otherwise than by ImageNet's mean and deviation, as
-        # those that reach a backbone are; with this option they see to it.
+        # A backbone's images are normalized by ImageNet's mean and deviation. GoogLeNet and Inception expect
+        # another normalization; with this option they convert it.
         options = {"transform_input": True} if architecture in _TRANSFORMING else {}
         make = partial(torchvision.models.get_model, architecture, weights=None, **options)
         if not empty:
@@ -106,7 +106,7 @@ def new_network(architecture: str, empty: bool = False) -> nn.Module:
 
 @contextmanager
 def _parameters_without_memory() -> Iterator[None]:
-    """Parameters of modules that are made here lie on the meta device, before they are initialized."""
+    """Put parameters of modules created in this context on the meta device before they are initialized."""
 
     def without_memory(module: nn.Module, name: str, parameter: nn.Parameter | None) -> Any:
         del module, name
@@ -120,7 +120,7 @@ def _parameters_without_memory() -> Iterator[None]:
 
 
 def is_weights_name(config: BackboneConfig) -> bool:
-    """Whether ``weights`` names weights that torchvision publishes for the architecture."""
+    """Whether ``weights`` is the name of torchvision's weights for the architecture."""
     return config.weights is not None and config.weights in _published(config)
 
 
@@ -134,7 +134,7 @@ def _published(config: BackboneConfig) -> Mapping[str, Any]:
 
 @standard_mode()
 def build_backbone(config: BackboneConfig, root: Path = Path()) -> Backbone:
-    """The backbone a config asks for, its weights loaded.
+    """The backbone of a config, with its weights loaded.
 
     Raises:
         HvxError: no such network, node, weights name or file, or weights of another network.
@@ -147,7 +147,7 @@ def build_backbone(config: BackboneConfig, root: Path = Path()) -> Backbone:
 
 
 def empty_backbone(config: BackboneConfig) -> Backbone:
-    """The backbone a config asks for, to be filled with weights.
+    """The backbone of a config, without weights.
 
     Raises:
         HvxError: no such network or node.
@@ -156,15 +156,15 @@ def empty_backbone(config: BackboneConfig) -> Backbone:
 
 
 def load_weights(
-    network: GraphModule, whole: Mapping[str, Tensor], config: BackboneConfig, root: Path
+    network: GraphModule, full: Mapping[str, Tensor], config: BackboneConfig, root: Path
 ) -> None:
     """Fill a cut network from a torchvision weights name or from a local file with a state dict.
 
     Args:
         network: cut from a network of the config's architecture.
-        whole: the state dict of that network.
+        full: the state dict of that network.
         config: names the weights.
-        root: the folder that a relative path starts from.
+        root: the base folder of a relative path.
 
     Raises:
         HvxError: neither a name nor a file, or not the weights of the architecture, as ``fill_from``.
@@ -187,15 +187,15 @@ def load_weights(
             "them with `hvx import fbresnet152`"
         )
     try:
-        fill_from(network, whole, state, source)
+        fill_from(network, full, state, source)
     except HvxError as error:
         reason = str(error).removeprefix(f"{source}: ")
         raise HvxError(f"{source}: not the weights of {config.architecture}: {reason}") from None
 
 
 def is_fbresnet152(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is named as the Torch7 ResNet ported to PyTorch: its convolutions have biases,
-    its classifier is ``last_linear``, ``fc`` in older files."""
+    """Whether a state dict is that of the Torch7 ResNet ported to PyTorch, by its names: the convolutions
+    have biases, the classifier is ``last_linear``, or ``fc`` in older files."""
     names = {name.removeprefix("module.") for name in state}
     return "conv1.bias" in names and not names.isdisjoint({"last_linear.weight", "fc.weight"})
 

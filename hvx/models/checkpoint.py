@@ -1,8 +1,8 @@
-"""Native checkpoints: one safetensors file that says what it is.
+"""Native checkpoints: one self-describing safetensors file.
 
-Its tensors are the head's (``head.*``) and, unless torchvision publishes them under a name, the
-backbone's (``backbone.*``). Its metadata holds, under ``hvx``, the model's config, its words and its
-answers as JSON. Nothing in it is code.
+Its tensors are the head's (``head.*``) and, unless they are named weights of torchvision, the backbone's
+(``backbone.*``). Its metadata contains, under ``hvx``, the model's config, words and answers as JSON. It
+contains no code.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class VQAModel:
     Attributes:
         config: sizes and options.
         backbone: the frozen CNN.
-        head: what joins features and question.
-        vocabulary: the words that it knows.
-        answers: what the classifier's outputs mean.
-        training: what the trainer noted of its making: sizes, epochs, accuracies.
+        head: joins features and question.
+        vocabulary: the known words.
+        answers: the answers of the classifier's outputs.
+        training: notes of the trainer: sizes, epochs, accuracies.
     """
 
     config: ModelConfig
@@ -58,7 +58,7 @@ class VQAModel:
 
 
 def save_checkpoint(path: Path, model: VQAModel) -> None:
-    """Write a native checkpoint, whole or not at all.
+    """Write a native checkpoint atomically.
 
     Raises:
         HvxError: the file cannot be written.
@@ -66,7 +66,7 @@ def save_checkpoint(path: Path, model: VQAModel) -> None:
     config = model.config
     tensors = {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
     if not is_weights_name(config.backbone):
-        # A path or chance does not travel: the weights themselves do.
+        # A path or random weights cannot be restored elsewhere, so the weights are stored.
         config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": None})})
         tensors |= {f"backbone.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
     about = {
@@ -81,7 +81,7 @@ def save_checkpoint(path: Path, model: VQAModel) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file atomically.
 
     Raises:
         HvxError: the file cannot be written.
@@ -89,7 +89,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     try:
         with whole_file(path) as part:
             save_file(tensors, part, metadata=metadata)
-    except SafetensorError as error:  # its own error for the system's: no room, for one
+    except SafetensorError as error:  # raised for system errors such as a full disk
         raise HvxError(f"{path}: cannot be written: {error}") from None
 
 
@@ -113,11 +113,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
 
 
 def _backbone(header: CheckpointHeader, tensors: dict[str, Tensor], path: Path) -> Backbone:
-    """The backbone in the file, or the one that torchvision publishes under the name it gives."""
+    """The backbone in the file, or torchvision's weights that the file names."""
     config = header.config.backbone
     if not header.carries_backbone:
         if not is_weights_name(config):
-            # Never a path: a checkpoint does not choose what else is read on its user's machine.
+            # Never a path: a checkpoint must not choose other files to read on the user's machine.
             raise HvxError(
                 f"{path}: holds no backbone, and its backbone.weights ({shown(config.weights)}) is not one "
                 f"of torchvision's weights for {config.architecture}"
@@ -128,21 +128,23 @@ def _backbone(header: CheckpointHeader, tensors: dict[str, Tensor], path: Path) 
     return backbone
 
 
-def check_config(found_model: ModelConfig, config: Config, path: Path) -> None:
-    """Refuse a checkpoint whose model is not the one that a config describes, where it describes one.
+def check_config(checkpoint_model: ModelConfig, config: Config, path: Path) -> None:
+    """Reject a checkpoint whose model differs from that of a config, if the config has a ``model`` section.
 
     Raises:
         HvxError: names the first key that differs.
     """
     if "model" not in config.model_fields_set:
         return
-    # A section named as a network says nothing of another network.
-    beside = set(NETWORKS) - {found_model.network}
-    wanted, found = (_flat(model.model_dump(exclude=beside)) for model in (config.model, found_model))
-    for key, value in wanted.items():
-        if key != "backbone.weights" and key != "form" and found[key] != value:
+    # The section of a network does not apply to another network.
+    other_networks = set(NETWORKS) - {checkpoint_model.network}
+    expected, actual = (
+        _flat(model.model_dump(exclude=other_networks)) for model in (config.model, checkpoint_model)
+    )
+    for key, value in expected.items():
+        if key != "backbone.weights" and key != "form" and actual[key] != value:
             raise HvxError(
-                f"{path}: the checkpoint has model.{key} = {shown(found[key])}, the config {shown(value)}; "
+                f"{path}: the checkpoint has model.{key} = {shown(actual[key])}, the config {shown(value)}; "
                 "give the checkpoint's own config, or leave out 'model'"
             )
 
@@ -161,13 +163,13 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def filled_head(
     config: ModelConfig, tensors: dict[str, Tensor], words: int, answers: int, source: str
 ) -> Head:
-    """A head of these tensors, ready to be explained.
+    """A head with these tensors, frozen and in evaluation mode.
 
     Raises:
-        HvxError: a tensor is missing, too many, of another shape than the sizes imply, or holds values that
-            the network cannot have.
+        HvxError: a tensor is missing, unexpected, of another shape than the sizes imply, or has invalid
+            values.
     """
-    with torch.device("meta"):  # what is filled need not be initialized: for the GRU that takes 20 s
+    with torch.device("meta"):  # the tensors are replaced; initializing the GRU would take 20 s
         head = new_head(config, channels_of(tensors, config, source), words, answers)
     _fill(head, tensors, source)
     problem = head.problem()
@@ -177,7 +179,7 @@ def filled_head(
 
 
 def channels_of(head: dict[str, Tensor], config: ModelConfig, source: str) -> int:
-    """M, the channels of the features that a head's tensors read.
+    """M, the channels of the features, from a head's tensors.
 
     Raises:
         HvxError: the tensors are not a head's.
@@ -190,17 +192,17 @@ def channels_of(head: dict[str, Tensor], config: ModelConfig, source: str) -> in
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Load ``tensors`` into ``module``; the first that is missing, too many or misshapen is named."""
-    own = module.state_dict()
-    for name, tensor in own.items():
+    """Load ``tensors`` into ``module``; an error names the first missing, unexpected or misshapen one."""
+    state = module.state_dict()
+    for name, tensor in state.items():
         if name not in tensors:
             raise HvxError(f"{source}: tensor '{name}' is missing")
         if tensors[name].shape != tensor.shape:
-            found, wanted = tuple(tensors[name].shape), tuple(tensor.shape)
+            shape, expected = tuple(tensors[name].shape), tuple(tensor.shape)
             raise HvxError(
-                f"{source}: tensor '{name}' has shape {found}; the checkpoint's config implies {wanted}"
+                f"{source}: tensor '{name}' has shape {shape}; the checkpoint's config implies {expected}"
             )
-    extra = sorted(set(tensors) - set(own))
+    extra = sorted(set(tensors) - set(state))
     if extra:
         raise HvxError(f"{source}: unexpected tensor '{extra[0]}'")
     fill(module, tensors, source)

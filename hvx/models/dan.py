@@ -13,19 +13,19 @@ from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class DAN(HadamardHead):
-    """Attention over cells and over words, steered by a memory that grows by their product.
+    """Attention over cells and over words, guided by a memory to which their products are added.
 
-    The words' states u_t are those of a GRU and of one that reads from the end, added up. m_0 = v_0 ∘ u_0, of
-    the means of cells and states. Each of K steps attends to cells and to words by what the memory holds, and
+    The words' states u_t are the sums of the states of a forward and a backward GRU. m_0 = v_0 ∘ u_0, of
+    the means of cells and states. Each of K steps attends to cells and to words by the memory, and
     m_k = m_{k−1} + v_k ∘ u_k, with v_k = tanh(P_k Σ α_i v_i) and u_k = Σ β_t u_t. m_K goes to the classifier.
     The blocks are the products of all steps, the first that of the means: V is v_k, Q is u_k.
 
     Args:
-        config: sizes, ``dan``; d, here of the attentions; the memory is as wide as the encoder.
+        config: sizes, ``dan``; d is the width of the attentions; the memory has the encoder's width.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features = "visual.0.weight"
@@ -43,7 +43,7 @@ class DAN(HadamardHead):
         self.attention_textual = nn.ModuleList(nn.Linear(encoder.hidden, d) for _ in steps)
         self.memory_visual = nn.ModuleList(nn.Linear(encoder.hidden, d) for _ in steps)
         self.memory_textual = nn.ModuleList(nn.Linear(encoder.hidden, d) for _ in steps)
-        # A bias would shift all logits alike.
+        # A bias would shift all logits equally.
         self.output_visual = nn.ModuleList(nn.Linear(d, 1, bias=False) for _ in steps)
         self.output_textual = nn.ModuleList(nn.Linear(d, 1, bias=False) for _ in steps)
         self.classifier = nn.Linear(encoder.hidden, answers)
@@ -63,53 +63,53 @@ class DAN(HadamardHead):
 
     def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """The words' states u (N, T, hidden), zero beyond each question's tokens."""
-        places = torch.arange(embeddings.shape[1], device=embeddings.device)
-        alive = places < lengths.unsqueeze(1)
-        # A question turned round, its padding left where it is; turning it again brings it back.
-        turned = torch.where(alive, lengths.unsqueeze(1) - 1 - places, places).unsqueeze(2)
-        back = self.from_the_end.states(_taken(embeddings, turned), lengths)
-        states = self.encoder.gru.states(embeddings, lengths) + _taken(back, turned)
-        return states * alive.unsqueeze(2)
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
+        mask = positions < lengths.unsqueeze(1)
+        # Reverse each question but not its padding; the same indices reverse it back.
+        reversed_positions = torch.where(mask, lengths.unsqueeze(1) - 1 - positions, positions).unsqueeze(2)
+        backward = self.from_the_end.states(_gathered(embeddings, reversed_positions), lengths)
+        states = self.encoder.gru.states(embeddings, lengths) + _gathered(backward, reversed_positions)
+        return states * mask.unsqueeze(2)
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
     ) -> Joint:
         states = self._drop(question)
         cells = features.index_select(0, images).flatten(2).transpose(1, 2)
-        own = terms.index_select(0, images).chunk(self.config.dan.steps, dim=2)
-        alive = torch.arange(states.shape[1], device=states.device) < lengths.unsqueeze(1)
+        step_terms = terms.index_select(0, images).chunk(self.config.dan.steps, dim=2)
+        mask = torch.arange(states.shape[1], device=states.device) < lengths.unsqueeze(1)
         mean = states.sum(1) / lengths.clamp(min=1).unsqueeze(1)
         blocks = [Block.of(torch.tanh(self.visual[0](self._drop(cells.mean(1)))), mean)]
-        memory, seen, said = blocks[0].product, [], torch.zeros_like(alive, dtype=states.dtype)
+        memory, over_cells, over_words = blocks[0].product, [], torch.zeros_like(mask, dtype=states.dtype)
         for k in range(self.config.dan.steps):
-            seen.append(self._attend_cells(k, own[k], memory))
-            pooled = torch.bmm(seen[-1].unsqueeze(1), cells).squeeze(1)
+            over_cells.append(self._attend_cells(k, step_terms[k], memory))
+            pooled = torch.bmm(over_cells[-1].unsqueeze(1), cells).squeeze(1)
             visual = torch.tanh(self.visual[k + 1](self._drop(pooled)))
-            said = self._attend_words(k, states, memory, alive)
-            blocks.append(Block.of(visual, torch.bmm(said.unsqueeze(1), states).squeeze(1)))
+            over_words = self._attend_words(k, states, memory, mask)
+            blocks.append(Block.of(visual, torch.bmm(over_words.unsqueeze(1), states).squeeze(1)))
             memory = memory + blocks[-1].product
-        attention = torch.stack(seen, 1).unflatten(2, features.shape[2:])
-        return Joint(tuple(blocks), attention, self.classifier(self._drop(memory)), said)
+        attention = torch.stack(over_cells, 1).unflatten(2, features.shape[2:])
+        return Joint(tuple(blocks), attention, self.classifier(self._drop(memory)), over_words)
 
-    def _attend_cells(self, k: int, own: Tensor, memory: Tensor) -> Tensor:
+    def _attend_cells(self, k: int, terms: Tensor, memory: Tensor) -> Tensor:
         """α of step k + 1 (N, S²)."""
         by_memory = self._drop(torch.tanh(self.memory_visual[k](memory)))
-        # w (v ∘ m) = (w ∘ m) v: the product (N, S², d) need not be laid out.
+        # w (v ∘ m) = (w ∘ m) v avoids the product (N, S², d).
         weights = self.output_visual[k].get_parameter("weight") * by_memory
-        return torch.bmm(own, weights.unsqueeze(2)).squeeze(2).softmax(1)
+        return torch.bmm(terms, weights.unsqueeze(2)).squeeze(2).softmax(1)
 
-    def _attend_words(self, k: int, states: Tensor, memory: Tensor, alive: Tensor) -> Tensor:
-        """β of step k + 1 (N, T): a softmax over each question's own tokens, zero beyond."""
+    def _attend_words(self, k: int, states: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """β of step k + 1 (N, T): a softmax over each question's tokens, zero beyond."""
         by_memory = torch.tanh(self.memory_textual[k](memory))
-        # The tokens alone, without the padding, which is most of a batch with one long question.
-        question = alive.nonzero()[:, 0]
-        hidden = torch.tanh(self.attention_textual[k](states[alive])) * by_memory[question]
+        # Only the tokens: in a batch with one long question most positions are padding.
+        question = mask.nonzero()[:, 0]
+        hidden = torch.tanh(self.attention_textual[k](states[mask])) * by_memory[question]
         scores = self.output_textual[k](self._drop(hidden)).squeeze(1)
-        lowest = torch.finfo(scores.dtype).min  # not −∞: a question without tokens has no softmax then
-        logits = scores.new_full(alive.shape, lowest).masked_scatter(alive, scores)
-        return logits.softmax(1) * alive
+        lowest = torch.finfo(scores.dtype).min  # not −∞: without tokens the softmax would be NaN
+        logits = scores.new_full(mask.shape, lowest).masked_scatter(mask, scores)
+        return logits.softmax(1) * mask
 
 
-def _taken(x: Tensor, places: Tensor) -> Tensor:
-    """Along the tokens, x (N, T, E) at ``places`` (N, T, 1)."""
-    return x.gather(1, places.expand(-1, -1, x.shape[2]))
+def _gathered(x: Tensor, positions: Tensor) -> Tensor:
+    """x (N, T, E) at token ``positions`` (N, T, 1)."""
+    return x.gather(1, positions.expand(-1, -1, x.shape[2]))

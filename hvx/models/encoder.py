@@ -13,16 +13,16 @@ from hvx.data.words import PADDING
 
 
 class SkipThoughtGRU(nn.Module):
-    """A GRU whose state after a question's last token is the question's vector q.
+    """A GRU; its state after the last token is the question's vector q.
 
     With gates r = σ(W_r x + b_r + U_r h) and z = σ(W_z x + b_z + U_z h), the state becomes
-    h' = (1 − z) h̃ + z h. The candidate h̃ exists in three conventions: ``reset_before``,
+    h' = (1 − z) h̃ + z h. The candidate h̃ has three variants: ``reset_before``,
     tanh(W x + b + U (r ∘ h)), as in Torch7; ``reset_after``, tanh(W x + b + r ∘ (U h)), as in
     skip-thoughts; and ``reset_after_bias``, tanh(W x + b + r ∘ (U h + c)), as in PyTorch's own GRU.
 
     With ``multiplicative`` integration (Wu et al. 2016, *On Multiplicative Integration with Recurrent Neural
-    Networks*) each of the three sums W x + b + u, u being what comes of the state, is instead
-    α ∘ W x ∘ u + β₁ ∘ u + β₂ ∘ W x + b; α, β₁, β₂ and b are learned, from 1, 0.5, 0.5 and 0 on.
+    Networks*) each of the three sums W x + b + u, where u depends on the state, is replaced by
+    α ∘ W x ∘ u + β₁ ∘ u + β₂ ∘ W x + b; α, β₁, β₂ and b are learned, starting at 1, 0.5, 0.5 and 0.
 
     Args:
         embedding: E.
@@ -46,7 +46,7 @@ class SkipThoughtGRU(nn.Module):
                 nn.init.orthogonal_(block)
         if self.multiplicative:
             self.alpha = nn.Parameter(torch.ones(3 * hidden))
-            """α of [r | z | h̃]; and so β₁, of the state, and β₂, of the input."""
+            """α of [r | z | h̃]; likewise β₁ of the state and β₂ of the input."""
             self.beta_state = nn.Parameter(torch.full((3 * hidden,), 0.5))
             self.beta_input = nn.Parameter(torch.full((3 * hidden,), 0.5))
             nn.init.zeros_(self.input.bias)
@@ -65,33 +65,33 @@ class SkipThoughtGRU(nn.Module):
         return states.index_select(0, rows(lengths - 1))
 
     def states(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """The state after each token (N, T, hidden); after a question's last token, that of its last."""
+        """The state after each token (N, T, hidden); beyond the last token, the last state."""
         states, rows = self._run(embeddings, lengths)
         steps = torch.arange(embeddings.shape[1], device=embeddings.device)
         return states[rows(torch.minimum(steps, lengths.unsqueeze(1) - 1))]
 
     def _run(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The states after all tokens (1 + ΣT, hidden), and what gives their rows.
+        """The states after all tokens (1 + ΣT, hidden), and a function that returns their rows.
 
-        The questions run sorted by length, and step t computes only those that have a token t: one long
-        question costs its own tokens, not those of the whole batch.
+        The questions are sorted by length, and step t computes only those with a token t. So one long
+        question does not add padded steps to the others.
 
         Returns:
-            The states, of which row 0 is the initial state, zero; and a function from steps (N, …), −1 being
-            ahead of the first token, to rows of the states.
+            The states, with the initial state, zero, in row 0; and a function from steps (N, …), −1 being
+            before the first token, to rows of the states.
         """
         hidden = self.state.in_features
         order = lengths.argsort(descending=True, stable=True)
         steps = torch.arange(embeddings.shape[1], device=embeddings.device).unsqueeze(1)
-        alive = steps < lengths[order]
-        counts = alive.sum(1)
-        # Without any token, one step of no questions: q stays connected to the embeddings.
+        mask = steps < lengths[order]
+        counts = mask.sum(1)
+        # Without any token, one step with no questions, so that q stays connected to the embeddings.
         sizes = [count for count in counts.tolist() if count] or [0]
         h = embeddings.new_zeros(len(embeddings), hidden)
         states = [embeddings.new_zeros(1, hidden)]
-        # split, not slices step by step: the gradient of a slice fills a tensor as large as all steps.
+        # split instead of a slice per step: the gradient of a slice has the size of all steps.
         for size, projected in zip(
-            sizes, self.project(embeddings[order].transpose(0, 1)[alive]).split(sizes), strict=True
+            sizes, self.project(embeddings[order].transpose(0, 1)[mask]).split(sizes), strict=True
         ):
             h = self._step(projected, h if len(h) == size else h[:size])
             states.append(h)
@@ -99,8 +99,8 @@ class SkipThoughtGRU(nn.Module):
         rank = order.argsort()
 
         def rows(steps: Tensor) -> Tensor:
-            own = rank.view(-1, *[1] * (steps.ndim - 1))
-            return torch.where(steps < 0, 0, starts[steps.clamp(min=0)] + own) if len(starts) else steps + 1
+            ranks = rank.view(-1, *[1] * (steps.ndim - 1))
+            return torch.where(steps < 0, 0, starts[steps.clamp(min=0)] + ranks) if len(starts) else steps + 1
 
         return torch.cat(states), rows
 
@@ -115,22 +115,22 @@ class SkipThoughtGRU(nn.Module):
         """h' (n, hidden) of the projected inputs (n, 3 · hidden) and h."""
         hidden = self.state.in_features
         x_gates, x_candidate = projected.split((2 * hidden, hidden), dim=1)
-        gates, own = slice(0, 2 * hidden), slice(2 * hidden, None)
+        gates, rest = slice(0, 2 * hidden), slice(2 * hidden, None)
         r, z = torch.sigmoid(self._integrated(x_gates, self.gates(h), gates)).chunk(2, dim=1)
         by_state = self.state(r * h) if self.candidate == "reset_before" else r * self.state(h)
-        candidate = torch.tanh(self._integrated(x_candidate, by_state, own))
+        candidate = torch.tanh(self._integrated(x_candidate, by_state, rest))
         return (1 - z) * candidate + z * h
 
     def _integrated(self, by_input: Tensor, by_state: Tensor, part: slice) -> Tensor:
-        """Input and state joined, for the part ``part`` of [r | z | h̃]."""
+        """Input and state combined, for the part ``part`` of [r | z | h̃]."""
         if not self.multiplicative:
             return by_input + by_state
         return self.integrate(by_input, by_state, by_input * by_state, part)
 
     def integrate(self, by_input: Tensor, by_state: Tensor, product: Tensor, part: slice) -> Tensor:
         """α ∘ F + β₁ ∘ u + β₂ ∘ W x + b, F = W x ∘ u, for the part ``part`` of [r | z | h̃]."""
-        alpha, state, own = self.alpha[part], self.beta_state[part], self.beta_input[part]
-        return alpha * product + state * by_state + own * by_input + self.input.bias[part]
+        alpha, beta_state, beta_input = self.alpha[part], self.beta_state[part], self.beta_input[part]
+        return alpha * product + beta_state * by_state + beta_input * by_input + self.input.bias[part]
 
 
 class QuestionEncoder(nn.Module):
@@ -142,7 +142,7 @@ class QuestionEncoder(nn.Module):
         self.gru = SkipThoughtGRU(config.embedding, config.hidden, config.candidate, config.integration)
 
     def embed(self, rows: Tensor) -> Tensor:
-        """(N, T) rows → (N, T, E) embeddings, what Eq. 3 differentiates to."""
+        """(N, T) rows → (N, T, E) embeddings, with respect to which Eq. 3 differentiates."""
         embedded: Tensor = self.table(rows)
         return embedded
 

@@ -12,7 +12,7 @@ from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class GatedTanh(nn.Module):
-    """y = tanh(W x + b) ∘ σ(W' x + b'). The gates are a nonlinearity: no joint of two modalities."""
+    """y = tanh(W x + b) ∘ σ(W' x + b'). The gates are a nonlinearity, not a product of two modalities."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -24,18 +24,18 @@ class GatedTanh(nn.Module):
 
 
 class Gated(HadamardHead):
-    """Attention from above, the features' weighted sum v̂, and h = f_q(q) ∘ f_v(v̂), each f a gated tanh.
+    """Top-down attention, the features' weighted sum v̂, and h = f_q(q) ∘ f_v(v̂), each f a gated tanh.
 
-    A cell's weight is the softmax over the lattice of w_a · f_a([v_i, q]). The answer is read from f_o(h) by
-    one linear map: the authors' output stage without the parts that begin with embeddings of the answers.
-    Answers exclude one another here (a softmax), where the authors' may be several (sigmoids).
+    A cell's weight is the softmax over the grid of w_a · f_a([v_i, q]). A linear layer maps f_o(h) to the
+    answers: the authors' output stage without the parts that start from embeddings of the answers. The output
+    is a softmax; the authors use sigmoids, which allow several answers.
 
     Args:
         config: sizes, and d, the width of every f.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features = "attention_visual.weight"
@@ -45,10 +45,10 @@ class Gated(HadamardHead):
     ) -> None:
         super().__init__(config, channels, words, dropout)
         d, question = config.joint, config.encoder.hidden
-        # f_a's linear map and gate: what they read of v_i in [v_i, q], and what of q.
+        # f_a's linear map and gate, split into the parts for v_i and for q.
         self.attention_visual = nn.Linear(channels, 2 * d, bias=False)
         self.attention_textual = nn.Linear(question, 2 * d)
-        self.attention_output = nn.Linear(d, 1, bias=False)  # it would shift all logits alike
+        self.attention_output = nn.Linear(d, 1, bias=False)  # a bias would shift all logits equally
         self.visual = GatedTanh(channels, d)
         self.textual = GatedTanh(question, d)
         self.output = GatedTanh(d, d)
@@ -63,8 +63,8 @@ class Gated(HadamardHead):
         return terms
 
     def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
-        pulled = cotangent @ self.attention_visual.weight
-        return pulled.transpose(1, 2).unflatten(2, features.shape[2:])
+        gradient = cotangent @ self.attention_visual.weight
+        return gradient.transpose(1, 2).unflatten(2, features.shape[2:])
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor

@@ -1,4 +1,4 @@
-"""The header of a native checkpoint: what it says of itself, read without its tensors and without PyTorch."""
+"""The header of a native checkpoint, read without its tensors and without PyTorch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CheckpointHeader:
-    """What a native checkpoint says of itself, read without its tensors.
+    """The description in a native checkpoint, read without its tensors.
 
-    ``shapes`` are those of its tensors by name: ``head.*``, and ``backbone.*`` where it carries them.
+    ``shapes`` are those of its tensors by name: ``head.*``, and ``backbone.*`` if it contains them.
     """
 
     config: ModelConfig
@@ -37,7 +37,7 @@ class CheckpointHeader:
 
 
 def read_header(path: Path) -> CheckpointHeader:
-    """What a native checkpoint is, from its header alone.
+    """Read only the header of a native checkpoint.
 
     Raises:
         HvxError: no such file, or not a native checkpoint.
@@ -79,11 +79,11 @@ _FORMATS = {
     b"version ": "a Git LFS pointer; fetch the file that it stands for (`git lfs pull`)",
     b"<": "an HTML or XML page; the download failed",
 }
-"""First bytes of files that are given as checkpoints, and what to do with them."""
+"""First bytes of files that may be passed as checkpoints → the message for each."""
 
 
 def _other_format(path: Path) -> str | None:
-    """What a file is that is not a safetensors file, if its first bytes tell."""
+    """The kind of a file that is not a safetensors file, if its first bytes show it; else None."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -108,9 +108,9 @@ def header_of(file: Any, path: Path) -> CheckpointHeader:
     if about["format"] != FORMAT:
         raise HvxError(f"{path}: checkpoint format {shown(about['format'])}; this hvx reads {FORMAT}")
     source = f"{path} (metadata)"
-    config = checked(ModelConfig, _as_it_was_read(about.get("model")), source)
+    config = checked(ModelConfig, _with_old_defaults(about.get("model")), source)
     words, answers, training = about.get("words"), about.get("answers"), about.get("training") or {}
-    if not (_strings(words) and _strings(answers)):
+    if not (_is_list_of_strings(words) and _is_list_of_strings(answers)):
         raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
     if not isinstance(training, dict):
         raise HvxError(f"{source}: 'training' must be an object")
@@ -119,14 +119,14 @@ def header_of(file: Any, path: Path) -> CheckpointHeader:
     return CheckpointHeader(config, words, answers, training, shapes)
 
 
-def _as_it_was_read(model: Any) -> Any:
-    """A stored model section of before ``sentences`` and ``max_tokens``: its questions stay what they were,
-    whatever its form now presets."""
+def _with_old_defaults(model: Any) -> Any:
+    """Complete a stored model section from before ``sentences`` and ``max_tokens``, so that its questions are
+    tokenized as before, regardless of the current defaults of its form."""
     if isinstance(model, dict) and isinstance(model.get("encoder"), dict):
-        before = {"sentences": False, "max_tokens": None}
-        return model | {"encoder": before | model["encoder"]}
+        old_defaults = {"sentences": False, "max_tokens": None}
+        return model | {"encoder": old_defaults | model["encoder"]}
     return model
 
 
-def _strings(value: Any) -> TypeGuard[list[str]]:
+def _is_list_of_strings(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)

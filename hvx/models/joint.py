@@ -1,4 +1,4 @@
-"""What every head exposes: to training, to explaining, to checkpoints."""
+"""The interface of every head, for training, explanations and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from hvx.models.encoder import QuestionEncoder
 class Block:
     """One Hadamard product of N questions, d wide.
 
-    Complex vectors are held as real ones with the same inner products: real and imaginary parts side by side.
+    Complex vectors are stored as real ones with the same inner products: real and imaginary parts side by
+    side.
 
     Attributes:
         visual: V (N, d).
@@ -33,26 +34,27 @@ class Block:
 
     @classmethod
     def of(cls, visual: Tensor, textual: Tensor) -> Block:
-        """The block of these two factors."""
+        """The block with these two factors."""
         return cls(visual, textual, textual * visual)
 
 
 @dataclass
 class Joint:
-    """The joint of N questions, with what surrounds it.
+    """The output of a head for N questions.
 
-    ``visual``, ``textual``, ``product``: of each question's last block, the one nearest to the answer.
+    ``visual``, ``textual``, ``product`` are those of each question's last block, the one nearest to the
+    answer.
 
     Attributes:
         blocks: the network's products, in the order in which they are computed; MLB has one (Eq. 6), a head
-            that is no ``HadamardHead`` has none.
+            that is not a ``HadamardHead`` has none.
         attention: α (N, G, S, S), each glimpse summing to 1; None for a model without attention.
         logits: (N, A).
         textual_attention: (N, T), summing to 1 over a question's tokens; None for a model without one.
-        steps: of a network with one block for each token, (N) how many blocks are a question's own, the first
-            so many; None of others, all of whose blocks are.
-        earlier_attention: of a network that attends to words on several levels, (N, 2, T): to words and to
-            phrases, ``textual_attention`` being the question level's; None of others.
+        steps: for a network with one block for each token, (N) the number of blocks of each question, the
+            first ones; None for other networks, where all blocks belong to each question.
+        earlier_attention: for a network that attends to words on several levels, (N, 2, T): to words and to
+            phrases, while ``textual_attention`` is that of the question level; None for other networks.
     """
 
     blocks: tuple[Block, ...]
@@ -83,7 +85,7 @@ class Joint:
         return torch.stack(of_blocks)[self.steps - 1, torch.arange(len(self.steps), device=self.steps.device)]
 
     def detach(self) -> Joint:
-        """The same values, cut from the graph that made them."""
+        """The same values, detached from the autograd graph."""
         blocks = (Block(b.visual.detach(), b.textual.detach(), b.product.detach()) for b in self.blocks)
         attention, textual, earlier = (
             None if x is None else x.detach()
@@ -93,20 +95,20 @@ class Joint:
 
 
 class Head(nn.Module, ABC):
-    """What joins features that a frozen backbone makes with questions, and answers them.
+    """Joins the features of a frozen backbone with questions, and answers them.
 
-    What depends on the image alone is computed once per image, by ``image_terms``; what depends on the
-    question alone once per question, by ``read``. ``join`` does the rest, for pairs of the two.
+    ``image_terms`` computes what depends only on the image, once per image. ``read`` computes what depends
+    only on the question, once per question. ``join`` computes the rest, for pairs of image and question.
 
     Args:
         config: sizes and options.
         channels: M, channels of the features.
         words: size of the vocabulary.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features: ClassVar[str]
-    """Name of a matrix of the state dict whose columns are the channels of the features."""
+    """Name of a matrix in the state dict whose columns are the channels of the features."""
 
     def __init__(self, config: ModelConfig, channels: int, words: int, dropout: float) -> None:
         super().__init__()
@@ -123,27 +125,27 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def readers(self) -> Sequence[nn.Module]:
-        """The linear maps that read the features, directly or pooled, and nothing else."""
+        """The linear layers whose input is only the features, directly or pooled."""
 
     def problem(self) -> str | None:
-        """What is wrong with tensors that were loaded, beyond their shapes; None: nothing."""
+        """What is wrong with the values of loaded tensors; None if nothing is."""
         return None
 
     @torch.no_grad()
     def absorb_scale(self, scale: float) -> None:
-        """Fold a factor on the features into the weights that read them.
+        """Fold a factor on the features into the weights that are applied to them.
 
-        Afterwards the model gives for ``features`` what it gave before for ``scale * features``.
+        The model then returns for ``features`` what it returned for ``scale * features``.
         """
         for linear in self.readers():
             linear.get_parameter("weight").mul_(scale)
 
     @abstractmethod
     def image_terms(self, features: Tensor) -> Tensor:
-        """What depends on the image alone (B, …), from features (B, M, S, S)."""
+        """What depends only on the image (B, …), from features (B, M, S, S)."""
 
     def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """What depends on the question alone (N, …), from embeddings (N, T, E): q (N, hidden)."""
+        """What depends only on the question (N, …), from embeddings (N, T, E): q (N, hidden)."""
         question: Tensor = self.encoder(embeddings, lengths)
         return question
 
@@ -151,7 +153,7 @@ class Head(nn.Module, ABC):
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
     ) -> Joint:
-        """``forward`` from the questions as ``read`` returns them on."""
+        """``forward`` after ``read``, whose output is ``question``."""
 
     def forward(
         self, features: Tensor, terms: Tensor, images: Tensor, embeddings: Tensor, lengths: Tensor
@@ -172,10 +174,10 @@ class Head(nn.Module, ABC):
 
 
 class HadamardHead(Head):
-    """A head that joins by Hadamard products, which Eqs 2 and 3 explain: its joints have blocks."""
+    """A head with Hadamard products, which Eqs 2 and 3 explain: its output has blocks."""
 
     def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
-        """A cotangent at ``image_terms``' output as one at the features, (B, M, S, S).
+        """Map a cotangent of the output of ``image_terms`` to one of the features, (B, M, S, S).
 
         Args:
             features: (B, M, S, S).
@@ -184,5 +186,5 @@ class HadamardHead(Head):
         """
         del terms
         with torch.enable_grad():
-            own = features.detach().requires_grad_()
-            return torch.autograd.grad(self.image_terms(own), own, cotangent)[0]
+            leaf = features.detach().requires_grad_()
+            return torch.autograd.grad(self.image_terms(leaf), leaf, cotangent)[0]

@@ -16,9 +16,9 @@ from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class CountSketch(nn.Module):
-    """ψ: R^n → R^d, ψ(x)_k = Σ σ_i x_i over the i with h_i = k. Nothing of it is trained.
+    """ψ: R^n → R^d, ψ(x)_k = Σ σ_i x_i over the i with h_i = k. It has no trained parameters.
 
-    ``table`` (2, n) holds h (0 … d − 1) and σ (−1 or 1). It is drawn once and belongs to the checkpoint.
+    ``table`` (2, n) contains h (0 … d − 1) and σ (−1 or 1). It is drawn once and stored in the checkpoint.
 
     Args:
         inputs: n.
@@ -34,7 +34,7 @@ class CountSketch(nn.Module):
         self.register_buffer("table", torch.stack([h, sign]))
 
     def problem(self) -> str | None:
-        """What is wrong with a table that was loaded: not a count sketch's values."""
+        """What is wrong with the values of a loaded table; None if nothing is."""
         h, sign = self.table
         if bool(((h < 0) | (h >= self.outputs)).any()):
             return f"row 0 has values beyond 0 to {self.outputs - 1}"
@@ -49,15 +49,15 @@ class CountSketch(nn.Module):
 class MCB(HadamardHead):
     """Attention and joint by Hadamard products of the spectra of two count sketches.
 
-    Φ(x, q) = FFT⁻¹(FFT(ψ(x)) ∘ FFT(ψ(q))) is the circular convolution of the sketches; its signed square
-    root is divided by its L2 norm. The block is V = FFT(ψ(v̂)), Q = FFT(ψ(q)), F = Q ∘ V, complex. It is held
-    as real vectors of the same length and the same gradient: half of each spectrum (the other half is its
-    conjugate), real and imaginary parts side by side, times the root of how often each occurs in the whole.
-    What follows F takes no part in Eqs 2 and 3.
+    Φ(x, q) = FFT⁻¹(FFT(ψ(x)) ∘ FFT(ψ(q))) is the circular convolution of the sketches; its signed square root
+    is divided by its L2 norm. The block is V = FFT(ψ(v̂)), Q = FFT(ψ(q)), F = Q ∘ V, complex. It is stored as
+    real vectors of the same length and the same gradient: half of each spectrum (the other half is its
+    conjugate), real and imaginary parts side by side, times the square root of how often each occurs in the
+    whole. The layers after F have no effect on Eqs 2 and 3.
 
-    The features of a cell have L2 norm 1, as the authors' have. The question is read by hvx's encoder, where
-    the authors have two layers of LSTM. On a GPU the sums of a sketch are rounded in an order that changes
-    (``index_add``), so that two passes are equal to rounding only.
+    The features of a cell have L2 norm 1, as in the authors' model. The question is encoded by hvx's encoder;
+    the authors use a two-layer LSTM. On a GPU the order of summation in a sketch varies (``index_add``), so
+    two passes are equal only up to rounding.
 
     Args:
         config: sizes, glimpses G, and ``mcb``; d, the sketches' width, is ``joint``.
@@ -88,13 +88,13 @@ class MCB(HadamardHead):
         return columns // max(1, config.glimpses)
 
     def readers(self) -> Sequence[nn.Module]:
-        """None: what has L2 norm 1 has no scale to fold."""
+        """None: features with L2 norm 1 have no scale to fold."""
         return []
 
     def problem(self) -> str | None:
         sketches = ((name, part) for name, part in self.named_modules() if isinstance(part, CountSketch))
-        found = ((name, part.problem()) for name, part in sketches)
-        return next((f"tensor '{name}.table': {problem}" for name, problem in found if problem), None)
+        problems = ((name, part.problem()) for name, part in sketches)
+        return next((f"tensor '{name}.table': {problem}" for name, problem in problems if problem), None)
 
     def image_terms(self, features: Tensor) -> Tensor:
         """With attention the spectra of the cells' sketches (B, S², d/2 + 1, 2); without, the mean (B, M)."""
@@ -121,10 +121,10 @@ class MCB(HadamardHead):
         if not self.config.glimpses:
             return None, terms.index_select(0, images)
         spectra = torch.view_as_complex(terms.index_select(0, images))
-        steer = torch.fft.rfft(self.attention_textual_sketch(question)).unsqueeze(1)
-        hidden = torch.relu(self.attention_hidden(self._fused(steer * spectra)))
+        spectrum = torch.fft.rfft(self.attention_textual_sketch(question)).unsqueeze(1)
+        hidden = torch.relu(self.attention_hidden(self._fused(spectrum * spectra)))
         attention = functional.softmax(self.attention_output(hidden).transpose(1, 2), dim=2)
-        cells = _of_unit_length(features.flatten(2).transpose(1, 2))  # once for an image, not for a question
+        cells = _of_unit_length(features.flatten(2).transpose(1, 2))  # once per image, not per question
         pooled = torch.bmm(attention, cells.index_select(0, images)).flatten(1)
         return attention.unflatten(2, features.shape[-2:]), pooled
 
@@ -134,12 +134,12 @@ class MCB(HadamardHead):
         return fused
 
     def _real(self, spectrum: Tensor) -> Tensor:
-        """Half a spectrum (N, d/2 + 1) as a real vector (N, d + 2) with the inner products of the whole."""
-        often = torch.full((spectrum.shape[-1],), 2.0, dtype=spectrum.real.dtype, device=spectrum.device)
-        often[0] = 1
+        """Half a spectrum (N, d/2 + 1) as a real vector (N, d + 2) with the inner products of all of it."""
+        counts = torch.full((spectrum.shape[-1],), 2.0, dtype=spectrum.real.dtype, device=spectrum.device)
+        counts[0] = 1
         if self.config.joint % 2 == 0:
-            often[-1] = 1
-        return torch.view_as_real(spectrum * often.sqrt()).flatten(1)
+            counts[-1] = 1
+        return torch.view_as_real(spectrum * counts.sqrt()).flatten(1)
 
 
 def _of_unit_length(x: Tensor) -> Tensor:
@@ -151,8 +151,9 @@ def _of_unit_length(x: Tensor) -> Tensor:
 class _SignedRoot(torch.autograd.Function):
     """y = sign(x) √|x|, divided by its L2 norm n along the last axis; zeros stay zeros.
 
-    n² = Σ|x|, and ∂y/∂x = (1 − y yᵀ) / (2 n² |y|); where x is 0 the root's slope counts as 1, to be finite.
-    In one step, since in every cell of the grid the steps of autograd fill a tensor each.
+    n² = Σ|x|, and ∂y/∂x = (1 − y yᵀ) / (2 n² |y|); where x is 0 the slope of the root is set to 1, to be
+    finite. One function instead of several autograd steps, each of which would store a tensor for every grid
+    cell.
     """
 
     @staticmethod
@@ -169,6 +170,6 @@ class _SignedRoot(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         root, square = ctx.saved_tensors
         along = (gradient.unsqueeze(-2) @ root.unsqueeze(-1)).squeeze(-1)
-        pulled = torch.addcmul(gradient, root, along, value=-1)
+        result = torch.addcmul(gradient, root, along, value=-1)
         slope = root.abs().mul_(2 * square)
-        return pulled.div_(torch.where(slope == 0, square.sqrt(), slope))
+        return result.div_(torch.where(slope == 0, square.sqrt(), slope))

@@ -1,4 +1,4 @@
-"""A recurrence by multiplicative integration (Wu et al. 2016) that joins the image with every word."""
+"""A GRU with multiplicative integration (Wu et al. 2016) that joins the image with every word."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class MI(HadamardHead):
-    """A GRU by multiplicative integration whose state begins with the image; its last state is the answer's.
+    """A GRU with multiplicative integration; the image is its initial state, its last state gives the answer.
 
-    From h_0 = tanh(W_0 v̄) on, step t has one product, that of its three gates side by side: F_t = Q_t ∘ V_t
-    with Q_t = W x_t of word t alone and V_t = U h_{t−1}, of the image and the words before. The reset gate
-    acts on U h, or V_t would depend on word t. v̄ is the features' mean over the lattice, or the maximum
-    over the cells of tanh(W_1 v_s) (``mi.pool``).
+    Initially h_0 = tanh(W_0 v̄). Step t has one product, that of its three gates side by side:
+    F_t = Q_t ∘ V_t with Q_t = W x_t from word t only, and V_t = U h_{t−1} from the image and the previous
+    words. The reset gate is applied to U h; otherwise V_t would depend on word t. v̄ is the features' mean
+    over the grid, or the maximum over the cells of tanh(W_1 v_s) (``mi.pool``).
 
-    With ``mi.attention`` each step also looks at the image: V_t = U h_{t−1} + U_v v̂_t with v̂_t = Σ_s α_s v_s,
-    α = softmax_s(w (tanh(W_a v_s) ∘ tanh(P u_t))): MLB's attention by Eq. 4, steered by the words so far in
-    place of the question; u_t is the state of a GRU that reads the words alone. V_t then depends on word t
-    through α, as MLB's V does on the question; Q_t stays as it is.
+    With ``mi.attention`` each step also attends to the image: V_t = U h_{t−1} + U_v v̂_t with
+    v̂_t = Σ_s α_s v_s, α = softmax_s(w (tanh(W_a v_s) ∘ tanh(P u_t))). This is MLB's attention of Eq. 4, with
+    the words so far instead of the question; u_t is the state of a GRU over the words. V_t then depends on
+    word t through α, as MLB's V depends on the question; Q_t is unchanged.
 
     Args:
-        config: sizes, ``mi``; d, of the attention and of W_1; the state is as wide as the encoder's.
+        config: sizes, ``mi``; d, of the attention and of W_1; the state has the encoder's width.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features = "start.weight"
@@ -41,7 +41,7 @@ class MI(HadamardHead):
         super().__init__(config, channels, words, dropout)
         hidden, d = config.encoder.hidden, config.joint
         self.attends = config.mi.attention
-        # Of the maximum W_1 reads the features, of the mean W_0 does: ``start`` is what reads them.
+        # ``start`` is applied to the features: W_1 for the maximum, W_0 for the mean.
         self.start = nn.Linear(channels, d if config.mi.pool == "max" else hidden)
         if config.mi.pool == "max":
             self.initial = nn.Linear(d, hidden)
@@ -57,69 +57,69 @@ class MI(HadamardHead):
         return [self.start, *([self.attention_visual, self.seen] if self.attends else [])]
 
     def image_terms(self, features: Tensor) -> Tensor:
-        """h_0 (B, hidden) behind all that depends on the cells; with attention, ahead of it, each cell's
-        tanh(W_a v_s), (B, 1 + S², max(hidden, d)), h_0 in the first row."""
+        """h_0 (B, hidden); with attention also tanh(W_a v_s) of each cell: (B, 1 + S², max(hidden, d)), with
+        h_0 in the first row."""
         cells = self._drop(features.flatten(2).transpose(1, 2))
         start = self._start(cells)
         if not self.attends:
             return start
-        own = torch.tanh(self.attention_visual(cells))
-        wide = max(start.shape[1], own.shape[2])
-        rows = [start.unsqueeze(1), own]
-        return torch.cat([nn.functional.pad(row, (0, wide - row.shape[2])) for row in rows], 1)
+        keys = torch.tanh(self.attention_visual(cells))
+        width = max(start.shape[1], keys.shape[2])
+        rows = [start.unsqueeze(1), keys]
+        return torch.cat([nn.functional.pad(row, (0, width - row.shape[2])) for row in rows], 1)
 
     def _start(self, cells: Tensor) -> Tensor:
-        """h_0 (B, hidden) of the cells (B, S², M)."""
+        """h_0 (B, hidden), from the cells (B, S², M)."""
         if self.config.mi.pool == "mean":
             return torch.tanh(self.start(cells.mean(1)))
         return torch.tanh(self.initial(self._drop(torch.tanh(self.start(cells)).amax(1))))
 
     def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """W x_t of each token (N, T, 3 · hidden); with attention tanh(P u_t) behind them, (N, T, … + d).
+        """W x_t of each token (N, T, 3 · hidden); with attention followed by tanh(P u_t), (N, T, … + d).
 
         A question without tokens has one step, without input.
         """
         if not embeddings.shape[1]:
             embeddings = nn.functional.pad(embeddings, (0, 0, 0, 1))
-        own = self.encoder.gru.project(embeddings)
+        projected = self.encoder.gru.project(embeddings)
         if not self.attends:
-            return own
+            return projected
         states = self._drop(self.reader.states(embeddings, lengths))
-        return torch.cat([own, torch.tanh(self.attention_textual(states))], 2)
+        return torch.cat([projected, torch.tanh(self.attention_textual(states))], 2)
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
     ) -> Joint:
         gru, hidden = self.encoder.gru, self.config.encoder.hidden
         steps = lengths.clamp(min=1)
-        words, steering = question.tensor_split([3 * hidden], dim=2)
+        words, queries = question.tensor_split([3 * hidden], dim=2)
         terms = terms.index_select(0, images)
-        h, attention, seen = terms, None, None
+        h, attention, attended = terms, None, None
         if self.attends:
-            h, own = terms[:, 0, :hidden], terms[:, 1:, : self.config.joint]
-            alpha = self._attend(own, steering)
+            h, keys = terms[:, 0, :hidden], terms[:, 1:, : self.config.joint]
+            alpha = self._attend(keys, queries)
             cells = features.index_select(0, images).flatten(2).transpose(1, 2)
-            seen = self.seen(self._drop(torch.bmm(alpha, cells)))
+            attended = self.seen(self._drop(torch.bmm(alpha, cells)))
             last = alpha[torch.arange(len(steps), device=steps.device), steps - 1]
             attention = last.unflatten(1, features.shape[2:]).unsqueeze(1)
         blocks: list[Block] = []
         for t in range(int(steps.max()) if len(steps) else 1):
             visual = torch.cat([gru.gates(h), gru.state(h)], 1)
-            blocks.append(Block.of(visual if seen is None else visual + seen[:, t], words[:, t]))
+            blocks.append(Block.of(visual if attended is None else visual + attended[:, t], words[:, t]))
             h = torch.where((t < lengths).unsqueeze(1), self._next(blocks[-1], h), h)
         return Joint(tuple(blocks), attention, self.classifier(self._drop(h)), steps=steps)
 
     def _next(self, block: Block, h: Tensor) -> Tensor:
-        """h' (N, hidden) of a step's factors and h."""
+        """h' (N, hidden), from a step's factors and h."""
         gru, hidden = self.encoder.gru, self.config.encoder.hidden
-        gates, own = slice(0, 2 * hidden), slice(2 * hidden, None)
+        gates, rest = slice(0, 2 * hidden), slice(2 * hidden, None)
         x, u, product = block.textual, block.visual, block.product
         r, z = torch.sigmoid(gru.integrate(x[:, gates], u[:, gates], product[:, gates], gates)).chunk(2, 1)
-        candidate = torch.tanh(gru.integrate(x[:, own], r * u[:, own], r * product[:, own], own))
+        candidate = torch.tanh(gru.integrate(x[:, rest], r * u[:, rest], r * product[:, rest], rest))
         return (1 - z) * candidate + z * h
 
-    def _attend(self, own: Tensor, steering: Tensor) -> Tensor:
+    def _attend(self, keys: Tensor, queries: Tensor) -> Tensor:
         """α of all steps (N, T, S²)."""
-        # w (v ∘ m) = (w ∘ m) v: the product (N, T, S², d) need not be laid out.
-        weights = self.attention_output.weight * self._drop(steering)
-        return torch.bmm(weights, own.transpose(1, 2)).softmax(2)
+        # w (v ∘ m) = (w ∘ m) v avoids the product (N, T, S², d).
+        weights = self.attention_output.weight * self._drop(queries)
+        return torch.bmm(weights, keys.transpose(1, 2)).softmax(2)

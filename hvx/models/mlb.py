@@ -14,9 +14,9 @@ from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class MLB(HadamardHead):
-    """Attention and joint by low-rank bilinear pooling, over features that a frozen backbone makes.
+    """Attention and joint by low-rank bilinear pooling, over the features of a frozen backbone.
 
-    Without glimpses (G = 0) there is no attention: V comes from the features' mean over the lattice.
+    Without glimpses (G = 0) there is no attention: V comes from the features' mean over the grid.
     The forms (the paper, the author's Torch7 code, the vqa.pytorch port) differ in the options
     ``visual_projection`` and ``*_activation`` of the config; there is one model.
 
@@ -25,7 +25,7 @@ class MLB(HadamardHead):
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features = "visual.0.weight"
@@ -73,13 +73,13 @@ class MLB(HadamardHead):
         return Joint((joint,), attention, logits)
 
     def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
-        lattice = features.shape[2:]
+        grid = features.shape[2:]
         if not self.config.glimpses:
-            cells = lattice[0] * lattice[1]
-            return (cotangent / cells)[:, :, None, None].expand(-1, -1, *lattice)
+            cells = grid[0] * grid[1]
+            return (cotangent / cells)[:, :, None, None].expand(-1, -1, *grid)
         slopes = slope(self.config.attention_visual_activation, terms)
-        pulled = (cotangent * slopes) @ self.attention_visual.weight
-        return pulled.transpose(1, 2).unflatten(2, lattice)
+        gradient = (cotangent * slopes) @ self.attention_visual.weight
+        return gradient.transpose(1, 2).unflatten(2, grid)
 
     def _pool(
         self, question: Tensor, features: Tensor, terms: Tensor, images: Tensor
@@ -93,10 +93,10 @@ class MLB(HadamardHead):
 
     def attend(self, question: Tensor, terms: Tensor) -> Tensor:
         """α of Eq. 4, (N, G, S²), from q (N, hidden) and the image's terms (N, S², d)."""
-        # Dropping channels of this side drops them from the product, in every cell alike.
+        # Dropout of the text channels also drops them from the product, equally in every cell.
         textual = self._drop(self._activate("attention_textual", self.attention_textual(question)))
         if self.config.attention_product_activation == "none":
-            # P(q ∘ v) = (P ∘ q) v: the product (N, S², d) need not be laid out.
+            # P(q ∘ v) = (P ∘ q) v avoids the product (N, S², d).
             weights = self.attention_output.weight * textual.unsqueeze(1)
             logits = torch.baddbmm(self.attention_output.bias.view(1, -1, 1), weights, terms.transpose(1, 2))
         else:
@@ -111,5 +111,5 @@ class MLB(HadamardHead):
             return projected
         return torch.cat([linear(pooled[:, g]) for g, linear in enumerate(self.visual)], dim=1)
 
-    def _activate(self, place: str, x: Tensor) -> Tensor:
-        return activation(getattr(self.config, f"{place}_activation"))(x)
+    def _activate(self, name: str, x: Tensor) -> Tensor:
+        return activation(getattr(self.config, f"{name}_activation"))(x)

@@ -13,21 +13,20 @@ from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class MRN(HadamardHead):
-    """Blocks of Hadamard products, each over a linear shortcut of what came before it.
+    """Blocks of Hadamard products, each added to a linear shortcut of the previous state.
 
-    From the question's vector H_0 = q on, block l computes H_l = W_q' H_{l−1} + F_l with
-    F_l = Q_l ∘ V_l, Q_l = tanh(W_q H_{l−1}) and V_l = tanh(W_2 tanh(W_1 v)). H_L goes to the classifier.
-    v is the features' mean over the lattice, with ``mrn.unit_length`` divided by its L2 norm; or W_1 reads
-    each cell, and the maximum over the cells is taken behind its tanh (``mrn.pool``). Without
-    ``mrn.shortcuts`` H_l = F_l, the author's *MN*. V_l depends on the image alone; Q_l, behind the first
-    block, on both.
+    H_0 is the question vector q. Block l computes H_l = W_q' H_{l−1} + F_l with F_l = Q_l ∘ V_l,
+    Q_l = tanh(W_q H_{l−1}) and V_l = tanh(W_2 tanh(W_1 v)). H_L goes to the classifier. v is the mean feature
+    over the grid, with ``mrn.unit_length`` divided by its L2 norm. With ``mrn.pool`` = ``max`` W_1 is applied
+    to each cell, and the maximum over the cells is taken after its tanh. Without ``mrn.shortcuts`` H_l = F_l,
+    the author's *MN*. V_l depends only on the image; Q_l, after the first block, on both.
 
     Args:
         config: sizes, ``mrn`` and d, the width of all blocks.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features = "visual_inner.0.weight"
@@ -46,7 +45,7 @@ class MRN(HadamardHead):
         self.classifier = nn.Linear(d, answers)
 
     def readers(self) -> Sequence[nn.Module]:
-        # What reads features of unit length does not see their scale.
+        # Features of unit length have no scale to fold.
         return [] if self.config.mrn.unit_length else list(self.visual_inner)
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -66,8 +65,8 @@ class MRN(HadamardHead):
     ) -> Joint:
         state = self._drop(question)
         blocks = []
-        for place, visual in enumerate(terms.index_select(0, images).unbind(1)):
-            blocks.append(Block.of(visual, torch.tanh(self.textual[place](state))))
-            shortcut = self.shortcut[place](state) if self.config.mrn.shortcuts else 0
+        for index, visual in enumerate(terms.index_select(0, images).unbind(1)):
+            blocks.append(Block.of(visual, torch.tanh(self.textual[index](state))))
+            shortcut = self.shortcut[index](state) if self.config.mrn.shortcuts else 0
             state = shortcut + blocks[-1].product
         return Joint(tuple(blocks), None, self.classifier(self._drop(state)))

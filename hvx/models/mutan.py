@@ -17,17 +17,17 @@ class Mutan(HadamardHead):
     """Attention and joint by sums of R Hadamard products (a Tucker decomposition of rank R).
 
     With x = act(W v̂) of the attended features and y = act(W q), the sum is Σ_r a(A_r y) ∘ b(B_r x). It is
-    held as **one** product: V = [b(B_1 x); …; b(B_R x)] and Q alike, F = Q ∘ V, R·d wide. The classifier
-    reads F summed over its R parts. Eq. 2 with this V and F is the sum over the parts.
-    The attention is of the same form, its sums computed in every cell of the grid. Without glimpses x comes
-    from the features' mean.
+    stored as **one** product: V = [b(B_1 x); …; b(B_R x)] and Q likewise, F = Q ∘ V, R·d wide. The
+    classifier's input is F summed over its R parts. Eq. 2 with this V and F is the sum over the parts. The
+    attention has the same form, with the sums in every cell of the grid. Without glimpses x comes from the
+    features' mean.
 
     Args:
         config: sizes, glimpses G, activations, and ``mutan``; d is ``joint``.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
 
     reads_features = "visual.0.weight"
@@ -36,19 +36,19 @@ class Mutan(HadamardHead):
         self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
     ) -> None:
         super().__init__(config, channels, words, dropout)
-        own, question, glimpses = config.mutan, config.encoder.hidden, config.glimpses
+        sizes, question, glimpses = config.mutan, config.encoder.hidden, config.glimpses
         if glimpses:
-            parts = own.attention_rank * own.attention_joint
-            self.attention_visual = nn.Linear(channels, own.attention_visual)
-            self.attention_textual = nn.Linear(question, own.attention_textual)
-            self.attention_visual_parts = nn.Linear(own.attention_visual, parts)
-            self.attention_textual_parts = nn.Linear(own.attention_textual, parts)
-            self.attention_output = nn.Linear(own.attention_joint, glimpses)
+            parts = sizes.attention_rank * sizes.attention_joint
+            self.attention_visual = nn.Linear(channels, sizes.attention_visual)
+            self.attention_textual = nn.Linear(question, sizes.attention_textual)
+            self.attention_visual_parts = nn.Linear(sizes.attention_visual, parts)
+            self.attention_textual_parts = nn.Linear(sizes.attention_textual, parts)
+            self.attention_output = nn.Linear(sizes.attention_joint, glimpses)
         pooled = max(1, glimpses)
-        self.visual = nn.ModuleList(nn.Linear(channels, own.visual // pooled) for _ in range(pooled))
-        self.textual = nn.Linear(question, own.textual)
-        self.visual_parts = nn.Linear(own.visual, own.rank * config.joint)
-        self.textual_parts = nn.Linear(own.textual, own.rank * config.joint)
+        self.visual = nn.ModuleList(nn.Linear(channels, sizes.visual // pooled) for _ in range(pooled))
+        self.textual = nn.Linear(question, sizes.textual)
+        self.visual_parts = nn.Linear(sizes.visual, sizes.rank * config.joint)
+        self.textual_parts = nn.Linear(sizes.textual, sizes.rank * config.joint)
         self.classifier = nn.Linear(config.joint, answers)
 
     def readers(self) -> Sequence[nn.Module]:
@@ -94,18 +94,18 @@ class Mutan(HadamardHead):
         y = self._activate("attention_textual", self.attention_textual(question))
         textual = self._drop(self._part("attention_textual", self.attention_textual_parts(self._drop(y))))
         if self.config.attention_product_activation == "none":
-            # P Σ_r (y_r ∘ x_r) = Σ_r (P ∘ y_r) x_r: the products (N, S², R·d) need not be laid out.
+            # P Σ_r (y_r ∘ x_r) = Σ_r (P ∘ y_r) x_r avoids the products (N, S², R·d).
             weights = self.attention_output.weight.repeat(1, rank) * textual.unsqueeze(1)
             logits = torch.baddbmm(self.attention_output.bias.view(1, -1, 1), weights, terms.transpose(1, 2))
         else:
             summed = (textual.unsqueeze(1) * terms).unflatten(2, (rank, -1)).sum(2)
-            # Twice, as vqa.pytorch applies it: inside the fusion and behind it.
+            # Twice, as in vqa.pytorch: inside the fusion and after it.
             twice = self._activate("attention_product", self._activate("attention_product", summed))
             logits = self.attention_output(twice).transpose(1, 2)
         return functional.softmax(logits, dim=2)
 
-    def _activate(self, place: str, x: Tensor) -> Tensor:
-        return activation(getattr(self.config, f"{place}_activation"))(x)
+    def _activate(self, name: str, x: Tensor) -> Tensor:
+        return activation(getattr(self.config, f"{name}_activation"))(x)
 
-    def _part(self, place: str, x: Tensor) -> Tensor:
-        return activation(getattr(self.config.mutan, f"{place}_part_activation"))(x)
+    def _part(self, name: str, x: Tensor) -> Tensor:
+        return activation(getattr(self.config.mutan, f"{name}_part_activation"))(x)

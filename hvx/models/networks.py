@@ -1,4 +1,4 @@
-"""The networks by the names that ``model.network`` gives them."""
+"""The networks by their names in ``model.network``."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ NETWORKS: dict[str, type[Head]] = {
 
 
 def new_head(config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0) -> Head:
-    """A head of random weights.
+    """A head with random weights.
 
     Args:
-        config: says which network, and its sizes.
+        config: the network's name and its sizes.
         channels: M, channels of the features.
         words: size of the vocabulary.
         answers: A.
-        dropout: share dropped ahead of each projection in training.
+        dropout: share dropped before each projection in training.
     """
     make: Callable[..., Head] = NETWORKS[config.network]
     return make(config, channels, words, answers, dropout)

@@ -1,1 +1,1 @@
-"""Training: the backbone on what lies in each cell of a scene, and the head over frozen features."""
+"""Training: the backbone on the content of grid cells, and the head on frozen features."""

@@ -1,4 +1,4 @@
-"""The backbone of the built-in split learns what lies in each cell of its lattice, then is frozen."""
+"""Pre-training of a backbone on the synthetic dataset: predict the content of each grid cell, then freeze."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from hvx.progress import bar
 from hvx.train.schedule import warm_cosine
 
 _WINDOW = 2
-"""A cell answers for a window so many cells wide around it: what it holds fades with distance, as
-what its features see does."""
+"""Width of the window around a cell, in cells, whose content is the cell's target: its receptive field is
+larger than the cell."""
 
 
 def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -> Tensor:
-    """What lies in each cell's window, as shares of its area: (K, S, S).
+    """The content of each cell's window, as shares of its area: (K, S, S).
 
-    K is ground and the colors, then ground and the shapes; over either the shares add up to 1.
+    K is ground and the colors, then ground and the shapes; the shares of each group add up to 1.
 
     Args:
         mask: (H, W) label mask.
         objects: the scene's objects, ``label``, ``color`` and ``shape``.
-        lattice: S; H and W are multiples of it.
+        lattice: S, the grid's side; H and W are multiples of it.
     """
     side = mask.shape[0] // lattice
     colors = torch.zeros(1 + len(COLORS), *mask.shape)
@@ -51,30 +51,30 @@ def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -
     return shares
 
 
-def _load(split: SplitConfig, config: Config, lattice: int) -> tuple[Tensor, Tensor]:
-    """All images (B, C, H, W) and the shares of their cells (B, K, S, S)."""
+def _load(split: SplitConfig, config: Config, grid: int) -> tuple[Tensor, Tensor]:
+    """All images (B, C, H, W) and the targets of their cells (B, K, S, S)."""
     table = ObjectTable(split)
-    if any({"color", "shape"} - item.keys() for own in table.objects.values() for item in own):
+    if any({"color", "shape"} - item.keys() for scene in table.objects.values() for item in scene):
         raise HvxError(
             f"{split.objects}: its objects have no color and shape; only the built-in split (`hvx scenes`) "
             "can train a backbone; set train.backbone_epochs to 0"
         )
     size = config.model.image.size
-    if size % (2 * lattice):
+    if size % (2 * grid):
         raise HvxError(
-            f"model.image.size: {size} is no multiple of twice the backbone's {lattice}×{lattice} lattice"
+            f"model.image.size: {size} is no multiple of twice the backbone's {grid}×{grid} lattice"
         )
     inputs, shares = [], []
     for image_id, objects in bar(table.objects.items(), "reading scenes", "scene", len(table.objects)):
         path = image_path(split, named_by_pattern(split.image_name or COCO_VAL, image_id))
         inputs.append(load_input(path, config.model.image, split.exif_orientation))
         mask = Image.fromarray(table.mask(image_id)).resize((size, size), Image.Resampling.NEAREST)
-        shares.append(cell_shares(np.asarray(mask), objects, lattice))
+        shares.append(cell_shares(np.asarray(mask), objects, grid))
     return torch.stack(inputs), torch.stack(shares)
 
 
 def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> Backbone:
-    """Train the config's backbone on the cells of a built-in split and freeze it.
+    """Train the config's backbone on the cells of a split of the synthetic dataset and freeze it.
 
     Raises:
         HvxError: the split has no table of objects.
@@ -88,8 +88,8 @@ def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> 
     network = cut_network(config.model.backbone, new_network(config.model.backbone.architecture)).to(device)
     size = config.model.image.size
     with torch.no_grad():
-        channels, lattice = network(torch.zeros(2, 3, size, size, device=device))["features"].shape[1:3]
-    inputs, shares = _load(split, config, lattice)
+        channels, grid = network(torch.zeros(2, 3, size, size, device=device))["features"].shape[1:3]
+    inputs, shares = _load(split, config, grid)
     heads = nn.Conv2d(channels, 2 + len(COLORS) + len(SHAPES), 1).to(device)
     optimize(config, network, heads, inputs, shares, device)
     return Backbone(network)
@@ -98,7 +98,7 @@ def train_backbone(config: Config, split: SplitConfig, device: torch.device) -> 
 def optimize(
     config: Config, network: nn.Module, heads: nn.Module, inputs: Tensor, shares: Tensor, device: torch.device
 ) -> None:
-    """Minimize the cross-entropy of each cell's color and shape with AdamW under a warm cosine."""
+    """Minimize the cross-entropy of each cell's color and shape by AdamW with warm-up and cosine schedule."""
     train = config.train
     parameters = [*network.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=train.backbone_rate, weight_decay=0.01)
@@ -115,7 +115,7 @@ def optimize(
         truth = shares[batch].to(device)
         parts = (1 + len(COLORS), 1 + len(SHAPES))
         pairs = zip(logits.split(parts, dim=1), truth.split(parts, dim=1), strict=True)
-        loss = sum((functional.cross_entropy(found, wanted) for found, wanted in pairs), torch.zeros(()))
+        loss = sum((functional.cross_entropy(*pair) for pair in pairs), torch.zeros(()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

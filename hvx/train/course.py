@@ -1,4 +1,4 @@
-"""The course of a training: its epochs, and what is written as they end."""
+"""The training loop: its epochs, and the files written after each epoch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _LOSS_DIGITS = 4
 
 @dataclass
 class Course:
-    """Takes a head through the epochs that are left, from wherever its trainer stands.
+    """Trains a head for the remaining epochs, from the current progress of its trainer.
 
     Args:
-        trainer: the head, and how far it is.
-        evaluator: of the validation split, where there is one.
-        files: where everything goes.
-        identity: what the state is marked with.
-        keep: writes a checkpoint of the head as it is now: its path, and its epoch's metrics.
-        say: told each epoch's metrics, a line at a time.
+        trainer: the head and its progress.
+        evaluator: of the validation split, if there is one.
+        files: paths of all outputs.
+        identity: of the training, stored in its state.
+        keep: writes a checkpoint of the current head; its arguments are the path and the epoch's metrics.
+        say: receives each epoch's metrics, a line at a time.
     """
 
     trainer: HeadTrainer
@@ -53,22 +53,22 @@ class Course:
         return progress.rows
 
     def _learn(self) -> None:
-        """Take what is left of the epoch's steps, saving the state from time to time."""
+        """Run the remaining steps of the epoch, and save the state periodically."""
         trainer, progress = self.trainer, self.trainer.progress
         label = f"epoch {progress.epoch} of {trainer.train.epochs}"
-        began = saved = time.monotonic()
-        before = progress.seconds
+        started = saved = time.monotonic()
+        earlier = progress.seconds
         for group in bar(trainer.begin(), label, "batch"):
             trainer.step(group)
             now = time.monotonic()
-            progress.seconds = before + now - began
+            progress.seconds = earlier + now - started
             if now - saved >= 60 * trainer.train.save_minutes:
                 self._save()
                 saved = now
-        self._save()  # validation may take long, too
+        self._save()  # validation may also take long
 
     def _row(self) -> Metrics:
-        """The metrics of the epoch whose steps are done."""
+        """The metrics of the epoch after its last step."""
         trainer, progress = self.trainer, self.trainer.progress
         row: Metrics = {
             "epoch": progress.epoch,
@@ -83,7 +83,7 @@ class Course:
         return row
 
     def _conclude(self, row: Metrics) -> None:
-        """Write what an epoch leaves behind; the state last, so that a kill on the way repeats this."""
+        """Write the files of an epoch; the state last, so that this is repeated if the process is killed."""
         rows = [*self.trainer.progress.rows, row]
         best = best_of(rows)["best_epoch"]
         self.keep(self.files.last, row)
@@ -101,9 +101,9 @@ class Course:
 
 
 def best_of(rows: list[Metrics]) -> Metrics:
-    """``best_epoch``, that of the highest accuracy, the latest of equals; and that accuracy under its name.
+    """``best_epoch``, the latest epoch with the highest accuracy; and that accuracy under its name.
 
-    Without validation the last epoch is the best.
+    Without validation, the last epoch is the best.
     """
     names = [f"val_{metric}_accuracy" for metric in ACCURACIES if f"val_{metric}_accuracy" in rows[-1]]
     if not names:

@@ -1,4 +1,4 @@
-"""How well a head answers a split: exact match, the accuracy that its config names, loss."""
+"""Accuracy and loss of a head on a split: exact match, the metric of the split's config, cross-entropy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DIGITS = 4
 
 
 class Evaluator:
-    """Answers a split's questions with a head in training, over and over.
+    """Evaluates a head in training on a split, repeatedly.
 
     Args:
         model: the head.
         examples: the split.
-        answers: what the classifier's outputs mean.
+        answers: the answers of the classifier's outputs.
         metric: name of the accuracy, of ``hvx.data.answers.ACCURACIES``.
     """
 
@@ -34,44 +34,42 @@ class Evaluator:
         self._groups = examples.groups(_BATCH)
 
     def metrics(self) -> dict[str, float]:
-        """``val_accuracy`` (to the letter), ``val_vqa_accuracy`` or ``val_evalai_accuracy`` and, where the
-        classifier has an answer that people gave, ``val_loss`` (the mean over the people, then over such
-        questions)."""
+        """``val_accuracy`` (exact match), ``val_vqa_accuracy`` or ``val_evalai_accuracy``, and ``val_loss``:
+        the mean over people, then over the questions, of human answers that the classifier has."""
         predicted, loss = self._predict()
-        found = {
+        values = {
             "val_accuracy": accuracy(predicted, self.examples.questions),
             f"val_{self.metric}_accuracy": mean_accuracy(predicted, self.examples.questions, self.metric),
         }
-        taught = int((self._targets.counts > 0).sum())
-        if taught:
-            found["val_loss"] = loss / taught
-        return {name: round(value, _DIGITS) for name, value in found.items()}
+        answerable = int((self._targets.counts > 0).sum())
+        if answerable:
+            values["val_loss"] = loss / answerable
+        return {name: round(value, _DIGITS) for name, value in values.items()}
 
     def without_image(self) -> dict[str, float]:
-        """``val_accuracy`` of what does not see the question's image.
+        """``val_accuracy`` of baselines without the question's image.
 
         With another image (``_shuffled_images``), with the mean of the split's feature maps
-        (``_mean_features``), and of the answer that is the most frequent in training
-        (``_most_frequent_answer``).
+        (``_mean_features``), and of the most frequent answer in training (``_most_frequent_answer``).
         """
         questions = self.examples.questions
-        found = {
+        predictions = {
             "shuffled_images": self._predict(self.examples.swapped())[0],
             "mean_features": self._predict(features=self.examples.mean_features())[0],
             "most_frequent_answer": self.answers[:1] * len(questions),
         }
         return {
             f"val_accuracy_{name}": round(accuracy(predicted, questions), _DIGITS)
-            for name, predicted in found.items()
+            for name, predicted in predictions.items()
         }
 
     @torch.inference_mode()
     def _predict(
         self, shown: dict[str, str] | None = None, features: Tensor | None = None
     ) -> tuple[list[str], float]:
-        """The answer to each question, in their order, and the sum of their losses.
+        """The answer to each question, in order, and the sum of the losses.
 
-        ``shown``: as of ``Examples.batch``. ``features`` (1, M, S, S) stand in place of every image's.
+        ``shown``: as in ``Examples.batch``. ``features`` (1, M, S, S) replace those of every image.
         """
         self.model.eval()
         predicted, loss = [""] * len(self.examples.questions), 0.0
@@ -81,13 +79,13 @@ class Evaluator:
                 batch = replace(batch, features=features, images=torch.zeros_like(batch.images))
             logits = answer_logits(self.model, batch)
             loss += self._targets.expected_loss(logits, batch.places)
-            for place, answer in zip(batch.places, logits.argmax(1).tolist(), strict=True):
-                predicted[place] = self.answers[answer]
+            for index, answer in zip(batch.places, logits.argmax(1).tolist(), strict=True):
+                predicted[index] = self.answers[answer]
         return predicted, loss
 
 
 def accuracy(predicted: list[str], questions: list[Question]) -> float:
-    """Share of the questions whose answer is the ground truth to the letter."""
+    """Share of the questions whose answer equals the ground truth exactly."""
     right = sum(a == question.ground_truth for a, question in zip(predicted, questions, strict=True))
     return right / len(questions)
 

@@ -1,4 +1,4 @@
-"""Questions over the features of their images, in batches, and what people answered to them."""
+"""The dataset for head training: batches of questions with image features, and human answers as targets."""
 
 from __future__ import annotations
 
@@ -21,49 +21,51 @@ def frequent_answers(questions: list[Question], count: int) -> list[str]:
 
 
 class Targets:
-    """What people answered, as far as a classifier has it, each answer as often as people gave it.
+    """The human answers that a classifier has, each as often as it was given.
 
     Args:
         questions: a split's questions.
-        answers: what the classifier's outputs mean.
+        answers: the answers of the classifier's outputs.
     """
 
     def __init__(self, questions: list[Question], answers: list[str]) -> None:
-        known = {answer: index for index, answer in enumerate(answers)}
-        kept = [[known[said] for said in question.answers if said in known] for question in questions]
-        self.counts = np.array([len(own) for own in kept], np.int64)
-        """(N) people whose answer the classifier has; 0: the question teaches nothing."""
+        index = {answer: number for number, answer in enumerate(answers)}
+        targets = [
+            [index[answer] for answer in question.answers if answer in index] for question in questions
+        ]
+        self.counts = np.array([len(indices) for indices in targets], np.int64)
+        """(N) people whose answer the classifier has; a question with 0 is of no use for training."""
         self._first = np.cumsum(self.counts) - self.counts
-        self._said = np.array([answer for own in kept for answer in own], np.int64)
+        self._indices = np.array([number for indices in targets for number in indices], np.int64)
 
-    def draw(self, places: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """For each question the answer of one of those people, drawn by lot: (N) indices of answers.
+    def draw(self, questions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """For each question the answer of one of these people, drawn at random: (N) indices of answers.
 
         Args:
-            places: (N) questions, each with an answer that the classifier has.
-            rng: chance.
+            questions: (N) indices of questions, each with an answer that the classifier has.
+            rng: random number generator.
         """
-        return self._said[self._first[places] + rng.integers(0, self.counts[places])]
+        return self._indices[self._first[questions] + rng.integers(0, self.counts[questions])]
 
-    def expected_loss(self, logits: Tensor, places: list[int]) -> float:
-        """Sum over questions of the cross-entropy with what people said, the mean over the people.
+    def expected_loss(self, logits: Tensor, questions: list[int]) -> float:
+        """Sum over questions of the cross-entropy with the human answers, averaged over people.
 
         Args:
             logits: (N, A).
-            places: the N questions; one without a known answer counts nothing.
+            questions: indices of the N questions; one without a known answer adds 0.
         """
-        counts = self.counts[places]
-        rows = np.repeat(np.arange(len(places)), counts)
+        counts = self.counts[questions]
+        rows = np.repeat(np.arange(len(questions)), counts)
         nth = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        said = self._said[np.repeat(self._first[places], counts) + nth]
-        negative = -logits.double().log_softmax(1).cpu().numpy()[rows, said]
-        return float((negative / counts[rows]).sum())
+        answers = self._indices[np.repeat(self._first[questions], counts) + nth]
+        losses = -logits.double().log_softmax(1).cpu().numpy()[rows, answers]
+        return float((losses / counts[rows]).sum())
 
 
 @dataclass
 class Batch:
     """Questions on some images: features (B, M, S, S), image of each question (N), rows (N, T),
-    lengths (N), and the places of the questions in their split."""
+    lengths (N), and the indices of the questions in their split."""
 
     features: Tensor
     images: Tensor
@@ -73,14 +75,14 @@ class Batch:
 
 
 class Examples:
-    """A split's questions over their images' features times ``scale``, batched by whole images, so
-    that what depends on an image alone is computed once for it.
+    """A split's questions with their images' features times ``scale``, batched by whole images, so
+    that what depends only on an image is computed once.
 
     Args:
         questions: the split's.
-        features: of at least their images.
+        features: of at least these questions' images.
         rows: a question's text → rows of the embedding table.
-        device: where the batches go.
+        device: of the batches.
         scale: factor on the features.
     """
 
@@ -95,8 +97,8 @@ class Examples:
         self.questions, self.features, self.device, self.scale = questions, features, device, scale
         self.rows = [rows[question.question] for question in questions]
         self.by_image: dict[str, list[int]] = {}
-        for place, question in enumerate(questions):
-            self.by_image.setdefault(question.image, []).append(place)
+        for index, question in enumerate(questions):
+            self.by_image.setdefault(question.image, []).append(index)
 
     def groups(self, size: int, rng: np.random.Generator | None = None) -> list[list[str]]:
         """Names of images in groups with about ``size`` questions each, shuffled by ``rng`` if given."""
@@ -114,7 +116,7 @@ class Examples:
         return groups
 
     def swapped(self) -> dict[str, str]:
-        """Each image → another one, half of the split further on."""
+        """Each image → another one, half a split later."""
         images = list(self.by_image)
         half = len(images) // 2
         return dict(zip(images, images[half:] + images[:half], strict=True))
@@ -126,18 +128,18 @@ class Examples:
         assert isinstance(total, Tensor)
         return (total / len(images) * self.scale).float().to(self.device)
 
-    def batch(self, asked: list[str], shown: dict[str, str] | None = None) -> Batch:
+    def batch(self, image_names: list[str], shown: dict[str, str] | None = None) -> Batch:
         """The questions on a group of images.
 
-        ``shown`` may give an image's questions another image's features, image → image.
+        ``shown``: image → the image whose features its questions get instead.
         """
-        places = [place for image in asked for place in self.by_image[image]]
-        images = [b for b, image in enumerate(asked) for _ in self.by_image[image]]
-        rows, lengths = padded([self.rows[place] for place in places])
-        to = self.device
-        found = [self.features.rows[shown[image] if shown else image] for image in asked]
-        features = self.features[found].to(to).float()
+        questions = [question for image in image_names for question in self.by_image[image]]
+        images = [b for b, image in enumerate(image_names) for _ in self.by_image[image]]
+        rows, lengths = padded([self.rows[question] for question in questions])
+        device = self.device
+        feature_rows = [self.features.rows[shown[image] if shown else image] for image in image_names]
+        features = self.features[feature_rows].to(device).float()
         return Batch(
-            features * self.scale, torch.tensor(images, device=to), torch.from_numpy(rows).to(to),
-            torch.from_numpy(lengths).to(to), places,
+            features * self.scale, torch.tensor(images, device=device), torch.from_numpy(rows).to(device),
+            torch.from_numpy(lengths).to(device), questions,
         )  # fmt: skip

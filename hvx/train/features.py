@@ -1,7 +1,7 @@
-"""The frozen backbone's features of a split's images, computed once and kept in float16 HDF5.
+"""The frozen backbone's features of a split's images, computed once and stored in float16 HDF5.
 
-A cache grows under another name (``*.partial.h5``) with a count of the rows that are done, so that a
-killed computation goes on where it stopped; whole, it is renamed.
+An unfinished cache has another name (``*.partial.h5``) and stores the number of finished rows, so that a
+killed computation resumes where it stopped. The finished cache is renamed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from hvx.run.lock import WITHOUT_LOCKS
 
 _BATCH = 32
 _IN_MEMORY = 4 << 30
-"""Caches up to so many bytes are read whole; larger ones row by row from disk."""
+"""Largest cache in bytes that is read into memory; larger ones are read row by row from disk."""
 _FLUSH_SECONDS = 10.0
-"""How often the rows done are counted: only when they are safe on the disk."""
+"""Seconds between updates of the number of finished rows, which need a flush to the disk."""
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -44,16 +44,16 @@ class FeatureCache:
         self.rows = {str(name): row for row, name in enumerate(self._file["image"].asstr()[:])}
         self._features = stored[:] if stored.nbytes <= _IN_MEMORY else stored
         self.root_mean_square = float(self._file.attrs["root_mean_square"])
-        """Of all features: how large this backbone's are."""
+        """Of all features: the scale of this backbone's features."""
 
     def __getitem__(self, rows: list[int]) -> Tensor:
         """Features of images by row: (B, M, S, S) float16."""
         if isinstance(self._features, np.ndarray):
             return torch.from_numpy(self._features[rows])
-        found = np.empty((len(rows), *self._features.shape[1:]), np.float16)
-        for place, row in enumerate(rows):
-            self._features.read_direct(found, np.s_[row], np.s_[place])
-        return torch.from_numpy(found)
+        features = np.empty((len(rows), *self._features.shape[1:]), np.float16)
+        for index, row in enumerate(rows):
+            self._features.read_direct(features, np.s_[row], np.s_[index])
+        return torch.from_numpy(features)
 
     @property
     def channels(self) -> int:
@@ -62,7 +62,7 @@ class FeatureCache:
 
 @dataclass(frozen=True)
 class CacheJob:
-    """The images of a split whose features are wanted, each name once, and the file that keeps them."""
+    """The images of a split whose features are needed, each name once, and the cache file."""
 
     split: SplitConfig
     images: list[str]
@@ -70,14 +70,14 @@ class CacheJob:
 
     @property
     def partial(self) -> Path:
-        """The file's name until it is whole."""
+        """The file's name until it is finished."""
         return self.path.with_suffix(".partial.h5")
 
     def check_images(self) -> None:
-        """Refuse a split that lacks images, before any work is done.
+        """Reject a split with missing images, before any work is done.
 
         Raises:
-            HvxError: counts the images that are missing, and names some.
+            HvxError: the number of missing images, and some names.
         """
         missing = missing_images(self.split, self.images)
         if missing:
@@ -90,19 +90,19 @@ class CacheJob:
 def cached_features(
     backbone: Backbone, image: ImageConfig, jobs: list[CacheJob], say: Callable[[str], None], workers: int = 1
 ) -> list[FeatureCache]:
-    """The features of splits' images: from a job's file if it holds just these, else computed into it.
+    """The features of splits' images: read from a job's file if it has exactly these, else computed into it.
 
     Args:
         backbone: the frozen network, on the device to compute on.
         image: how a photograph becomes an input.
-        jobs: what is wanted.
-        say: told the size of each file before it is spent, a line at a time.
-        workers: processes that decode ahead; 0 decodes here.
+        jobs: images and cache files.
+        say: told the size of each file before it is written, a line at a time.
+        workers: processes that decode images in advance; 0: decode in this process.
 
     Raises:
-        BadImage: an image cannot be read; what was computed up to it is kept.
-        HvxError: the backbone's features do not lie on a lattice or are too large for float16, the disk
-            has too little room, or another process is at the file.
+        BadImage: an image cannot be read; the features computed before it are saved.
+        HvxError: the backbone's features have no grid or are too large for float16, the disk has too little
+            space, or another process uses the file.
     """
     digest = _digest(backbone, image)
     keys = [_key(digest, job) for job in jobs]
@@ -111,8 +111,8 @@ def cached_features(
         shape = _shape(backbone, image)
         started = [(job, key, _rows_done(job, key, shape)) for job, key in missing]
         _check_room(started, shape, say)
-        for job, key, done in started:
-            _compute(backbone, image, job, key, shape, done, workers)
+        for job, key, rows_done in started:
+            _compute(backbone, image, job, key, shape, rows_done, workers)
     return [FeatureCache(job.path) for job in jobs]
 
 
@@ -132,20 +132,22 @@ def _shape(backbone: Backbone, image: ImageConfig) -> tuple[int, ...]:
 def _check_room(
     started: list[tuple[CacheJob, str, int]], shape: tuple[int, ...], say: Callable[[str], None]
 ) -> None:
-    """Say how large the files will be, and refuse what the disk has no room for."""
+    """Report the sizes of the files, and reject them if the disk has too little space."""
     folder = started[0][0].path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         raise HvxError(f"{folder}: cannot hold features (train.feature_cache): {error.strerror}") from None
-    row = int(np.prod(shape)) * np.dtype(np.float16).itemsize
-    lattice = "×".join(map(str, shape))
-    for job, _, done in started:
+    row_bytes = int(np.prod(shape)) * np.dtype(np.float16).itemsize
+    sizes = "×".join(map(str, shape))
+    for job, _, rows_done in started:
         count = len(job.images)
-        before = f", {done:,} images are done" if done else ""
-        say(f"{job.path}: {count:,} images × {lattice} × 2 bytes = {_size(count * row)} of features{before}")
-    needed = sum(len(job.images) - done for job, _, done in started) * row
+        note = f", {rows_done:,} images are done" if rows_done else ""
+        say(
+            f"{job.path}: {count:,} images × {sizes} × 2 bytes = {_size(count * row_bytes)} of features{note}"
+        )
+    needed = sum(len(job.images) - rows_done for job, _, rows_done in started) * row_bytes
     if needed > free:
         raise HvxError(
             f"{folder}: {_size(needed)} of features do not fit, {_size(free)} are free; "
@@ -159,12 +161,12 @@ def _size(count: int) -> str:
 
 
 def _rows_done(job: CacheJob, key: str, shape: tuple[int, ...]) -> int:
-    """Rows that an earlier, killed computation of the same features has left."""
+    """Rows that an earlier, killed computation of the same features has finished."""
     try:
         with _open_partial(job.partial, "r") as file:
             same = file.attrs.get("key") == key and file["features"].shape == (len(job.images), *shape)
-            done = int(file["done"][()]) if same else 0
-            return done if 0 <= done <= len(job.images) else 0
+            rows_done = int(file["done"][()]) if same else 0
+            return rows_done if 0 <= rows_done <= len(job.images) else 0
     except BlockingIOError:
         raise HvxError(f"{job.partial}: another process is at it; wait for it to end") from None
     except (OSError, KeyError, TypeError, ValueError, AttributeError):
@@ -172,8 +174,8 @@ def _rows_done(job: CacheJob, key: str, shape: tuple[int, ...]) -> int:
 
 
 def _create(job: CacheJob, key: str, shape: tuple[int, ...]) -> None:
-    """A file with all its room laid out: from then on rows are written in place, so that a kill at any
-    moment leaves it readable."""
+    """Create a file with all its space allocated. Rows are then written in place, so that the file stays
+    readable if the process is killed."""
     count = len(job.images)
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -192,14 +194,14 @@ def _compute(
     job: CacheJob,
     key: str,
     shape: tuple[int, ...],
-    done: int,
+    rows_done: int,
     workers: int,
 ) -> None:
     try:
-        if not done:
+        if not rows_done:
             _create(job, key, shape)
         with _open_partial(job.partial, "r+") as file:
-            _fill(file, job, backbone, image, done, workers)
+            _fill(file, job, backbone, image, rows_done, workers)
             total = float(file["squares"][:].sum())
             file.attrs["root_mean_square"] = (total / file["features"].size) ** 0.5
         flush_to_disk(job.partial)
@@ -210,12 +212,12 @@ def _compute(
 
 @torch.inference_mode()
 def _fill(
-    file: h5py.File, job: CacheJob, backbone: Backbone, image: ImageConfig, done: int, workers: int
+    file: h5py.File, job: CacheJob, backbone: Backbone, image: ImageConfig, rows_done: int, workers: int
 ) -> None:
-    """Compute the rows from ``done`` on; however this ends, the rows computed are counted."""
+    """Compute the rows from ``rows_done`` on; the number of finished rows is saved even on an error."""
     device = next(backbone.parameters()).device
     paths = [image_path(job.split, name) for name in job.images]
-    batches = [range(i, min(i + _BATCH, len(paths))) for i in range(done, len(paths), _BATCH)]
+    batches = [range(i, min(i + _BATCH, len(paths))) for i in range(rows_done, len(paths), _BATCH)]
     inputs = input_batches(paths, image, batches, workers, job.split.exif_orientation)
     flushed = time.monotonic()
     try:
@@ -231,24 +233,24 @@ def _fill(
                 )
             file["squares"][rows] = features.flatten(1).double().square().sum(1).cpu().numpy()
             file["features"][rows] = features.half().cpu().numpy()
-            done = rows.stop
+            rows_done = rows.stop
             if time.monotonic() - flushed >= _FLUSH_SECONDS:
-                _count(file, job.partial, done)
+                _count(file, job.partial, rows_done)
                 flushed = time.monotonic()
     finally:
-        _count(file, job.partial, done)
+        _count(file, job.partial, rows_done)
 
 
-def _count(file: h5py.File, path: Path, done: int) -> None:
-    """Note that so many rows are done, once they are on the disk."""
+def _count(file: h5py.File, path: Path, rows_done: int) -> None:
+    """Store the number of finished rows after flushing them to the disk."""
     file.flush()
     flush_to_disk(path)
-    file["done"][()] = done
+    file["done"][()] = rows_done
     file.flush()
 
 
 def _open_partial(path: Path, mode: str) -> h5py.File:
-    """An unfinished file. HDF5 locks it against other processes, where the file system has locks."""
+    """An unfinished file. HDF5 locks it against other processes if the file system has locks."""
     try:
         return h5py.File(path, mode)
     except OSError as error:
@@ -258,7 +260,7 @@ def _open_partial(path: Path, mode: str) -> h5py.File:
 
 
 def _digest(backbone: Backbone, image: ImageConfig) -> str:
-    """Digest of what turns a photograph into features: crop, graph and weights."""
+    """Digest of all that maps a photograph to features: crop, graph and weights."""
     # The graph, not only the weights: a node before and one after a ReLU have the same weights.
     digest = hashlib.sha256(f"{image!r}{backbone.network}".encode())
     for name, tensor in backbone.state_dict().items():
@@ -267,10 +269,10 @@ def _digest(backbone: Backbone, image: ImageConfig) -> str:
 
 
 def _key(digest: str, job: CacheJob) -> str:
-    """Digest of all that a job's features depend on, short of the images' own bytes."""
+    """Digest of all that a job's features depend on, except the images' bytes."""
     split = job.split
-    read = f"{[folder.resolve() for folder in split.folders]}{split.exif_orientation}{job.images}"
-    return hashlib.sha256(f"{digest}{read}".encode()).hexdigest()
+    inputs = f"{[folder.resolve() for folder in split.folders]}{split.exif_orientation}{job.images}"
+    return hashlib.sha256(f"{digest}{inputs}".encode()).hexdigest()
 
 
 def _stored_key(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The head learns to answer over cached features of a frozen backbone."""
+"""Training of a head on cached features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hvx.train.schedule import warm_cosine
 from hvx.train.state import Progress
 
 _ORDER, _DROPOUT = 1, 2
-"""Streams of chance: an epoch's order and targets, and a step's dropout."""
+"""Random streams: an epoch's order and targets, and a step's dropout."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's two moments of a parameter, under PyTorch's names."""
 
@@ -32,18 +32,18 @@ def answer_logits(model: Head, batch: Batch) -> Tensor:
 
 
 class HeadTrainer:
-    """Trains a head with AdamW under a warm cosine; a target is drawn from what the people asked said.
+    """Trains a head by AdamW with a warm-up and cosine schedule; targets are drawn from the human answers.
 
-    Chance is drawn anew from the seed for each epoch and each step, so that model, moments and
-    ``progress`` are all there is to a training's state.
+    The random generators are seeded again for each epoch and each step, so that model, moments and
+    ``progress`` are the whole state of a training.
 
     Args:
         model: the head, on the device to train on.
         examples: the train split: questions with at least one answer that the classifier has.
-        answers: what the classifier's outputs mean.
+        answers: the answers of the classifier's outputs.
         train: the options.
         seed: of the order, the targets and the dropout.
-        progress: how far the training is; kept up to date.
+        progress: of the training; updated at each step.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class HeadTrainer:
         """Draw the epoch's order and its target for each question.
 
         Returns:
-            Groups of images that are left of the epoch, to be taken in this order.
+            The remaining groups of images of the epoch, in order.
         """
         rng = np.random.default_rng([_ORDER, self.seed, self.progress.epoch])
         groups = self.examples.groups(self.train.batch, rng)
@@ -79,7 +79,7 @@ class HeadTrainer:
         return groups[self.progress.step :]
 
     def step(self, group: list[str]) -> None:
-        """Learn from the questions on a group of images.
+        """Take a training step on the questions of a group of images.
 
         Raises:
             HvxError: the loss is no longer finite.
@@ -87,8 +87,8 @@ class HeadTrainer:
         progress = self.progress
         batch = self.examples.batch(group)
         targets = torch.from_numpy(self._drawn[batch.places]).to(self.examples.device)
-        chance = np.random.SeedSequence([_DROPOUT, self.seed, progress.steps])
-        torch.manual_seed(int(chance.generate_state(1, np.uint64)[0]))
+        seed_sequence = np.random.SeedSequence([_DROPOUT, self.seed, progress.steps])
+        torch.manual_seed(int(seed_sequence.generate_state(1, np.uint64)[0]))
         for options in self.optimizer.param_groups:
             options["lr"] = self.train.rate * warm_cosine(progress.steps, self._planned)
         loss = functional.cross_entropy(answer_logits(self.model, batch), targets)
@@ -107,24 +107,24 @@ class HeadTrainer:
         progress.questions += len(targets)
 
     def tensors(self) -> dict[str, Tensor]:
-        """What ``progress`` does not hold of the state after a step: the weights and their moments."""
-        found = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        """The tensors of the state, in addition to ``progress``: the weights and their moments."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             moments = self.optimizer.state[parameter]
-            found |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS}
-        return found
+            tensors |= {f"{moment}.{name}": moments[moment] for moment in _MOMENTS}
+        return tensors
 
     def restore(self, tensors: dict[str, Tensor], path: Path) -> None:
-        """Take over the tensors that were stored with the progress.
+        """Load the tensors that were saved with the progress.
 
         Raises:
             HvxError: the tensors are not those of this model; names ``path``.
         """
-        own = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        expected = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            own |= {f"{moment}.{name}": parameter for moment in _MOMENTS}
-        for name in sorted(own.keys() | tensors.keys()):
-            if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+            expected |= {f"{moment}.{name}": parameter for moment in _MOMENTS}
+        for name in sorted(expected.keys() | tensors.keys()):
+            if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape:
                 raise HvxError(
                     f"{path}: tensor '{name}' is not as the model has it; `hvx train --restart` begins anew"
                 )

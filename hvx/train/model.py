@@ -1,4 +1,4 @@
-"""``hvx train``: the frozen backbone's features once, then the head; checkpoints, metrics, a plot."""
+"""``hvx train``: caches the frozen backbone's features, trains the head; checkpoints, metrics, a plot."""
 
 from __future__ import annotations
 
@@ -32,36 +32,35 @@ from hvx.train.head import HeadTrainer
 from hvx.train.state import Metrics, Progress, TrainingFiles, identity, read_state, save_state
 
 _SMALLEST_FEATURES = 1e-6
-"""Features smaller than this are no features; they are not blown up."""
+"""Lower limit for the features' scale, so that zero features are not divided by zero."""
 
 Say = Callable[[str], None]
 State = tuple[dict[str, Tensor], Progress]
 
 
-def _unsaid(line: str) -> None:
-    """For callers whom no one listens to."""
+def _no_log(line: str) -> None:
+    """Default no-op logger."""
     del line
 
 
 @standard_mode()
-def train_model(config: Config, device: torch.device, say: Say = _unsaid, restart: bool = False) -> Metrics:
-    """Train the model that a config describes; a training of it that was killed is continued.
+def train_model(config: Config, device: torch.device, say: Say = _no_log, restart: bool = False) -> Metrics:
+    """Train the model of a config, or resume its training if it was killed.
 
-    ``TrainingFiles`` names what then stands beside the checkpoint. What can be refused is refused before
-    the long work begins.
+    ``TrainingFiles`` names the files next to the checkpoint. Errors that can be detected early are raised
+    before the long work begins.
 
     Args:
-        config: the whole tree.
-        device: where the networks run.
-        say: told what a user should know on the way, a line at a time.
-        restart: forget an earlier training and begin anew.
+        config: the full config.
+        device: of the networks.
+        say: receives messages for the user, a line at a time.
+        restart: discard an earlier training and start again.
 
     Returns:
-        The last epoch's metrics, which epoch was the best, on how many questions, and the seconds of each
-        stage.
+        The last epoch's metrics, the best epoch, the number of questions, and the seconds of each stage.
 
     Raises:
-        HvxError: a file is missing or wrong, or holds a training of something else.
+        HvxError: a file is missing or wrong, or is of another training.
         BadImage: an image of the splits cannot be read.
     """
     training = _Training(config, device, say)
@@ -85,9 +84,9 @@ class _Clock:
 
 
 @dataclass(frozen=True)
-class _Material:
-    """What is learned from and judged by: the splits' questions by name, their images' features to be, the
-    words, the answers, the rows of the embedding table of each question's text, and counts to note."""
+class _TrainingData:
+    """The splits' questions by name, the jobs for their images' features, the words, the answers, the rows of
+    the embedding table for each question's text, and counts for the metrics."""
 
     questions: dict[str, list[Question]]
     jobs: list[CacheJob]
@@ -98,7 +97,7 @@ class _Material:
 
 
 class _Training:
-    """What a config's training reads and makes, stage by stage."""
+    """The stages of a config's training."""
 
     def __init__(self, config: Config, device: torch.device, say: Say) -> None:
         self.config, self.device, self.say = config, device, say
@@ -109,11 +108,11 @@ class _Training:
         self.identity = identity(config, self.splits)
 
     def earlier(self, restart: bool) -> State | None:
-        """The state of an earlier training of the same, if there is one.
+        """The state of an earlier, identical training, if there is one.
 
         Raises:
-            HvxError: the state is of another training or damaged, or a checkpoint would be replaced that
-                no training of this config has made.
+            HvxError: the state is of another training or damaged, or a checkpoint without a state of this
+                training would be replaced.
         """
         checkpoint = self.files.checkpoint
         if restart:
@@ -137,36 +136,36 @@ class _Training:
                 raise HvxError(f"{path}: cannot be deleted: {error.strerror}") from None
 
     def run(self, state: State | None) -> Metrics:
-        """Train to the end, from ``state`` on where there is one."""
+        """Train to the end, from ``state`` if it is given."""
         self._check_activations()
         clock = _Clock()
-        material = self._material()
+        data = self._read_data()
         progress = state[1] if state else Progress()
-        encoder = None if state else self._encoder(material.vocabulary, progress)
+        encoder = None if state else self._encoder(data.vocabulary, progress)
         backbone = self._backbone().to(self.device)
         clock.stage("backbone")
-        examples = self._examples(material, backbone)
+        examples = self._examples(data, backbone)
         clock.stage("features")
-        head = self._head(examples["train"].features, material, encoder)
+        head = self._head(examples["train"].features, data, encoder)
         train, seed = self.config.train, self.config.seed
-        trainer = HeadTrainer(head, examples["train"], material.answers, train, seed, progress)
+        trainer = HeadTrainer(head, examples["train"], data.answers, train, seed, progress)
         if state:
             trainer.restore(state[0], self.files.state)
             state[0].clear()  # as large as three models
             self.say(f"{self.files.state}: continued in epoch {progress.epoch}, after {progress.step} steps")
-        notes = dict(material.notes)
+        notes = dict(data.notes)
         if progress.start_words is not None:
-            notes |= {"words": len(material.vocabulary), "start_words": progress.start_words}
+            notes |= {"words": len(data.vocabulary), "start_words": progress.start_words}
 
         def keep(path: Path, row: Metrics) -> None:
             scaled = copy.deepcopy(head)
             scaled.absorb_scale(examples["train"].scale)
-            words, answers = material.vocabulary, material.answers
+            words, answers = data.vocabulary, data.answers
             save_checkpoint(path, VQAModel(self.config.model, backbone, scaled, words, answers, row | notes))
 
         evaluator = None
         if "val" in examples:
-            evaluator = Evaluator(head, examples["val"], material.answers, self.splits["val"].accuracy)
+            evaluator = Evaluator(head, examples["val"], data.answers, self.splits["val"].accuracy)
         rows = Course(trainer, evaluator, self.files, self.identity, keep, self.say).run()
         clock.stage("head")
         progress.finished = rows[-1] | best_of(rows) | notes | {"seconds": clock.seconds}
@@ -174,42 +173,42 @@ class _Training:
         self.files.backbone.unlink(missing_ok=True)
         return progress.finished
 
-    def _material(self) -> _Material:
-        """What the splits' files hold.
+    def _read_data(self) -> _TrainingData:
+        """Read the splits' files.
 
         Raises:
-            HvxError: a file or an image is missing, or nothing can be learned from the answers.
+            HvxError: a file or an image is missing, or no answer can be used.
         """
         questions = self._questions()
         jobs = self._jobs(questions)
         config = self.config
         tokenize = tokenizer(config.model.encoder)
-        texts = {question.question for own in questions.values() for question in own}
-        tokens = {text: tokenize(text) for text in texts}  # the same text is asked of many images
-        asked = questions["train"]
-        said = (tokens[question.question] for question in asked)
-        vocabulary = Vocabulary.from_tokens(said, config.train.min_word_count)
-        rows = {text: vocabulary.rows(own) for text, own in tokens.items()}
-        answers = frequent_answers(asked, config.train.answers)
-        questions["train"] = _teaching(asked, answers, self.splits["train"])
-        notes = {"questions": len(asked), "questions_left_out": len(asked) - len(questions["train"])}
-        return _Material(questions, jobs, vocabulary, answers, rows, notes)
+        texts = {question.question for split in questions.values() for question in split}
+        tokens = {text: tokenize(text) for text in texts}  # the same text is asked about many images
+        train = questions["train"]
+        token_lists = (tokens[question.question] for question in train)
+        vocabulary = Vocabulary.from_tokens(token_lists, config.train.min_word_count)
+        rows = {text: vocabulary.rows(words) for text, words in tokens.items()}
+        answers = frequent_answers(train, config.train.answers)
+        questions["train"] = _answerable(train, answers, self.splits["train"])
+        notes = {"questions": len(train), "questions_left_out": len(train) - len(questions["train"])}
+        return _TrainingData(questions, jobs, vocabulary, answers, rows, notes)
 
-    def _examples(self, material: _Material, backbone: Backbone) -> dict[str, Examples]:
-        """The splits' questions over the features of their images."""
+    def _examples(self, data: _TrainingData, backbone: Backbone) -> dict[str, Examples]:
+        """The splits' questions with the features of their images."""
         image, workers = self.config.model.image, self.config.train.workers
-        caches = cached_features(backbone, image, material.jobs, self.say, workers)
-        # Some networks' features are so large that tanh would be flat from the first step on.
+        caches = cached_features(backbone, image, data.jobs, self.say, workers)
+        # Some networks' features are so large that tanh would be saturated from the first step on.
         scale = 1 / max(caches[0].root_mean_square, _SMALLEST_FEATURES)
         return {
-            name: Examples(material.questions[name], cache, material.rows, self.device, scale)
+            name: Examples(data.questions[name], cache, data.rows, self.device, scale)
             for name, cache in zip(self.splits, caches, strict=True)
         }
 
     def _questions(self) -> dict[str, list[Question]]:
         questions = {name: read_questions(split, self.say) for name, split in self.splits.items()}
-        for name, own in questions.items():
-            if not own[0].answers:
+        for name, split_questions in questions.items():
+            if not split_questions[0].answers:
                 raise HvxError(
                     f"{self.splits[name].questions}: training needs annotations; give the split's "
                     "'annotations'"
@@ -227,7 +226,7 @@ class _Training:
         return jobs
 
     def _encoder(self, vocabulary: Vocabulary, progress: Progress) -> QuestionEncoder | None:
-        """What the config's start file makes of the question encoder; notes the words that it had."""
+        """The question encoder initialized from the start file; notes the number of known words."""
         if self.config.train.start is None:
             return None
         encoder = QuestionEncoder(self.config.model.encoder, len(vocabulary))
@@ -263,22 +262,22 @@ class _Training:
             ) from None
         return backbone
 
-    def _head(self, features: FeatureCache, material: _Material, encoder: QuestionEncoder | None) -> Head:
+    def _head(self, features: FeatureCache, data: _TrainingData, encoder: QuestionEncoder | None) -> Head:
         torch.manual_seed(self.config.seed)
-        sizes = features.channels, len(material.vocabulary), len(material.answers)
+        sizes = features.channels, len(data.vocabulary), len(data.answers)
         head = new_head(self.config.model, *sizes, self.config.train.dropout)
         if encoder is not None:
             head.encoder.load_state_dict(encoder.state_dict())
         return head.to(self.device)
 
 
-def _teaching(questions: list[Question], answers: list[str], split: SplitConfig) -> list[Question]:
-    """The questions to which someone gave an answer that the classifier has."""
+def _answerable(questions: list[Question], answers: list[str], split: SplitConfig) -> list[Question]:
+    """The questions with a human answer that the classifier has."""
     known = set(answers)
-    teaching = [question for question in questions if not known.isdisjoint(question.answers)]
-    if not teaching:
+    answerable = [question for question in questions if not known.isdisjoint(question.answers)]
+    if not answerable:
         raise HvxError(
             f"{split.annotations or split.questions}: none of the 'answers' is one of the "
             f"{len(answers):,} most frequent 'multiple_choice_answer'"
         )
-    return teaching
+    return answerable

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a training against its epochs."""
+"""Plot of a training's loss and accuracy by epoch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def write_plot(path: Path, rows: list[dict[str, Any]], best: int | None) -> None
     Args:
         path: the picture's file.
         rows: the metrics of each epoch.
-        best: the epoch of the best checkpoint; None where nothing was validated.
+        best: the epoch of the best checkpoint; None without validation.
 
     Raises:
         HvxError: the file cannot be written.
     """
-    # Neither pyplot nor its global state: this runs inside of a training.
+    # Without pyplot and its global state, since this runs during a training.
     validated = best is not None
     figure = Figure(figsize=(10 if validated else 5.5, 4.2), dpi=120)
     FigureCanvasAgg(figure)
@@ -57,8 +57,8 @@ def write_plot(path: Path, rows: list[dict[str, Any]], best: int | None) -> None
 def _draw(
     panel: Axes, rows: list[dict[str, Any]], lines: tuple[tuple[str, str, str], ...], best: int | None
 ) -> None:
-    """Lines of (key, label, color) against the epoch, those that the rows have."""
-    width = 3.2  # of the first line, so that it shows where the second covers it
+    """Plot lines of (key, label, color) by epoch, for the keys that the rows have."""
+    width = 3.2  # the first line is wider, so that it stays visible under the second
     for key, label, color in lines:
         points = [(row["epoch"], row[key]) for row in rows if key in row]
         if points:

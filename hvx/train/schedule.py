@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 _WARM_UP = 0.1
-"""Share of the steps in which the rate rises."""
+"""Share of the steps during which the rate increases."""
 
 
 def warm_cosine(step: int, steps: int) -> float:
-    """The share of the full rate that step ``step`` (0 the first) of ``steps`` is taken with."""
+    """The share of the full rate at step ``step`` of ``steps``, from 0."""
     warm = max(1, round(_WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm

@@ -1,7 +1,7 @@
-"""The state of a training beside its checkpoint, from which a killed training goes on.
+"""The resume state of a training, next to its checkpoint, from which a killed training is resumed.
 
-A state is one safetensors file. Its metadata holds, under ``hvx-training``, the training's identity (all
-that decides what it leads to) and how far it is, as JSON. Nothing in it is code.
+A state is one safetensors file. Its metadata contains, under ``hvx-training``, the training's identity (all
+that determines its result) and its progress, as JSON. It contains no code.
 """
 
 from __future__ import annotations
@@ -26,84 +26,84 @@ Metrics = dict[str, Any]
 
 _METADATA = "hvx-training"
 _CHANGES_NOTHING = {"split", "validation", "start", "feature_cache", "workers", "save_minutes"}
-"""Keys of ``train`` that do not matter to what is learned, or whose files are told by their content."""
-_ANEW = "`hvx train --restart` begins anew"
+"""Keys of ``train`` that do not change the result, or whose files are identified by their content."""
+_RESTART = "`hvx train --restart` begins anew"
 
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """What stands beside a checkpoint, each named after it."""
+    """The files next to a checkpoint, named after it."""
 
     checkpoint: Path
 
-    def _beside(self, suffix: str) -> Path:
+    def _path_with(self, suffix: str) -> Path:
         return self.checkpoint.with_suffix(suffix)
 
     @property
     def last(self) -> Path:
         """Checkpoint of the last epoch; ``checkpoint`` itself is the best epoch's."""
-        return self._beside(".last.safetensors")
+        return self._path_with(".last.safetensors")
 
     @property
     def metrics(self) -> Path:
         """A JSON object for each epoch, a line each."""
-        return self._beside(".metrics.jsonl")
+        return self._path_with(".metrics.jsonl")
 
     @property
     def plot(self) -> Path:
         """Loss and accuracy against the epoch."""
-        return self._beside(".plot.png")
+        return self._path_with(".plot.png")
 
     @property
     def state(self) -> Path:
-        """What a killed training goes on from."""
-        return self._beside(".training.safetensors")
+        """The resume state of a killed training."""
+        return self._path_with(".training.safetensors")
 
     @property
     def backbone(self) -> Path:
         """The trained backbone, until the training is finished."""
-        return self._beside(".backbone.safetensors")
+        return self._path_with(".backbone.safetensors")
 
 
 class Progress(Section):
-    """How far a training is."""
+    """The progress of a training."""
 
     model_config = ConfigDict(frozen=False)
 
     step: NotNegative = 0
-    """Steps done of the epoch."""
+    """Finished steps of the epoch."""
     steps: NotNegative = 0
-    """Steps done in all."""
+    """Finished steps of the training."""
     loss: NonNegativeFloat = 0.0
     """Sum over the epoch's questions so far."""
     questions: NotNegative = 0
     """Questions of the epoch so far."""
     seconds: NonNegativeFloat = 0.0
-    """Spent on the epoch up to the last save."""
+    """Time spent on the epoch up to the last save."""
     start_words: NotNegative | None = None
-    """Words of the vocabulary that the question encoder's start file had."""
+    """Number of words of the vocabulary in the question encoder's start file."""
     rows: list[dict[str, int | float]] = Field(default_factory=list)
-    """The metrics of the epochs that are done."""
+    """The metrics of the finished epochs."""
     finished: Metrics | None = None
-    """What a finished training came to."""
+    """The final metrics of a finished training."""
 
     @property
     def epoch(self) -> int:
-        """The epoch under way, from 1."""
+        """The current epoch, from 1."""
         return len(self.rows) + 1
 
     def end_epoch(self, row: Metrics) -> None:
-        """Count the epoch under way as done."""
+        """Count the current epoch as finished."""
         self.rows.append(row)
         self.step, self.loss, self.questions, self.seconds = 0, 0.0, 0, 0.0
 
 
 def identity(config: Config, splits: dict[str, SplitConfig]) -> dict[str, Any]:
-    """All that decides what a training leads to: key → value, or the digest of the file it names.
+    """All that determines the result of a training: key → value, or the digest of the file it names.
 
     Args:
-        config: the whole tree.
-        splits: the splits trained and validated on, by their part in it.
+        config: the full config.
+        splits: the training and validation splits, by role.
 
     Raises:
         HvxError: a file cannot be read.
@@ -115,16 +115,16 @@ def identity(config: Config, splits: dict[str, SplitConfig]) -> dict[str, Any]:
         model["backbone"]["weights"] = _digest(config.path(Path(weights)))
     if config.train.start is not None:
         train["start"] = _digest(config.path(config.train.start))
-    found = {"seed": config.seed} | _flat(model, "model.") | _flat(train, "train.")
+    values = {"seed": config.seed} | _flat(model, "model.") | _flat(train, "train.")
     for name, split in splits.items():
-        own = split.model_dump(mode="json", exclude={"images"})
-        own |= {
+        split_values = split.model_dump(mode="json", exclude={"images"})
+        split_values |= {
             key: _digest(path)
             for key in ("questions", "annotations", "objects")
             if (path := getattr(split, key)) is not None
         }
-        found |= _flat(own, f"splits.{name}.")
-    return found
+        values |= _flat(split_values, f"splits.{name}.")
+    return values
 
 
 def _digest(path: Path) -> str:
@@ -138,19 +138,21 @@ def _flat(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
     return flat
 
 
-def save_state(path: Path, who: dict[str, Any], progress: Progress, tensors: dict[str, Tensor]) -> None:
-    """Write a state, whole or not at all.
+def save_state(
+    path: Path, training_identity: dict[str, Any], progress: Progress, tensors: dict[str, Tensor]
+) -> None:
+    """Write a state atomically.
 
     Raises:
         HvxError: the file cannot be written.
     """
-    about = {"format": FORMAT, "identity": who, "progress": progress.model_dump(mode="json")}
+    about = {"format": FORMAT, "identity": training_identity, "progress": progress.model_dump(mode="json")}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_tensors(path, contiguous, {_METADATA: json.dumps(about)})
 
 
-def read_state(path: Path, who: dict[str, Any]) -> tuple[dict[str, Tensor], Progress] | None:
-    """The tensors and the progress that a state holds; None where there is no file.
+def read_state(path: Path, training_identity: dict[str, Any]) -> tuple[dict[str, Tensor], Progress] | None:
+    """The tensors and the progress of a state; None if there is no file.
 
     Raises:
         HvxError: the file is damaged, or of a training with another identity.
@@ -162,21 +164,21 @@ def read_state(path: Path, who: dict[str, Any]) -> tuple[dict[str, Tensor], Prog
             about = json.loads((file.metadata() or {}).get(_METADATA, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise HvxError(f"{path}: damaged state of a training ({error}); {_ANEW}") from None
+        raise HvxError(f"{path}: damaged state of a training ({error}); {_RESTART}") from None
     if not isinstance(about, dict) or not isinstance(about.get("identity"), dict):
-        raise HvxError(f"{path}: not the state of a training; move it away, or {_ANEW}")
+        raise HvxError(f"{path}: not the state of a training; move it away, or {_RESTART}")
     if about.get("format") != FORMAT:
         raise HvxError(
-            f"{path}: state of format {shown(about.get('format'))}; this hvx reads {FORMAT}; {_ANEW}"
+            f"{path}: state of format {shown(about.get('format'))}; this hvx reads {FORMAT}; {_RESTART}"
         )
-    _same(path, about["identity"], who)
-    return tensors, checked(Progress, about.get("progress"), f"{path} (damaged; {_ANEW})")
+    _check_identity(path, about["identity"], training_identity)
+    return tensors, checked(Progress, about.get("progress"), f"{path} (damaged; {_RESTART})")
 
 
-def _same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for key in (*now, *before):
-        if before.get(key) != now.get(key):
+def _check_identity(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+    for key in (*current, *saved):
+        if saved.get(key) != current.get(key):
             raise HvxError(
-                f"{path}: the state of a training with another {key} ({before.get(key)!r:.20}, now "
-                f"{now.get(key)!r:.20}); give another checkpoint, or {_ANEW}"
+                f"{path}: the state of a training with another {key} ({saved.get(key)!r:.20}, now "
+                f"{current.get(key)!r:.20}); give another checkpoint, or {_RESTART}"
             )
