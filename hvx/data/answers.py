@@ -1,17 +1,16 @@
-"""The accuracies of an answer, and what their evaluators do to answers before comparing.
+"""VQA accuracies of an answer, and how their evaluators normalize answers before comparing them.
 
-Two are in use: ``vqa``, the official one of VQA v1 and v2 (under Python 3), and ``evalai``, that of MMF's
-``EvalAIAnswerProcessor``, by which TextVQA is scored. Both take the mean over the sets that leave one person
-out; they differ in what they do to the texts.
+There are two: ``vqa``, the official accuracy of VQA v1 and v2 (under Python 3), and ``evalai``, that of MMF's
+``EvalAIAnswerProcessor``, used for TextVQA. Both take the mean over the sets that leave one person out; they
+differ in how they normalize texts.
 
-What the evaluator of visualqa.org does (its current form) is kept even where it is odd, since the numbers
-that people publish are its numbers:
+The current evaluator of visualqa.org is followed even where it is odd, since published numbers come from it:
 
-- Where all of the people asked said the same, nothing but white space at the ends is touched, neither in
-  their answers nor in the predicted one: "Yes." then misses ten times "yes".
-- Whether a punctuation mark vanishes or becomes a space is decided for all its places at once: it vanishes
-  where any of them has a space beside it, or where the answer has a comma between two digits anywhere.
-- Colons and apostrophes stay. Periods go unless a digit follows, but only the first 32 of them.
+- If all people gave the same answer, only white space at the ends is removed, from their answers and from the
+  predicted one: "Yes." then does not match ten answers "yes".
+- Whether a punctuation mark is deleted or replaced by a space is decided once for all of its occurrences: it
+  is deleted if any of them is next to a space, or if the answer has a comma between two digits anywhere.
+- Colons and apostrophes stay. Periods are deleted unless a digit follows, but only the first 32 of them.
 - Number words end at ten, "none" is 0, and an answer that is only an article becomes empty.
 """
 
@@ -25,7 +24,7 @@ _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
 _PERIODS = 32
-"""At most so many periods go: the evaluator hands a flag of that value over as the count."""
+"""At most so many periods are deleted: the evaluator passes a flag of that value as the count."""
 
 _NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 _WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)} | {"none": "0"}
@@ -42,22 +41,22 @@ _STEMS = {
     "'ve": "could might must not should they we what where who would you",
     "": "ma'am o'clock 'ow's'at 'twas y'all",
 }
-"""Ending → what it is joined to, for each contraction that the evaluator knows. Not among them are those
-whose bare form is a word of its own (we'll, she'd), nor those of "I": it looks for its capital in answers
-already lower-case."""
+"""Ending → stems, for each contraction that the evaluator knows. Contractions that are another word without
+the apostrophe (we'll, she'd) are not included, nor are those of "I": the evaluator looks for the capital in
+answers that are already lower-case."""
 
 _ENOUGH = 4
-"""Answers from which the official formula can reach 1."""
+"""The least number of answers with which the official formula can reach 1."""
 _CACHED = 1 << 16
 
 
 def _contractions() -> dict[str, str]:
-    """What lacks an apostrophe → what has it; of several apostrophes just one may be missing."""
-    found = {"somebody'd": "somebodyd"}  # the wrong way round in the evaluator
+    """Word without an apostrophe → contraction; of several apostrophes, exactly one is missing."""
+    contractions = {"somebody'd": "somebodyd"}  # reversed in the evaluator
     for ending, stems in _STEMS.items():
         for word in (stem + ending for stem in stems.split()):
-            found |= {word[:i] + word[i + 1 :]: word for i, letter in enumerate(word) if letter == "'"}
-    return found
+            contractions |= {word[:i] + word[i + 1 :]: word for i, letter in enumerate(word) if letter == "'"}
+    return contractions
 
 
 _CONTRACTIONS = _contractions()
@@ -65,7 +64,7 @@ _CONTRACTIONS = _contractions()
 
 @lru_cache(_CACHED)
 def normalized(answer: str) -> str:
-    """An answer as the official evaluator compares it where people disagree.
+    """An answer as the official evaluator normalizes it if people disagree.
 
     White space, punctuation and periods first, then lower case, number words, articles and contractions.
     """
@@ -74,8 +73,8 @@ def normalized(answer: str) -> str:
 
 @lru_cache(_CACHED)
 def evalai_normalized(answer: str) -> str:
-    """An answer as MMF's evaluator compares it: lower case first, commas and question marks go, "'s" becomes
-    a word of its own; then as ``normalized``."""
+    """An answer as MMF's evaluator normalizes it: lower case, commas and question marks deleted, "'s" split
+    off as a separate word; then as ``normalized``."""
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
     return _normalized(_stripped(text.strip()))
 
@@ -88,8 +87,8 @@ def _normalized(text: str) -> str:
             vanishes = in_number or f"{mark} " in text or f" {mark}" in text
             spaced = spaced.replace(mark, "" if vanishes else " ")
     words = _PERIOD.sub("", spaced, count=_PERIODS).lower().split()
-    kept = (word for word in (_WORDS.get(word, word) for word in words) if word not in _ARTICLES)
-    return " ".join(_CONTRACTIONS.get(word, word) for word in kept)
+    content = (word for word in (_WORDS.get(word, word) for word in words) if word not in _ARTICLES)
+    return " ".join(_CONTRACTIONS.get(word, word) for word in content)
 
 
 @lru_cache(_CACHED)
@@ -99,16 +98,16 @@ def _stripped(answer: str) -> str:
 
 
 def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
-    """How right an answer is, between 0 and 1.
+    """The accuracy of an answer, from 0 to 1.
 
-    From four answers on this is the official accuracy: the mean, over the sets that leave one person out,
-    of min(1, matches / 3). From fewer that formula cannot reach 1 even where all agree (of three people a
-    set holds two), so data sets with fewer answers, such as DAQUAR with its one, get the plain rule: 1 where
-    the answer is that of any person once both are normalized, else 0.
+    With four or more answers this is the official accuracy: the mean, over the sets that leave one person
+    out, of min(1, matches / 3). With fewer answers that formula cannot reach 1 even if all people agree (of
+    three people, a set has two). Data sets with fewer answers, such as DAQUAR with one, get a simple rule: 1
+    if the normalized answer equals that of any person, else 0.
 
     Args:
-        predicted: the answer to judge.
-        answers: what each of the people asked said.
+        predicted: the answer to score.
+        answers: the answer of each person.
 
     Raises:
         ValueError: there is no answer to compare with.
@@ -117,27 +116,27 @@ def vqa_accuracy(predicted: str, answers: Sequence[str]) -> float:
         raise ValueError("no answers to compare with")
     if len(answers) < _ENOUGH:
         return float(normalized(predicted) in map(normalized, answers))
-    said = [_stripped(answer) for answer in answers]
-    if len(set(said)) > 1:
+    stripped = [_stripped(answer) for answer in answers]
+    if len(set(stripped)) > 1:
         matches = [normalized(answer) for answer in answers].count(normalized(predicted))
     else:
-        matches = said.count(_stripped(predicted))
+        matches = stripped.count(_stripped(predicted))
     return _leave_one_out(matches, len(answers))
 
 
 def evalai_accuracy(predicted: str, answers: Sequence[str]) -> float:
-    """As ``vqa_accuracy``, with ``evalai_normalized`` answers, also where all of the people said the same."""
+    """As ``vqa_accuracy``, with ``evalai_normalized`` answers, even if all people gave the same answer."""
     if not answers:
         raise ValueError("no answers to compare with")
-    own, given = evalai_normalized(predicted), [evalai_normalized(answer) for answer in answers]
+    matches = list(map(evalai_normalized, answers)).count(evalai_normalized(predicted))
     if len(answers) < _ENOUGH:
-        return float(own in given)
-    return _leave_one_out(given.count(own), len(answers))
+        return float(matches > 0)
+    return _leave_one_out(matches, len(answers))
 
 
 def _leave_one_out(matches: int, people: int) -> float:
     """The mean of min(1, matches / 3) over the sets that leave one of the people out."""
-    # The sets that leave out one who said it hold one match less than the others.
+    # A set that leaves out a person with a matching answer has one match less than the others.
     thirds = matches * min(3, matches - 1) + (people - matches) * min(3, matches)
     return thirds / (3 * people)
 
@@ -146,4 +145,4 @@ ACCURACIES: dict[str, Callable[[str, Sequence[str]], float]] = {
     "vqa": vqa_accuracy,
     "evalai": evalai_accuracy,
 }
-"""By the name that a split's config gives (``accuracy``), and that metrics carry (``val_vqa_accuracy``)."""
+"""By the name in a split's config (``accuracy``) and in the names of metrics (``val_vqa_accuracy``)."""

@@ -1,4 +1,4 @@
-"""The bytes of a file of questions: as it is, or unpacked from .gz or from a .zip with one file."""
+"""Reads a file of questions: uncompressed, .gz, or a .zip with one file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import IO
 from hvx.errors import HvxError, shown
 
 MOST_BYTES = 4 << 30
-"""Of unpacked text, which is held in memory."""
+"""The most bytes of unpacked text, which is held in memory."""
 MOST_RATIO = 200
-"""Unpacked bytes for a packed one. Text reaches about 40; a decompression bomb about 1,000."""
+"""Unpacked bytes for a packed one. Text reaches about 40, a decompression bomb about 1,000."""
 FREE_BYTES = 16 << 20
-"""Up to here any ratio will do: so much is no danger."""
+"""Below this size, any ratio is accepted."""
 _CHUNK = 4 << 20
 _NAMED = 3
 
@@ -24,12 +24,12 @@ def read_unpacked(path: Path, what: str) -> tuple[str, bytes]:
     """The name and the bytes of a file; of a packed one, those of the file in it.
 
     Args:
-        path: the file; what it is is seen from its first bytes, not from its name.
-        what: says in errors what was wanted.
+        path: the file; its format is detected from its first bytes, not from its name.
+        what: describes the expected file in errors.
 
     Raises:
-        HvxError: missing, unreadable, damaged, a zip with another number of files than one, or larger
-            unpacked than ``MOST_BYTES`` or ``MOST_RATIO`` allow.
+        HvxError: missing, unreadable, damaged, a zip with no or several files, or larger when unpacked than
+            ``MOST_BYTES`` or ``MOST_RATIO`` allow.
     """
     try:
         with path.open("rb") as file:
@@ -52,33 +52,33 @@ def read_unpacked(path: Path, what: str) -> tuple[str, bytes]:
 
 def _unzipped(file: IO[bytes], path: Path) -> tuple[str, bytes]:
     with zipfile.ZipFile(file) as archive:
-        members = [one for one in archive.infolist() if not one.is_dir() and not _of_macos(one.filename)]
+        members = [m for m in archive.infolist() if not m.is_dir() and not _is_macos_metadata(m.filename)]
         if len(members) != 1:
-            names = ", ".join(shown(one.filename) for one in members[:_NAMED])
-            more = ", …" if len(members) > _NAMED else ""
+            names = ", ".join(shown(member.filename) for member in members[:_NAMED])
+            ellipsis = ", …" if len(members) > _NAMED else ""
             raise HvxError(
-                f"{path}: holds {len(members)} files ({names}{more}); expected a zip with one file; "
+                f"{path}: holds {len(members)} files ({names}{ellipsis}); expected a zip with one file; "
                 "unpack it and name the file that is wanted"
             )
         with archive.open(members[0]) as unpacked:
             return members[0].filename, _bounded(unpacked, path)
 
 
-def _of_macos(name: str) -> bool:
-    """Whether a member is one that macOS adds to every zip."""
+def _is_macos_metadata(name: str) -> bool:
+    """Whether a member is metadata that macOS adds to every zip."""
     return name.startswith("__MACOSX/")
 
 
 def _bounded(unpacked: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
-    """All of an unpacked stream, unless it becomes too large."""
-    most = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * path.stat().st_size))
-    pieces, size = [], 0
-    while piece := unpacked.read(_CHUNK):
-        pieces.append(piece)
-        size += len(piece)
-        if size > most:
+    """The whole unpacked stream; an error if it becomes too large."""
+    limit = min(MOST_BYTES, max(FREE_BYTES, MOST_RATIO * path.stat().st_size))
+    chunks, size = [], 0
+    while chunk := unpacked.read(_CHUNK):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
             raise HvxError(
-                f"{path}: {path.stat().st_size:,} bytes that become more than {most:,} when unpacked: too "
+                f"{path}: {path.stat().st_size:,} bytes that become more than {limit:,} when unpacked: too "
                 "large, or a decompression bomb; unpack it yourself if you trust it"
             )
-    return b"".join(pieces)
+    return b"".join(chunks)

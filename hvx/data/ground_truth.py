@@ -1,4 +1,4 @@
-"""What a row says of its question: the ground truth, what people answered, and types."""
+"""Reads a row's ground truth, the people's answers, and the types of question and answer."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from hvx.errors import HvxError, shown
 
 Say = Callable[[str], None]
 
-_SAID = itemgetter("answer")
-_LIKE_A_TRUTH = frozenset(
+_GET_ANSWER = itemgetter("answer")
+_TRUTH_LIKE_FIELDS = frozenset(
     {"direct_answers", "label", "labels", "gt", "gts", "gt_answer", "gt_answers", "ground_truth",
      "ground_truths", "correct_answer", "correct_answers", "target", "targets", "solution"}
 )  # fmt: skip
-"""Fields that some layout may have its answers in."""
+"""Fields in which other layouts may have answers."""
 
 
 class _Texts(dict[str, str]):
-    """Texts that occur again and again: each is held once and checked once."""
+    """Repeated texts: each is stored once and checked once."""
 
-    def __missing__(self, given: Any) -> str:
-        if type(given) not in (str, int, float):
+    def __missing__(self, value: Any) -> str:
+        if type(value) not in (str, int, float):
             raise TypeError
-        text = str(given)
+        text = str(value)
         if not storable(text):
             raise ValueError(f"an answer or type {NO_TEXT}")
-        if text is given:
+        if text is value:
             self[text] = text
         return text
 
 
 class _Types(dict[str, str]):
-    """Types of questions and answers without the spaces around them, each checked once."""
+    """Types of questions and answers, stripped of white space, each checked once."""
 
-    def __missing__(self, given: Any) -> str:
-        if type(given) is not str:
+    def __missing__(self, value: Any) -> str:
+        if type(value) is not str:
             raise TypeError
-        if not storable(given):
+        if not storable(value):
             raise ValueError(f"an answer or type {NO_TEXT}")
-        self[given] = given.strip()
-        return self[given]
+        self[value] = value.strip()
+        return self[value]
 
 
 class GroundTruths:
-    """Reads them in a layout.
+    """Reads ground truths in a layout.
 
     Args:
         layout: names the fields.
-        say: told, once, of a field that looks like a ground truth and is not used.
+        say: is told once if a field looks like a ground truth and is not used.
     """
 
     def __init__(self, layout: Layout, say: Say) -> None:
@@ -63,19 +63,19 @@ class GroundTruths:
         self._reported = False
 
     def of(self, row: Row, path: Path, question_id: Id) -> tuple[Any, ...] | None:
-        """What a row says of its question: the last four fields of a ``Question``; None without an answer.
+        """The last four fields of a ``Question``, from a row; None without an answer.
 
         Raises:
-            HvxError: an answer or a type is none, or cannot be stored.
+            HvxError: an answer or a type is invalid, or cannot be stored.
         """
-        if not self._reported and not _LIKE_A_TRUTH.isdisjoint(row):
+        if not self._reported and not _TRUTH_LIKE_FIELDS.isdisjoint(row):
             self._report(row, path)
         texts, field = self._texts, self._layout.answers[0]
         try:
-            given = row.get(field)
-            if given is None and field != "answers":
-                field, given = "answers", row.get("answers")
-            answers = () if given is None else self._said(given)
+            listed = row.get(field)
+            if listed is None and field != "answers":
+                field, listed = "answers", row.get("answers")
+            answers = () if listed is None else self._parse_answers(listed)
             truth = row.get("multiple_choice_answer")
             if truth is None:
                 truth = Counter(answers).most_common(1)[0][0] if answers else row.get("answer")
@@ -93,13 +93,13 @@ class GroundTruths:
             reason = str(error)
         raise HvxError(f"{path}: question {shown(question_id)}: {reason}")
 
-    def _said(self, given: Any) -> tuple[str, ...]:
-        """What people said, of a list of answers or of objects with one."""
-        if type(given) is not list:
+    def _parse_answers(self, listed: Any) -> tuple[str, ...]:
+        """The people's answers, from a list of answers or of objects with an answer each."""
+        if type(listed) is not list:
             raise TypeError
-        answers = tuple(map(_SAID, given) if given and type(given[0]) is dict else given)
+        answers = tuple(map(_GET_ANSWER, listed) if listed and type(listed[0]) is dict else listed)
         try:
-            joined = "\0".join(answers)  # one look at all of them: almost always there is nothing to mend
+            joined = "\0".join(answers)  # one check for all answers: most need no conversion
         except TypeError:
             joined = "\0" * (len(answers) + 1)
         if joined.isascii() and joined.count("\0") == max(0, len(answers) - 1):
@@ -108,7 +108,7 @@ class GroundTruths:
 
     def _report(self, row: Row, path: Path) -> None:
         unused = [
-            f for f in row if f in _LIKE_A_TRUTH and f not in self._layout.answers and row[f] is not None
+            f for f in row if f in _TRUTH_LIKE_FIELDS and f not in self._layout.answers and row[f] is not None
         ]
         if unused:
             self._reported = True

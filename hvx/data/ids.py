@@ -1,4 +1,4 @@
-"""Ids of questions and images as their files have them: integers, or texts of any form."""
+"""Ids of questions and images as in their files: integers or strings."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ Id = int | str
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""What HDF5's UTF-8 strings cannot hold."""
+"""Characters that HDF5's UTF-8 strings cannot store."""
 NO_TEXT = "holds the character NUL or half a surrogate pair, which no run can store"
 
 
 class Places(Protocol):
-    """Rows that can say where one of them lies."""
+    """Rows that can describe the location of one of them, for errors."""
 
     def place(self, number: int, field: str = "") -> str: ...
 
 
 class Ids:
-    """Checks that the ids of one kind are all integers, or all texts."""
+    """Checks that the ids of a field are all integers, or all strings."""
 
     def __init__(self) -> None:
         self._kind: type | None = None
 
     def check(self, value: Any, rows: Places, number: int, field: str) -> Id:
-        """An id of the row of this number, as it is given.
+        """The id of a row, unchanged.
 
         Raises:
-            HvxError: it is neither, of the other kind than those before it, or cannot be stored.
+            HvxError: not an integer or a string, not of the same kind as the ids before it, or it cannot be
+                stored.
         """
         kind = type(value)
         if kind is self._kind and (
@@ -39,26 +40,26 @@ class Ids:
             if kind is str
             else _LEAST <= value <= _MOST
         ):
-            found: Id = value
-            return found
-        place = rows.place(number, field)
+            checked: Id = value
+            return checked
+        location = rows.place(number, field)
         if kind not in (int, str) or value == "":
-            raise HvxError(f"{place}: expected an integer or a text, not {shown(value)}")
+            raise HvxError(f"{location}: expected an integer or a text, not {shown(value)}")
         if self._kind not in (kind, None):
-            words = {int: "an integer", str: "a text"}
+            kinds = {int: "an integer", str: "a text"}
             raise HvxError(
-                f"{place}: {shown(value)} is {words[kind]}, an id before it {words[self._kind]}; "
+                f"{location}: {shown(value)} is {kinds[kind]}, an id before it {kinds[self._kind]}; "
                 "expected ids of one kind"
             )
         if not storable(value):
             reason = NO_TEXT if kind is str else "does not fit 64 bits; write it as a text"
-            raise HvxError(f"{place}: {shown(value)} {reason}")
+            raise HvxError(f"{location}: {shown(value)} {reason}")
         self._kind = kind
         return value
 
 
 def storable(value: int | str) -> bool:
-    """Whether a run can keep a text, or an integer, as it is."""
+    """Whether a run can store a string, or an integer, unchanged."""
     if isinstance(value, str):
         return (value.isascii() and "\0" not in value) or not _UNSTORABLE.search(value)
     return _LEAST <= value <= _MOST

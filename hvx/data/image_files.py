@@ -1,4 +1,4 @@
-"""Where images lie: their names, below one folder or several."""
+"""Paths of images: their names, below one folder or several."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from hvx.config import SplitConfig
 from hvx.errors import HvxError, shown
 
 _NAMED = 5
-"""Files that are named where many are missing; the others are counted."""
+"""The most missing files that a message names; the others are counted."""
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}")
-"""What nearly all names are; a check of these alone is fast."""
+"""Matches nearly all names, for a fast check."""
 _LONGEST = 255
-"""Bytes of a file's name, as file systems have it."""
+"""The most bytes of a file name in common file systems."""
 
 
 def named_by_pattern(pattern: str, image_id: int | str, coco_split: Any = None) -> str:
-    """The name of the image of an id, below the folder of images.
+    """The name of the image with an id, below the folder of images.
 
     Args:
         pattern: with ``{image_id}``, and perhaps ``{coco_split}``.
         image_id: the id.
-        coco_split: what VQA-CP's rows say: the subset of COCO that the image is from.
+        coco_split: the image's subset of COCO, from VQA-CP's rows.
 
     Raises:
         HvxError: the pattern does not fit ids of this kind, or the name leads out of the folder.
@@ -45,7 +45,7 @@ def named_by_pattern(pattern: str, image_id: int | str, coco_split: Any = None) 
 
 
 def why_unsafe(name: str) -> str | None:
-    """Why a name must not become a path below a folder of images; None if it may."""
+    """Why a name cannot be used as a path below a folder of images; None if it can."""
     if _PLAIN.fullmatch(name):
         return None
     path = PurePosixPath(name)
@@ -53,7 +53,7 @@ def why_unsafe(name: str) -> str | None:
         return "leads out of the images' folder"
     if not path.parts:
         return "names no file"
-    if not name.isprintable() and any(unicodedata.category(one) in ("Cc", "Cs") for one in name):
+    if not name.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         return "holds a control character"
     if any(len(part.encode()) > _LONGEST for part in path.parts):
         return f"is longer than the {_LONGEST} bytes of a file's name"
@@ -61,7 +61,7 @@ def why_unsafe(name: str) -> str | None:
 
 
 def find_image(folders: Sequence[Path], name: str) -> Path:
-    """Where an image of this name lies: in the first folder that has it; if none has, in the first."""
+    """The path of an image: in the first folder that has it, or in the first folder if none has."""
     if len(folders) > 1:
         for folder in folders:
             if (folder / name).is_file():
@@ -70,7 +70,7 @@ def find_image(folders: Sequence[Path], name: str) -> Path:
 
 
 def image_path(split: SplitConfig, name: str) -> Path:
-    """Where an image of a split lies.
+    """The path of an image of a split.
 
     Raises:
         HvxError: the name leads out of the images' folder.
@@ -82,26 +82,26 @@ def image_path(split: SplitConfig, name: str) -> Path:
 
 
 def missing_images(split: SplitConfig, names: Iterable[str]) -> list[Path]:
-    """Where the images of these names were expected that are in none of the split's folders.
+    """The expected paths of those images that are in none of the split's folders.
 
     Raises:
-        HvxError: a folder of images is not there.
+        HvxError: a folder of images does not exist.
     """
-    there: set[str] = set()
+    existing: set[str] = set()
     for folder in split.folders:
         if not folder.is_dir():
             raise HvxError(f"{folder}: no such folder of images")
-        # One listing of the folder in place of a call for each image; a name may lead into folders below.
-        there.update(entry.name for entry in os.scandir(folder) if entry.is_file())
-    found = (image_path(split, name) for name in names if name not in there)
-    return [path for path in found if not path.is_file()]
+        # One listing of the folder instead of a call for each image; names may include subfolders.
+        existing.update(entry.name for entry in os.scandir(folder) if entry.is_file())
+    paths = (image_path(split, name) for name in names if name not in existing)
+    return [path for path in paths if not path.is_file()]
 
 
 def some_names(paths: Sequence[Path]) -> str:
-    """The names of the first few files, for a line that counts them all."""
+    """The names of the first few files, for a message that counts all of them."""
     return ", ".join(path.name for path in paths[:_NAMED]) + (", …" if len(paths) > _NAMED else "")
 
 
 def folders_shown(split: SplitConfig) -> str:
-    """The split's folders of images, as errors name them."""
+    """The split's folders of images, for messages."""
     return ", ".join(map(str, split.folders))

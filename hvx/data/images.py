@@ -1,4 +1,4 @@
-"""Photographs: from a file to what the network sees, and the crop that leads back."""
+"""Photographs: from a file to the network's input, and the crop that maps heat maps back."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Decoded:
     """A batch of images, decoded.
 
     Attributes:
-        places: the images that could be read, B of them, by their place in the list of files.
-        inputs: theirs (B, C, H, W).
-        digests: of each, the SHA-256 of its file's bytes.
-        failures: of each image that could not be read, by place, the reason.
+        places: indices of the B images that could be read, in the list of files.
+        inputs: of these images (B, C, H, W).
+        digests: SHA-256 of each of their files.
+        failures: for each image that could not be read, by index, the reason.
     """
 
     places: list[int]
@@ -42,7 +42,7 @@ class Decoded:
 
 
 _PATIENCE = 600
-"""Seconds in which a batch must be decoded; a decoding process that hangs is not waited for longer."""
+"""Seconds in which a batch must be decoded, in case a decoding process hangs."""
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -52,13 +52,13 @@ def crop_photo(photo: Image.Image, image: ImageConfig) -> Image.Image:
     side = min(photo.size)
     left, top = (photo.width - side) / 2, (photo.height - side) / 2
     box = (left, top, left + side, top + side)
-    # Scaling the square alone, not the whole and then cropping: the center is not rounded to a pixel,
-    # and a very long photograph is never blown up.
+    # Only the square is scaled, not the whole photograph before a crop: the center is not rounded to a
+    # pixel, and a very long photograph is not enlarged as a whole.
     return photo.resize((image.size, image.size), _RESAMPLING[image.interpolation], box=box)
 
 
 def crop_rule(image: ImageConfig) -> dict[str, Any]:
-    """How a heat map's pixels lie on the original photograph, as the run's files carry it."""
+    """How a heat map's pixels map to the original photograph, for attributes of the run's files."""
     return {"square": "center, side = the photograph's shorter side", "scaled_to": [image.size, image.size]}
 
 
@@ -68,16 +68,16 @@ def to_input(crop: Image.Image, image: ImageConfig) -> Tensor:
 
 
 def _planes(crop: Image.Image) -> np.ndarray:
-    """The channels of a crop, one after the other: (C, H, W) uint8."""
+    """A crop with its channels first: (C, H, W) uint8."""
     return np.ascontiguousarray(np.asarray(crop).transpose(2, 0, 1))
 
 
 def normalized(crops: Tensor, image: ImageConfig) -> Tensor:
     """Crops (B, C, H, W) uint8 as the network's inputs, float32, on the same device."""
-    # The type and the device are given, so that a caller's defaults do not change the numbers.
+    # Type and device are explicit, so that a caller's defaults do not change the result.
     mean, std = (
-        torch.tensor(own, dtype=torch.float32, device=crops.device).view(3, 1, 1)
-        for own in (image.mean, image.std)
+        torch.tensor(values, dtype=torch.float32, device=crops.device).view(3, 1, 1)
+        for values in (image.mean, image.std)
     )
     return crops.to(torch.float32).div_(255).sub_(mean).div_(std)
 
@@ -98,11 +98,11 @@ def _crop_and_digest(path: Path, image: ImageConfig, exif_orientation: bool) -> 
 
 
 _Loaded = tuple[int, tuple[np.ndarray, str] | str]
-"""An image's place with its crop (C, H, W) uint8 and digest, or with the reason why there are none."""
+"""An image's index, with its crop (C, H, W) uint8 and digest, or with the reason why it has none."""
 
 
 class _Crops(Dataset[_Loaded]):
-    """Crops by place; a bad image yields its reason, so that a worker never dies of one."""
+    """Crops by index; a bad image yields the reason instead, so that it never ends a worker."""
 
     def __init__(self, paths: Sequence[Path], image: ImageConfig, exif_orientation: bool) -> None:
         self.paths, self.image, self.exif_orientation = paths, image, exif_orientation
@@ -110,12 +110,12 @@ class _Crops(Dataset[_Loaded]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> _Loaded:
+    def __getitem__(self, index: int) -> _Loaded:
         try:
-            crop, digest = _crop_and_digest(self.paths[place], self.image, self.exif_orientation)
-            return place, (_planes(crop), digest)
+            crop, digest = _crop_and_digest(self.paths[index], self.image, self.exif_orientation)
+            return index, (_planes(crop), digest)
         except BadImage as error:
-            return place, str(error)
+            return index, str(error)
 
 
 def input_batches(
@@ -126,23 +126,23 @@ def input_batches(
     exif_orientation: bool = False,
     device: torch.device | None = None,
 ) -> Iterator[Decoded]:
-    """Decode batches of images ahead of their use, in ``workers`` processes.
+    """Decode batches of images before their use, in ``workers`` processes.
 
     Args:
         paths: image files.
         image: how a photograph becomes an input.
-        batches: places in ``paths``, a batch each.
-        workers: decoding processes; 0 decodes here.
+        batches: indices into ``paths``, for each batch.
+        workers: decoding processes; 0 decodes in this process.
         exif_orientation: see ``open_photo``.
-        device: where the inputs are wanted, a GPU; none: the CPU. What is copied is a byte for each number.
+        device: the GPU for the inputs, which are copied to it as bytes; the CPU if None.
 
     Yields:
         Each batch.
 
     Raises:
-        HvxError: a decoding process cannot be started, was killed, as one is that takes more memory than
-            there is, or does not answer. A death is raised wherever the main thread then is, so in what is
-            done with the batches, too.
+        HvxError: a decoding process cannot be started, was killed (such as for lack of memory), or does not
+            answer. The error of a killed process is raised wherever the main thread is, so also in code that
+            uses the batches.
     """
     loader = DataLoader(
         _Crops(paths, image, exif_orientation),
@@ -160,11 +160,11 @@ def input_batches(
     if workers:
         _catch_deaths()
     try:
-        for places, arrays, digests, failures in stream:
+        for indices, arrays, digests, failures in stream:
             crops = torch.from_numpy(arrays)
             if device is not None:
                 crops = crops.pin_memory().to(device, non_blocking=True)
-            yield Decoded(places, normalized(crops, image), digests, failures)
+            yield Decoded(indices, normalized(crops, image), digests, failures)
     except RuntimeError as error:
         if not workers:
             raise
@@ -181,9 +181,9 @@ def _dead(error: RuntimeError) -> HvxError:
 
 
 def _end_with_parent(worker: int) -> None:
-    """Have a decoding process end soon after its parent, however that ended.
+    """Make a decoding process end soon after its parent, for whatever reason that ended.
 
-    PyTorch's own watch is not enough: a process that still has a batch to send waits for a reader for ever.
+    PyTorch's own check is not enough: a process that still has a batch to send waits forever for a reader.
     """
     del worker
     parent = os.getppid()
@@ -197,21 +197,21 @@ def _end_with_parent(worker: int) -> None:
 
 
 def _end_half_made(error: OSError) -> None:
-    """End the decoding processes that were started before one could not be; PyTorch leaves them."""
+    """End the decoding processes that were started before one failed to start; PyTorch does not."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         loading = frame.f_locals.get("self")
         if isinstance(loading, _MultiProcessingDataLoaderIter):
-            loading._shutdown = True  # or it prints a traceback when it is deleted
+            loading._shutdown = True  # otherwise it prints a traceback when it is deleted
             for process in loading._workers:
                 process.kill()  # SIGTERM may meet a handler that was inherited
                 process.join()
 
 
 class _DeathHandler:
-    """PyTorch's handler of the signal that a child process ended, with an error of hvx.
+    """Wraps PyTorch's SIGCHLD handler, so that it raises hvx's error.
 
-    PyTorch raises its error wherever the main thread is, most often while a batch is explained: there it
-    would pass for a fault of the network.
+    PyTorch raises its error wherever the main thread is, most often while a batch is explained, where it
+    would be taken for an error of the network.
     """
 
     def __init__(self, inner: Callable[[int, Any], Any]) -> None:
@@ -225,7 +225,7 @@ class _DeathHandler:
 
 
 def _catch_deaths() -> None:
-    """Install ``_DeathHandler``; once a process, as PyTorch does with its own."""
+    """Install ``_DeathHandler`` once per process, as PyTorch does with its own handler."""
     if threading.current_thread() is threading.main_thread():
         inner = signal.getsignal(signal.SIGCHLD)
         if callable(inner) and not isinstance(inner, _DeathHandler):
@@ -233,16 +233,16 @@ def _catch_deaths() -> None:
 
 
 _Batch = tuple[list[int], np.ndarray, list[str], dict[int, str]]
-"""``Decoded`` as it comes from a decoding process."""
+"""``Decoded``, as a decoding process sends it."""
 
 
 def _collate(items: list[_Loaded]) -> _Batch:
-    """A batch as arrays: they travel through a pipe.
+    """A batch as arrays, which are sent through a pipe.
 
-    Tensors would travel through a socket in the folder for temporary files, whose path may be too long for
-    one; PyTorch would then wait for ever.
+    Tensors would be sent through a socket in the folder for temporary files. If its path is too long for a
+    socket, PyTorch waits forever.
     """
-    good = [(place, *value) for place, value in items if not isinstance(value, str)]
-    failures = {place: value for place, value in items if isinstance(value, str)}
-    crops = np.stack([crop for _, crop, _ in good]) if good else np.empty((0, 3, 0, 0), np.uint8)
-    return [place for place, _, _ in good], crops, [digest for _, _, digest in good], failures
+    decoded = [(index, *value) for index, value in items if not isinstance(value, str)]
+    failures = {index: value for index, value in items if isinstance(value, str)}
+    crops = np.stack([crop for _, crop, _ in decoded]) if decoded else np.empty((0, 3, 0, 0), np.uint8)
+    return [index for index, _, _ in decoded], crops, [digest for _, _, digest in decoded], failures

@@ -1,4 +1,4 @@
-"""The labels that a dual encoder chooses from."""
+"""The labels among which a dual encoder chooses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def label_names(split: SplitConfig) -> tuple[str, ...] | None:
     """The labels of a split, with its paths resolved; None if it has none.
 
     Raises:
-        HvxError: their file cannot be read, or holds fewer than two, or one of them twice.
+        HvxError: their file cannot be read, has fewer than two labels, or has one of them twice.
     """
     labels, source = split.labels, "splits: labels"
     if labels is None:

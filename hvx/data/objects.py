@@ -1,4 +1,4 @@
-"""The objects of a split: where they lie on its images, and which of them a question is about."""
+"""The objects of a split: their masks on its images, and which of them a question asks about."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from hvx.errors import HvxError, did_you_mean, shown
 from hvx.files import read_json
 
 _MASKS = "masks"
-"""The folder of masks beside a table that does not name one."""
+"""The folder of masks, next to a table that does not name one."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a question is after: its kind and the labels of the objects that it asks about."""
+    """The target of a question: its kind and the labels of the objects that it asks about."""
 
     kind: str
     labels: tuple[int, ...]
 
 
 class ObjectTable:
-    """The table of objects of a split, with its label masks; docs/formats.md tells the file's fields.
+    """The table of objects of a split, with its label masks; docs/formats.md describes the file's fields.
 
-    A table may hold several *targets* of each question, such as the thing that it names and the thing that
-    answers it. What is read here is one of them.
+    A table may have several *targets* for each question, such as the object that it names and the object that
+    answers it. One of them is read here.
 
     Args:
         split: with its paths resolved.
-        target: name of the target; None: the first of the table.
+        target: name of the target; the first of the table if None.
 
     Raises:
-        HvxError: the split has no such table, or it is not one, or has no such target; the name of a mask
-            leads out of the table's folder.
+        HvxError: the split has no table, the file is not a table, or it has no such target; or the name of a
+            mask leads out of the table's folder.
     """
 
     def __init__(self, split: SplitConfig, target: str | None = None) -> None:
@@ -51,13 +51,13 @@ class ObjectTable:
             self.objects: dict[int | str, list[dict[str, Any]]] = {
                 row["image_id"]: row["objects"] for row in tree["images"]
             }
-            """Image id → its objects, each with a ``label``; drawn ones with ``color`` and ``shape``, too."""
+            """Image id → its objects, each with a ``label``; drawn ones also with ``color`` and ``shape``."""
             self.targets = self._targets(tree["questions"])
-            """Names of the table's targets; none where it holds one target without a name."""
+            """Names of the table's targets; empty if it has one target without a name."""
             self.target = self._chosen(target)
-            """The name of the target that is read; None where it has none."""
+            """The name of the target that is read; None if it has no name."""
             self.asked = {q["question_id"]: Asked(q["kind"], self._labels(q)) for q in tree["questions"]}
-            """Question id → what it is after."""
+            """Question id → its target."""
             self._masks = split.objects.parent / self._name(tree.get("masks", _MASKS))
             self._names = {
                 row["image_id"]: self._name(row["mask"]) for row in tree["images"] if "mask" in row
@@ -68,18 +68,18 @@ class ObjectTable:
             ) from None
 
     def with_target(self) -> set[int | str]:
-        """The questions that ask about something."""
-        return {question for question, asked in self.asked.items() if asked.labels}
+        """The ids of the questions that ask about at least one object."""
+        return {question for question, target in self.asked.items() if target.labels}
 
     def mask_path(self, image_id: int | str) -> Path:
-        """Where the label mask of an image lies: by the table's name for it, else by that of the image."""
+        """The path of an image's label mask: by its name in the table, else by the image's name."""
         name = self._names.get(image_id)
         return self._masks / (name or named_by_pattern(self._split.image_name or COCO_VAL, image_id))
 
     def mask(self, image_id: int | str) -> np.ndarray:
-        """Label mask of an image, (H, W) integers; 0 is ground.
+        """Label mask of an image, (H, W) integers; 0 is the background.
 
-        Labels are the pixels as the file has them: of a palette image the indices, not the colors.
+        Labels are the stored pixel values: for a palette image the indices, not the colors.
 
         Raises:
             HvxError: absent, unreadable, or an image with several channels.
@@ -87,7 +87,7 @@ class ObjectTable:
         return read_mask(self.mask_path(image_id))
 
     def _targets(self, rows: list[dict[str, Any]]) -> tuple[str, ...]:
-        """The targets of the first question, which all others must have, too."""
+        """The targets of the first question; all others must have the same."""
         first = rows[0]["asks_about"] if rows else []
         return tuple(first) if isinstance(first, dict) else ()
 
@@ -100,43 +100,43 @@ class ObjectTable:
         )
 
     def _labels(self, row: dict[str, Any]) -> tuple[int, ...]:
-        """The labels that a question asks about, of the target that is read."""
-        given = row["asks_about"]
+        """The labels that a question asks about, for the target that is read."""
+        labels = row["asks_about"]
         if self.targets:
-            own = given if isinstance(given, dict) else {}
-            if set(own) != set(self.targets):
+            by_target = labels if isinstance(labels, dict) else {}
+            if set(by_target) != set(self.targets):
                 raise HvxError(
                     f"{self._path}: question {shown(row['question_id'])}: asks_about has the targets "
-                    f"{', '.join(map(str, own)) or 'none'}; the first question's are "
+                    f"{', '.join(map(str, by_target)) or 'none'}; the first question's are "
                     f"{', '.join(self.targets)}"
                 )
-            given = given[self.target]
-        if not isinstance(given, list) or not all(type(label) is int and label > 0 for label in given):
+            labels = labels[self.target]
+        if not isinstance(labels, list) or not all(type(label) is int and label > 0 for label in labels):
             raise TypeError(
                 f"question {shown(row['question_id'])}: expected asks_about as a list of labels, whole "
                 "numbers from 1, or as such a list for each target"
             )
-        return tuple(given)
+        return tuple(labels)
 
-    def _name(self, given: Any) -> str:
-        """The name of the folder of masks or of a mask; refused where it is none, or leads elsewhere."""
-        if not isinstance(given, str) or why_unsafe(given):
+    def _name(self, name: Any) -> str:
+        """Check the name of a mask or of the folder of masks; it must not lead out of the table's folder."""
+        if not isinstance(name, str) or why_unsafe(name):
             raise HvxError(
-                f"{self._path}: masks: {shown(given)} is no name of a file below the table's folder"
+                f"{self._path}: masks: {shown(name)} is no name of a file below the table's folder"
             )
-        return given
+        return name
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A file of labels, (H, W) integers.
+    """Read a label mask, (H, W) integers.
 
     Raises:
         HvxError: absent, unreadable, or an image with several channels.
     """
     try:
-        with Image.open(path) as opened:
-            mode, labels = opened.mode, np.asarray(opened)
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+        with Image.open(path) as image:
+            mode, labels = image.mode, np.asarray(image)
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         raise HvxError(f"{path}: no readable label mask: {error}") from None
     if labels.ndim != 2 or labels.dtype.kind not in "bui":
         raise HvxError(f"{path}: a label mask has one channel of integers; this image is of mode {mode}")

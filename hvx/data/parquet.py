@@ -1,4 +1,4 @@
-"""Rows of a Parquet file, as Hugging Face publishes data sets; images inside it are written out as files."""
+"""Rows of a Parquet file, the format of data sets on Hugging Face; images in it are written to files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _IDS = ("question_id", "qid", "id")
 class ParquetRows:
     """The rows of a Parquet file; see ``hvx.data.rows.Rows``.
 
-    An image inside it, as {bytes, path}, becomes a file in ``images``, named by the SHA-256 of its bytes; the
-    row's ``image`` is then this name. A row without an id gets its number. Without ``images``, no file is
-    written.
+    An image in it, as {bytes, path}, is written to a file in ``images``, named by the SHA-256 of its bytes;
+    the row's ``image`` is then this name. A row without an id gets its number. If ``images`` is None, no file
+    is written.
 
     Raises:
-        HvxError: pyarrow is not installed, the file is missing or no Parquet, or holds no questions.
+        HvxError: pyarrow is not installed, the file is missing or not Parquet, or it has no questions.
     """
 
     shape: Shape = "parquet"
@@ -58,7 +58,7 @@ class ParquetRows:
         self._numbered = not any(name in columns for name in _IDS)
 
     def place(self, number: int, field: str = "") -> str:
-        """Where a row, or a field of it, lies, as errors name it."""
+        """The location of a row, or of a field of it, for errors."""
         return f"{self.path}: row {number}" + (f": {field}" if field else "")
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -76,7 +76,7 @@ class ParquetRows:
             raise HvxError(f"{self.path}: cannot be read: {error}") from None
 
     def _extracted(self, image: dict[str, Any] | bytes, number: int) -> str | None:
-        """The name of a row's image below the folder of images, where it lies from now on."""
+        """Write a row's image to the folder of images; returns its name there."""
         data, path = (
             (image, "") if isinstance(image, bytes) else (image.get("bytes"), image.get("path") or "")
         )
@@ -98,5 +98,5 @@ class ParquetRows:
 
 
 def is_extracted(name: str) -> bool:
-    """Whether an image of this name comes out of a Parquet file."""
+    """Whether an image of this name was extracted from a Parquet file."""
     return _EXTRACTED.fullmatch(name) is not None

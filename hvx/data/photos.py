@@ -21,20 +21,20 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and processes that read fi
     from torch import Tensor
 
 _NAME = "the image"
-"""Of a photograph without a file, in errors."""
+"""The name of a photograph without a file, in errors."""
 MAX_PIXELS = 100_000_000
 """Larger photographs are refused rather than decoded."""
 MAX_BYTES = 2**30
-"""Of an image file; larger ones are refused rather than read."""
+"""The most bytes of an image file; larger ones are refused rather than read."""
 _FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
-"""What photographs are stored as. Others that Pillow knows run programs (EPS) or unpack without bounds."""
+"""Accepted formats. Others that Pillow knows run programs (EPS) or unpack without bounds."""
 _MAX_8_BIT, _MAX_16_BIT = 2**8 - 1, 2**16 - 1
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Of PNG: texts, and a color profile, which is not applied."""
+"""Chunks of PNG with texts, or with a color profile, which is not applied."""
 _ORIENTATION = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-"""Keywords of the texts of PNG that may say how a photograph is turned."""
+"""Keywords of PNG texts that may hold the orientation of a photograph."""
 Photo: TypeAlias = "Image.Image | np.ndarray | Tensor | bytes | BinaryIO | str | os.PathLike[str]"
-"""What a caller may have of a photograph."""
+"""The forms in which a caller may give a photograph."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +44,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF's orientation → what sets the photograph upright."""
+"""EXIF orientation → the transposition that makes the photograph upright."""
 
 
 def open_photo(path: Path, exif_orientation: bool = False, digest: str | None = None) -> Image.Image:
@@ -52,16 +52,16 @@ def open_photo(path: Path, exif_orientation: bool = False, digest: str | None = 
 
     Args:
         path: the file.
-        digest: SHA-256 that the file's bytes must have, as ``image_digest`` of a run has it.
-        exif_orientation: turn the photograph as its EXIF data says. Without, its pixels come as they are
-            stored; TIFF alone is always upright, since Pillow turns it as it decodes.
+        digest: the SHA-256 that the file must have, such as ``image_digest`` of a run.
+        exif_orientation: apply the orientation in the photograph's EXIF data. If False, pixels are returned
+            as stored; only TIFF is always upright, since Pillow applies its orientation when it decodes.
 
     Raises:
-        BadImage: no such file, no image, a truncated one, or one of more than ``MAX_PIXELS``.
-        ReplacedImage: another image than the one with that digest.
+        BadImage: no such file, not an image, a truncated one, or one of more than ``MAX_PIXELS``.
+        ReplacedImage: the file does not have that digest.
     """
-    data, found = read_photo(path)
-    if digest is not None and found != digest:
+    data, actual = read_photo(path)
+    if digest is not None and actual != digest:
         raise ReplacedImage(f"{path}: another image than the one explained (its bytes changed since)")
     return decode_photo(data, path, exif_orientation)
 
@@ -80,10 +80,10 @@ def read_photo(path: Path) -> tuple[bytes, str]:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file as stored, by its header; its pixels may be damaged all the same.
+    """Width and height of an image file as stored, from its header; its pixels may still be damaged.
 
     Raises:
-        BadImage: no such file, no image, or one that ``open_photo`` would refuse by its format or size.
+        BadImage: no such file, not an image, or one of a format or size that ``open_photo`` refuses.
     """
     if not path.is_file():
         raise BadImage(f"{path}: no such image")
@@ -101,21 +101,21 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 
 def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
-    """What a caller has of a photograph, as RGB, converted in the same way whatever it is.
+    """A photograph in any form, as RGB, converted in the same way for all of them.
 
     Args:
         source: a file's path; its bytes, or an open file; a PIL image of any mode; an array (H, W),
             (H, W, 1), (H, W, 3) or (H, W, 4); a tensor (H, W), (1, H, W), (3, H, W) or (4, H, W). Arrays and
-            tensors hold uint8, uint16, bool, or floats from 0 to 1. Of 16 bits the high byte is taken;
-            where no value reaches 256, nobody can tell 8-bit values from a black image: it is refused.
-        exif_orientation: turn the photograph as its EXIF data says, where it has any.
+            tensors hold uint8, uint16, bool, or floats from 0 to 1. Of 16 bits the high byte is taken; if no
+            value reaches 256, 8-bit values cannot be distinguished from a black image: it is refused.
+        exif_orientation: apply the orientation in the photograph's EXIF data, if it has any.
 
     Raises:
-        BadImage: it cannot be read, or is none of these.
+        BadImage: it cannot be read, or is in none of these forms.
     """
     if isinstance(source, (str, os.PathLike)):
         return open_photo(Path(source), exif_orientation)
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    torch = sys.modules.get("torch")  # imported already if the source is a tensor
     if torch is not None and isinstance(source, torch.Tensor):
         source = _as_array(source)
     if isinstance(source, np.ndarray):
@@ -129,10 +129,10 @@ def as_photo(source: Photo, exif_orientation: bool = True) -> Image.Image:
 
 
 def _read(file: BinaryIO) -> bytes:
-    """An open file's bytes, from its start where it can be rewound, as Pillow reads it.
+    """An open file's bytes, from its start if it is seekable, as Pillow reads it.
 
     Raises:
-        BadImage: it cannot be read, is no binary file, or has more than ``MAX_BYTES``.
+        BadImage: it cannot be read, is not a binary file, or has more than ``MAX_BYTES``.
     """
     if not callable(getattr(file, "read", None)):
         raise BadImage(
@@ -142,7 +142,7 @@ def _read(file: BinaryIO) -> bytes:
         if file.seekable():
             file.seek(0)
         data = file.read(MAX_BYTES + 1)
-    except Exception as error:  # whatever the caller's object raises
+    except Exception as error:  # the caller's object may raise any error
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise BadImage(f"{_NAME}: cannot be read: {reason}") from None
     if not isinstance(data, bytes):
@@ -167,7 +167,7 @@ def _as_array(pixels: Tensor) -> np.ndarray:
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
-    """Pixels as an image, in one of the modes that files have."""
+    """Pixels as a PIL image, in one of the modes of image files."""
     pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
     shape = "×".join(map(str, pixels.shape))
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))) or 0 in pixels.shape:
@@ -201,12 +201,12 @@ def decode_photo(data: bytes, name: object, exif_orientation: bool) -> Image.Ima
         except ValueError as error:
             if not _is_large_text(error):
                 raise
-        # What says how it is turned is too large itself: it comes as it is stored.
+        # The texts with the orientation are too large as well: the pixels are returned as stored.
         return _opened_rgb(_without_texts(data), name, exif_orientation)
 
 
 def _is_large_text(error: ValueError) -> bool:
-    """Whether Pillow refuses a PNG for its texts or profile, of which it unpacks 1 MB each."""
+    """Whether Pillow refuses a PNG because a text or profile is larger than 1 MB when unpacked."""
     return "MAX_TEXT" in str(error)
 
 
@@ -246,20 +246,20 @@ def _check_not_black(opened: Image.Image, name: object) -> None:
 
 
 def _without_texts(data: bytes, kept_keywords: tuple[bytes, ...] = ()) -> bytes:
-    """A PNG file without its color profile, and without its texts but those with some keywords."""
-    kept, start = [data[:8]], 8
+    """A PNG file without its color profile and texts, except texts with the given keywords."""
+    chunks, start = [data[:8]], 8
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         is_text = data[start + 4 : start + 8] in _TEXT_CHUNKS
         if not is_text or (kept_keywords and data.startswith(kept_keywords, start + 8)):
-            kept.append(data[start:end])
+            chunks.append(data[start:end])
         start = end
-    return b"".join(kept)
+    return b"".join(chunks)
 
 
 @contextmanager
 def _decoding(name: object) -> Iterator[None]:
-    """What goes wrong in Pillow as one line."""
+    """Convert Pillow's errors to one line."""
     try:
         yield
     except UnidentifiedImageError:
@@ -268,22 +268,22 @@ def _decoding(name: object) -> Iterator[None]:
         raise
     except MemoryError:
         raise BadImage(f"{name}: too little memory to decode it") from None
-    except Exception as error:  # Pillow's decoders raise whatever a broken file leads them to
+    except Exception as error:  # Pillow's decoders raise errors of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(f"{name}: damaged image: {reason}") from None
 
 
 def _as_rgb(opened: Image.Image, name: object) -> Image.Image:
-    """An image as RGB of 8 bits a channel.
+    """An image as RGB with 8 bits per channel.
 
-    Of 16-bit grays this takes the high byte, where Pillow would clip. What is transparent is shown on white,
-    as on a page; Pillow would drop the transparency and bring up whatever color lies beneath it.
+    16-bit gray values are reduced to their high byte; Pillow would clip them. Transparent pixels are shown on
+    white; Pillow would drop the transparency and show the hidden color.
     """
     if opened.mode[0] in "IF":
         return _deep_gray_as_rgb(opened, name)
     if not opened.has_transparency_data:
         return opened.convert("RGB")
-    # Pillow has no direct way from grays that are multiplied by their alpha.
+    # Pillow cannot convert gray values with premultiplied alpha directly.
     layer = (opened.convert("LA") if opened.mode == "La" else opened).convert("RGBA")
     photo = Image.new("RGB", layer.size, "white")
     photo.paste(layer, mask=layer)
@@ -295,7 +295,7 @@ def _deep_gray_as_rgb(opened: Image.Image, name: object) -> Image.Image:
     if gray.dtype.kind == "f" or gray.min() < 0 or gray.max() > _MAX_16_BIT:
         raise BadImage(f"{name}: grays of 32 bits (mode {opened.mode}); save it with 8 or 16 bits")
     if 0 < gray.max() <= _MAX_8_BIT:
-        # The high byte of each is 0: a nearly black image, or 8-bit values, and nobody can tell which.
+        # The high byte of each is 0: a nearly black image or 8-bit values, which cannot be distinguished.
         kind = f"grays of 16 bits or more (mode {opened.mode})"
         raise BadImage(f"{name}: {kind} that end at {gray.max()}; save it with 8 bits")
     transparent = opened.info.get("transparency")
@@ -305,8 +305,8 @@ def _deep_gray_as_rgb(opened: Image.Image, name: object) -> Image.Image:
 
 
 def _turn(opened: Image.Image) -> Image.Transpose | None:
-    """What sets a decoded photograph upright; nothing where its EXIF data cannot be read or is absurd."""
+    """The transposition that makes a photograph upright; None if its EXIF data is unreadable or invalid."""
     try:
         return _TURNS.get(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # the pixels are whole whatever is wrong with what is said of them
+    except Exception:  # the pixels are valid even if the EXIF data is not
         return None

@@ -1,4 +1,4 @@
-"""Questions of a split found by their text: the rows of a paper's figures."""
+"""Finds questions of a split by their text, such as the rows of a paper's figures."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from hvx.errors import HvxError
 
 _NO_LETTERS = re.compile(r"[\W_]+")
 _COMPARED = 50
-"""Texts that share most words with one that is not found; only these are compared letter by letter."""
+"""How many texts with most words in common with a missing one are compared letter by letter."""
 _NAMED = 5
-"""Ground truths or question ids that an error names."""
+"""The most ground truths or question ids that an error names."""
 
 _ByText = dict[str, list[Question]]
 
 
 @dataclass(frozen=True)
 class Picked:
-    """What the picks found.
+    """The selected questions.
 
     Attributes:
-        picks: as the config has them.
-        questions: those picked, each once, in the split's order.
-        choices: of each pick, as run.json keeps it: ``question_id``, the question taken, and
-            ``candidates``, all that fit, as ``[question_id, image_id, ground_truth]`` by question_id.
+        picks: from the config.
+        questions: those selected, each once, in the split's order.
+        choices: for each pick, as in run.json: ``question_id``, the selected question, and ``candidates``,
+            all that match, as ``[question_id, image_id, ground_truth]``, sorted by question_id.
     """
 
     picks: Sequence[PickConfig]
@@ -41,7 +41,7 @@ class Picked:
     choices: list[dict[str, Any]]
 
     def ambiguities(self) -> list[str]:
-        """Lines that list the candidates of each pick that several questions fit; none: no lines."""
+        """Lines that list the candidates of each pick that several questions match; may be empty."""
         lines: list[str] = []
         for pick, choice in zip(self.picks, self.choices, strict=True):
             candidates = choice["candidates"]
@@ -58,15 +58,15 @@ class Picked:
 
 
 def pick_questions(questions: list[Question], picks: Sequence[PickConfig], source: Path) -> Picked:
-    """Find each pick's question by its text; of several that fit, the lowest question_id is taken.
+    """Find each pick's question by its text; of several that match, the lowest question_id is selected.
 
-    Texts are compared by their letters and digits alone. Where the split has annotations, a pick's
-    ``ground_truth`` narrows what fits; its ``question_id`` names one.
+    Only letters and digits of texts are compared. If the split has annotations, a pick's ``ground_truth``
+    limits the matches; its ``question_id`` selects one.
 
     Args:
         questions: of the split.
         picks: at least one.
-        source: the split's file of questions, named in errors.
+        source: the split's file of questions, for errors.
 
     Raises:
         HvxError: a pick that is not in the split, or not with its ground truth or id.
@@ -85,64 +85,64 @@ def pick_questions(questions: list[Question], picks: Sequence[PickConfig], sourc
         candidates = _candidates(pick, by_text[text_key(pick.question)], annotated, source)
         choices.append(
             {
-                "question_id": _taken(candidates, pick),
+                "question_id": _selected_id(candidates, pick),
                 "candidates": [[q.question_id, q.image_id, q.ground_truth] for q in candidates],
             }
         )
-    taken = {choice["question_id"] for choice in choices}
-    return Picked(picks, [question for question in questions if question.question_id in taken], choices)
+    ids = {choice["question_id"] for choice in choices}
+    return Picked(picks, [question for question in questions if question.question_id in ids], choices)
 
 
-def _taken(candidates: list[Question], pick: PickConfig) -> int | str:
-    """The id of the question that a pick takes, as the split's file has it."""
+def _selected_id(candidates: list[Question], pick: PickConfig) -> int | str:
+    """The id of the question that a pick selects, as in the split's file."""
     named = (q.question_id for q in candidates if str(q.question_id) == str(pick.question_id))
     return next(named, candidates[0].question_id)
 
 
 def text_key(text: str) -> str:
-    """What two texts of one question have in common: its letters and digits, in one case."""
+    """The letters and digits of a text, case-folded; equal for two texts of the same question."""
     return _NO_LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _by_text(questions: list[Question]) -> _ByText:
-    """Questions by the key of their text; one without letters or digits has none."""
-    found: _ByText = {}
+    """Questions by the key of their text, without those that have no letters or digits."""
+    by_text: _ByText = {}
     for question in questions:
-        found.setdefault(text_key(question.question), []).append(question)
-    found.pop("", None)
-    return found
+        by_text.setdefault(text_key(question.question), []).append(question)
+    by_text.pop("", None)
+    return by_text
 
 
-def _candidates(pick: PickConfig, found: list[Question], annotated: bool, source: Path) -> list[Question]:
-    """The questions of a pick's text that have its ground truth, by question_id; its own id among them."""
-    fitting = sorted(found, key=lambda question: question.question_id)
+def _candidates(pick: PickConfig, questions: list[Question], annotated: bool, source: Path) -> list[Question]:
+    """The questions with a pick's text and ground truth, sorted by question_id; its id must be among them."""
+    candidates = sorted(questions, key=lambda question: question.question_id)
     with_truth = ""
     if annotated and pick.ground_truth is not None:
-        wanted = _folded(pick.ground_truth)
-        fitting = [question for question in fitting if _folded(question.ground_truth) == wanted]
+        truth = _folded(pick.ground_truth)
+        candidates = [question for question in candidates if _folded(question.ground_truth) == truth]
         with_truth = f" with ground truth {pick.ground_truth!r:.60}"
-        if not fitting:
-            truths = Counter(f"{question.ground_truth!r:.60}" for question in found)
+        if not candidates:
+            truths = Counter(f"{question.ground_truth!r:.60}" for question in questions)
             raise HvxError(
                 f"{source}: holds the question {pick.question!r:.200}, but not{with_truth}; "
-                f"there it has {_some([truth for truth, _ in truths.most_common()])}"
+                f"there it has {_first_few([text for text, _ in truths.most_common()])}"
             )
-    ids = [str(question.question_id) for question in fitting]
+    ids = [str(question.question_id) for question in candidates]
     if pick.question_id is not None and str(pick.question_id) not in ids:
         raise HvxError(
             f"{source}: question_id {pick.question_id} is not a question {pick.question!r:.200}{with_truth}; "
-            f"these are: {_some(ids)}"
+            f"these are: {_first_few(ids)}"
         )
-    return fitting
+    return candidates
 
 
 def _closest(text: str, by_text: _ByText) -> str:
-    """`` (did you mean 'x'?)`` with the split's text that is most like ``text``, else an empty string."""
-    wanted = _words(text)
+    """`` (did you mean 'x'?)`` with the split's text that is most similar, else an empty string."""
+    words = _words(text)
 
     def shared(key: str) -> float:
-        words = _words(by_text[key][0].question)
-        return len(words & wanted) / max(1, len(words | wanted))
+        other_words = _words(by_text[key][0].question)
+        return len(other_words & words) / max(1, len(other_words | words))
 
     near = heapq.nlargest(_COMPARED, by_text, key=shared)
     close = difflib.get_close_matches(text_key(text), near, n=1, cutoff=0.6)
@@ -154,15 +154,15 @@ def _words(text: str) -> set[str]:
 
 
 def _folded(answer: str) -> str:
-    """An answer in one case, its spaces single."""
+    """An answer, case-folded, with single spaces."""
     return " ".join(answer.casefold().split())
 
 
-def _some(named: list[str]) -> str:
-    more = len(named) - _NAMED
-    return ", ".join(named[:_NAMED]) + (f" and {more} others" if more > 0 else "")
+def _first_few(names: list[str]) -> str:
+    remaining = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {remaining} others" if remaining > 0 else "")
 
 
 def _plain(text: str) -> str:
-    """Text from a split on one line, for a terminal: nothing in it that moves the cursor."""
+    """Text from a split on one line, without control characters, for a terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

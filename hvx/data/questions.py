@@ -31,11 +31,11 @@ class Question(Struct, frozen=True, gc=False):
     question_id: Id
     image_id: Id
     image: str
-    """The image's name below one of the split's folders of images."""
+    """The image's name, below one of the split's folders of images."""
     question: str
     ground_truth: str = ""
     answers: tuple[str, ...] = ()
-    """What each of the people asked said."""
+    """The answer of each person."""
     question_type: str = ""
     answer_type: str = ""
 
@@ -47,17 +47,17 @@ def _quiet(line: str) -> None:
 def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = True) -> list[Question]:
     """The questions of a split in the order of its file, joined with their annotations.
 
-    Annotations come from the split's file of them; without one, from the questions' own rows. The ground
-    truth is ``multiple_choice_answer``; else the most frequent of ``answers``, of several the one given
-    first; else ``answer``.
+    Annotations come from the split's file of annotations; without one, from the rows of the questions. The
+    ground truth is ``multiple_choice_answer``; else the most frequent of ``answers``, the first of equally
+    frequent ones; else ``answer``.
 
     Args:
         split: with its paths resolved.
-        say: told of a field that looks like a ground truth and is not used, once.
-        extract: write images that lie inside the file of questions (Parquet) into the folder of images.
+        say: is told once if a field looks like a ground truth and is not used.
+        extract: write images in the file of questions (Parquet) to the folder of images.
 
     Raises:
-        HvxError: a file is missing or in no known layout, holds no question, or lacks an annotation.
+        HvxError: a file is missing or in no known layout, has no question, or lacks an annotation.
     """
     with _no_collection():
         rows = _opened(split, extract)
@@ -72,7 +72,7 @@ def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = Tru
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """No search for cycles meanwhile: rows have none, and going through all of them takes a third longer."""
+    """Disable garbage collection of cycles: rows have none, and scanning them takes a third more time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -119,7 +119,7 @@ def _first(rows: _Source) -> Row:
 
 
 class _Reading:
-    """A split being read in a layout."""
+    """Reads a split in a layout."""
 
     def __init__(self, split: SplitConfig, layout: Layout, about: Mapping[str, str], say: Say) -> None:
         self._split, self._layout = split, layout
@@ -132,74 +132,74 @@ class _Reading:
         self._count = 0
 
     def questions(self, rows: _Source, annotations: Rows | None) -> list[Question]:
-        """All of them, with their annotations."""
-        asked: dict[Id, tuple[Any, ...]] = {}
-        bare: list[int] = []
-        kinds: dict[Id, Any] = {}  # of questions whose own rows say it
+        """All questions, with their annotations."""
+        by_id: dict[Id, tuple[Any, ...]] = {}
+        lacking: list[int] = []
+        kinds: dict[Id, Any] = {}  # question types from the questions' rows
         self._name_images(rows)
         for number, row in islice(self._rows(rows, self._layout.unfold), self._split.limit):
-            question_id, image_id, name, text = self._asked(rows, number, row)
-            if question_id in asked:
+            question_id, image_id, name, text = self._question_fields(rows, number, row)
+            if question_id in by_id:
                 raise HvxError(f"{rows.path}: question_id {shown(question_id)} occurs twice")
             if annotations is not None:
-                said, kind = None, first_of(row, self._layout.question_type)
+                truth, kind = None, first_of(row, self._layout.question_type)
                 if type(kind) is str:
                     kinds[question_id] = kind
-            elif (said := self._truths.of(row, rows.path, question_id)) is None:
-                bare.append(number)
-            asked[question_id] = (image_id, name, text, *(said or ()))
-        if not asked:
+            elif (truth := self._truths.of(row, rows.path, question_id)) is None:
+                lacking.append(number)
+            by_id[question_id] = (image_id, name, text, *(truth or ()))
+        if not by_id:
             raise HvxError(f"{rows.path}: the split holds no questions")
         if annotations is not None:
-            self._join(asked, kinds, rows, annotations)
-        elif 0 < len(bare) < len(asked):
+            self._join(by_id, kinds, rows, annotations)
+        elif 0 < len(lacking) < len(by_id):
             raise HvxError(
-                f"{rows.place(bare[0])}: no answer ({len(bare)} of {len(asked)} questions lack one; "
+                f"{rows.place(lacking[0])}: no answer ({len(lacking)} of {len(by_id)} questions lack one; "
                 "give it to all of them or to none)"
             )
-        return list(starmap(Question, ((question_id, *found) for question_id, found in asked.items())))
+        return list(starmap(Question, ((question_id, *fields) for question_id, fields in by_id.items())))
 
     def _name_images(self, rows: _Source) -> None:
-        """Take the names of images from COCO's list of them."""
+        """Read the names of images from COCO's list of images."""
         for number, image in enumerate(getattr(rows, "images", ())):
-            place = f"{rows.path}: images[{number}]"
+            location = f"{rows.path}: images[{number}]"
             if type(image) is not dict:
-                raise HvxError(f"{place}: expected an object, not {shown(image)}")
+                raise HvxError(f"{location}: expected an object, not {shown(image)}")
             image_id, name = image.get("id"), image.get("file_name")
             if not isinstance(image_id, (int, str)):
-                raise HvxError(f"{place}.id: expected an integer or a text, not {shown(image_id)}")
-            self._check_name(name, None, image_id, f"{place}.file_name")
+                raise HvxError(f"{location}.id: expected an integer or a text, not {shown(image_id)}")
+            self._check_name(name, None, image_id, f"{location}.file_name")
             self._names[image_id] = str(name)
 
     def _join(
-        self, asked: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
+        self, by_id: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
     ) -> None:
-        """Add to each question what the file of annotations says of it."""
+        """Add the annotation of each question."""
         seen: set[Id] = set()
         for number, row in self._rows(annotations, None):
             question_id = self._question_ids.check(row.get("question_id"), annotations, number, "question_id")
             if question_id in seen:
                 raise HvxError(f"{annotations.path}: question_id {shown(question_id)} occurs twice")
             seen.add(question_id)
-            if question_id in asked:
+            if question_id in by_id:
                 if question_id in kinds:
                     row.setdefault(self._layout.question_type[0], kinds[question_id])
-                said = self._truths.of(row, annotations.path, question_id)
-                if said is None:
+                truth = self._truths.of(row, annotations.path, question_id)
+                if truth is None:
                     raise HvxError(
                         f"{annotations.place(number)}: no answer; expected 'multiple_choice_answer', "
                         f"'{self._layout.answers[0]}' or 'answer'"
                     )
-                asked[question_id] += said
-        if missing := asked.keys() - seen:
-            first = next(question_id for question_id in asked if question_id in missing)
+                by_id[question_id] += truth
+        if missing := by_id.keys() - seen:
+            first = next(question_id for question_id in by_id if question_id in missing)
             raise HvxError(
                 f"{annotations.path}: no annotation for question {shown(first)} "
-                f"({len(missing)} of {len(asked)} questions of {rows.path} lack one)"
+                f"({len(missing)} of {len(by_id)} questions of {rows.path} lack one)"
             )
 
     def _rows(self, rows: _Source, unfold: Any) -> Iterator[tuple[int, Row]]:
-        """Rows that are objects, and the rows in them."""
+        """The rows, or the rows inside them if the layout unfolds rows; each must be an object."""
         active_only = self._layout.active_only
         for number, row in rows:
             if type(row) is not dict:
@@ -210,13 +210,13 @@ class _Reading:
                 yield number, row
                 continue
             try:
-                inner = list(unfold(row))
+                inner_rows = list(unfold(row))
             except (TypeError, KeyError):
                 raise HvxError(f"{rows.place(number)}: not a row of layout {self._layout.name}") from None
-            yield from ((number, one) for one in inner)
+            yield from ((number, inner_row) for inner_row in inner_rows)
 
-    def _asked(self, rows: _Source, number: int, row: Row) -> tuple[Id, Id, str, str]:
-        """What a row asks: the first four fields of a ``Question``."""
+    def _question_fields(self, rows: _Source, number: int, row: Row) -> tuple[Id, Id, str, str]:
+        """The first four fields of a ``Question``, from a row."""
         layout = self._layout
         text = self._split.template if layout.text is None else row.get(layout.text)
         if type(text) is not str:
@@ -225,10 +225,10 @@ class _Reading:
             raise HvxError(f"{rows.place(number, str(layout.text))}: {shown(text)} {NO_TEXT}")
         if layout.text is None:
             self._take_label(rows, number, row)
-        found = first_of(row, layout.question_id)
-        if found is None and layout.numbered:
-            found, self._count = self._count, self._count + 1
-        question_id = self._question_ids.check(found, rows, number, layout.question_id[0])
+        given_id = first_of(row, layout.question_id)
+        if given_id is None and layout.numbered:
+            given_id, self._count = self._count, self._count + 1
+        question_id = self._question_ids.check(given_id, rows, number, layout.question_id[0])
         image_id = first_of(row, layout.image_id)
         name = None if self._image_fields.isdisjoint(row) else first_of(row, layout.image)
         if name is None and image_id is None:
@@ -248,7 +248,7 @@ class _Reading:
         return question_id, image_id, name, text
 
     def _take_label(self, rows: _Source, number: int, row: Row) -> None:
-        """A row's label, which may be its number in the list, as the text that the list has."""
+        """Set a row's answer to the text of its label, which may be an index into the list of labels."""
         label = row.get("answer")
         if label is None or self._labels is None:
             return
@@ -259,13 +259,13 @@ class _Reading:
                            f"{len(self._labels)} labels")  # fmt: skip
 
     @staticmethod
-    def _check_name(name: Any, known: str | None, image_id: Id, place: str) -> None:
-        """Refuse a name that leads out of the folder, or a second one of the same image."""
+    def _check_name(name: Any, known: str | None, image_id: Id, location: str) -> None:
+        """Refuse a name that leads out of the folder, or a second name of the same image."""
         if type(name) is not str:
-            raise HvxError(f"{place}: expected a file's name below 'images', not {shown(name)}")
+            raise HvxError(f"{location}: expected a file's name below 'images', not {shown(name)}")
         reason = why_unsafe(name)
         if reason:
-            raise HvxError(f"{place}: {shown(name)} {reason}")
+            raise HvxError(f"{location}: {shown(name)} {reason}")
         if known is not None:
-            raise HvxError(f"{place}: image_id {shown(image_id)} is {shown(known)} in a row before, "
+            raise HvxError(f"{location}: image_id {shown(image_id)} is {shown(known)} in a row before, "
                            f"{shown(name)} here; expected one image for an id")  # fmt: skip

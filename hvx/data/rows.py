@@ -1,4 +1,4 @@
-"""The rows of a file of questions or annotations, whatever holds them, each decoded when it is its turn."""
+"""The rows of a file of questions or annotations, in any JSON structure; each row is decoded on demand."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Shape = Literal["list", "keyed", "lines", "parquet", "text"]
 
 _LINES = {".jsonl", ".ndjson"}
 _FIRST_ROW = 1 << 20
-"""Bytes; a longer first line is not taken for a row."""
+"""Bytes; a longer first line is not considered a row."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 KEYS = {"questions": ("questions", "data"), "annotations": ("annotations", "answers")}
-"""Where an object has its list of rows, by what the file is for."""
+"""Keys of the list of rows in an object, by the purpose of the file."""
 _CAPTIONS = ("annotations", "images")
-"""COCO's captions: both of these lists, and none of questions. The first holds the rows, the second the names
-of the images."""
+"""Keys of COCO's captions, which have both lists and no list of questions. The first has the rows, the second
+the names of the images."""
 
 
 class _Key(str):
-    """A key of the outermost object: msgspec makes one for each, so that repeated ones are seen."""
+    """A key of the outermost object: msgspec creates one for each key, so that repeated keys are detected."""
 
     __slots__ = ()
 
@@ -45,13 +45,13 @@ class Rows:
 
     Attributes:
         path: the file.
-        shape: what holds the rows.
-        key: the name of their list, empty where they are in none.
-        about: what the object around the list says in plain text, such as ``data_subtype``.
+        shape: the structure of the file.
+        key: the key of the list of rows; empty if the rows are in none.
+        about: plain-text values of the object with the list, such as ``data_subtype``.
         images: the rows of COCO's list of images, if the file has captions; else empty.
 
     Raises:
-        HvxError: the file is missing, unreadable or none of these.
+        HvxError: the file is missing, unreadable or has none of these structures.
     """
 
     def __init__(self, path: Path, what: Literal["questions", "annotations"]) -> None:
@@ -69,11 +69,11 @@ class Rows:
             self._raw = self._listed(KEYS[what])
 
     def place(self, number: int, field: str = "") -> str:
-        """Where a row, or a field of it, lies, as errors name it."""
+        """The location of a row, or of a field of it, for errors."""
         if self.shape == "lines":
             return f"{self.path}: line {number + 1}" + (f": {field}" if field else "")
-        where = shown(self._names[number]) if self.shape == "keyed" else f"{self.key}[{number}]"
-        return f"{self.path}: {where}" + (f".{field}" if field else "")
+        entry = shown(self._names[number]) if self.shape == "keyed" else f"{self.key}[{number}]"
+        return f"{self.path}: {entry}" + (f".{field}" if field else "")
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         keyed = self.shape == "keyed"
@@ -95,14 +95,14 @@ class Rows:
     def _listed(self, keys: tuple[str, ...]) -> list[Raw]:
         """The rows of one JSON text, each still encoded."""
         try:
-            first = self._data.lstrip()[:1]
-            if first == b"[":
+            start = self._data.lstrip()[:1]
+            if start == b"[":
                 return _decode_list(self._data)
-            tree, twice = _object(self._data) if first == b"{" else (_decode(self._data), None)
-            if twice is not None:
-                raise HvxError(f"{self.path}: the key {twice!r:.60} occurs twice")
-            key = next((key for key in keys if first == b"{" and key in tree), None)
-            lists = [name for name in _CAPTIONS if first == b"{" and _begins(tree.get(name, Raw()), b"[")]
+            tree, repeated = _object(self._data) if start == b"{" else (_decode(self._data), None)
+            if repeated is not None:
+                raise HvxError(f"{self.path}: the key {repeated!r:.60} occurs twice")
+            key = next((key for key in keys if start == b"{" and key in tree), None)
+            lists = [name for name in _CAPTIONS if start == b"{" and _begins(tree.get(name, Raw()), b"[")]
             if key is None and len(lists) == len(_CAPTIONS) and self._what == "the split's questions":
                 key, self.images = lists[0], _decode(tree[lists[1]])
             if key is not None and _begins(tree[key], b"["):
@@ -111,7 +111,7 @@ class Rows:
                 self.about = {name: text for name, text in texts.items() if _NAME.fullmatch(text)}
                 return _decode_list(tree[key])
             if (
-                first == b"{"
+                start == b"{"
                 and key is None
                 and tree
                 and all(_begins(value, b"{") for value in tree.values())
@@ -127,31 +127,31 @@ class Rows:
 
 
 def _begins(raw: Raw, character: bytes) -> bool:
-    """Whether a value that is still encoded begins with a character."""
+    """Whether an encoded value begins with a character."""
     return bytes(memoryview(raw)[:1]) == character
 
 
 def _object(data: bytes) -> tuple[dict[str, Raw], str | None]:
-    """An object with its values still encoded, and the first key that occurs twice."""
-    seen: set[str] = set()
-    twice: list[str] = []
+    """An object with its values still encoded, and the first repeated key."""
+    names: set[str] = set()
+    repeated: list[str] = []
 
-    def key(kind: type, given: str) -> _Key:
+    def check_key(kind: type, name: str) -> _Key:
         del kind
-        if given in seen:
-            twice.append(given)
-        seen.add(given)
-        return _Key(given)
+        if name in names:
+            repeated.append(name)
+        names.add(name)
+        return _Key(name)
 
-    tree = msgspec.json.Decoder(dict[_Key, Raw], dec_hook=key).decode(data)
-    return {str(name): value for name, value in tree.items()}, next(iter(twice), None)
+    tree = msgspec.json.Decoder(dict[_Key, Raw], dec_hook=check_key).decode(data)
+    return {str(name): value for name, value in tree.items()}, next(iter(repeated), None)
 
 
 def _starts_with_row(data: bytes) -> bool:
     """Whether the first line is a row by itself."""
-    first = next((line for line in io.BytesIO(data[:_FIRST_ROW]) if line and not line.isspace()), b"")
+    first_line = next((line for line in io.BytesIO(data[:_FIRST_ROW]) if line and not line.isspace()), b"")
     try:
-        row = _decode(first)
+        row = _decode(first_line)
     except _NOT_JSON:
         return False
     fields = ("question_id", "question", "caption", "label")

@@ -1,4 +1,4 @@
-"""The objects of a scene: what they may be, where they are placed, how they are drawn."""
+"""The objects of a scene: their colors and shapes, how they are placed, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def place_objects(rng: np.random.Generator, size: int) -> tuple[SceneObject, ...
                 turn = rng.uniform(-0.25, 0.25)
                 objects.append(SceneObject(len(objects) + 1, color, shape, x, y, radius, turn))
                 break
-    # A large object in the middle of a small scene leaves no room for a second one.
+    # A large object in the middle of a small scene leaves no space for a second one.
     return tuple(objects) if len(objects) >= 2 else place_objects(rng, size)
 
 
 def draw_ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A grayish ground with a soft random texture, (size, size, 3) float."""
+    """A grayish background with a soft random texture, (size, size, 3) float."""
     base = rng.uniform(70, 180) + rng.uniform(-14, 14, 3)
     coarse = rng.normal(0, 1, (6, 6)).astype(np.float32)
     soft = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
@@ -67,7 +67,7 @@ def draw_ground(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def cover(item: SceneObject, size: int) -> np.ndarray:
-    """How much of each pixel the object covers, (size, size) float in 0…1."""
+    """The fraction of each pixel that the object covers, (size, size) float in 0…1."""
     scale = _OVERSAMPLE
     canvas = Image.new("L", (size * scale, size * scale))
     corners = [((item.x + dx) * scale, (item.y + dy) * scale) for dx, dy in _outline(item)]
@@ -86,7 +86,7 @@ def _outline(item: SceneObject) -> list[tuple[float, float]]:
         polar = [(radius, math.pi * (4 * k - 3) / 6) for k in range(3)]
     elif item.shape == "star":
         polar = [(radius * (0.42 if k % 2 else 1), math.pi * (2 * k - 5) / 10) for k in range(10)]
-    else:  # a cross: three corners on each of four sides, the inner one at the arms' meeting
+    else:  # a cross: three corners on each of four sides, the inner one where two arms meet
         lean = math.atan2(0.34, 1)
         tip, inner = radius, math.sqrt(2) * radius * math.sin(lean)
         polar = []

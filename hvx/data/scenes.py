@@ -1,9 +1,9 @@
-"""The built-in split: drawn scenes with questions whose answer, and whose object, is known.
+"""The synthetic dataset (shapes): drawn scenes with questions whose answers and objects are known.
 
-Every scene holds two to four objects on a noisy ground. Questions are of five kinds: ``attribute``
+Every scene has two to four objects on a noisy background. Questions are of five kinds: ``attribute``
 (the color of a shape), ``shape`` (the shape of a color), ``existence``, ``count`` and ``relation``.
-For each, the table of objects says which drawn objects the question asks about, and a label mask
-says where they are, so that an explanation can be checked without a human eye.
+The table of objects lists the objects that each question asks about, and a label mask gives their
+positions, so that explanations can be checked automatically.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEMPLATES = {
     "relation": ("is the {one} {relation} the {other}?",),
 }
 RELATIONS = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
-"""Words → axis (0 across, 1 down) and the sign of first minus second along it."""
+"""Words → axis (0 horizontal, 1 vertical) and the sign of first minus second along it."""
 
 PARTS_OF_SPEECH = {
     **dict.fromkeys(("what", "how"), "WH"),
@@ -65,7 +65,7 @@ class SceneQuestion:
 class Scene:
     """A drawn scene: image (H, W, 3) uint8, label mask (H, W) uint8, objects, questions.
 
-    The mask gives an object every pixel that it touches, its smoothed rim included.
+    In the mask, an object has every pixel that it touches, including its antialiased edge.
     """
 
     image: np.ndarray
@@ -75,7 +75,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
-    """Draw one scene of ``size`` × ``size`` pixels and ask one question of each kind it allows."""
+    """Draw one scene of ``size`` × ``size`` pixels, with one question of each kind that it allows."""
     objects = place_objects(rng, size)
     image = draw_ground(rng, size)
     mask = np.zeros((size, size), np.uint8)
@@ -92,9 +92,9 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
 def _ask(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> Iterator[SceneQuestion]:
     """One question of each kind that these objects allow."""
     for kind in KINDS:
-        asked = _ASKERS[kind](rng, objects)
-        if asked is not None:
-            words, answer, asks_about = asked
+        parts = _ASKERS[kind](rng, objects)
+        if parts is not None:
+            words, answer, asks_about = parts
             template = TEMPLATES[kind][rng.integers(len(TEMPLATES[kind]))]
             yield SceneQuestion(kind, template.format(**words), answer, tuple(o.label for o in asks_about))
 
@@ -106,29 +106,29 @@ def _pick(rng: np.random.Generator, items: list[Any]) -> Any:
     return items[rng.integers(len(items))] if items else None
 
 
-def _alone(objects: tuple[SceneObject, ...], field: str) -> list[SceneObject]:
-    """The objects whose ``field`` no other object shares."""
+def _unique_by(objects: tuple[SceneObject, ...], field: str) -> list[SceneObject]:
+    """The objects that are unique in ``field``."""
     values = [getattr(o, field) for o in objects]
     return [o for o in objects if values.count(getattr(o, field)) == 1]
 
 
 def _ask_attribute(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> _Asked | None:
-    target = _pick(rng, _alone(objects, "shape"))
+    target = _pick(rng, _unique_by(objects, "shape"))
     return target and ({"shape": target.shape}, target.color, [target])
 
 
 def _ask_shape(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> _Asked | None:
-    target = _pick(rng, _alone(objects, "color"))
+    target = _pick(rng, _unique_by(objects, "color"))
     return target and ({"color": target.color}, target.shape, [target])
 
 
 def _ask_existence(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> _Asked | None:
-    """Yes for an object there; no for a pair of which, half of the time, either half is there."""
+    """Yes for an object in the scene; no for an absent pair, half of the time with a color or shape there."""
     if rng.random() < 0.5:
         target = _pick(rng, list(objects))
         return _words(target.color, target.shape), "yes", [target]
-    there = {(o.color, o.shape) for o in objects}
-    pairs = [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in there]
+    present = {(o.color, o.shape) for o in objects}
+    pairs = [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in present]
     if rng.random() < 0.5:
         colors, shapes = {o.color for o in objects}, {o.shape for o in objects}
         pairs = [pair for pair in pairs if pair[0] in colors or pair[1] in shapes]
@@ -141,27 +141,27 @@ def _words(color: str, shape: str) -> dict[str, str]:
 
 
 def _ask_count(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> _Asked | None:
-    """Of a shape or of a color; mostly of one that is there."""
+    """The number of objects of a shape or color, mostly one in the scene."""
     field = _pick(rng, ["shape", "color"])
-    there = [getattr(o, field) for o in objects]
-    every = list(SHAPES if field == "shape" else COLORS)
-    value = _pick(rng, there if rng.random() < 0.8 else every)
+    present = [getattr(o, field) for o in objects]
+    possible = list(SHAPES if field == "shape" else COLORS)
+    value = _pick(rng, present if rng.random() < 0.8 else possible)
     counted = [o for o in objects if getattr(o, field) == value]
-    things = PLURALS[value] if field == "shape" else f"{value} objects"
-    return {"things": things}, str(len(counted)), counted
+    plural = PLURALS[value] if field == "shape" else f"{value} objects"
+    return {"things": plural}, str(len(counted)), counted
 
 
 def _ask_relation(rng: np.random.Generator, objects: tuple[SceneObject, ...]) -> _Asked | None:
-    """Between two objects that lie clearly apart along the axis asked about."""
+    """Between two objects that are clearly separated along the axis of the relation."""
     order = rng.permutation(len(objects))
-    one, other = objects[order[0]], objects[order[1]]
+    subject, reference = objects[order[0]], objects[order[1]]
     relation = _pick(rng, list(RELATIONS))
     axis, sign = RELATIONS[relation]
-    apart = (one.x - other.x, one.y - other.y)[axis]
-    if abs(apart) < min(one.radius, other.radius):
+    distance = (subject.x - reference.x, subject.y - reference.y)[axis]
+    if abs(distance) < min(subject.radius, reference.radius):
         return None
-    words = {"one": one.name, "relation": relation, "other": other.name}
-    return words, "yes" if apart * sign > 0 else "no", [one, other]
+    words = {"one": subject.name, "relation": relation, "other": reference.name}
+    return words, "yes" if distance * sign > 0 else "no", [subject, reference]
 
 
 _ASKERS = {
@@ -179,9 +179,9 @@ def image_name(subset: str) -> str:
 
 
 def write_scenes(folder: Path, train: int, val: int, size: int, seed: int) -> None:
-    """Write the built-in split: images, masks, VQA v1 JSON and the tables of objects.
+    """Write the synthetic dataset: images, masks, VQA v1 JSON and the tables of objects.
 
-    The same arguments give the same bytes; a scene depends on ``seed`` and its own number alone.
+    The same arguments give the same bytes; a scene depends only on ``seed`` and its number.
 
     Raises:
         HvxError: ``folder`` exists and is not empty, or the size is too small to draw in.
@@ -206,11 +206,11 @@ def _write_subset(folder: Path, subset: str, count: int, size: int, seed: list[i
         Image.fromarray(scene.image).save(folder / "images" / name, compress_level=1)
         Image.fromarray(scene.mask).save(folder / "masks" / name)
         table["images"].append({"image_id": image_id, "objects": [_row(o) for o in scene.objects]})
-        for rank, asked in enumerate(scene.questions):
+        for rank, question in enumerate(scene.questions):
             ids = {"question_id": image_id * 10 + rank, "image_id": image_id}
-            questions.append({**ids, "question": asked.question})
-            annotations.append({**ids, **_annotation(asked)})
-            table["questions"].append({**ids, "kind": asked.kind, "asks_about": asked.asks_about})
+            questions.append({**ids, "question": question.question})
+            annotations.append({**ids, **_annotation(question)})
+            table["questions"].append({**ids, "kind": question.kind, "asks_about": question.asks_about})
     common = {"info": {"description": f"hvx scenes, {subset}"}, "data_type": "scenes", "data_subtype": subset}
     head = {**common, "license": {}}
     task = {"task_type": "Open-Ended"}
@@ -220,20 +220,20 @@ def _write_subset(folder: Path, subset: str, count: int, size: int, seed: list[i
 
 
 def _row(item: SceneObject) -> dict[str, Any]:
-    place = {"x": round(item.x, 2), "y": round(item.y, 2), "radius": round(item.radius, 2)}
-    return {"label": item.label, "color": item.color, "shape": item.shape, **place}
+    geometry = {"x": round(item.x, 2), "y": round(item.y, 2), "radius": round(item.radius, 2)}
+    return {"label": item.label, "color": item.color, "shape": item.shape, **geometry}
 
 
-def _annotation(asked: SceneQuestion) -> dict[str, Any]:
+def _annotation(question: SceneQuestion) -> dict[str, Any]:
     """VQA's annotation of a question: ten people who all agree."""
-    if asked.answer in ("yes", "no"):
+    if question.answer in ("yes", "no"):
         answer_type = "yes/no"
     else:
-        answer_type = "number" if asked.kind == "count" else "other"
-    people = [{"answer_id": k, "answer": asked.answer, "answer_confidence": "yes"} for k in range(1, 11)]
+        answer_type = "number" if question.kind == "count" else "other"
+    people = [{"answer_id": k, "answer": question.answer, "answer_confidence": "yes"} for k in range(1, 11)]
     return {
-        "question_type": asked.kind,
+        "question_type": question.kind,
         "answer_type": answer_type,
-        "multiple_choice_answer": asked.answer,
+        "multiple_choice_answer": question.answer,
         "answers": people,
     }

@@ -1,4 +1,4 @@
-"""Words: tokenizers and the vocabulary that turns tokens into rows of the embedding table."""
+"""Tokenizers, and the vocabulary that maps tokens to rows of the embedding table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hvx.config import EncoderConfig
 from hvx.errors import HvxError
 
 PADDING = 0
-"""Row of the embedding table that no word has."""
+"""Row of the embedding table for padding."""
 UNKNOWN = "UNK"
 
 _ABBREVIATIONS = (
@@ -60,7 +60,7 @@ def tokenize_mcb(question: str) -> list[str]:
 def _sentences() -> Callable[[str], list[str]]:
     from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
-    # NLTK's trained parameters are a download of their own; of these, abbreviations matter in questions.
+    # NLTK's trained parameters need a separate download; for questions, only their abbreviations matter.
     parameters = PunktParameters()
     parameters.abbrev_types = set(_ABBREVIATIONS)
     return PunktSentenceTokenizer(parameters).tokenize
@@ -75,7 +75,7 @@ TOKENIZERS: dict[str, Callable[[str], list[str]]] = {"nltk": tokenize_nltk, "mcb
 
 
 def tokenizer(encoder: EncoderConfig) -> Callable[[str], list[str]]:
-    """What turns a question into the tokens that an encoder reads."""
+    """The function that splits a question into an encoder's tokens."""
     split_sentences = encoder.sentences and encoder.tokenizer == "nltk"
     tokenize = tokenize_sentences if split_sentences else TOKENIZERS[encoder.tokenizer]
     return lambda question: tokenize(question)[: encoder.max_tokens]
@@ -100,24 +100,24 @@ class Vocabulary:
         return len(self.words)
 
     def rows(self, tokens: Iterable[str]) -> list[int]:
-        """Rows of the embedding table; an unknown word has ``UNK``'s row, or padding's without one."""
+        """Rows of the embedding table; an unknown word has the row of ``UNK``, or of padding without it."""
         unknown = self._rows.get(UNKNOWN, PADDING)
         return [self._rows.get(token, unknown) for token in tokens]
 
     def unknown(self, tokens: Iterable[str]) -> list[bool]:
-        """Of each token, whether it has no row of its own, so that all such words are one to the model."""
+        """Whether each token has no row, so that the model cannot distinguish it from other such tokens."""
         return [token not in self._rows for token in tokens]
 
     @classmethod
     def from_tokens(cls, questions: Iterable[Iterable[str]], min_count: int = 1) -> Vocabulary:
         """Every token that occurs at least ``min_count`` times, and ``UNK``, in sorted order."""
         counts = Counter(token for tokens in questions for token in tokens)
-        kept = {token for token, count in counts.items() if count >= min_count}
-        return cls(tuple(sorted(kept | {UNKNOWN})))
+        frequent = {token for token, count in counts.items() if count >= min_count}
+        return cls(tuple(sorted(frequent | {UNKNOWN})))
 
 
 def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of several questions side by side: (N, T) int64 padded on the right, and lengths (N)."""
+    """Rows of several questions as a matrix (N, T) int64, padded on the right, and lengths (N)."""
     lengths = np.array([len(row) for row in rows], np.int64)
     matrix = np.full((len(rows), max(1, lengths.max(initial=0))), PADDING, np.int64)
     for target, row in zip(matrix, rows, strict=True):

@@ -1,1 +1,1 @@
-"""Foreign checkpoints, a file for each format, into native ones."""
+"""Importers of external checkpoints, a file for each format."""

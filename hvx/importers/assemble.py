@@ -1,4 +1,4 @@
-"""What every importer ends with: tensors under native names, made a model over a backbone."""
+"""The last step of every importer: builds a model from tensors with native names and a backbone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hvx.errors import HvxError
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, filled_head
 
-_PROBE = 96
-"""Pixels along a side of an image just large enough for any of torchvision's networks."""
+_SAMPLE_SIZE = 96
+"""Side in pixels of an image just large enough for all of torchvision's networks."""
 
 AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU = "layer4.2.add", "layer4"
-"""Nodes of ResNet-152 that yield features with the last block's ReLU left out, and with it."""
+"""Nodes of ResNet-152 that yield features before and after the last block's ReLU."""
 
 
 def at_node(backbone: BackboneConfig, node: str) -> BackboneConfig:
-    """The backbone, cut at ``node`` unless it says itself where."""
-    said = "node" in backbone.model_fields_set
-    return backbone if said else backbone.model_copy(update={"node": node})
+    """The backbone with the feature node ``node``, unless it sets one itself."""
+    has_node = "node" in backbone.model_fields_set
+    return backbone if has_node else backbone.model_copy(update={"node": node})
 
 
 def assemble(
@@ -32,25 +32,25 @@ def assemble(
     """A model from imported tensors.
 
     Args:
-        config: what the foreign files say of the model, and the backbone to put under it.
-        head: the head's tensors under the names of ``MLB``'s state dict, float32.
-        words: in the order of the word table, its padding row left out.
+        config: the model's config from the external files, with the backbone to use.
+        head: the head's tensors under the names of its state dict, float32.
+        words: in the order of the word table, without its padding row.
         answers: in the order of the classifier.
-        source: names the foreign file in errors.
+        source: the external file, for errors.
 
     Raises:
-        HvxError: a tensor is missing or misshapen, the backbone cannot be built, or its features are not
-            those that the head reads.
+        HvxError: a tensor is missing or has a wrong shape, the backbone cannot be built, or its features do
+            not fit the head.
     """
-    own = {name: tensor.detach().float().contiguous() for name, tensor in head.items()}
-    filled = filled_head(config, own, len(words), len(answers), source)
+    tensors = {name: tensor.detach().float().contiguous() for name, tensor in head.items()}
+    module = filled_head(config, tensors, len(words), len(answers), source)
     backbone = build_backbone(config.backbone)
-    small = torch.zeros(1, 3, _PROBE, _PROBE)
+    sample = torch.zeros(1, 3, _SAMPLE_SIZE, _SAMPLE_SIZE)
     with torch.inference_mode():
-        features = backbone(small)
-    if features.ndim != 4 or features.shape[1] != filled.channels:
+        features = backbone(sample)
+    if features.ndim != 4 or features.shape[1] != module.channels:
         raise HvxError(
-            f"{source}: the head reads features of {filled.channels} channels on a lattice; "
+            f"{source}: the head reads features of {module.channels} channels on a lattice; "
             f"{config.backbone.architecture} at {config.backbone.node} yields {tuple(features.shape[1:])}"
         )
-    return VQAModel(config, backbone, filled, Vocabulary(tuple(words)), list(answers))
+    return VQAModel(config, backbone, module, Vocabulary(tuple(words)), list(answers))

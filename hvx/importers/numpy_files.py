@@ -1,4 +1,4 @@
-"""Arrays in numpy's files, read within what the files hold: their headers are checked ahead of any array."""
+"""Reads arrays from numpy's files; headers are checked against the file size before an array is read."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000
 _REAL = re.compile(r"[<>=|]f[248]")
 _LONG = re.compile(r"(\d)L\b")
-"""Python 2 wrote 620L for 620."""
+"""Python 2 wrote 620L instead of 620."""
 _BEST_PACKED = 8
-"""Weights hardly compress; an archive that claims more than so many times its size is none of weights."""
+"""Weights hardly compress: an archive that claims more than this multiple of its size has no weights."""
 _ALWAYS_ALLOWED = 2**20
 
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What a ``.npy`` says ahead of its numbers."""
+    """The header of a ``.npy`` file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     column_major: bool
     offset: int
-    """Bytes ahead of the numbers."""
+    """Bytes before the numbers."""
 
     @property
     def order(self) -> Any:
@@ -45,21 +45,21 @@ class ArrayHeader:
 
 
 def read_header(file: IO[bytes], size: int, source: str) -> ArrayHeader:
-    """The header of a ``.npy`` of ``size`` bytes, which must be the size that it implies.
+    """Read the header of a ``.npy`` of ``size`` bytes, which must match the header.
 
     Raises:
-        HvxError: not a ``.npy`` of real numbers; an object array, which only unpickling could read, is named.
+        HvxError: not a ``.npy`` of real numbers, or an object array, which would have to be unpickled.
     """
     start = file.read(len(_MAGIC) + 2)
-    wide = 2 if start[-2:-1] == b"\x01" else 4
-    length = int.from_bytes(file.read(wide), "little")
+    length_bytes = 2 if start[-2:-1] == b"\x01" else 4
+    length = int.from_bytes(file.read(length_bytes), "little")
     if start[:-2] != _MAGIC or length > _LONGEST_HEADER:
         raise HvxError(f"{source}: not an array in numpy's format")
     text = _LONG.sub(r"\1", file.read(length).decode("latin-1").strip())
     try:
-        said = ast.literal_eval(text)
-        kind, shape, column_major = said["descr"], said["shape"], said["fortran_order"]
-    except Exception:  # literal_eval raises whatever malformed text leads it to
+        fields = ast.literal_eval(text)
+        kind, shape, column_major = fields["descr"], fields["shape"], fields["fortran_order"]
+    except Exception:  # literal_eval raises errors of many kinds
         raise HvxError(f"{source}: not an array in numpy's format: its header is broken") from None
     if isinstance(kind, str) and "O" in kind:
         raise HvxError(
@@ -68,22 +68,22 @@ def read_header(file: IO[bytes], size: int, source: str) -> ArrayHeader:
         )
     if not isinstance(kind, str) or not _REAL.fullmatch(kind) or not _is_shape(shape):
         raise HvxError(f"{source}: expected an array of floats, not {kind!r:.40} of shape {shape!r:.40}")
-    header = ArrayHeader(np.dtype(kind), shape, bool(column_major), len(start) + wide + length)
+    header = ArrayHeader(np.dtype(kind), shape, bool(column_major), len(start) + length_bytes + length)
     if header.offset + header.bytes != size:
-        held = size - header.offset
-        raise HvxError(f"{source}: its header claims {header.bytes:,} bytes of numbers; it holds {held:,}")
+        present = size - header.offset
+        raise HvxError(f"{source}: its header claims {header.bytes:,} bytes of numbers; it holds {present:,}")
     return header
 
 
 def _is_shape(shape: Any) -> bool:
-    """Whether it is the shape of a vector or a matrix that is not empty."""
+    """Whether it is the shape of a non-empty vector or matrix."""
     if not isinstance(shape, tuple) or len(shape) not in (1, 2):
         return False
     return all(type(length) is int and 0 < length < 2**48 for length in shape)
 
 
 def mapped_array(path: Path) -> np.ndarray:
-    """The array of a ``.npy`` file, mapped: rows are read from disk as they are asked for.
+    """The array of a ``.npy`` file, memory-mapped: rows are read from disk on access.
 
     Raises:
         HvxError: no such file, or not an array of floats.
@@ -91,7 +91,7 @@ def mapped_array(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             header = read_header(file, path.stat().st_size, str(path))
-        # Copy on write: PyTorch wants memory that it could write to.
+        # Copy on write: PyTorch requires writable memory.
         return np.memmap(path, header.dtype, "c", header.offset, header.shape, header.order)
     except FileNotFoundError:
         raise HvxError(f"{path}: no such file") from None
@@ -100,10 +100,10 @@ def mapped_array(path: Path) -> np.ndarray:
 
 
 def read_archive(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Arrays of a ``.npz`` by name, as float32; the others in it stay unread.
+    """Arrays of a ``.npz`` by name, as float32; other arrays are not read.
 
     Raises:
-        HvxError: no such file, no archive, an array missing, not of floats or not finite, or arrays that
+        HvxError: no such file, not an archive, an array is missing, not of floats or not finite, or arrays
             claim far more bytes than the archive has.
     """
     try:
@@ -118,7 +118,7 @@ def read_archive(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         raise
     except FileNotFoundError:
         raise HvxError(f"{path}: no such file") from None
-    except Exception as error:  # zipfile raises whatever a broken archive leads it to
+    except Exception as error:  # zipfile raises errors of many kinds
         reason = str(error) or type(error).__name__
         raise HvxError(f"{path}: not a whole .npz archive: {reason:.120}") from None
     for name, array in arrays.items():
@@ -141,13 +141,13 @@ def _member_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path
 
 def _member_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, header: ArrayHeader) -> np.ndarray:
     with archive.open(member) as file:
-        # Asked for no more than it may hold, zipfile unpacks no more.
+        # zipfile unpacks no more than is requested here.
         data = file.read(header.offset + header.bytes)
     flat = np.frombuffer(data, header.dtype, offset=header.offset)
     return as_float32(flat.reshape(header.shape, order=header.order))
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
-    """The array row-major in float32, itself where it is already; what is too large becomes infinite."""
+    """The array as row-major float32, without a copy if it is that already; too large values become inf."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(array, np.float32)

@@ -1,4 +1,4 @@
-"""Pickles of plain values, read without unpickling: nothing in such a file can run or be looked up."""
+"""Reads pickles of plain values without unpickling: no code in such a file is run or imported."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from hvx.errors import HvxError
 
 Plain = dict[str | int, str | int] | list[str | int]
-"""What a pickle may hold: one dict or list, and in it strings and whole numbers."""
+"""The supported content of a pickle: one dict or list of strings and integers."""
 
 _MOST_BYTES = 16 * 2**20
-"""Far above any vocabulary; the two of VQA take half a megabyte."""
+"""Far larger than any vocabulary; the two of VQA have half a megabyte."""
 _INTEGERS = {"INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "LONG4"}
 _UNICODE = {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _BYTE_STRINGS = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
@@ -28,25 +28,25 @@ _WIDEST = 2**63
 _EXPECTED = "expected one plain dict of strings and whole numbers, and nothing else"
 
 
-class _Refused(Exception):
-    """What a pickle holds that a plain one does not."""
+class _UnsupportedPickle(Exception):
+    """A pickle has content that a plain one has not."""
 
 
 class _Reader:
-    """A pickle machine that knows strings, whole numbers and one container, and no other operation.
+    """A pickle machine that supports only strings, integers and one container.
 
-    ``stack`` holds values and, for the container, ``self`` in its place; ``marks`` are heights of the stack.
+    ``stack`` has the values, and ``self`` in place of the container; ``marks`` are heights of the stack.
     """
 
     def __init__(self) -> None:
-        self.made: Plain | None = None
+        self.container: Plain | None = None
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """One operation. Raises _Refused of one that a plain pickle has no use for; IndexError and KeyError
-        of one that finds nothing where it should."""
+        """Run one operation. Raises _UnsupportedPickle if a plain pickle does not need it, and IndexError or
+        KeyError if its operands are missing."""
         if name in _INTEGERS:
             self.stack.append(_integer(argument))
         elif name in _UNICODE:
@@ -68,8 +68,8 @@ class _Reader:
         elif name in ("SETITEM", "APPEND"):
             self._add(name, self._popped(2 if name == "SETITEM" else 1))
         else:
-            named = self.stack[-2:] if name == "STACK_GLOBAL" else argument
-            raise _Refused(name if named is None else f"{name} {named!r:.60}")
+            operand = self.stack[-2:] if name == "STACK_GLOBAL" else argument
+            raise _UnsupportedPickle(name if operand is None else f"{name} {operand!r:.60}")
 
     def _popped(self, count: int) -> list[Any]:
         values = [self.stack.pop() for _ in range(count)]
@@ -82,28 +82,28 @@ class _Reader:
         return values
 
     def _make(self, name: str, values: list[Any]) -> None:
-        if self.made is not None:
-            raise _Refused("a container inside of another, or beside it")
-        self.made = {} if "DICT" in name else []
+        if self.container is not None:
+            raise _UnsupportedPickle("a container inside of another, or beside it")
+        self.container = {} if "DICT" in name else []
         self.stack.append(self)
         self._add("SETITEMS" if "DICT" in name else "APPENDS", values)
 
     def _add(self, name: str, values: list[Any]) -> None:
-        """Put values into the container, which lies below them on the stack."""
+        """Add values to the container, which is below them on the stack."""
         if self.stack[-1] is not self or any(value is self for value in values):
-            raise _Refused("a container inside of itself, or values without one")
-        if name.startswith("SETITEM") and isinstance(self.made, dict) and len(values) % 2 == 0:
-            self.made.update(zip(values[::2], values[1::2], strict=True))
-        elif name.startswith("APPEND") and isinstance(self.made, list):
-            self.made.extend(values)
+            raise _UnsupportedPickle("a container inside of itself, or values without one")
+        if name.startswith("SETITEM") and isinstance(self.container, dict) and len(values) % 2 == 0:
+            self.container.update(zip(values[::2], values[1::2], strict=True))
+        elif name.startswith("APPEND") and isinstance(self.container, list):
+            self.container.extend(values)
         else:
-            raise _Refused(f"{name} on a container of another kind")
+            raise _UnsupportedPickle(f"{name} on a container of another kind")
 
 
 def _operations(data: bytes) -> Iterator[tuple[str, Any, int]]:
     """The operations of a pickle: name, argument and position.
 
-    As ``pickletools.genops``, which fails on a Python 2 string of protocol 0 that is not ASCII.
+    Like ``pickletools.genops``, which fails on a non-ASCII Python 2 string of protocol 0.
     """
     file = io.BytesIO(data)
     name = ""
@@ -122,7 +122,7 @@ def _operations(data: bytes) -> Iterator[tuple[str, Any, int]]:
 
 
 def _quoted(line: bytes) -> str:
-    """A quoted and escaped byte string that ends its line, as Latin-1."""
+    """A quoted and escaped byte string at the end of its line, as Latin-1."""
     text = line.removesuffix(b"\n").strip()
     if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
         raise ValueError("a string without its quotes")
@@ -130,14 +130,14 @@ def _quoted(line: bytes) -> str:
 
 
 def _integer(value: Any) -> int:
-    """A whole number that 64 bits hold; protocol 0 writes truth values as numbers too."""
+    """A 64-bit integer; protocol 0 also writes booleans as numbers."""
     if isinstance(value, bool) or not -_WIDEST <= value < _WIDEST:
-        raise _Refused("a truth value" if isinstance(value, bool) else "a number beyond 64 bits")
+        raise _UnsupportedPickle("a truth value" if isinstance(value, bool) else "a number beyond 64 bits")
     return int(value)
 
 
 def _decoded(latin: str) -> str:
-    """Python 2's byte string, which pickletools gives as Latin-1: as UTF-8 where it is valid UTF-8."""
+    """Python 2's byte string, which pickletools returns as Latin-1; decoded as UTF-8 if it is valid."""
     try:
         return latin.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:
@@ -145,13 +145,13 @@ def _decoded(latin: str) -> str:
 
 
 def read_plain_pickle(path: Path, or_list: bool = False) -> Plain:
-    """The dict (or list, where that will do) in a pickle of any protocol, Python 2's included.
+    """The dict (or list, with ``or_list``) in a pickle of any protocol, including Python 2's.
 
-    The file is never unpickled: its operations are read one by one, and the first that would do more than
-    put strings and whole numbers into one container ends the reading.
+    The file is never unpickled: its operations are read one by one, and reading stops at the first that does
+    more than add strings and integers to one container.
 
     Raises:
-        HvxError: no such file, no pickle, or one that holds anything else; the line names what.
+        HvxError: no such file, not a pickle, or a pickle with other content, which is named.
     """
     data = _bytes(path)
     reader, at, name = _Reader(), 0, ""
@@ -159,20 +159,20 @@ def read_plain_pickle(path: Path, or_list: bool = False) -> Plain:
         for name, argument, at in _operations(data):  # noqa: B007
             if name != "STOP" and name not in _FRAMING:
                 reader.step(name, argument)
-    except _Refused as refused:
-        raise HvxError(f"{path}: holds {refused} at byte {at:,}, so it stays unopened; {_EXPECTED}") from None
+    except _UnsupportedPickle as error:
+        raise HvxError(f"{path}: holds {error} at byte {at:,}, so it stays unopened; {_EXPECTED}") from None
     except (IndexError, KeyError):
         raise HvxError(
             f"{path}: not a whole pickle: {name} at byte {at:,} finds nothing to work on"
         ) from None
-    except Exception as error:  # pickletools raises whatever broken bytes lead it to
+    except Exception as error:  # pickletools raises errors of many kinds
         reason = str(error).partition("\n")[0]
         raise HvxError(f"{path}: not a pickle that can be read: {reason:.120}; {_EXPECTED}") from None
-    if reader.made is None or reader.stack != [reader] or reader.marks:
+    if reader.container is None or reader.stack != [reader] or reader.marks:
         raise HvxError(f"{path}: a pickle of no dict; {_EXPECTED}")
-    if isinstance(reader.made, list) and not or_list:
+    if isinstance(reader.container, list) and not or_list:
         raise HvxError(f"{path}: a pickle of a list; {_EXPECTED}")
-    return reader.made
+    return reader.container
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,7 +1,7 @@
-"""Skip-thought vectors (Kiros et al. 2015) as a start for a question encoder's training.
+"""Skip-thought vectors (Kiros et al. 2015), to initialize a question encoder before training.
 
-The published table has 930,000 words, 2.3 GB of them; it is mapped, not read: only the rows of the words
-that a vocabulary has are ever read from disk.
+The published table has 930,000 words and 2.3 GB. It is memory-mapped: only the rows of a vocabulary's words
+are read from disk.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from hvx.models.encoder import QuestionEncoder
 FORMAT = 1
 _CANDIDATE = "reset_after"
 _LARGEST_DICTIONARY = 64 * 2**20
-"""Bytes; the published one has eight million."""
+"""Bytes; the published dictionary has eight million."""
 
 
 @dataclass(frozen=True)
 class StartEncoder:
-    """What a question encoder's training can start from.
+    """A pretrained question encoder, to start training from.
 
     Attributes:
-        source: names the files in errors.
-        words: W of them, in the order of the table.
-        table: (W, E) float32, a row for each word; it may lie on disk.
-        gru: tensors under the names of ``SkipThoughtGRU``'s state dict, of the convention ``reset_after``.
+        source: the files, for errors.
+        words: W words, in the order of the table.
+        table: (W, E) float32, a row for each word; may be memory-mapped.
+        gru: tensors under the names of ``SkipThoughtGRU``'s state dict, with the convention ``reset_after``.
 
     Raises:
-        HvxError: there are not as many words as rows, or ``UNK`` is not among them.
+        HvxError: the numbers of words and rows differ, or ``UNK`` is not among the words.
     """
 
     source: str
@@ -58,7 +58,7 @@ class StartEncoder:
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """The row of each word; of a word that occurs twice the later one, as in Kiros' own code."""
+        """The row of each word; for a word that occurs twice, the later row, as in Kiros' code."""
         return {word: row for row, word in enumerate(self.words)}
 
     @property
@@ -73,11 +73,10 @@ class StartEncoder:
 
 
 def import_skipthoughts(folder: Path) -> StartEncoder:
-    """The encoder of ``uni_skip.npz``, with the words of ``utable.npy`` and ``dictionary.txt``.
+    """The encoder in ``uni_skip.npz``, with the words of ``utable.npy`` and ``dictionary.txt``.
 
     Raises:
-        HvxError: a file is missing or not what it should be (object arrays stay unopened), or the three do
-            not fit one another.
+        HvxError: a file is missing or invalid (object arrays are not opened), or the three do not match.
     """
     if not folder.is_dir():
         raise HvxError(f"{folder}: no such folder (uni_skip.npz, utable.npy and dictionary.txt)")
@@ -90,7 +89,7 @@ def import_skipthoughts(folder: Path) -> StartEncoder:
 
 
 def _read_dictionary(path: Path) -> tuple[str, ...]:
-    """A word for each line, in UTF-8."""
+    """The words of a file with one word per line, in UTF-8."""
     try:
         if path.stat().st_size > _LARGEST_DICTIONARY:
             raise HvxError(f"{path}: larger than {_LARGEST_DICTIONARY:,} bytes; expected a word on each line")
@@ -105,7 +104,7 @@ def _read_dictionary(path: Path) -> tuple[str, ...]:
 
 
 def _read_gru(path: Path, embedding: int) -> dict[str, Tensor]:
-    """The GRU's tensors, native; the file's matrices are in × out, the columns of W and U [r | z]."""
+    """The GRU's tensors under native names; the file's matrices are in × out, columns of W and U [r | z]."""
     arrays = read_archive(path, [f"encoder_{name}" for name in ("W", "b", "U", "Wx", "bx", "Ux")])
     hidden = len(arrays["encoder_Ux"])
     shapes = {
@@ -132,7 +131,7 @@ def _read_gru(path: Path, embedding: int) -> dict[str, Tensor]:
 
 
 def save_start(path: Path, start: StartEncoder) -> None:
-    """Write a start file, whole or not at all: one safetensors file, its words in the metadata.
+    """Write a start file atomically: one safetensors file, with the words in its metadata.
 
     Raises:
         HvxError: the file cannot be written.
@@ -149,7 +148,7 @@ def save_start(path: Path, start: StartEncoder) -> None:
 
 
 def load_start(path: Path) -> StartEncoder:
-    """Read a start file; its table stays on disk until rows of it are asked for.
+    """Read a start file; the rows of its table are read from disk on access.
 
     Raises:
         HvxError: no such file, or not a start file.
@@ -165,20 +164,20 @@ def load_start(path: Path) -> StartEncoder:
     words = _words(about, path)
     shapes = _shapes(about, len(words))
     for name, shape in shapes.items():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != shape or tensors[name].dtype != torch.float32:
-            raise HvxError(f"{path}: tensor '{name}' has shape {found}; expected {shape}, float32")
+        actual = tuple(tensors[name].shape) if name in tensors else None
+        if actual != shape or tensors[name].dtype != torch.float32:
+            raise HvxError(f"{path}: tensor '{name}' has shape {actual}; expected {shape}, float32")
     gru = {name.removeprefix("gru."): tensors[name] for name in shapes if name != "table"}
     return StartEncoder(str(path), words, tensors["table"], gru)
 
 
 def _words(about: Any, path: Path) -> tuple[str, ...]:
-    """The words that a start file's metadata hold, if it is one."""
+    """The words in a start file's metadata."""
     if not isinstance(about, dict) or "format" not in about:
         raise HvxError(f"{path}: a safetensors file, but not a start file (no 'hvx_start' metadata)")
     if about["format"] != FORMAT or about.get("candidate") != _CANDIDATE:
-        found = f"{about['format']!r:.20}, {about.get('candidate')!r:.20}"
-        raise HvxError(f"{path}: start file of format {found}; this hvx reads {FORMAT}, {_CANDIDATE!r}")
+        actual = f"{about['format']!r:.20}, {about.get('candidate')!r:.20}"
+        raise HvxError(f"{path}: start file of format {actual}; this hvx reads {FORMAT}, {_CANDIDATE!r}")
     words = about.get("words")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise HvxError(f"{path}: 'words' in its metadata must be a list of strings")
@@ -188,7 +187,7 @@ def _words(about: Any, path: Path) -> tuple[str, ...]:
 
 
 def _shapes(about: dict[str, Any], words: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a start file by name."""
+    """The shapes of a start file's tensors, by name."""
     embedding, hidden = about["embedding"], about["hidden"]
     return {
         "table": (words, embedding),
@@ -201,24 +200,24 @@ def _shapes(about: dict[str, Any], words: int) -> dict[str, tuple[int, ...]]:
 
 @torch.no_grad()
 def fill_encoder(encoder: QuestionEncoder, vocabulary: Vocabulary, start: StartEncoder) -> int:
-    """Put a start into a question encoder that has a row for each word of the vocabulary.
+    """Copy a pretrained encoder into a question encoder with a row for each word of the vocabulary.
 
-    A word that the start does not know gets its row of ``UNK``; padding stays zero. The GRU's weights may
-    also start an encoder of the convention ``reset_before``; they were learned in the other.
+    A word without a pretrained row gets the row of ``UNK``; padding stays zero. The GRU's weights can also
+    initialize an encoder with the convention ``reset_before``, although they were learned with the other.
 
     Returns:
-        How many words of the vocabulary the start knows.
+        The number of the vocabulary's words that have a pretrained row.
 
     Raises:
-        HvxError: the encoder has other sizes than the start, or its rows are not finite.
+        HvxError: the sizes of the two encoders differ, or rows are not finite.
     """
     weight = encoder.table.weight
-    for key, wanted, found in (
+    for key, expected, actual in (
         ("embedding", weight.shape[1], start.embedding),
         ("hidden", encoder.gru.state.weight.shape[0], start.hidden),
     ):
-        if wanted != found:
-            raise HvxError(f"model.encoder.{key}: {wanted}, but {start.source} has {found}; take that")
+        if expected != actual:
+            raise HvxError(f"model.encoder.{key}: {expected}, but {start.source} has {actual}; take that")
     unknown = start.rows[UNKNOWN]
     rows = start.table[[start.rows.get(word, unknown) for word in vocabulary.words]]
     if not all(torch.isfinite(tensor).all() for tensor in (rows, *start.gru.values())):

@@ -1,4 +1,4 @@
-"""MLB as the author's Torch7 code saved it: one vector of all parameters, beside ``data_prepro.json``."""
+"""Imports MLB from the author's Torch7 code: one vector of all parameters, and ``data_prepro.json``."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from hvx.importers.torch7_parts import (
 from hvx.models.checkpoint import VQAModel
 
 GLIMPSES = range(1, 9)
-"""G that a checkpoint may have, and that are tried where none is given."""
+"""Possible values of G, tried in this order if none is given."""
 _USUAL_ANSWERS = (1000, 2000, 3000)
-"""O for which the author's code has word tables; tried where the vocabulary at hand does not fit."""
+"""Values of O for which the author's code has word tables; tried if the given vocabulary does not fit."""
 _SUGGESTIONS = 3
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What decides where each tensor lies in the vector, and how long it is."""
+    """The sizes that determine the tensors' positions in the vector, and its length."""
 
     words: int
     """V, without padding."""
@@ -89,33 +89,33 @@ def import_torch7(
     Args:
         parameters: ``*.t7``, all parameters as one tensor.
         prepro: ``data_prepro.json``, with the words and the answers.
-        backbone: what made the features; without a node, the author's: ahead of the last ReLU.
-        glimpses: G; none: the one of 1 to 8 that the length implies.
+        backbone: of the features; without a node, the author's is used: before the last ReLU.
+        glimpses: G; if None, the value from 1 to 8 that fits the vector's length.
         joint: c, the joint's width per glimpse.
         embedding: width of the word table.
         hidden: width of the GRU.
         channels: of the features.
 
     Raises:
-        HvxError: a file is not what it should be, parameters are not finite, or their number is not what
-            the words, answers and glimpses imply (it names those that would fit).
+        HvxError: a file is invalid, parameters are not finite, or their number does not fit the words,
+            answers and glimpses (it names sizes that would fit).
     """
     if glimpses is not None and glimpses not in GLIMPSES:
         raise HvxError(f"glimpses: expected {GLIMPSES[0]} to {GLIMPSES[-1]}, not {glimpses}")
     words, answers = read_prepro(prepro)
     vector = read_tensor(parameters)
-    given = Sizes(len(words), len(answers), glimpses or 2, embedding, hidden, joint, channels)
+    sizes = Sizes(len(words), len(answers), glimpses or 2, embedding, hidden, joint, channels)
     if glimpses is None:
-        tried = (replace(given, glimpses=number) for number in GLIMPSES)
-        given = next((sizes for sizes in tried if sizes.count == len(vector)), given)
-    if given.count != len(vector):
-        raise HvxError(f"{parameters}: {_misfit(given, len(vector), prepro)}")
-    head = _head(vector, given, parameters)
+        candidates = (replace(sizes, glimpses=number) for number in GLIMPSES)
+        sizes = next((candidate for candidate in candidates if candidate.count == len(vector)), sizes)
+    if sizes.count != len(vector):
+        raise HvxError(f"{parameters}: {_length_error(sizes, len(vector), prepro)}")
+    head = _head(vector, sizes, parameters)
     config = ModelConfig(
         form="torch7",
         backbone=at_node(backbone, AHEAD_OF_LAST_RELU),
         encoder=encoder_config(embedding, hidden),
-        glimpses=given.glimpses,
+        glimpses=sizes.glimpses,
         joint=joint,
     )
     model = assemble(config, head, words, answers, str(parameters))
@@ -128,51 +128,51 @@ def import_torch7(
     return model
 
 
-def _misfit(given: Sizes, length: int, prepro: Path) -> str:
-    """Says that a vector has another length than these sizes imply, and which sizes it would fit."""
-    fitting = "; ".join(map(str, fitting_sizes(given, length)[:_SUGGESTIONS]))
-    if not fitting:
-        fitting = (
-            f"nothing near that; is it of embeddings {given.embedding}, GRU {given.hidden}, "
-            f"joint {given.joint} and features {given.channels}?"
+def _length_error(sizes: Sizes, length: int, prepro: Path) -> str:
+    """The message that a vector's length does not fit these sizes, with sizes that would fit."""
+    suggestions = "; ".join(map(str, fitting_sizes(sizes, length)[:_SUGGESTIONS]))
+    if not suggestions:
+        suggestions = (
+            f"nothing near that; is it of embeddings {sizes.embedding}, GRU {sizes.hidden}, "
+            f"joint {sizes.joint} and features {sizes.channels}?"
         )
     return (
-        f"{length:,} parameters; {prepro.name} has {given.words:,} words and {given.answers:,} answers, "
-        f"which with G = {given.glimpses} make {given.count:,}; would fit: {fitting}"
+        f"{length:,} parameters; {prepro.name} has {sizes.words:,} words and {sizes.answers:,} answers, "
+        f"which with G = {sizes.glimpses} make {sizes.count:,}; would fit: {suggestions}"
     )
 
 
-def fitting_sizes(given: Sizes, length: int) -> list[Sizes]:
-    """Sizes near ``given`` that make a vector of this length, the nearest first.
+def fitting_sizes(expected: Sizes, length: int) -> list[Sizes]:
+    """Sizes near ``expected`` that give a vector of this length, the nearest first.
 
-    Of V, O and G, those are tried that keep V or O, or that have a usual O.
+    Only combinations of V, O and G with an unchanged V or O, or a usual O, are tried.
     """
-    found = set()
+    candidates = set()
     for number in GLIMPSES:
-        here = replace(given, glimpses=number)
-        found.add(_solved(here, "answers", length))
-        for answers in {given.answers, *_USUAL_ANSWERS}:
-            found.add(_solved(replace(here, answers=answers), "words", length))
-    return sorted((sizes for sizes in found if sizes), key=lambda sizes: _distance(sizes, given))
+        with_glimpses = replace(expected, glimpses=number)
+        candidates.add(_solve(with_glimpses, "answers", length))
+        for answers in {expected.answers, *_USUAL_ANSWERS}:
+            candidates.add(_solve(replace(with_glimpses, answers=answers), "words", length))
+    return sorted((sizes for sizes in candidates if sizes), key=lambda sizes: _distance(sizes, expected))
 
 
-def _solved(sizes: Sizes, unknown: str, length: int) -> Sizes | None:
-    """These sizes with the number of words or answers that makes a vector of this length, if one does."""
-    none, one = (replace(sizes, **{unknown: number}).count for number in (0, 1))
-    number, rest = divmod(length - none, one - none)
-    return replace(sizes, **{unknown: number}) if number > 0 and rest == 0 else None
+def _solve(sizes: Sizes, unknown: str, length: int) -> Sizes | None:
+    """These sizes with the number of words or answers that gives this length; None if there is none."""
+    at_zero, at_one = (replace(sizes, **{unknown: number}).count for number in (0, 1))
+    number, remainder = divmod(length - at_zero, at_one - at_zero)
+    return replace(sizes, **{unknown: number}) if number > 0 and remainder == 0 else None
 
 
-def _distance(sizes: Sizes, given: Sizes) -> tuple[int, float, int]:
-    """How far sizes are from the given ones: how many of V and O differ, how much, and G."""
-    pairs = ((sizes.words, given.words), (sizes.answers, given.answers))
-    changed = sum(one != other for one, other in pairs)
-    apart = sum(abs(log(one / other)) for one, other in pairs)
-    return changed, apart, abs(sizes.glimpses - given.glimpses)
+def _distance(sizes: Sizes, expected: Sizes) -> tuple[int, float, int]:
+    """The distance of sizes from the expected ones: how many of V and O differ, by how much, and G."""
+    pairs = ((sizes.words, expected.words), (sizes.answers, expected.answers))
+    changed = sum(actual != target for actual, target in pairs)
+    log_ratio = sum(abs(log(actual / target)) for actual, target in pairs)
+    return changed, log_ratio, abs(sizes.glimpses - expected.glimpses)
 
 
 def _head(vector: np.ndarray, sizes: Sizes, source: Path) -> dict[str, Tensor]:
     """The vector's tensors under the names of ``MLB``'s state dict."""
     tensors = cut(vector, sizes.shapes(), source)
-    own = {name: tensor for name, tensor in tensors.items() if "." in name}
-    return own | encoder_state(tensors["table"], tensors)
+    parameters = {name: tensor for name, tensor in tensors.items() if "." in name}
+    return parameters | encoder_state(tensors["table"], tensors)

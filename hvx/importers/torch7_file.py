@@ -1,13 +1,13 @@
-"""The binary files of Torch7 (``.t7``), read as far as one vector of numbers needs it.
+"""Reads Torch7's binary files (``.t7``), as far as vectors of numbers need it.
 
-All numbers are little-endian. An object is its type (int32) and what belongs to it: 0 nil; 1 number
-(float64); 2 string (int32 length, bytes); 3 table (int32 index, int32 count, then so many keys and values);
-4 torch object (int32 index, version string, class name, body); 5 boolean (int32). An index that was seen
-before stands for the object read there. A tensor's body is its dimensions (int32), sizes, strides and the
-1-based offset into its storage (int64 each), and the storage, an object too: its count (int64), its values.
+All numbers are little-endian. An object is its type (int32) and its content: 0 nil; 1 number (float64);
+2 string (int32 length, bytes); 3 table (int32 index, int32 count, then count keys and values); 4 torch object
+(int32 index, version string, class name, body); 5 boolean (int32). An index that occurred before refers to
+the object read then. A tensor's body is its dimensions (int32), sizes, strides and the 1-based offset into
+its storage (int64 each), and the storage, which is also an object: its count (int64) and its values.
 
-The file is mapped, not read: a storage is a view of it, and every count is checked against the bytes that
-are left before anything follows it. Nothing in such a file is run.
+The file is memory-mapped: a storage is a view of it, and every count is checked against the remaining bytes
+before it is used. No code in such a file is run.
 """
 
 from __future__ import annotations
@@ -37,54 +37,54 @@ _STORAGES: dict[str, np.dtype[Any]] = {
 }
 _FUNCTIONS = (6, 7, 8)
 _DEPTH = 16
-"""Objects inside objects; a vector is 2 deep, one in a table 3."""
+"""The deepest nesting of objects; a vector has depth 2, a vector in a table 3."""
 _OBJECTS = 100_000
-"""Objects in one file, keys and values of tables among them."""
+"""The most objects in a file, including keys and values of tables."""
 _NAME = 64
-"""Bytes of a class name or a version; Torch7's own are shorter."""
+"""The most bytes of a class name or a version; Torch7's are shorter."""
 
 
 @dataclass(frozen=True)
 class _Storage:
     kind: str
     values: np.ndarray
-    """(count) as they lie in the file."""
+    """(count), in the order of the file."""
 
 
 def read_tensor(path: Path) -> np.ndarray:
-    """The vector in a ``.t7`` file: the tensor that it holds, or the only one in the table that it holds.
+    """The vector in a ``.t7`` file: its tensor, or the only tensor in its table.
 
     Returns:
-        (n) float32, n > 0; read-only, and a view of the file where that is of floats.
+        (n) float32, n > 0; read-only, and a view of the file if that has floats.
 
     Raises:
-        HvxError: no such file, not of this format, or not with exactly one tensor of one dimension, of
-            floats or doubles. Names the byte where it went wrong.
+        HvxError: no such file, not of this format, or not exactly one tensor of one dimension, of floats or
+            doubles. Names the byte of the error.
     """
     reader = _Reader(path, _mapped(path))
     reader.object(0)
     if reader.left:
-        reader.wrong(reader.at, "the file's end", f"{reader.left:,} more bytes")
+        reader.fail(reader.at, "the file's end", f"{reader.left:,} more bytes")
     if len(reader.tensors) != 1:
         raise HvxError(f"{path}: expected one tensor of parameters, found {len(reader.tensors)}")
-    with np.errstate(over="ignore"):  # too large for a float32: infinite, for the caller to judge
+    with np.errstate(over="ignore"):  # values too large for float32 become inf; the caller checks
         return reader.tensors[0].astype(np.float32, copy=False)
 
 
 def read_tensors(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The vectors that the table of a ``.t7`` file holds under these names, as ``read_tensor`` gives one.
+    """The vectors with these names in the table of a ``.t7`` file, as returned by ``read_tensor``.
 
     Raises:
-        HvxError: as ``read_tensor``; or a name is missing, or stands twice.
+        HvxError: as ``read_tensor``; or a name is missing, or occurs twice.
     """
     reader = _Reader(path, _mapped(path))
     reader.object(0)
     if reader.left:
-        reader.wrong(reader.at, "the file's end", f"{reader.left:,} more bytes")
+        reader.fail(reader.at, "the file's end", f"{reader.left:,} more bytes")
     for name in names:
         if name not in reader.named:
-            has = ", ".join(map(repr, sorted(reader.named)[:5])) or "none"
-            raise HvxError(f"{path}: expected a table with a vector '{name}'; vectors with names: {has}")
+            known = ", ".join(map(repr, sorted(reader.named)[:5])) or "none"
+            raise HvxError(f"{path}: expected a table with a vector '{name}'; vectors with names: {known}")
     with np.errstate(over="ignore"):
         return {name: reader.named[name].astype(np.float32, copy=False) for name in names}
 
@@ -103,36 +103,36 @@ def _mapped(path: Path) -> memoryview:
 
 
 class _Reader:
-    """Reads objects one after the other, and keeps the tensors among them."""
+    """Reads objects in order, and stores the tensors among them."""
 
     def __init__(self, path: Path, data: memoryview) -> None:
         self.path = path
         self.data = data
         self.at = 0
-        """The byte to be read next."""
+        """Position of the next byte to read."""
         self.objects = 0
         self.tensors: list[np.ndarray] = []
         """(size) each, views of their storages."""
         self.named: dict[str, np.ndarray] = {}
-        """Those of them that are a table's values under texts."""
+        """The tensors that are values of a table under string keys."""
         self.seen: dict[int, _Storage | None] = {}
-        """The storages by index; None for tables and tensors, of which nothing more is needed."""
+        """The storages by index; None for tables and tensors, which are not needed again."""
 
     @property
     def left(self) -> int:
         """Bytes not yet read."""
         return len(self.data) - self.at
 
-    def wrong(self, at: int, expected: str, found: str) -> NoReturn:
-        raise HvxError(f"{self.path}: at byte {at:,}: expected {expected}, found {found}")
+    def fail(self, at: int, expected: str, actual: str) -> NoReturn:
+        raise HvxError(f"{self.path}: at byte {at:,}: expected {expected}, found {actual}")
 
     def object(self, depth: int) -> _Storage | None:
-        """Read one object, inside of ``depth`` others; a storage is returned."""
+        """Read one object at nesting depth ``depth``; returns it if it is a storage."""
         at, kind = self.at, self._int32("an object's type")
         self.objects += 1
         if depth > _DEPTH or self.objects > _OBJECTS:
-            much = f"a nesting deeper than {_DEPTH}" if depth > _DEPTH else f"more than {_OBJECTS:,} objects"
-            self.wrong(at, "a vector of parameters", much)
+            limit = f"a nesting deeper than {_DEPTH}" if depth > _DEPTH else f"more than {_OBJECTS:,} objects"
+            self.fail(at, "a vector of parameters", limit)
         if kind in (3, 4):
             return self._indexed(depth, self._table if kind == 3 else self._torch_object)
         if kind == 1:
@@ -142,35 +142,35 @@ class _Reader:
         elif kind == 5:
             self._int32("a boolean")
         elif kind in _FUNCTIONS:
-            self.wrong(at, "a vector of parameters", f"a Lua function (type {kind}), which hvx does not read")
+            self.fail(at, "a vector of parameters", f"a Lua function (type {kind}), which hvx does not read")
         elif kind != 0:
-            self.wrong(at, "an object's type, 0 to 5, of a binary .t7 file", str(kind))
+            self.fail(at, "an object's type, 0 to 5, of a binary .t7 file", str(kind))
         return None
 
     def _indexed(self, depth: int, body: Callable[[int], _Storage | None]) -> _Storage | None:
-        """What an index stands for: read the first time, known from then on."""
+        """The object of an index; it is read only at its first occurrence."""
         index = self._int32("an object's index")
         if index not in self.seen:
-            self.seen[index] = None  # while it is being read, it may hold itself
+            self.seen[index] = None  # it may contain itself
             self.seen[index] = body(depth + 1)
         return self.seen[index]
 
     def _table(self, depth: int) -> None:
         at, count = self.at, self._int32("a table's count")
-        if not 0 <= count <= self.left // 8:  # a key and a value take 4 bytes each, or more
-            self.wrong(at, f"a table's count that fits the {self.left:,} bytes left", f"{count:,}")
+        if not 0 <= count <= self.left // 8:  # a key and a value have at least 4 bytes each
+            self.fail(at, f"a table's count that fits the {self.left:,} bytes left", f"{count:,}")
         for _ in range(count):
-            key_at, known = self.at, len(self.tensors)
+            key_at, before_key = self.at, len(self.tensors)
             self.object(depth)
-            key, of_key = self._text(key_at), len(self.tensors)
+            key, after_key = self._text(key_at), len(self.tensors)
             self.object(depth)
-            if key is not None and known == of_key == len(self.tensors) - 1:
+            if key is not None and before_key == after_key == len(self.tensors) - 1:
                 if key in self.named:
-                    self.wrong(key_at, "a name that stands once", repr(key))
+                    self.fail(key_at, "a name that stands once", repr(key))
                 self.named[key] = self.tensors[-1]
 
     def _text(self, at: int) -> str | None:
-        """The text at a byte that has been read over, if it is a short one."""
+        """The string at a position that was read already, if it is short; else None."""
         if self.at - at < 8 or struct.unpack_from("<i", self.data, at)[0] != 2 or self.at - at - 8 > _NAME:
             return None
         return bytes(self.data[at + 8 : self.at]).decode("utf-8", "replace")
@@ -178,60 +178,60 @@ class _Reader:
     def _torch_object(self, depth: int) -> _Storage | None:
         at, version = self.at, self._name("a version")
         if version != "V 1":
-            self.wrong(at, "version 'V 1' of a torch object", repr(version))
+            self.fail(at, "version 'V 1' of a torch object", repr(version))
         at, name = self.at, self._name("a class name")
         if name in _STORAGES:
             return self._storage(name)
         if name not in _TENSORS:
-            self.wrong(at, f"a tensor of floats ({', '.join(_TENSORS)})", repr(name))
+            self.fail(at, f"a tensor of floats ({', '.join(_TENSORS)})", repr(name))
         self.tensors.append(self._tensor(_TENSORS[name], depth))
         return None
 
     def _tensor(self, kind: str, depth: int) -> np.ndarray:
-        """A tensor of one dimension, over a storage of this kind."""
+        """A tensor of one dimension with a storage of this kind."""
         at, dimensions = self.at, self._int32("a tensor's dimensions")
         if dimensions != 1:
-            self.wrong(at, "a tensor of one dimension", f"one of {dimensions}")
+            self.fail(at, "a tensor of one dimension", f"one of {dimensions}")
         at, size = self.at, self._int64("a tensor's size")
         stride, offset = self._int64("a tensor's stride"), self._int64("a tensor's offset")
-        within, storage = self.at, self.object(depth)
+        storage_at, storage = self.at, self.object(depth)
         if storage is None or storage.kind != kind:
-            self.wrong(within, f"a {kind}", storage.kind if storage else "another object")
+            self.fail(storage_at, f"a {kind}", storage.kind if storage else "another object")
         first, last = offset - 1, offset - 1 + (size - 1) * stride
-        # A stride of 0 would make a tensor of any size out of one number.
+        # With a stride of 0, one number would make a tensor of any size.
         if size < 1 or (size > 1 and stride < 1) or not 0 <= first <= last < len(storage.values):
-            found = f"size {size:,}, stride {stride:,}, offset {offset:,}"
-            self.wrong(at, f"a tensor inside of its storage of {len(storage.values):,}", found)
+            layout = f"size {size:,}, stride {stride:,}, offset {offset:,}"
+            self.fail(at, f"a tensor inside of its storage of {len(storage.values):,}", layout)
         return storage.values[first : last + 1 : max(1, stride)]
 
     def _storage(self, kind: str) -> _Storage:
         dtype = _STORAGES[kind]
         at, count = self.at, self._int64("a storage's count")
-        most = self.left // dtype.itemsize
-        if not 1 <= count <= most:
-            self.wrong(at, f"a storage's count, 1 to the {most:,} values that are left", f"{count:,}")
+        limit = self.left // dtype.itemsize
+        if not 1 <= count <= limit:
+            self.fail(at, f"a storage's count, 1 to the {limit:,} values that are left", f"{count:,}")
         return _Storage(kind, np.frombuffer(self._take(count * dtype.itemsize, "values"), dtype))
 
-    def _take(self, count: int, what: str) -> memoryview:
+    def _take(self, count: int, description: str) -> memoryview:
         """The next ``count`` bytes."""
         if not 0 <= count <= self.left:
-            self.wrong(self.at, f"{what} ({count:,} bytes)", f"{self.left:,} bytes left")
+            self.fail(self.at, f"{description} ({count:,} bytes)", f"{self.left:,} bytes left")
         self.at += count
         return self.data[self.at - count : self.at]
 
-    def _int32(self, what: str) -> int:
-        value: int = struct.unpack("<i", self._take(4, what))[0]
+    def _int32(self, description: str) -> int:
+        value: int = struct.unpack("<i", self._take(4, description))[0]
         return value
 
-    def _int64(self, what: str) -> int:
-        value: int = struct.unpack("<q", self._take(8, what))[0]
+    def _int64(self, description: str) -> int:
+        value: int = struct.unpack("<q", self._take(8, description))[0]
         return value
 
-    def _string(self, what: str) -> memoryview:
-        return self._take(self._int32(f"the length of {what}"), what)
+    def _string(self, description: str) -> memoryview:
+        return self._take(self._int32(f"the length of {description}"), description)
 
-    def _name(self, what: str) -> str:
-        at, text = self.at, self._string(what)
+    def _name(self, description: str) -> str:
+        at, text = self.at, self._string(description)
         if len(text) > _NAME:
-            self.wrong(at, what, f"{len(text):,} bytes")
+            self.fail(at, description, f"{len(text):,} bytes")
         return bytes(text).decode("ascii", "replace")

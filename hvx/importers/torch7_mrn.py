@@ -1,7 +1,7 @@
-"""MRN as its author's Torch7 code saved it: three vectors of parameters, beside ``data_prepro.json``.
+"""Imports MRN from the author's Torch7 code: three vectors of parameters, and ``data_prepro.json``.
 
-Kim et al. 2016, *Multimodal Residual Learning for Visual QA*. The published network read the features of
-Caffe's ResNet-152; on those of another CNN its answers mean little.
+Kim et al. 2016, *Multimodal Residual Learning for Visual QA*. The published network was trained on features
+of Caffe's ResNet-152; with those of another CNN its answers mean little.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hvx.importers.torch7_parts import (
 from hvx.models.checkpoint import VQAModel
 
 BLOCKS = range(1, 9)
-"""L that a checkpoint may have, and that are tried where none is given."""
+"""Possible values of L, tried in this order if none is given."""
 _TABLE, _ENCODER, _JOINT = "embedding_w_q", "encoder_w_q", "multimodal_w"
 
 
@@ -78,13 +78,13 @@ def import_torch7_mrn(
     Args:
         parameters: ``*.t7``, a table of the vectors ``embedding_w_q``, ``encoder_w_q`` and ``multimodal_w``.
         prepro: ``data_prepro.json``, with the words and the answers.
-        backbone: what makes the features; without a node, behind the last ReLU.
-        blocks: L; none: the one of 1 to 8 that the length implies.
-        widths: the author's, unless a file was made with others.
+        backbone: of the features; without a node, after the last ReLU.
+        blocks: L; if None, the value from 1 to 8 that fits the vector's length.
+        widths: the author's, unless a file has others.
 
     Raises:
-        HvxError: a file is not what it should be, parameters are not finite, or their number is not what
-            words, answers and blocks imply.
+        HvxError: a file is invalid, parameters are not finite, or their number does not fit the words,
+            answers and blocks.
     """
     if blocks is not None and blocks not in BLOCKS:
         raise HvxError(f"blocks: expected {BLOCKS[0]} to {BLOCKS[-1]}, not {blocks}")
@@ -116,19 +116,19 @@ def _check(vector: np.ndarray, shapes: Shapes, path: Path, name: str, reason: st
 
 
 def _blocks(
-    length: int, answers: int, given: int | None, widths: Widths, path: Path, prepro: Path
+    length: int, answers: int, blocks: int | None, widths: Widths, path: Path, prepro: Path
 ) -> tuple[int, bool]:
-    """L, and whether there are shortcuts, of a ``multimodal_w`` of this length."""
-    tried = [(number, shortcuts) for number in BLOCKS for shortcuts in (True, False)]
+    """L, and whether there are shortcuts, for a ``multimodal_w`` of this length."""
+    variants = [(number, shortcuts) for number in BLOCKS for shortcuts in (True, False)]
     fitting = [
-        (n, s) for n, s in tried if given in (None, n) and count(widths.blocks(n, s, answers)) == length
+        (n, s) for n, s in variants if blocks in (None, n) and count(widths.blocks(n, s, answers)) == length
     ]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         several = ", ".join(str(number) for number, _ in fitting)
         raise HvxError(f"{path}: '{_JOINT}' fits several numbers of blocks ({several}); give one")
-    number = given or MRNConfig().blocks
+    number = blocks or MRNConfig().blocks
     with_, without = (count(widths.blocks(number, shortcuts, answers)) for shortcuts in (True, False))
     raise HvxError(
         f"{path}: '{_JOINT}' has {length:,} parameters; {prepro.name} has {answers:,} answers, which with "

@@ -1,4 +1,4 @@
-"""What the importers of the author's Torch7 code share: vocabularies, cut vectors, the question encoder."""
+"""Shared by the importers of the author's Torch7 code: vocabularies, split vectors, question encoder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hvx.errors import HvxError
 from hvx.files import read_json
 
 MOST_TOKENS = 26
-"""At which the author's code cuts questions."""
+"""The number of tokens at which the author's code truncates questions."""
 Shapes = dict[str, tuple[int, ...]]
-"""Tensors by name, in a vector's order; each Linear is out × in."""
+"""Shapes of tensors by name, in a vector's order; each Linear is out × in."""
 
 
 def gru_shapes(embedding: int, hidden: int) -> Shapes:
-    """The nine tensors of the GRU."""
+    """The shapes of the GRU's nine tensors."""
     shapes: Shapes = {}
     for gate in ("r", "z"):
         shapes |= {f"W_{gate}": (hidden, embedding), f"b_{gate}": (hidden,)}
@@ -31,7 +31,7 @@ def gru_shapes(embedding: int, hidden: int) -> Shapes:
 
 
 def linear_shapes(linears: Shapes) -> Shapes:
-    """Weight and bias of each Linear, given by name as out × in."""
+    """The shapes of weight and bias of each Linear, given by name as out × in."""
     shapes: Shapes = {}
     for name, (out, into) in linears.items():
         shapes |= {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
@@ -39,12 +39,12 @@ def linear_shapes(linears: Shapes) -> Shapes:
 
 
 def count(shapes: Shapes) -> int:
-    """Length of the vector that these make."""
+    """Length of the vector of tensors with these shapes."""
     return sum(prod(shape) for shape in shapes.values())
 
 
 def cut(vector: np.ndarray, shapes: Shapes, source: Path) -> dict[str, Tensor]:
-    """A vector cut into its tensors, their memory shared.
+    """Split a vector into its tensors, which share memory.
 
     Raises:
         HvxError: not all numbers are finite.
@@ -60,8 +60,8 @@ def cut(vector: np.ndarray, shapes: Shapes, source: Path) -> dict[str, Tensor]:
 
 
 def encoder_state(table: Tensor, gru: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The question encoder under the names of hvx's state dict."""
-    table[PADDING] = 0  # what padding looks up; Torch7 overwrites it with zeros before it reads it
+    """The question encoder's tensors under the names of hvx's state dict."""
+    table[PADDING] = 0  # the padding row; Torch7 sets it to zero before each lookup
     return {
         "encoder.table.weight": table,
         "encoder.gru.input.weight": torch.cat([gru[f"W_{gate}"] for gate in "rzh"]),
@@ -72,7 +72,7 @@ def encoder_state(table: Tensor, gru: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def encoder_config(embedding: int, hidden: int) -> EncoderConfig:
-    """How the author's code makes tokens of a question, and a vector of them."""
+    """The config of the author's tokenization and question encoder."""
     return EncoderConfig(
         tokenizer="nltk",
         sentences=True,
@@ -87,8 +87,8 @@ def read_prepro(path: Path) -> tuple[list[str], list[str]]:
     """The words and the answers of a ``data_prepro.json``, in the order of their numbers.
 
     Raises:
-        HvxError: not JSON, or ``ix_to_word`` or ``ix_to_ans`` is not ``{"1": …, "2": …}`` of different
-            texts.
+        HvxError: not JSON, or ``ix_to_word`` or ``ix_to_ans`` is not ``{"1": …, "2": …}`` with different
+            strings.
     """
     tree = read_json(path, "data_prepro.json: words and answers")
     if not isinstance(tree, dict):
@@ -97,7 +97,7 @@ def read_prepro(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _numbered(tree: dict[str, Any], key: str, path: Path) -> list[str]:
-    """The texts of ``{"1": …, "2": …}``, in the order of their numbers."""
+    """The strings of ``{"1": …, "2": …}``, in the order of their numbers."""
     numbered = tree.get(key)
     if not isinstance(numbered, dict) or not numbered:
         raise HvxError(f'{path}: expected \'{key}\': {{"1": "…", "2": "…"}}')
@@ -115,5 +115,5 @@ def _numbered(tree: dict[str, Any], key: str, path: Path) -> list[str]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value from JSON is text that can be stored: no half of a surrogate pair, no NUL."""
+    """Whether a value from JSON is a string that can be stored: without lone surrogates and NUL."""
     return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)

@@ -1,4 +1,4 @@
-"""MLB and MUTAN as vqa.pytorch saves them: a folder with options, a state dict, pickled vocabularies."""
+"""Imports MLB and MUTAN from vqa.pytorch: a folder with options, a state dict, and pickled vocabularies."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from hvx.importers.vqa_pytorch_files import (
 from hvx.importers.vqa_pytorch_mutan import mutan_config, mutan_joint
 from hvx.models.checkpoint import VQAModel
 
-_GRU = "seq2vec.rnn."
-_CELL = f"{_GRU}gru_cell."
+_RNN = "seq2vec.rnn."
+_CELL = f"{_RNN}gru_cell."
 _TORCH7_FEATURES = "fbresnet152torch"
-"""Features that Torch7 made: of images scaled bicubically, ahead of the last ReLU. The port's own extraction
-scales bilinearly and keeps that ReLU."""
+"""Features from Torch7: images scaled bicubically, features taken before the last ReLU. The port's extraction
+scales bilinearly and includes that ReLU."""
 
 
 def import_vqa_pytorch(
@@ -44,54 +44,53 @@ def import_vqa_pytorch(
     """A model of vqa.pytorch, ``MLBAtt`` or ``MLBNoAtt``.
 
     Args:
-        folder: where training wrote its options and ``best_model.pth.tar`` or ``ckpt_model.pth.tar``.
-        backbone: what made the features; without a node, the one that the options' features come from.
-        which: ``best`` or ``ckpt``.
-        options: the options' YAML file; none: ``options.yaml`` or the only one of the folder.
-        vocabulary: folder of the four pickled vocabularies; none: ``folder``.
+        folder: of the training, with its options and ``best_model.pth.tar`` or ``ckpt_model.pth.tar``.
+        backbone: of the features; without a node, the node of the features named in the options.
+        which: ``best``, ``ckpt`` or ``epoch,N``.
+        options: the options' YAML file; ``options.yaml`` or the folder's only YAML file if None.
+        vocabulary: folder of the four pickled vocabularies; ``folder`` if None.
 
     Raises:
-        HvxError: a file is missing or not what it should be, the options ask for another network, or
-            options, tensors and vocabularies do not fit one another.
+        HvxError: a file is missing or invalid, the options are of another network, or options, tensors and
+            vocabularies do not match.
     """
     check_which(which)
     if not folder.is_dir():
         raise HvxError(f"{folder}: no such folder (options and checkpoint of vqa.pytorch)")
-    path = options or options_in(folder)
-    said = read_options(path)
+    options_path = options or options_in(folder)
+    parsed = read_options(options_path)
     checkpoint = checkpoint_in(folder, which)
     words, answers = read_vocabularies(vocabulary or folder)
-    state = State(checkpoint, path)
-    question = _question(state, said.model)
-    joint = mutan_joint if said.model.is_mutan else _joint
-    head = _encoder(state, said.model, len(words)) | joint(state, said.model, question, len(answers))
+    state = State(checkpoint, options_path)
+    question = _question_size(state, parsed.model)
+    joint = mutan_joint if parsed.model.is_mutan else _joint
+    head = _encoder(state, parsed.model, len(words)) | joint(state, parsed.model, question, len(answers))
     state.finish()
-    model = assemble(_config(said, backbone, head), head, words, answers, str(checkpoint))
+    model = assemble(_config(parsed, backbone, head), head, words, answers, str(checkpoint))
     model.training = {
         "imported_from": "vqa-pytorch",
         "checkpoint": checkpoint.name,
         "sha256": sha256(checkpoint),
-        "options": path.name,
-        "features": said.coco.arch or "not said",
+        "options": options_path.name,
+        "features": parsed.coco.arch or "not said",
     }
     return model
 
 
-def _encoder(state: State, said: ModelOptions, words: int) -> dict[str, Tensor]:
-    """The word table and the GRU; gates r, i, n are the native r, z, h̃."""
+def _encoder(state: State, model: ModelOptions, words: int) -> dict[str, Tensor]:
+    """The word table and the GRU; gates r, i, n are r, z, h̃ in hvx."""
     embedding = state.size("seq2vec.embedding.weight", 1)
     table = state.take("seq2vec.embedding.weight", Size(words + 1, "the vocabulary with padding"), embedding)
-    hidden = _question(state, said)
-    gru = _cell if said.seq2vec.type == "BayesianUniSkip" else _pytorch_gru
-    own = {"encoder.table.weight": table}
-    return own | {
-        f"encoder.gru.{name}": tensor for name, tensor in gru(state, said, hidden, embedding).items()
+    hidden = _question_size(state, model)
+    gru = _cell if model.seq2vec.type == "BayesianUniSkip" else _pytorch_gru
+    return {"encoder.table.weight": table} | {
+        f"encoder.gru.{name}": tensor for name, tensor in gru(state, model, hidden, embedding).items()
     }
 
 
-def _cell(state: State, said: ModelOptions, hidden: Size, embedding: Size) -> dict[str, Tensor]:
-    """Bayesian skip-thoughts: a cell of single layers; the recurrent ones have no bias."""
-    del said
+def _cell(state: State, model: ModelOptions, hidden: Size, embedding: Size) -> dict[str, Tensor]:
+    """The GRU of Bayesian skip-thoughts: a layer for each gate; the recurrent layers have no bias."""
+    del model
     inputs = [state.linear(gate, f"{_CELL}weight_i{gate}", hidden, embedding) for gate in "rin"]
     states = {gate: state.take(f"{_CELL}weight_h{gate}.weight", hidden, hidden) for gate in "rin"}
     gates = {name: tensor for linear in inputs for name, tensor in linear.items()}
@@ -103,45 +102,45 @@ def _cell(state: State, said: ModelOptions, hidden: Size, embedding: Size) -> di
     }
 
 
-def _pytorch_gru(state: State, said: ModelOptions, hidden: Size, embedding: Size) -> dict[str, Tensor]:
-    """PyTorch's own GRU, rows [r | z | n]: a gate's two biases add up, the candidate's stay apart."""
-    layer = "_l0" if said.seq2vec.type == "UniSkip" else ""
-    three = Size(3 * hidden.value, f"three times {hidden.source}")
-    inputs = state.take(f"{_GRU}weight_ih{layer}", three, embedding)
-    recurrent = state.take(f"{_GRU}weight_hh{layer}", three, hidden)
-    bias, recurrent_bias = (state.take(f"{_GRU}bias_{side}{layer}", three) for side in ("ih", "hh"))
-    both = 2 * hidden.value
+def _pytorch_gru(state: State, model: ModelOptions, hidden: Size, embedding: Size) -> dict[str, Tensor]:
+    """PyTorch's GRU, rows [r | z | n]: a gate's two biases are added, the candidate's stay separate."""
+    layer = "_l0" if model.seq2vec.type == "UniSkip" else ""
+    gate_rows = Size(3 * hidden.value, f"three times {hidden.source}")
+    inputs = state.take(f"{_RNN}weight_ih{layer}", gate_rows, embedding)
+    recurrent = state.take(f"{_RNN}weight_hh{layer}", gate_rows, hidden)
+    bias, recurrent_bias = (state.take(f"{_RNN}bias_{side}{layer}", gate_rows) for side in ("ih", "hh"))
+    two_gates = 2 * hidden.value
     return {
         "input.weight": inputs,
-        "input.bias": torch.cat([bias[:both] + recurrent_bias[:both], bias[both:]]),
-        "gates.weight": recurrent[:both],
-        "state.weight": recurrent[both:],
-        "state.bias": recurrent_bias[both:],
+        "input.bias": torch.cat([bias[:two_gates] + recurrent_bias[:two_gates], bias[two_gates:]]),
+        "gates.weight": recurrent[:two_gates],
+        "state.weight": recurrent[two_gates:],
+        "state.bias": recurrent_bias[two_gates:],
     }
 
 
-def _question(state: State, said: ModelOptions) -> Size:
-    """The width of the question's vector q."""
-    if not said.attends:
-        return state.size("fusion.linear_q.weight", 1, said.fusion.dim_q, "model.fusion.dim_q")
-    return state.size("linear_q_att.weight", 1, said.dim_q, "model.dim_q")
+def _question_size(state: State, model: ModelOptions) -> Size:
+    """The size of the question vector q."""
+    if not model.attends:
+        return state.size("fusion.linear_q.weight", 1, model.fusion.dim_q, "model.fusion.dim_q")
+    return state.size("linear_q_att.weight", 1, model.dim_q, "model.dim_q")
 
 
-def _joint(state: State, said: ModelOptions, question: Size, answers: int) -> dict[str, Tensor]:
-    """All behind the encoder, under the names of ``MLB``'s state dict."""
+def _joint(state: State, model: ModelOptions, question: Size, answers: int) -> dict[str, Tensor]:
+    """All layers after the encoder, under the names of ``MLB``'s state dict."""
     out = Size(answers, "the vocabulary of answers")
-    if said.attention is None or not said.attends:
-        channels = state.size("fusion.linear_v.weight", 1, said.fusion.dim_v, "model.fusion.dim_v")
-        joint = state.size("fusion.linear_v.weight", 0, said.fusion.dim_h, "model.fusion.dim_h")
+    if model.attention is None or not model.attends:
+        channels = state.size("fusion.linear_v.weight", 1, model.fusion.dim_v, "model.fusion.dim_v")
+        joint = state.size("fusion.linear_v.weight", 0, model.fusion.dim_h, "model.fusion.dim_h")
         return (
             state.linear("visual.0", "fusion.linear_v", joint, channels)
             | state.linear("textual", "fusion.linear_q", joint, question)
             | state.linear("classifier", "linear_classif", out, joint)
         )
-    channels = state.size("conv_v_att.weight", 1, said.dim_v, "model.dim_v")
-    inner = state.size("conv_v_att.weight", 0, said.attention.dim_h, "model.attention.dim_h")
-    glimpses = state.size("conv_att.weight", 0, said.attention.nb_glimpses, "model.attention.nb_glimpses")
-    joint = state.size("list_linear_v_fusion.0.weight", 0, said.fusion.dim_h, "model.fusion.dim_h")
+    channels = state.size("conv_v_att.weight", 1, model.dim_v, "model.dim_v")
+    inner = state.size("conv_v_att.weight", 0, model.attention.dim_h, "model.attention.dim_h")
+    glimpses = state.size("conv_att.weight", 0, model.attention.nb_glimpses, "model.attention.nb_glimpses")
+    joint = state.size("list_linear_v_fusion.0.weight", 0, model.fusion.dim_h, "model.fusion.dim_h")
     if inner.value != joint.value:
         raise HvxError(
             f"{state.path}: the attention's joint is {inner.value} wide, the other {joint.value}; "
@@ -160,9 +159,9 @@ def _joint(state: State, said: ModelOptions, question: Size, answers: int) -> di
     return head
 
 
-def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) -> ModelConfig:
-    """The native config; sizes are the tensors' own."""
-    model = said.model
+def _config(options: Options, backbone: BackboneConfig, head: dict[str, Tensor]) -> ModelConfig:
+    """The native config, with sizes from the tensors."""
+    model = options.model
     attention = model.attention if model.attends else None
     activations: dict[str, Any] = {
         "attention_visual_activation": attention and attention.activation_v,
@@ -172,18 +171,18 @@ def _config(said: Options, backbone: BackboneConfig, head: dict[str, Tensor]) ->
         "textual_activation": model.fusion.activation_q,
         "product_activation": model.classif.activation,
     }
-    named: dict[str, Any] = {place: activation or "none" for place, activation in activations.items()}
-    by_torch7 = said.coco.arch == _TORCH7_FEATURES
+    named: dict[str, Any] = {field: activation or "none" for field, activation in activations.items()}
+    by_torch7 = options.coco.arch == _TORCH7_FEATURES
     joint = head["classifier.weight"].shape[1] if model.is_mutan else head["visual.0.weight"].shape[0]
     return ModelConfig(
         network="mutan" if model.is_mutan else "mlb",
         form="vqa-pytorch",
-        image=ImageConfig(size=said.coco.size, interpolation="bicubic" if by_torch7 else "bilinear"),
+        image=ImageConfig(size=options.coco.size, interpolation="bicubic" if by_torch7 else "bilinear"),
         backbone=at_node(backbone, AHEAD_OF_LAST_RELU if by_torch7 else BEHIND_LAST_RELU),
         encoder=EncoderConfig(
-            tokenizer=said.vqa.nlp,
-            sentences=said.vqa.nlp == "nltk",
-            max_tokens=said.vqa.maxlength,
+            tokenizer=options.vqa.nlp,
+            sentences=options.vqa.nlp == "nltk",
+            max_tokens=options.vqa.maxlength,
             embedding=head["encoder.table.weight"].shape[1],
             hidden=head["encoder.gru.state.weight"].shape[0],
             candidate="reset_after" if model.seq2vec.type == "BayesianUniSkip" else "reset_after_bias",

@@ -1,4 +1,4 @@
-"""The files of a vqa.pytorch folder: options, pickled vocabularies, and the state dict of a checkpoint."""
+"""Reads the files of a vqa.pytorch folder: options, pickled vocabularies, and a checkpoint's state dict."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hvx.models.weights import read_state_dict
 from hvx.strict_yaml import read_yaml_file
 
 _ENDING = "_model.pth.tar"
-_USUAL = ("best", "ckpt")
+_STANDARD = ("best", "ckpt")
 _EPOCH = re.compile(r"epoch,(?P<epoch>[0-9]{1,6})")
-"""What `train.py --save_all_from` leaves."""
+"""Names of checkpoints that `train.py --save_all_from` writes."""
 
 Torch = Literal["tanh", "relu", "sigmoid"]
-"""Names of activations in the options; where a key is absent, none is applied."""
+"""Names of activations in the options; if a key is absent, no activation is applied."""
 
 
 class Fusion(BaseModel):
-    """A fusion of image and question: MLB's is ``dim_h`` wide; the rest is MUTAN's."""
+    """A fusion of image and question: ``dim_h`` is MLB's width; the other sizes are MUTAN's."""
 
     dim_v: Positive | None = None
     dim_q: Positive | None = None
@@ -51,7 +51,7 @@ class _Classifier(BaseModel):
     activation: Torch | None = None
 
 
-class _Sentence(BaseModel):
+class _QuestionEncoder(BaseModel):
     arch: Literal["skipthoughts"] = "skipthoughts"
     type: Literal["BayesianUniSkip", "UniSkip", "DropUniSkip"] = "BayesianUniSkip"
 
@@ -62,7 +62,7 @@ class ModelOptions(BaseModel):
     arch: Literal["MLBAtt", "MLBNoAtt", "MutanAtt", "MutanNoAtt"]
     dim_v: Positive | None = None
     dim_q: Positive | None = None
-    seq2vec: _Sentence = _Sentence()
+    seq2vec: _QuestionEncoder = _QuestionEncoder()
     attention: _Attention | None = None
     fusion: Fusion = Fusion()
     classif: _Classifier = _Classifier()
@@ -89,7 +89,7 @@ class _Images(BaseModel):
 
 
 class Options(BaseModel):
-    """Those keys of a vqa.pytorch options file that say what the network computes."""
+    """The keys of a vqa.pytorch options file that determine the network."""
 
     model: ModelOptions
     vqa: _Questions = _Questions()
@@ -97,68 +97,67 @@ class Options(BaseModel):
 
 
 def options_in(folder: Path) -> Path:
-    """The folder's options; ``args.yaml`` beside them is what the command line said."""
-    usual = folder / "options.yaml"
-    found = [usual] if usual.is_file() else sorted(folder.glob("*.yaml"))
-    found = [path for path in found if path.name != "args.yaml"]
-    if len(found) != 1:
-        several = f"{len(found)} .yaml files ({found[0].name}, …)" if found else "no .yaml file"
+    """The folder's options file; ``args.yaml`` next to it has the command-line arguments and is skipped."""
+    default = folder / "options.yaml"
+    paths = [default] if default.is_file() else sorted(folder.glob("*.yaml"))
+    paths = [path for path in paths if path.name != "args.yaml"]
+    if len(paths) != 1:
+        several = f"{len(paths)} .yaml files ({paths[0].name}, …)" if paths else "no .yaml file"
         raise HvxError(f"{folder}: {several} and no options.yaml; give the options' file")
-    return found[0]
+    return paths[0]
 
 
 def read_options(path: Path) -> Options:
     """Read an options file.
 
     Raises:
-        HvxError: no such file, no YAML, or options of a network that is neither MLB nor MUTAN over
-            skip-thoughts.
+        HvxError: no such file, not YAML, or options of a network other than MLB or MUTAN with skip-thoughts.
     """
     tree = read_yaml_file(path, "file of vqa.pytorch's options")
     if not isinstance(tree, dict):
         raise HvxError(f"{path}: expected options of vqa.pytorch, with a section 'model'")
-    said = checked(Options, tree, str(path))
-    if said.model.attends and said.model.attention is None:
+    options = checked(Options, tree, str(path))
+    if options.model.attends and options.model.attention is None:
         raise HvxError(
-            f"{path}: key 'model.attention' is missing; {said.model.arch} has one with nb_glimpses"
+            f"{path}: key 'model.attention' is missing; {options.model.arch} has one with nb_glimpses"
         )
-    return said
+    return options
 
 
 def check_which(which: str) -> None:
-    """Refuse a name of a checkpoint that no folder has.
+    """Refuse an invalid name of a checkpoint.
 
     Raises:
         HvxError: neither ``best`` nor ``ckpt`` nor ``epoch,N``.
     """
-    if which not in _USUAL and not _EPOCH.fullmatch(which):
+    if which not in _STANDARD and not _EPOCH.fullmatch(which):
         raise HvxError(f"checkpoint: expected 'best', 'ckpt' or 'epoch,N', not {shown(which)}")
 
 
 def checkpoint_in(folder: Path, which: str) -> Path:
-    """The state dict of the ``best``, the last (``ckpt``) or a numbered epoch (``epoch,7``)."""
-    path = folder / f"{'' if which in _USUAL else 'ckpt_'}{which}{_ENDING}"
+    """The path of the ``best``, the last (``ckpt``) or an epoch's (``epoch,7``) state dict."""
+    path = folder / f"{'' if which in _STANDARD else 'ckpt_'}{which}{_ENDING}"
     if not path.is_file():
-        others = _checkpoints(folder)
-        has = f"; it has {', '.join(others[:5])}" if others else ""
-        ask = f": ask for '{others[0].removesuffix(_ENDING).removeprefix('ckpt_')}'" if others else ""
-        raise HvxError(f"{folder}: no {path.name}{has}{ask}")
+        saved = _checkpoints(folder)
+        listing = f"; it has {', '.join(saved[:5])}" if saved else ""
+        advice = f": ask for '{saved[0].removesuffix(_ENDING).removeprefix('ckpt_')}'" if saved else ""
+        raise HvxError(f"{folder}: no {path.name}{listing}{advice}")
     return path
 
 
 def _checkpoints(folder: Path) -> list[str]:
-    """Names of the checkpoints that a folder has, the usual ones first."""
+    """Names of a folder's checkpoints, ``best`` and ``ckpt`` first."""
     numbered = {
         int(match["epoch"]): path.name
         for path in folder.glob(f"ckpt_epoch,*{_ENDING}")
         if (match := _EPOCH.fullmatch(path.name.removesuffix(_ENDING).removeprefix("ckpt_")))
     }
-    usual = [f"{name}{_ENDING}" for name in _USUAL if (folder / f"{name}{_ENDING}").is_file()]
-    return usual + [numbered[epoch] for epoch in sorted(numbered)]
+    standard = [f"{name}{_ENDING}" for name in _STANDARD if (folder / f"{name}{_ENDING}").is_file()]
+    return standard + [numbered[epoch] for epoch in sorted(numbered)]
 
 
 def read_vocabularies(folder: Path) -> tuple[list[str], list[str]]:
-    """Words in the order of their ids 1 … V, and answers in that of theirs, 0 … O − 1."""
+    """Words in the order of their ids 1 … V, and answers in the order of their ids 0 … O − 1."""
     if not (folder / "wid_to_word.pickle").is_file():
         raise HvxError(
             f"{folder}: no wid_to_word.pickle; give the folder of the vocabularies, in vqa.pytorch "
@@ -168,24 +167,24 @@ def read_vocabularies(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _texts(folder: Path, name: str, inverse: str, first: int) -> list[str]:
-    """The texts of one vocabulary, checked against the file that holds it the other way round.
+    """The strings of a vocabulary, checked against the file with the inverse mapping.
 
-    vqa.pytorch itself pickles ``aid_to_ans`` as a list.
+    vqa.pytorch pickles ``aid_to_ans`` as a list.
     """
     path = folder / f"{name}.pickle"
     texts = _in_order(read_plain_pickle(path, or_list=name == "aid_to_ans"), first, path)
     numbers = {text: number for number, text in enumerate(texts, first)}
     if len(numbers) < len(texts):
         raise HvxError(f"{path}: holds the same text twice")
-    other = folder / f"{inverse}.pickle"
-    if read_plain_pickle(other) != numbers:
-        raise HvxError(f"{other}: is not the inverse of {path.name}; take both from one vocabulary")
+    inverse_path = folder / f"{inverse}.pickle"
+    if read_plain_pickle(inverse_path) != numbers:
+        raise HvxError(f"{inverse_path}: is not the inverse of {path.name}; take both from one vocabulary")
     return texts
 
 
-def _in_order(held: Plain, first: int, path: Path) -> list[str]:
-    """The texts numbered from ``first`` on, none left out."""
-    by_number = dict(enumerate(held, first)) if isinstance(held, list) else held
+def _in_order(entries: Plain, first: int, path: Path) -> list[str]:
+    """The strings numbered consecutively from ``first`` on."""
+    by_number = dict(enumerate(entries, first)) if isinstance(entries, list) else entries
     texts = []
     for number in range(first, first + len(by_number)):
         text = by_number.get(number)
@@ -203,14 +202,14 @@ def _in_order(held: Plain, first: int, path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Size:
-    """The length of one axis, and what says so."""
+    """The length of an axis, and its source."""
 
     value: int
     source: str
 
 
 class State:
-    """The state dict of a checkpoint, its tensors taken one by one, each of the shape that it must have."""
+    """The state dict of a checkpoint; tensors are taken from it one by one, with a check of their shapes."""
 
     def __init__(self, path: Path, options: Path) -> None:
         self.path, self.options = path, options
@@ -228,26 +227,26 @@ class State:
         if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > path.stat().st_size:
             raise HvxError(f"{path}: its tensors claim more numbers than the file holds")
 
-    def size(self, name: str, axis: int, said: int | None = None, key: str = "") -> Size:
-        """A length that the options give under ``key``, or else the tensor itself."""
-        if said is not None:
-            return Size(said, f"{self.options.name}: {key}")
+    def size(self, name: str, axis: int, option: int | None = None, key: str = "") -> Size:
+        """The length of an axis: ``option``, the options' value under ``key``, or else the tensor's."""
+        if option is not None:
+            return Size(option, f"{self.options.name}: {key}")
         shape = self._tensor(name).shape
         if len(shape) <= axis or not shape[axis]:
             raise HvxError(f"{self.path}: tensor '{name}' has shape {tuple(shape)}")
         return Size(shape[axis], f"tensor '{name}'")
 
     def take(self, name: str, *sizes: Size) -> Tensor:
-        """The tensor of that name and these sizes, as float32; a 1×1 convolution as a matrix."""
+        """The tensor with this name and these sizes, as float32; a 1×1 convolution as a matrix."""
         tensor = self._tensor(name)
         shape = tuple(tensor.shape)
         flat = shape[: len(sizes)] if all(length == 1 for length in shape[len(sizes) :]) else shape
         if len(flat) != len(sizes):
             raise HvxError(f"{self.path}: tensor '{name}' has shape {shape}; expected {len(sizes)} axes")
-        for found, size in zip(flat, sizes, strict=True):
-            if found != size.value:
+        for actual, size in zip(flat, sizes, strict=True):
+            if actual != size.value:
                 raise HvxError(
-                    f"{self.path}: tensor '{name}' has shape {shape}, with {found:,} where {size.source} "
+                    f"{self.path}: tensor '{name}' has shape {shape}, with {actual:,} where {size.source} "
                     f"says {size.value:,}"
                 )
         taken = self.tensors.pop(name).reshape(flat).float()
@@ -255,24 +254,24 @@ class State:
             raise HvxError(f"{self.path}: tensor '{name}' holds values that are not finite")
         return taken
 
-    def linear(self, own: str, name: str, out: Size, into: Size) -> dict[str, Tensor]:
-        """Weight (out × in) and bias of the layer ``name``, under the native name ``own``."""
+    def linear(self, native: str, name: str, out: Size, into: Size) -> dict[str, Tensor]:
+        """Weight (out × in) and bias of the layer ``name``, under the native name ``native``."""
         weight, bias = self.take(f"{name}.weight", out, into), self.take(f"{name}.bias", out)
-        return {f"{own}.weight": weight, f"{own}.bias": bias}
+        return {f"{native}.weight": weight, f"{native}.bias": bias}
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self.tensors:
             raise HvxError(f"{self.path}: tensor '{name}' is missing")
         return self.tensors[name]
 
-    def stacked(self, own: str, name: str, count: int, out: Size, into: Size) -> dict[str, Tensor]:
-        """The layers ``name.0`` … ``name.{count − 1}``, one above the other, as one layer ``own``."""
+    def stacked(self, native: str, name: str, count: int, out: Size, into: Size) -> dict[str, Tensor]:
+        """The layers ``name.0`` … ``name.{count − 1}``, concatenated to one layer ``native``."""
         layers = [self.linear("", f"{name}.{r}", out, into) for r in range(count)]
         return {
-            f"{own}.{part}": torch.cat([layer[f".{part}"] for layer in layers]) for part in ("weight", "bias")
+            f"{native}.{key}": torch.cat([layer[f".{key}"] for layer in layers]) for key in ("weight", "bias")
         }
 
     def finish(self) -> None:
-        """Refuse what is left: a network with more to it computes something else."""
+        """Refuse remaining tensors: a network with more layers computes something else."""
         if self.tensors:
             raise HvxError(f"{self.path}: unexpected tensor '{min(self.tensors)}'")

@@ -1,4 +1,4 @@
-"""vqa.pytorch's MUTAN: all behind the question encoder, and the config of its sizes."""
+"""vqa.pytorch's MUTAN: all layers after the question encoder, and their config."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ from hvx.errors import HvxError
 from hvx.importers.vqa_pytorch_files import Fusion, ModelOptions, Size, State
 
 
-def mutan_joint(state: State, said: ModelOptions, question: Size, answers: int) -> dict[str, Tensor]:
+def mutan_joint(state: State, model: ModelOptions, question: Size, answers: int) -> dict[str, Tensor]:
     """The tensors under the names of ``Mutan``'s state dict; the layers of the R products are stacked.
 
     Raises:
-        HvxError: a tensor is missing or misshapen, or the glimpses do not share the visual width evenly.
+        HvxError: a tensor is missing or has a wrong shape, or the visual width is not divided evenly among
+            the glimpses.
     """
-    if said.attention is None or not said.attends:
-        channels = state.size("fusion.linear_v.weight", 1, said.fusion.dim_v, "model.fusion.dim_v")
-        visual = state.size("fusion.linear_v.weight", 0, said.fusion.dim_hv, "model.fusion.dim_hv")
+    if model.attention is None or not model.attends:
+        channels = state.size("fusion.linear_v.weight", 1, model.fusion.dim_v, "model.fusion.dim_v")
+        visual = state.size("fusion.linear_v.weight", 0, model.fusion.dim_hv, "model.fusion.dim_hv")
         return state.linear("visual.0", "fusion.linear_v", visual, channels) | _sum(
-            state, said, "fusion", visual, question, answers
+            state, model, "fusion", visual, question, answers
         )
-    channels = state.size("conv_v_att.weight", 1, said.dim_v, "model.dim_v")
-    glimpses = state.size("conv_att.weight", 0, said.attention.nb_glimpses, "model.attention.nb_glimpses")
-    head = _attention(state, said.attention, channels, question, glimpses)
-    each = state.size("list_linear_v_fusion.0.weight", 0)
-    visual = Size(each.value * glimpses.value, f"{each.source} for each of the {glimpses.value} glimpses")
-    if said.fusion.dim_hv is not None and said.fusion.dim_hv != visual.value:
+    channels = state.size("conv_v_att.weight", 1, model.dim_v, "model.dim_v")
+    glimpses = state.size("conv_att.weight", 0, model.attention.nb_glimpses, "model.attention.nb_glimpses")
+    head = _attention(state, model.attention, channels, question, glimpses)
+    part = state.size("list_linear_v_fusion.0.weight", 0)
+    visual = Size(part.value * glimpses.value, f"{part.source} for each of the {glimpses.value} glimpses")
+    if model.fusion.dim_hv is not None and model.fusion.dim_hv != visual.value:
         raise HvxError(
             f"{state.path}: {visual.source} make {visual.value} features, where {state.options.name}: "
-            f"model.fusion.dim_hv says {said.fusion.dim_hv}"
+            f"model.fusion.dim_hv says {model.fusion.dim_hv}"
         )
     for g in range(glimpses.value):
-        head |= state.linear(f"visual.{g}", f"list_linear_v_fusion.{g}", each, channels)
-    return head | _sum(state, said, "fusion_classif", visual, question, answers)
+        head |= state.linear(f"visual.{g}", f"list_linear_v_fusion.{g}", part, channels)
+    return head | _sum(state, model, "fusion_classif", visual, question, answers)
 
 
 def _attention(
-    state: State, said: Fusion, channels: Size, question: Size, glimpses: Size
+    state: State, fusion: Fusion, channels: Size, question: Size, glimpses: Size
 ) -> dict[str, Tensor]:
-    visual = state.size("conv_v_att.weight", 0, said.dim_hv, "model.attention.dim_hv")
-    textual = state.size("linear_q_att.weight", 0, said.dim_hq, "model.attention.dim_hq")
-    joint = state.size("conv_att.weight", 1, said.dim_mm, "model.attention.dim_mm")
-    rank = _rank(state, said, "fusion_att", "model.attention.R")
+    visual = state.size("conv_v_att.weight", 0, fusion.dim_hv, "model.attention.dim_hv")
+    textual = state.size("linear_q_att.weight", 0, fusion.dim_hq, "model.attention.dim_hq")
+    joint = state.size("conv_att.weight", 1, fusion.dim_mm, "model.attention.dim_mm")
+    rank = _rank(state, fusion, "fusion_att", "model.attention.R")
     return (
         state.linear("attention_visual", "conv_v_att", visual, channels)
         | state.linear("attention_textual", "linear_q_att", textual, question)
@@ -53,13 +54,13 @@ def _attention(
 
 
 def _sum(
-    state: State, said: ModelOptions, layers: str, visual: Size, question: Size, answers: int
+    state: State, model: ModelOptions, layers: str, visual: Size, question: Size, answers: int
 ) -> dict[str, Tensor]:
-    """The sum of products behind the attention, and the classifier."""
-    projection = "linear_q_fusion" if said.attends else "fusion.linear_q"
-    textual = state.size(f"{projection}.weight", 0, said.fusion.dim_hq, "model.fusion.dim_hq")
-    joint = state.size("linear_classif.weight", 1, said.fusion.dim_mm, "model.fusion.dim_mm")
-    rank = _rank(state, said.fusion, layers, "model.fusion.R")
+    """The sum of products after the attention, and the classifier."""
+    projection = "linear_q_fusion" if model.attends else "fusion.linear_q"
+    textual = state.size(f"{projection}.weight", 0, model.fusion.dim_hq, "model.fusion.dim_hq")
+    joint = state.size("linear_classif.weight", 1, model.fusion.dim_mm, "model.fusion.dim_mm")
+    rank = _rank(state, model.fusion, layers, "model.fusion.R")
     return (
         state.linear("textual", projection, textual, question)
         | state.stacked("visual_parts", f"{layers}.list_linear_hv", rank, joint, visual)
@@ -68,22 +69,22 @@ def _sum(
     )
 
 
-def _rank(state: State, said: Fusion, layers: str, key: str) -> int:
-    """R, by the options or else by the layers that the checkpoint has."""
-    found = sum(f"{layers}.list_linear_hv.{r}.weight" in state.tensors for r in range(len(state.tensors)))
-    if said.R is not None and found != said.R:
+def _rank(state: State, fusion: Fusion, layers: str, key: str) -> int:
+    """R, the number of the checkpoint's layers; the options must not contradict it."""
+    rank = sum(f"{layers}.list_linear_hv.{r}.weight" in state.tensors for r in range(len(state.tensors)))
+    if fusion.R is not None and rank != fusion.R:
         raise HvxError(
-            f"{state.path}: has {found} layers '{layers}.list_linear_hv', where {state.options.name}: {key} "
-            f"says {said.R}"
+            f"{state.path}: has {rank} layers '{layers}.list_linear_hv', where {state.options.name}: {key} "
+            f"says {fusion.R}"
         )
-    if not found:
+    if not rank:
         raise HvxError(f"{state.path}: tensor '{layers}.list_linear_hv.0.weight' is missing")
-    return found
+    return rank
 
 
-def mutan_config(said: ModelOptions, head: dict[str, Tensor]) -> MutanConfig:
-    """What of the config is MUTAN's own; sizes are the tensors'."""
-    fusion, attention = said.fusion, said.attention if said.attends else None
+def mutan_config(model: ModelOptions, head: dict[str, Tensor]) -> MutanConfig:
+    """The part of the config for MUTAN, with sizes from the tensors."""
+    fusion, attention = model.fusion, model.attention if model.attends else None
     sizes = {
         "visual": head["visual_parts.weight"].shape[1],
         "textual": head["textual_parts.weight"].shape[1],
@@ -106,5 +107,5 @@ def mutan_config(said: ModelOptions, head: dict[str, Tensor]) -> MutanConfig:
             "attention_visual_part_activation": attention.activation_hv,
             "attention_textual_part_activation": attention.activation_hq,
         }
-    named = {place: activation or "none" for place, activation in activations.items()}
+    named = {field: activation or "none" for field, activation in activations.items()}
     return MutanConfig.model_validate(sizes | named)

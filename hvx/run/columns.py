@@ -1,4 +1,4 @@
-"""From explanations to the columns of a shard, without an object for each question."""
+"""Converts explanations to the columns of a shard, without an object for each question."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hvx.explain.explainer import TOP, Answered, Explanations
 from hvx.store.heatmaps import SCALES, shrunk, to_8_bits, to_half
 from hvx.store.schema import EARLIER, FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
-_OF_QUESTIONS: dict[str, Callable[[Question], Any]] = {
+_GETTERS: dict[str, Callable[[Question], Any]] = {
     "question_id": lambda question: question.question_id,
     "image_id": lambda question: question.image_id,
     "question": lambda question: question.question,
@@ -29,10 +29,10 @@ _OVERFLOW = "is not finite (NaN or infinite): the network's numbers overflow on 
 
 
 class ShardColumns:
-    """The columns of a shard's N questions, filled as its explanations come, in any order.
+    """The columns of a shard's N questions, filled from its explanations in any order.
 
     Args:
-        questions: of the shard, in its order.
+        questions: the shard's questions, in its order.
         stored: how heat maps are stored.
     """
 
@@ -42,89 +42,91 @@ class ShardColumns:
         self._columns: dict[str, np.ndarray] = {}
         self._tokens: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
         self.odd: dict[int, str] = {}
-        """Why a question has no row though it was explained, by its place."""
+        """Why a question has no row although it was explained, by its index in the shard."""
 
-    def add(self, places: Sequence[int], explained: Answered) -> None:
-        """Take the explanations of the questions at these places."""
+    def add(self, positions: Sequence[int], explained: Answered) -> None:
+        """Store the explanations of the questions at ``positions``, their indices in the shard."""
         odd = _not_finite(explained)
-        self.odd |= {places[row]: f"{part} {_OVERFLOW}" for row, part in odd.items()}
-        own = np.array(places, int)
-        self._known[[place for place in places if place not in self.odd]] = True
+        self.odd |= {positions[item]: f"{part} {_OVERFLOW}" for item, part in odd.items()}
+        rows = np.array(positions, int)
+        self._known[[position for position in positions if position not in self.odd]] = True
         for name, values in _columns(explained, self._stored):
             if name not in self._columns:
                 dtype = np.float16 if isinstance(values, Tensor) else values.dtype
                 self._columns[name] = np.empty((len(self._questions), *values.shape[1:]), dtype)
             if isinstance(values, Tensor):
-                _put_half(values, self._columns[name], own)
+                _put_half(values, self._columns[name], rows)
             else:
-                self._columns[name][own] = values
-        self._tokens.append((own, _of_tokens(explained, self._stored)))
+                self._columns[name][rows] = values
+        self._tokens.append((rows, _token_columns(explained, self._stored)))
 
     def done(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
-        """Every column of the schema that there is, of the questions that have a row.
+        """All columns of the schema that have values, for the questions that have a row.
 
         Args:
-            digests: of each question's image file; of those without a row it does not matter.
+            digests: of each question's image file; ignored for questions without a row.
         """
         rows = np.flatnonzero(self._known).tolist()
-        asked = [self._questions[row] for row in rows]
-        found = {name: _objects([of(question) for question in asked]) for name, of in _OF_QUESTIONS.items()}
-        found["image_digest"] = _objects([digests[row] for row in rows])
-        every = len(rows) == len(self._known)
-        found |= {name: own if every else own[rows] for name, own in self._columns.items()}
-        found |= {name: own if every else own[rows] for name, own in self._padded()}
-        return found if len(rows) else _no_rows()
+        questions = [self._questions[row] for row in rows]
+        columns = {name: _objects(list(map(get, questions))) for name, get in _GETTERS.items()}
+        columns["image_digest"] = _objects([digests[row] for row in rows])
+        complete = len(rows) == len(self._known)
+        columns |= {name: values if complete else values[rows] for name, values in self._columns.items()}
+        columns |= {name: values if complete else values[rows] for name, values in self._padded()}
+        return columns if len(rows) else _no_rows()
 
     def _padded(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The columns of tokens, each as long as the longest question that has a row."""
+        """The columns of tokens, padded to the longest question that has a row."""
         if not self._tokens:
             return
         length = self._columns["length"][self._known]
         longest = int(length.max(initial=0))
-        for name, first in self._tokens[0][1].items():
+        for name, sample in self._tokens[0][1].items():
             field = FIELDS[name]
             shape = (len(self._known),) if field.ragged else (len(self._known), longest)
-            column = np.full(shape, None if field.ragged else field.fill, first.dtype)
-            for places, own in self._tokens:
-                values = own[name] if field.ragged else own[name][:, :longest]
+            column = np.full(shape, None if field.ragged else field.fill, sample.dtype)
+            for rows, token_columns in self._tokens:
+                values = token_columns[name] if field.ragged else token_columns[name][:, :longest]
                 if field.ragged:
-                    column[places] = values
+                    column[rows] = values
                 else:
-                    column[places, : values.shape[1]] = values
+                    column[rows, : values.shape[1]] = values
             yield name, column
 
 
-def _put_half(values: Tensor, column: np.ndarray, places: np.ndarray) -> None:
-    """Put numbers into a column of half precision, at these places.
+def _put_half(values: Tensor, column: np.ndarray, rows: np.ndarray) -> None:
+    """Write values into these rows of a half-precision column.
 
-    On the CPU a few items at a time: memory for all of them would be new at each call, and take longer than
-    the numbers do.
+    On the CPU a few items at a time: a buffer for all of them would be allocated at each call, which takes
+    longer than the conversion.
     """
     count = _AT_ONCE if values.device.type == "cpu" else max(1, len(values))
     for start in range(0, len(values), count):
-        column[places[start : start + count]] = to_half(values[start : start + count]).cpu().numpy()
+        column[rows[start : start + count]] = to_half(values[start : start + count]).cpu().numpy()
 
 
 def _columns(explained: Answered, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
-    """The columns of explanations whose items have one shape, by name; tensors go into half precision."""
+    """The columns whose items all have the same shape, by name; tensors are stored in half precision."""
     top = [answers + [""] * (TOP - len(answers)) for answers in explained.answers]
-    shares = explained.probabilities.float().cpu().numpy()
+    probabilities = explained.probabilities.float().cpu().numpy()
     yield "answer", _objects([answers[0] for answers in top])
     yield "top_answers", np.array(top, object).reshape(len(top), TOP)
-    yield "probability", shares[:, 0]
+    yield "probability", probabilities[:, 0]
     yield (
         "top_probabilities",
-        np.pad(shares, ((0, 0), (0, TOP - shares.shape[1])), constant_values=np.float32(np.nan)),
+        np.pad(
+            probabilities, ((0, 0), (0, TOP - probabilities.shape[1])), constant_values=np.float32(np.nan)
+        ),
     )
-    yield "length", np.array([len(own) for own in explained.tokens], np.int32)
+    yield "length", np.array([len(tokens) for tokens in explained.tokens], np.int32)
     if explained.attention is not None:
         yield "attention", explained.attention.float().cpu().numpy()
     if isinstance(explained, Explanations):
-        yield from _explaining(explained, stored)
+        yield from _eq_columns(explained, stored)
 
 
-def _explaining(explained: Explanations, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
-    """What Eqs 2 and 3 say, by name."""
+def _eq_columns(explained: Explanations, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
+    """The columns computed from Eqs 2 and 3, by name."""
     zero = ZERO_IMAGE_GRADIENT * explained.zero_image_gradient.to(
         torch.uint8
     ) | ZERO_WORD_GRADIENT * explained.zero_word_gradient.to(torch.uint8)
@@ -139,8 +141,8 @@ def _explaining(explained: Explanations, stored: HeatmapConfig) -> Iterator[tupl
 
 
 def _stored_maps(name: str, maps: Tensor, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
-    """Heat maps (…, H, W) at the size that the run stores, to be put into half precision; or in 8 bits, and
-    then their factors."""
+    """Heat maps (…, H, W) at the size that the run stores: a tensor to be stored in half precision, or 8-bit
+    values and their scale factors."""
     small = shrunk(maps, stored.size)
     if stored.dtype == "uint8":
         values, factors = to_8_bits(small.cpu().numpy())
@@ -150,46 +152,46 @@ def _stored_maps(name: str, maps: Tensor, stored: HeatmapConfig) -> Iterator[tup
         yield name, small
 
 
-def _of_tokens(explained: Answered, stored: HeatmapConfig) -> dict[str, np.ndarray]:
-    """The columns whose items are as long as their questions, padded to the longest, or objects."""
-    lengths = torch.tensor([len(own) for own in explained.tokens])
+def _token_columns(explained: Answered, stored: HeatmapConfig) -> dict[str, np.ndarray]:
+    """The columns with a value for each token, padded to the longest question, or as objects."""
+    lengths = torch.tensor([len(tokens) for tokens in explained.tokens])
     longest = int(lengths.max()) if len(lengths) else 0
-    own = torch.arange(longest) < lengths[:, None]
-    found = {
+    in_question = torch.arange(longest) < lengths[:, None]
+    columns = {
         "tokens": _padded_lists(explained.tokens, longest, "", np.dtype(object)),
         "unknown": _padded_lists(explained.unknown, longest, 0, np.dtype(np.uint8)),
     }
-    for name, values in _numbers_of_tokens(explained).items():
-        found[name] = values[:, :longest].float().cpu().where(own, FIELDS[name].fill).numpy()
+    for name, values in _token_values(explained).items():
+        columns[name] = values[:, :longest].float().cpu().where(in_question, FIELDS[name].fill).numpy()
     if isinstance(explained, Explanations) and explained.word_heatmaps is not None:
-        found |= _word_maps(explained.word_heatmaps, longest, stored)
-    return found
+        columns |= _word_maps(explained.word_heatmaps, longest, stored)
+    return columns
 
 
-def _numbers_of_tokens(explained: Answered) -> dict[str, Tensor]:
-    """The numbers that each token has (N, T), by field."""
-    found: dict[str, Tensor | None] = {"textual_attention": explained.textual_attention}
+def _token_values(explained: Answered) -> dict[str, Tensor]:
+    """The numbers of each token (N, T), by field."""
+    numbers: dict[str, Tensor | None] = {"textual_attention": explained.textual_attention}
     if explained.earlier_attention is not None:
-        found |= dict(zip(EARLIER, explained.earlier_attention.unbind(1), strict=True))
+        numbers |= dict(zip(EARLIER, explained.earlier_attention.unbind(1), strict=True))
     if isinstance(explained, Explanations):
-        found |= {"token_saliency": explained.saliency, "token_z": explained.z}
-    return {name: values for name, values in found.items() if values is not None}
+        numbers |= {"token_saliency": explained.saliency, "token_z": explained.z}
+    return {name: values for name, values in numbers.items() if values is not None}
 
 
 def _word_maps(maps: list[Tensor], longest: int, stored: HeatmapConfig) -> dict[str, np.ndarray]:
-    """The heat maps of tokens, an array for each question, and the factors of those in 8 bits."""
-    each = [dict(_stored_maps("word_heatmaps", own, stored)) for own in maps]
-    values = [one["word_heatmaps"] for one in each]
-    found = {
+    """The heat maps of tokens, an array for each question, and the scale factors of 8-bit ones."""
+    questions = [dict(_stored_maps("word_heatmaps", word_maps, stored)) for word_maps in maps]
+    arrays = [question["word_heatmaps"] for question in questions]
+    columns = {
         "word_heatmaps": _objects(
-            [to_half(one).numpy() if isinstance(one, Tensor) else one for one in values]
+            [to_half(array).numpy() if isinstance(array, Tensor) else array for array in arrays]
         )
     }
     scale = SCALES["word_heatmaps"]
-    if each and scale in each[0]:
-        factors = [one[scale].tolist() for one in each]
-        found[scale] = _padded_lists(factors, longest, 0, np.dtype(np.float32))
-    return found
+    if questions and scale in questions[0]:
+        factors = [question[scale].tolist() for question in questions]
+        columns[scale] = _padded_lists(factors, longest, 0, np.dtype(np.float32))
+    return columns
 
 
 def _padded_lists(
@@ -200,15 +202,15 @@ def _padded_lists(
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
-    """As an array of objects, arrays among them, too."""
+    """An array of objects, which may themselves be arrays."""
     array = np.empty(len(values), object)
-    for place, value in enumerate(values):
-        array[place] = value
+    for index, value in enumerate(values):
+        array[index] = value
     return array
 
 
 def _no_rows() -> dict[str, np.ndarray]:
-    """The columns of a shard none of whose questions could be explained."""
+    """The columns of a shard in which no question could be explained."""
     return {
         name: np.zeros((0,) * (1 + len(field.axes)), object if field.fill == "" else field.dtype)
         for name, field in FIELDS.items()
@@ -217,18 +219,20 @@ def _no_rows() -> dict[str, np.ndarray]:
 
 
 def _not_finite(explained: Answered) -> dict[int, str]:
-    """Of explanations that hold a NaN or an infinity, by row, the first such part."""
-    lengths = torch.tensor([len(own) for own in explained.tokens], device=explained.probabilities.device)
+    """For each explanation that contains a NaN or an infinity, by row: the first such part."""
+    lengths = torch.tensor(
+        [len(tokens) for tokens in explained.tokens], device=explained.probabilities.device
+    )
     has_score = isinstance(explained, Explanations) and explained.scores is not None
     parts: dict[str, Tensor | None] = {
         "the answer's probability": None if has_score else explained.probabilities
     }
     if isinstance(explained, Explanations):
-        parts |= _explaining_parts(explained, lengths)
+        parts |= _gradient_parts(explained, lengths)
     parts |= {
         "the attention": explained.attention,
-        "the attention to words": _own(explained.textual_attention, lengths),
-        "the attention to words and phrases": _own(explained.earlier_attention, lengths),
+        "the attention to words": _zero_padding(explained.textual_attention, lengths),
+        "the attention to words and phrases": _zero_padding(explained.earlier_attention, lengths),
     }
     flags = {
         name: part if part.dtype == torch.bool else _finite(part)
@@ -237,40 +241,40 @@ def _not_finite(explained: Answered) -> dict[int, str]:
     }
     if not flags:
         return {}
-    # One copy for all of them: each would wait for the GPU.
+    # One copy for all of them: each copy waits for the GPU.
     odd = ~torch.stack([rows.to(lengths.device) for rows in flags.values()]).cpu()
-    found: dict[int, str] = {}
+    first_parts: dict[int, str] = {}
     for part, row in odd.nonzero().tolist():
-        found.setdefault(row, list(flags)[part])
-    return found
+        first_parts.setdefault(row, list(flags)[part])
+    return first_parts
 
 
-def _explaining_parts(explained: Explanations, lengths: Tensor) -> dict[str, Tensor | None]:
-    """What must be finite of Eqs 2 and 3, by name; flags (N) of what is known to be so."""
+def _gradient_parts(explained: Explanations, lengths: Tensor) -> dict[str, Tensor | None]:
+    """The parts of Eqs 2 and 3 that must be finite, by name; flags (N) where that is checked already."""
     words = explained.word_heatmaps
     return {
         "the score": explained.scores,
         "the heat map (Eqs 2, 9)": explained.heatmap,
-        "the tokens' saliency (Eqs 3, 10)": _own(explained.saliency, lengths),
-        "the tokens' z-score (Eq. 11)": _own(explained.z, lengths),
+        "the tokens' saliency (Eqs 3, 10)": _zero_padding(explained.saliency, lengths),
+        "the tokens' z-score (Eq. 11)": _zero_padding(explained.z, lengths),
         "a block's heat map": explained.block_heatmaps,
-        "a word's heat map": torch.stack([one.isfinite().all() for one in words]) if words else None,
+        "a word's heat map": torch.stack([maps.isfinite().all() for maps in words]) if words else None,
         "the gradient (Eq. 9)": explained.gradient,
     }
 
 
-def _own(values: Tensor | None, lengths: Tensor) -> Tensor | None:
-    """Values of tokens (N, …, T), 0 beyond each question's."""
+def _zero_padding(values: Tensor | None, lengths: Tensor) -> Tensor | None:
+    """Values of tokens (N, …, T), with 0 at the padding."""
     if values is None:
         return None
-    own = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
-    return values.where(own if values.ndim == 2 else own[:, None], 0)
+    in_question = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
+    return values.where(in_question if values.ndim == 2 else in_question[:, None], 0)
 
 
 def _finite(values: Tensor) -> Tensor:
-    """Of each item (N, …), whether all of its numbers are finite."""
+    """Whether all numbers of each item (N, …) are finite."""
     flat = values.flatten(1) if values.ndim > 1 else values[:, None]
     if not flat.shape[1]:
         return torch.ones(len(flat), dtype=torch.bool, device=values.device)
-    # A NaN is the least and the largest; by far quicker than isfinite() and all() of every number.
+    # amin() and amax() return NaN if there is one; much faster than isfinite() and all() over all numbers.
     return flat.amin(1).isfinite() & flat.amax(1).isfinite()

@@ -1,4 +1,4 @@
-"""A run over a split: planned, its absent shards computed by an engine, then finished."""
+"""Explains a split: plans the shards, has an engine compute the missing ones, and finishes the run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from hvx.store.schema import IDS, VERSION
 
 
 class Engine(Protocol):
-    """What computes shards, somewhere. ``about`` says where, for run.json."""
+    """Computes shards. ``about`` says on what device, for run.json."""
 
     about: str
 
     def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
-        """Write each shard into ``folder``; yields those done, as they are done, in any order."""
+        """Write each shard into ``folder``; yields each shard when it is done, in any order."""
 
 
 StartEngine = Callable[[Config, RunIdentity], Engine]
@@ -42,24 +42,24 @@ StartEngine = Callable[[Config, RunIdentity], Engine]
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a run beyond its config: both change how it is kept, not what it holds."""
+    """Options of a run that are not in its config; they do not change its items."""
 
     retry_failed: bool = False
-    """Do the shards again that hold questions which could not be explained."""
+    """Compute shards again that contain questions that could not be explained."""
     pack: bool = False
-    """Make one solid file of the shards, not a view."""
+    """Write one solid file, not a view of the shards."""
     part: Part | None = None
-    """Compute only this part of the shards; other processes may compute others at the same time."""
+    """Compute only this part of the shards; other processes may compute other parts at the same time."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run holds: questions explained and failed, shards done now and before, seconds taken.
+    """Totals of a run: questions explained and failed, shards done now and before, seconds taken.
 
     ``zero_image_gradients``, ``zero_word_gradients``: explanations whose Eq. 2, or Eq. 3, is zero everywhere.
-    ``selected``: these are the questions that ``limit`` or ``explain.pick`` selects, not the whole split.
-    ``part``: of a run that other parts have still to complete; the counts are then this part's, and ``left``
-    is how many shards are not done yet. None: the run is complete.
+    ``selected``: whether ``limit`` or ``explain.pick`` selected the questions; if not, it is the whole split.
+    ``part``: the part that was computed, if other parts are not done yet; the counts are then this part's,
+    and ``left`` is the number of shards that are not done. None if the run is complete.
     """
 
     run: Path
@@ -82,19 +82,19 @@ def explain_split(
     say: Say = no_log,
     source: Source | None = None,
 ) -> Summary:
-    """Explain the split that the config names, continuing its run folder where one exists.
+    """Explain the split that the config names; an existing run folder is resumed.
 
-    Everything that can be refused is refused before the folder is made.
+    All checks of the request happen before the folder is created.
 
     Args:
         config: the whole tree, with ``explain``.
-        start: makes the engine; called once the request is known to be sound.
-        options: how the run is kept, and whether this is a part of the work.
-        say: told what a user should know, a line at a time.
-        source: what explains; None: the checkpoint that the config names.
+        start: creates the engine; called after the request has been checked.
+        options: how the run is stored, and which part of it to compute.
+        say: receives messages for the user, a line at a time.
+        source: the model; the checkpoint that the config names if None.
 
     Raises:
-        HvxError: a file is missing or wrong, or the folder holds a run of something else.
+        HvxError: a file is missing or wrong, or the folder contains another run.
         BadImage: an image cannot be read, and the config says to stop on that.
     """
     started = time.time()
@@ -113,16 +113,16 @@ def explain_split(
     for line in model.notes():
         say(line)
     image, run = model.image, config.path(config.explain.run)
-    own = own_shards(shards, options.part)
-    # Of all that is absent, also where this is a part: the others write on the same disk.
+    assigned = own_shards(shards, options.part)
+    # For all missing shards, even if this is a part: the other parts write to the same disk.
     check_room(run, shards, model.item_bytes(), options.pack, say)
     engine = start(config, identity)
-    about = _describe(config, split, image, picked, len(shards), identity, _integer_ids(questions)) | {
+    about = _run_description(config, split, image, picked, len(shards), identity, _integer_ids(questions)) | {
         "device": engine.about
     }
     attributes = {"crop": crop_rule(image), "product": config.explain.product}
 
-    def end(folder: RunFolder) -> Summary:
+    def finish(folder: RunFolder) -> Summary:
         packed = options.pack or folder.is_packed
         folder.finish(attributes, time.time() - started, packed, say)
         return _summary(folder, shards, len(folder.failures()), folder.zero_gradients())
@@ -131,19 +131,21 @@ def explain_split(
         opened_run(run, about, shards, say, options.part) as folder,
         _interruptible(folder) as requests,
     ):
-        wanted = _wanted(folder, options, say)
-        if wanted:
+        to_compute = _shards_to_compute(folder, options, say)
+        if to_compute:
             folder.record_versions(identity.versions, say)
-            _compute(engine, folder, wanted, requests)
-        summary = _summary(folder, own, _failed(folder, own)) if options.part else end(folder)
+            _compute(engine, folder, to_compute, requests)
+        summary = (
+            _summary(folder, assigned, _count_failed(folder, assigned)) if options.part else finish(folder)
+        )
     if options.part:
         left = sum(not folder.is_done(shard) for shard in shards)
         incomplete = replace(summary, part=options.part, left=left)
-        summary = _ended_by_the_last(run, about, shards, say, end) or incomplete
+        summary = _finish_if_last_part(run, about, shards, say, finish) or incomplete
     return replace(
         summary,
-        done_now=len(wanted),
-        done_before=len(own) - len(wanted),
+        done_now=len(to_compute),
+        done_before=len(assigned) - len(to_compute),
         seconds=time.time() - started,
         selected=picked is not None or split.limit is not None,
     )
@@ -152,36 +154,36 @@ def explain_split(
 def _summary(
     folder: RunFolder, shards: list[Shard], failed: int, zero_gradients: tuple[int, int] = (0, 0)
 ) -> Summary:
-    """What these shards of a run hold, but for what was done when."""
+    """Totals of these shards, without the fields about what was done when."""
     explained = sum(map(len, shards)) - failed
     return Summary(folder.path, explained, failed, 0, 0, 0.0, *zero_gradients)
 
 
-def _failed(folder: RunFolder, shards: list[Shard]) -> int:
-    """How many questions of shards could not be explained."""
+def _count_failed(folder: RunFolder, shards: list[Shard]) -> int:
+    """The number of the shards' questions that could not be explained."""
     return 0 if folder.stands_alone else sum(len(folder.failures_of(shard)) for shard in shards)
 
 
-def _ended_by_the_last(
-    run: Path, about: dict[str, Any], shards: list[Shard], say: Say, end: Callable[[RunFolder], Summary]
+def _finish_if_last_part(
+    run: Path, about: dict[str, Any], shards: list[Shard], say: Say, finish: Callable[[RunFolder], Summary]
 ) -> Summary | None:
-    """End a run of which all parts are done; None while others work on theirs, or have not begun.
+    """Finish the run if all of its parts are done; None if others are still at work or have not begun.
 
-    A part writes its shards ahead of letting the folder go. So of parts that end together the last one to
-    ask finds all of them.
+    A part writes its shards before it releases the folder. So if several parts end at the same time, the last
+    one that checks finds all shards.
     """
     try:
         with opened_run(run, about, shards, say, finishing=True) as folder, _interruptible(folder):
-            if _wanted(folder, Options(), say):
+            if _shards_to_compute(folder, Options(), say):
                 return None
             folder.sweep()
-            return end(folder)
+            return finish(folder)
     except Busy:
         return None
 
 
-def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
-    """The shards to compute: those absent or damaged, and those that failed if they are asked for."""
+def _shards_to_compute(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
+    """The shards to compute: absent and damaged ones and, with ``retry_failed``, those with failures."""
     if folder.stands_alone:
         if options.retry_failed and folder.failures():
             raise HvxError(
@@ -189,42 +191,42 @@ def _wanted(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
                 "try again"
             )
         return []
-    wanted = folder.missing(say)
+    shards = folder.missing(say)
     if options.retry_failed:
-        absent = {shard.number for shard in wanted}
-        there = [shard for shard in folder.own if shard.number not in absent]
-        wanted += [shard for shard in there if folder.failures_of(shard)]
-    return sorted(wanted, key=lambda shard: shard.number)
+        absent = {shard.number for shard in shards}
+        written = [shard for shard in folder.own if shard.number not in absent]
+        shards += [shard for shard in written if folder.failures_of(shard)]
+    return sorted(shards, key=lambda shard: shard.number)
 
 
-def _compute(engine: Engine, folder: RunFolder, wanted: list[Shard], requests: Requests) -> None:
+def _compute(engine: Engine, folder: RunFolder, shards: list[Shard], requests: Requests) -> None:
     folder.reopen()
-    # However this ends, nothing is written after it.
-    with closing(engine.compute(wanted, folder.path / SHARDS)) as done:
-        for _ in bar(done, "explaining", "shard", total=len(wanted)):
+    # Closed in any case, so that nothing is written after this function ends.
+    with closing(engine.compute(shards, folder.path / SHARDS)) as results:
+        for _ in bar(results, "explaining", "shard", total=len(shards)):
             folder.check_held()
             requests.check()
 
 
 @contextmanager
 def _interruptible(folder: RunFolder) -> Iterator[Requests]:
-    """A request to stop is answered with how to go on."""
+    """On a request to stop, raise an error that says how to resume."""
     with heeded() as requests:
         try:
             yield requests
         except (KeyboardInterrupt, Exception) as error:
-            # The same signal may have ended a decoding process first, and so have led to an error.
+            # The same signal may have ended a decoding process first, which raises another error.
             if not isinstance(error, KeyboardInterrupt) and not requests.came:
                 raise
-            done = sum(folder.is_done(shard) for shard in folder.shards)
+            done_count = sum(folder.is_done(shard) for shard in folder.shards)
             raise Interrupted(
-                f"{folder.path}: interrupted; {done:,} of {len(folder.shards):,} shards are done; "
+                f"{folder.path}: interrupted; {done_count:,} of {len(folder.shards):,} shards are done; "
                 "the same command goes on from there"
             ) from None
 
 
 def _questions(split: SplitConfig, explain: ExplainConfig, say: Say) -> tuple[list[Question], Picked | None]:
-    """What is explained: the split's questions, or those that the config picks."""
+    """The questions to explain: all of the split's, or those that the config selects."""
     questions = read_questions(split, say)
     if not explain.pick:
         return questions, None
@@ -235,8 +237,8 @@ def _questions(split: SplitConfig, explain: ExplainConfig, say: Say) -> tuple[li
 
 
 def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfig, say: Say) -> None:
-    """Count the images that are not there before any work is done."""
-    names = [own[0].image for shard in shards for _, own in shard.images]
+    """Check for missing images before any work is done."""
+    names = [questions[0].image for shard in shards for _, questions in shard.images]
     missing = missing_images(split, names)
     if not missing:
         return
@@ -257,14 +259,14 @@ def data_digests(split: SplitConfig) -> dict[str, Any]:
 
 
 def _integer_ids(questions: list[Question]) -> list[str]:
-    """The kinds of ids that the split's file has as integers; the others are texts."""
+    """The id fields that are integers in the split's file; the others are strings."""
     return [name for name in IDS if isinstance(getattr(questions[0], name), int)]
 
 
 def identity_values(
     source: Source, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
 ) -> dict[str, Any]:
-    """All that decides what the run's items are."""
+    """Everything that determines the run's items."""
     return {
         "schema_version": VERSION,
         **source.identity(),
@@ -282,7 +284,7 @@ def identity_values(
     }
 
 
-def _describe(
+def _run_description(
     config: Config,
     split: SplitConfig,
     image: ImageConfig,
@@ -291,17 +293,17 @@ def _describe(
     identity: RunIdentity,
     integer_ids: list[str],
 ) -> dict[str, Any]:
-    """What run.json says, but for the device."""
-    folders = [str(folder.resolve()) for folder in split.folders]
+    """The content of run.json, without the device."""
+    image_folders = [str(folder.resolve()) for folder in split.folders]
     return {
         "identity": identity.values,
         "image": image.model_dump(mode="json"),
-        "images": folders if isinstance(split.images, tuple) else folders[0],
+        "images": image_folders if isinstance(split.images, tuple) else image_folders[0],
         "integer_ids": integer_ids,
         "exif_orientation": split.exif_orientation,
         "picked": picked.choices if picked else None,
         "shards": shards,
-        # With an absolute root, so that the paths are those of this run in whatever folder it is read.
+        # With an absolute root, so that the paths stay valid when the file is read from another folder.
         "config": config.model_copy(update={"root": config.path(Path()).absolute()}).model_dump(mode="json"),
         "versions": identity.versions,
         "seed": config.seed,

@@ -1,4 +1,4 @@
-"""What a run was asked for: all that decides its items, and the versions that computed them."""
+"""A run's identity: everything that determines its items, and the versions that computed them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DECISIVE = ("hvx", "torch")
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """A run's identity, as run.json has it, and the versions of the process that gives out its work.
+    """A run's identity, as in run.json, and the versions of the process that distributes its work.
 
-    ``source``: what explains, where it is no native checkpoint.
+    ``source``: the model, where it is not a native checkpoint.
     """
 
     values: dict[str, Any]
@@ -32,26 +32,26 @@ class RunIdentity:
 
     @property
     def digest(self) -> str:
-        """What each of the run's files carries."""
+        """The digest that is stored in each of the run's files."""
         return run_digest(self.values)
 
     def check_versions(self) -> None:
-        """Compare the versions here with those of the run; on another machine they may differ.
+        """Compare this process's versions with the run's; on another machine they may differ.
 
         Raises:
             HvxError: names the package.
         """
-        here = versions()
+        installed = versions()
         for name in _DECISIVE:
-            if here[name] != self.versions[name]:
+            if installed[name] != self.versions[name]:
                 raise HvxError(
-                    f"a worker has {name} {here[name]}, the run {self.versions[name]}; "
+                    f"a worker has {name} {installed[name]}, the run {self.versions[name]}; "
                     "install the same version everywhere"
                 )
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that compute and store explanations, in this process."""
+    """Versions of the packages that compute and store explanations, in this process."""
     return {
         "hvx": __version__,
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""Shards on this machine: one after the other, in this process."""
+"""The local engine: computes shards one after the other, in this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hvx.run.worker import ShardWorker
 
 
 class LocalEngine:
-    """Computes shards here.
+    """Computes shards in this process.
 
     Args:
         config: the whole tree, with ``explain``.
@@ -31,10 +31,10 @@ class LocalEngine:
         self.about = f"{device} ({torch.cuda.get_device_name(device)})" if cuda else str(device)
 
     def compute(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
-        """Write each shard into ``folder``; yields those done, as they are done."""
+        """Write each shard into ``folder``; yields each shard when it is done."""
         yield from self._worker.explain_all(shards, folder)
 
 
 def here(device: torch.device) -> Callable[[Config, RunIdentity], LocalEngine]:
-    """Starts the engine of this process, on a device."""
+    """A function that starts the local engine on a device."""
     return lambda config, identity: LocalEngine(config, device, identity)

@@ -1,4 +1,4 @@
-"""One writer, or one for each part: locks on a run folder that their holders' deaths release."""
+"""Locks on a run folder: one writer, or one for each part. The lock of a process that dies is released."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WITHOUT_LOCKS = {
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 Say = Callable[[str], None]
-"""Told what a user should know, a line at a time."""
+"""Receives messages for the user, a line at a time."""
 
 
 _PATIENCE, _GRACE = 600.0, 2.0
 """Seconds for which a part waits: while another process finishes the run; and until a process that has just
-taken the lock has written what it does."""
+taken the lock has written the lock file."""
 _PARTS, _FINISHING = "parts", "finishing"
-"""What a lock file says: several parts hold it together, or its holder ends the run in a moment."""
+"""Keys of a lock file: several parts share the lock, or its holder is finishing the run."""
 
 
 class ReadOnly(HvxError):
@@ -53,7 +53,7 @@ class Part:
 
     @property
     def lock(self) -> str:
-        """The name of its own lock file."""
+        """The name of the part's lock file."""
         return f"{LOCK}.{self.number}-of-{self.count}"
 
     def __str__(self) -> str:
@@ -65,9 +65,9 @@ class Held:
 
     Args:
         path: the folder.
-        name: of the lock file that is this process's alone.
+        name: of the lock file that only this process holds.
         content: what this process wrote into it.
-        locked: the lock keeps others out; False where the file system has no locks.
+        locked: whether the lock keeps others out; False where the file system has no locks.
     """
 
     def __init__(self, path: Path, name: str, content: bytes, locked: bool) -> None:
@@ -75,14 +75,14 @@ class Held:
         self._file = _identity(path / name)
 
     def check(self) -> None:
-        """See that the folder is still where it was, and still this process's.
+        """Check that the folder still exists and that this process still holds it.
 
         Raises:
             HvxError: it was renamed, deleted or replaced, or another process took it over where the file
                 system has no locks.
         """
         lock = self._path / self._name
-        # Closing a file drops the locks that this process has on it, so the content is read only if needed.
+        # Closing a file releases this process's locks on it, so the content is read only if needed.
         if self._locked and self._file and _identity(lock) == self._file:
             return
         with suppress(OSError):
@@ -95,31 +95,31 @@ class Held:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file a path leads to; None if to none."""
+    """Device and inode of the file at a path; None if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def no_log(line: str) -> None:
-    """The default of what is told a line at a time: nobody reads it."""
+    """Default no-op logger."""
     del line
 
 
 @contextmanager
 def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterator[Held]:
-    """Hold a run folder against other processes, on this machine or another that sees the folder.
+    """Lock a run folder against other processes, on this machine or another that shares the folder.
 
-    The lock is the operating system's (POSIX record lock), so that a process that died, however it died,
-    holds nothing; the file itself stays and says who held it last. Where the file system has no locks, the
-    user is told so, and other processes are not kept out.
+    The lock is a POSIX record lock, so the operating system releases it when the process dies. The lock file
+    stays and says who held it last. Where the file system has no locks, the user is told, and other processes
+    are not kept out.
 
     Args:
         run: the folder.
-        say: told where there are no locks.
-        finishing: say in the lock file that this takes a moment, so that parts wait for it.
+        say: is told if there are no locks.
+        finishing: note in the lock file that this takes only a moment, so that parts wait for it.
 
     Raises:
         ReadOnly: the folder may not be written.
@@ -134,10 +134,10 @@ def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterat
 
 @contextmanager
 def part_writer(run: Path, part: Part) -> Iterator[Held]:
-    """Hold a part of a run: other parts may be held by others, the whole folder by nobody.
+    """Lock a part of a run: other processes may hold other parts, but none can hold the whole folder.
 
-    The folder's lock is shared by the parts; the part has one of its own. Without locks nobody would know
-    which parts are at work, and the one that completes the run would disturb them.
+    The parts share the folder's lock, and each part has its own lock. Without locks it would be unknown which
+    parts are at work, and the part that finishes the run would disturb them.
 
     Raises:
         ReadOnly: the folder may not be written.
@@ -152,14 +152,14 @@ def part_writer(run: Path, part: Part) -> Iterator[Held]:
                 "put explain.run on another one"
             )
         _write(shared, run / LOCK, {_PARTS: True})
-        own = stack.enter_context(_opened(run / part.lock))
-        _take(own, run, no_log, f"part {part} of this run")
-        yield Held(run, part.lock, _write(own, run / part.lock, {}), True)
+        part_lock = stack.enter_context(_opened(run / part.lock))
+        _take(part_lock, run, no_log, f"part {part} of this run")
+        yield Held(run, part.lock, _write(part_lock, run / part.lock, {}), True)
 
 
 @contextmanager
 def one_part_at_a_time(run: Path) -> Iterator[None]:
-    """Wait until no other part is in here: what is read and written here does not change meanwhile."""
+    """Wait until no other part is in this block, so that run.json does not change during it."""
     with _opened(run / f"{LOCK}.turn") as file:
         _posix_locks().lockf(file, _posix_locks().LOCK_EX)
         yield
@@ -172,7 +172,7 @@ def delete_locks_of_parts(run: Path) -> None:
 
 
 def _share(file: FileIO, run: Path) -> bool:
-    """Share a folder's lock; while its holder finishes the run, wait. False where there are no locks."""
+    """Share a folder's lock; waits while its holder finishes the run. False where there are no locks."""
     began = time.monotonic()
     while True:
         try:
@@ -185,7 +185,7 @@ def _share(file: FileIO, run: Path) -> bool:
 
 
 def _opened(path: Path) -> FileIO:
-    """A lock file, never one that a symbolic link leads to: its content would be overwritten."""
+    """Open a lock file; symbolic links are rejected, since the linked file would be overwritten."""
     try:
         # A named pipe would otherwise block.
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -198,7 +198,7 @@ def _opened(path: Path) -> FileIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise HvxError(f"{path}: is not a file; delete it")
-    return FileIO(descriptor, "r+")  # unbuffered: nothing is left to be written when it is closed
+    return FileIO(descriptor, "r+")  # unbuffered: nothing is written when it is closed
 
 
 def _posix_locks() -> Any:
@@ -210,15 +210,15 @@ def _posix_locks() -> Any:
     return fcntl
 
 
-def _take(file: FileIO, run: Path, say: Say, what: str = "this run", shared: bool = False) -> bool:
+def _take(file: FileIO, run: Path, say: Say, target: str = "this run", shared: bool = False) -> bool:
     """Lock a lock file; False where the system or the file system has no locks."""
     fcntl = _posix_locks()
     if fcntl is None:
         say(f"{run}: this system has no file locks; let no other process write this run")
         return False
     try:
-        # A record lock, unlike flock's, is not inherited: the decoding processes of a run that was
-        # killed live on for some seconds, and must not hold what their parent held.
+        # Unlike a lock of flock, a record lock is not inherited: when a run is killed, its decoding processes
+        # continue for some seconds and must not hold the lock.
         fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in WITHOUT_LOCKS:
@@ -228,19 +228,19 @@ def _take(file: FileIO, run: Path, say: Say, what: str = "this run", shared: boo
             return False
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             raise HvxError(f"{run / LOCK}: cannot be locked: {error.strerror or error}") from None
-        raise Busy(f"{run}: {_holder(file)} is writing {what}; wait for it, or stop it") from None
+        raise Busy(f"{run}: {_holder(file)} is writing {target}; wait for it, or stop it") from None
     return True
 
 
-def _write(file: FileIO, path: Path, more: dict[str, bool]) -> bytes:
-    """Say in a lock file who holds it; returns its content, which no other process writes."""
+def _write(file: FileIO, path: Path, flags: dict[str, bool]) -> bytes:
+    """Write into a lock file who holds it; returns the content, which is unique to this process."""
     about = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "id": secrets.token_hex(8),
     }
-    content = json.dumps(about | more).encode()
+    content = json.dumps(about | flags).encode()
     try:
         file.seek(0)
         file.truncate()
@@ -251,7 +251,7 @@ def _write(file: FileIO, path: Path, more: dict[str, bool]) -> bytes:
 
 
 def _holder(file: FileIO) -> str:
-    """Who wrote the lock file, as far as it can be read."""
+    """The process that wrote the lock file, for messages."""
     about = _about_holder(file)
     try:
         who = f"process {int(about['pid'])} on {about['host']!s:.80} (since {about['since']!s:.40})"
@@ -261,7 +261,7 @@ def _holder(file: FileIO) -> str:
 
 
 def _about_holder(file: FileIO) -> dict[str, Any]:
-    """What the lock file says."""
+    """The content of the lock file; empty if it cannot be read."""
     try:
         file.seek(0)
         about = json.loads(file.read(4096))

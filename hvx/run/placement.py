@@ -1,4 +1,4 @@
-"""How many workers a cluster gets, and what each has of it."""
+"""How many workers to start on a cluster, and the CPUs and GPUs of each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from hvx.errors import HvxError
 
 _CPUS = 8
-"""CPUs for each worker where none has a GPU and no number of workers is asked for."""
+"""CPUs for each worker if there are no GPUs and no number of workers is given."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What is asked of Ray.
+    """The user's options for Ray.
 
     Attributes:
-        address: a cluster that runs already, as ``ray.init`` takes it; none: a Ray of this machine alone.
-        count: workers; none: as many as there are GPUs for, or CPUs.
-        gpus: for each worker, from 0 to 1 (workers may share one); none: 1 where there are any.
+        address: of a running cluster, as for ``ray.init``; a local Ray is started if None.
+        count: number of workers; as many as the GPUs, or the CPUs, allow if None.
+        gpus: for each worker, from 0 to 1 (workers may share one); if None, 1 where there are GPUs.
     """
 
     address: str | None = None
@@ -29,7 +29,7 @@ class Workers:
 
 @dataclass(frozen=True)
 class Placement:
-    """Workers to start, the CPUs and GPUs of each, and how many of them there is room for now."""
+    """Number of workers to start, CPUs and GPUs of each, and how many workers fit now (``room``)."""
 
     count: int
     cpus: int
@@ -42,11 +42,11 @@ class Placement:
 
 
 def place(nodes: Sequence[Mapping[str, float]], asked: Workers) -> Placement:
-    """Share out the CPUs and GPUs of a cluster.
+    """Divide the CPUs and GPUs of a cluster among workers.
 
     Args:
         nodes: the resources of each machine, by Ray's names.
-        asked: what the user fixed of it.
+        asked: the user's options.
 
     Raises:
         HvxError: no machine has what one worker needs.
@@ -60,18 +60,18 @@ def place(nodes: Sequence[Mapping[str, float]], asked: Workers) -> Placement:
         by_gpu = [math.floor(node.get("GPU", 0) / gpus + 1e-6) for node in nodes]
         return sum(map(min, by_cpu, by_gpu))
 
-    most = room(1)
-    if not most:
+    capacity = room(1)
+    if not capacity:
         needs = f"--gpus-per-worker {gpus:g}: no machine" if gpus else "no machine"
         raise HvxError(
             f"{needs} of the Ray cluster has what one worker needs; `ray status` shows what they have"
         )
-    usual = (
-        most
+    default = (
+        capacity
         if gpus
         else sum(max(1, int(cpus // _CPUS)) for node in nodes if (cpus := node.get("CPU", 0)) >= 1)
     )
-    count = asked.count or usual
+    count = asked.count or default
     largest = int(max(node.get("CPU", 0) for node in nodes))
-    cpus = next(cpus for cpus in range(largest, 0, -1) if room(cpus) >= min(count, most))
-    return Placement(count, cpus, gpus, most)
+    cpus = next(cpus for cpus in range(largest, 0, -1) if room(cpus) >= min(count, capacity))
+    return Placement(count, cpus, gpus, capacity)

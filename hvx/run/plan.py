@@ -1,4 +1,4 @@
-"""The plan: a split's questions by image, cut into shards of whole images. Same input, same plan."""
+"""The plan: a split's questions grouped by image and divided into shards. Deterministic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hvx.store.shards import shard_name
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images with all of their questions; ``number`` is its place in the run."""
+    """Some images with all of their questions; ``number`` is the shard's index in the run."""
 
     number: int
     images: tuple[tuple[int | str, tuple[Question, ...]], ...]
@@ -25,14 +25,14 @@ class Shard:
 
 
 MOST_QUESTIONS = 512
-"""On one image, in one shard: memory is bounded whatever a split asks."""
+"""On one image, in one shard; bounds the memory for any split."""
 
 
 def plan_shards(questions: Iterable[Question], size: int) -> list[Shard]:
-    """Shards of whole images, in the order in which the split first asks about them.
+    """Shards of whole images, in the order in which the images first appear in the split.
 
-    A shard is closed once it holds ``size`` questions or more. Only an image with more than
-    ``MOST_QUESTIONS`` is split: it takes part in several shards, or several times in one.
+    A shard is complete once it has ``size`` questions or more. Only an image with more than
+    ``MOST_QUESTIONS`` is split: it is in several shards, or several times in one.
     """
     by_image: dict[int | str, list[Question]] = {}
     for question in questions:
@@ -41,9 +41,9 @@ def plan_shards(questions: Iterable[Question], size: int) -> list[Shard]:
     images: list[tuple[int | str, tuple[Question, ...]]] = []
     count = 0
     parts = (
-        (image_id, tuple(own[start : start + MOST_QUESTIONS]))
-        for image_id, own in by_image.items()
-        for start in range(0, len(own), MOST_QUESTIONS)
+        (image_id, tuple(group[start : start + MOST_QUESTIONS]))
+        for image_id, group in by_image.items()
+        for start in range(0, len(group), MOST_QUESTIONS)
     )
     for part in parts:
         images.append(part)
@@ -57,6 +57,6 @@ def plan_shards(questions: Iterable[Question], size: int) -> list[Shard]:
 
 
 def batches_of_images(shard: Shard, size: int) -> list[list[int]]:
-    """Places of the shard's images in batches, images with as many questions side by side."""
-    order = sorted(range(len(shard.images)), key=lambda place: -len(shard.images[place][1]))
+    """Batches of indices of the shard's images, sorted by their number of questions."""
+    order = sorted(range(len(shard.images)), key=lambda index: -len(shard.images[index][1]))
     return [order[start : start + size] for start in range(0, len(order), size)]

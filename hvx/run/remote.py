@@ -1,4 +1,4 @@
-"""A shard worker in a process, and maybe on a machine, of its own."""
+"""A shard worker in a separate process, possibly on another machine."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from hvx.run.worker import ShardWorker
 class RemoteWorker:
     """A shard worker in a process that Ray started.
 
-    Ray makes it anew, of the same arguments, when the process or its machine was lost; the model is loaded
-    by ``load``, not here, so that what is wrong with it comes back as an error that is no loss.
+    Ray creates it again, with the same arguments, when the process or its machine is lost. The model is
+    loaded by ``load``, not by the constructor, so that its errors are not mistaken for a lost worker.
 
     Args:
         config: the whole tree, its paths absolute.
         cuda: whether Ray gave this process a GPU, or a share of one.
-        threads: of PyTorch.
-        home: the host of the process that gives out the work.
-        identity: the run that the shards belong to, with the versions there.
+        threads: number of PyTorch's threads.
+        home: the host of the process that distributes the work.
+        identity: the run that the shards belong to, with that process's versions.
     """
 
     def __init__(self, config: Config, cuda: bool, threads: int, home: str, identity: RunIdentity) -> None:
@@ -36,10 +36,10 @@ class RemoteWorker:
         torch.set_num_threads(threads)
 
     def load(self) -> str:
-        """Load the model; the name of what it runs on.
+        """Load the model; returns the name of its device.
 
         Raises:
-            HvxError: as ``ShardWorker``; PyTorch has no GPU here.
+            HvxError: as ``ShardWorker``; or PyTorch cannot use the GPU.
         """
         with self._named():
             if self._cuda and not torch.cuda.is_available():
@@ -54,7 +54,7 @@ class RemoteWorker:
         """Explain a shard's questions and write them to ``path``, whole or not at all.
 
         Raises:
-            HvxError: as ``ShardWorker.explain``; the folder is not to be seen here.
+            HvxError: as ``ShardWorker.explain``; or this machine does not see the folder.
         """
         assert self._worker is not None
         with self._named():
@@ -66,7 +66,7 @@ class RemoteWorker:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Errors that say on which machine, where it is another than the user's."""
+        """Add the machine's name to errors, where it is not the user's machine."""
         try:
             yield
         except HvxError as error:
@@ -77,7 +77,7 @@ class RemoteWorker:
 
 
 def absolute(config: Config) -> Config:
-    """A config that means the same in another process's folder and environment."""
+    """A config with absolute paths, which is valid in another process's folder and environment."""
     assert config.explain is not None
     name = config.explain.split
     rooted = config.model_copy(update={"root": config.path(Path()).absolute()})

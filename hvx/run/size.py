@@ -1,4 +1,4 @@
-"""How large a run gets: said before it is computed, and compared with the room on its disk."""
+"""Estimates how large a run gets, before it is computed, and compares it with the free disk space."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hvx.run.lock import Say
 from hvx.run.plan import Shard
 
 _TEXTS = 2_500
-"""Bytes of a question's texts, scores and numbers, and its share of HDF5's own tables."""
+"""Bytes of a question's texts, scores and numbers, and its share of HDF5's metadata."""
 _MUCH = 100_000_000
-"""Bytes from which on a run's size is said, and may be refused: of smaller ones the estimate is rough."""
+"""Runs of fewer bytes are neither reported nor refused: the estimate is too rough for them."""
 _TOKENS = 8
-"""Of a question, about: a network with a product for each word stores a heat map of each."""
+"""Typical tokens of a question: a network with a product for each word stores a heat map for each."""
 _STRIDE = 32
-"""Of most CNNs, from pixels to the attention's grid."""
+"""Stride of most CNNs, from pixels to the attention's grid."""
 
 
 def check_map_size(model: ModelConfig, explain: ExplainConfig, source: Path) -> None:
@@ -30,15 +30,15 @@ def check_map_size(model: ModelConfig, explain: ExplainConfig, source: Path) -> 
         source: the checkpoint.
 
     Raises:
-        HvxError: the stored size does not divide the network's; names sizes that do.
+        HvxError: the stored size is not a divisor of the network's; names some that are.
     """
-    side, whole = explain.heatmap.size, model.image.size
-    if side is None or (side <= whole and whole % side == 0):
+    side, full = explain.heatmap.size, model.image.size
+    if side is None or (side <= full and full % side == 0):
         return
-    near = [size for size in range(1, whole + 1) if whole % size == 0][-6:]
+    divisors = [size for size in range(1, full + 1) if full % size == 0][-6:]
     raise HvxError(
-        f"explain.heatmap.size: expected a divisor of {whole}, the image size of {source}, such as "
-        f"{', '.join(map(str, near))}; not {side}"
+        f"explain.heatmap.size: expected a divisor of {full}, the image size of {source}, such as "
+        f"{', '.join(map(str, divisors))}; not {side}"
     )
 
 
@@ -57,14 +57,14 @@ def explanation_bytes(model: ModelConfig, explain: ExplainConfig) -> int:
 
 
 def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) -> None:
-    """Say how large a run gets if that is much, and refuse it if its disk has no room.
+    """Report how large a large run gets, and refuse it if the disk has not enough space.
 
     Args:
         run: the run folder, which need not exist.
-        shards: all of its shards; those already there need no more room.
+        shards: all of its shards; those already written need no more space.
         each: bytes of an explanation, by ``explanation_bytes``.
-        pack: whether a solid file of all of them is written as well.
-        say: told the size.
+        pack: whether a solid file of all shards is written as well.
+        say: is told the size.
 
     Raises:
         HvxError: names the folder, what it needs and what is free.
@@ -83,7 +83,7 @@ def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) 
 
 
 def free_bytes(path: Path) -> int:
-    """Free on the disk that a path lies on, or will."""
+    """Free bytes on the disk of a path, which need not exist yet."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     return shutil.disk_usage(existing).free
 

@@ -1,4 +1,4 @@
-"""Where a run's explainer comes from: a native checkpoint, or what a later stage knows of."""
+"""Sources of a run's explainer: a native checkpoint here; later stages define others."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class SplitExplainer(Protocol):
-    """What a worker explains images and questions with, on a device."""
+    """Explains images and questions in a worker, on a device."""
 
     device: torch.device
 
     def memory(self) -> int:
-        """Bytes that explaining one image takes, about."""
+        """About how many bytes explaining one image takes."""
 
     def explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Answered:
         """Explain questions on normalized images (B, C, H, W); ``images``: the image of each question.
 
         Raises:
-            OutOfMemory: the images are too many for the device's memory.
+            OutOfMemory: too many images for the device's memory.
         """
 
 
 class Source(Protocol):
-    """A model that can explain a split. It is small, and travels to workers by pickling.
+    """A model that can explain a split. It is small, and is sent to workers by pickling.
 
     Attributes:
         image: how a photograph becomes its input.
@@ -47,14 +47,14 @@ class Source(Protocol):
     def image(self) -> ImageConfig: ...
 
     def identity(self) -> dict[str, Any]:
-        """What decides the items of a run, with digests of files; plain values, for run.json.
+        """Everything that determines the items of a run, with digests of files; plain values, for run.json.
 
         Raises:
             HvxError: a file is missing, or not what the config says.
         """
 
     def check(self, identity: dict[str, Any]) -> None:
-        """See that the files are those of a run's identity.
+        """Check that the files match a run's identity.
 
         Raises:
             HvxError: one was replaced.
@@ -69,17 +69,17 @@ class Source(Protocol):
         """About how many bytes a run stores for each explanation."""
 
     def versions(self) -> dict[str, str]:
-        """Of packages that compute besides hvx's own."""
+        """Versions of further packages that compute explanations."""
 
     def facts(self) -> dict[str, Any]:
-        """What `hvx check` prints of it, by name.
+        """The lines that `hvx check` prints about it, by name.
 
         Raises:
             HvxError: as ``identity``.
         """
 
     def notes(self) -> list[str]:
-        """What a user should know before the run begins, a line each."""
+        """Messages for the user before the run begins, a line each."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CheckpointSource:
 
     @property
     def has_product(self) -> bool:
-        """Whether its network joins by a Hadamard product, so that the run has heat maps."""
+        """Whether its network has a Hadamard product, so that the run has heat maps."""
         return read_header(self._path).config.has_product
 
     @property
@@ -154,7 +154,7 @@ class CheckpointSource:
 
 
 def _check_no_map_options(explain: ExplainConfig, network: str) -> None:
-    """Refuse what is said of heat maps where there are none.
+    """Refuse options of heat maps for a network that has none.
 
     Raises:
         HvxError: names the key.

@@ -1,4 +1,4 @@
-"""Requests to end, by Ctrl-C or SIGTERM: none is lost, wherever it meets the process."""
+"""Requests to stop, by Ctrl-C or SIGTERM: none is lost, whatever code is running when it arrives."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
-_DEAF = {"__del__", "_launch"}
-"""Functions from within which Python drops, with a traceback, what is raised: finalizers, and what is called
-as the start of a decoding process (``multiprocessing``'s ``_launch``) forks."""
-_DEAF_INSIDE = {"_MultiProcessingDataLoaderIter.__init__", "_MultiProcessingDataLoaderIter._shutdown_workers"}
-"""The same, by qualified names: where PyTorch has started or ended only some of its decoding processes, its
+_DROPPING = {"__del__", "_launch"}
+"""Functions in which Python prints and drops exceptions: finalizers, and what runs while a decoding process
+is forked (``multiprocessing``'s ``_launch``)."""
+_DROPPING_INSIDE = {
+    "_MultiProcessingDataLoaderIter.__init__",
+    "_MultiProcessingDataLoaderIter._shutdown_workers",
+}
+"""The same, by qualified name: if PyTorch has started or ended only some of its decoding processes, its
 finalizer fails with a traceback."""
 
 
 _SAME = 1.0
-"""Seconds within which further signals count as the same request, as where a shell passes Ctrl-C on, too."""
+"""Seconds within which further signals count as the same request: a shell may pass Ctrl-C on as well."""
 _LATER = 0.05
-"""Seconds after which a signal is sent again that came where nothing can be raised."""
+"""Seconds after which a signal is sent again that arrived where exceptions are dropped."""
 
 
 class Requests:
-    """The requests to end that came since they are handled."""
+    """The requests to stop since handling began."""
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -36,24 +39,24 @@ class Requests:
         self.came = False
 
     def check(self) -> None:
-        """Raise what was asked for, where it could not be raised.
+        """Raise if a request came, in case the handler could not raise.
 
         Raises:
-            KeyboardInterrupt: the process is asked to end.
+            KeyboardInterrupt: the process is asked to stop.
         """
         if self.came:
             self._raise()
 
     def end(self) -> None:
-        """Raise nothing from here on: the user is told, and the process exits."""
+        """Raise nothing from now on: the user is told, and the process exits."""
         self._ended = True
         for timer in self._again:
             timer.cancel()
-            timer.join()  # a signal that it is sending meets this handler, and not the one before it
+            timer.join()  # a signal that it is sending still reaches this handler
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler of the signals."""
-        if os.getpid() != self._process:  # a decoding process: Ctrl-C reaches it too, but its parent ends it
+        if os.getpid() != self._process:  # a decoding process: gets Ctrl-C as well, but its parent ends it
             if number == signal.SIGTERM:
                 os._exit(128 + number)
             return
@@ -61,8 +64,8 @@ class Requests:
         if self._ended:
             return
         if self._raised is not None and (number == signal.SIGTERM or time.monotonic() - self._raised < _SAME):
-            return  # leaves time to tidy up
-        if _is_deaf(frame):
+            return  # leaves time for cleanup
+        if _drops_exceptions(frame):
             self._send_again(number)
             return
         self._raise()
@@ -72,17 +75,17 @@ class Requests:
         raise KeyboardInterrupt
 
     def _send_again(self, number: int) -> None:
-        with suppress(RuntimeError):  # no thread can be started: the interpreter ends
+        with suppress(RuntimeError):  # no thread can be started: the interpreter is exiting
             timer = threading.Timer(_LATER, os.kill, (self._process, number))
             timer.daemon = True
             timer.start()
             self._again.append(timer)
 
 
-def _is_deaf(frame: FrameType | None) -> bool:
-    """Whether what is raised here would be dropped."""
+def _drops_exceptions(frame: FrameType | None) -> bool:
+    """Whether an exception raised in this frame would be dropped."""
     while frame:
-        if frame.f_code.co_name in _DEAF or frame.f_code.co_qualname in _DEAF_INSIDE:
+        if frame.f_code.co_name in _DROPPING or frame.f_code.co_qualname in _DROPPING_INSIDE:
             return True
         frame = frame.f_back
     return False
@@ -93,12 +96,12 @@ _active: list[Requests] = []
 
 @contextmanager
 def heeded(last: bool = False) -> Iterator[Requests]:
-    """Turn requests to end into KeyboardInterrupt, at once or at the next check; only in the main thread.
+    """Turn requests to stop into KeyboardInterrupt, at once or at the next check; only in the main thread.
 
-    Inside another of these, the other's requests are these. A second request within a second is the same.
+    A nested call shares the outer one's requests. A second signal within a second is the same request.
 
     Args:
-        last: the process exits after this; once a request came, later ones are ignored until it has.
+        last: the process exits after this block; after a request, later ones are ignored until then.
     """
     if threading.current_thread() is not threading.main_thread():
         yield Requests()
@@ -107,14 +110,14 @@ def heeded(last: bool = False) -> Iterator[Requests]:
         yield _active[0]
         return
     requests = Requests()
-    # What a shell starts in the background ignores Ctrl-C, and goes on ignoring it.
-    heard = [number for number in _REQUESTS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, requests.take) for number in heard}
+    # A process that a shell started in the background ignores Ctrl-C, and still does here.
+    signals = [number for number in _REQUESTS if signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, requests.take) for number in signals}
     _active.append(requests)
     try:
         yield requests
     finally:
         requests.end()
         _active.clear()
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, signal.SIG_IGN if last and requests.came else handler)

@@ -1,4 +1,4 @@
-"""Every byte of a run checked against what was written; what is damaged is set aside."""
+"""Checks every byte of a run against its checksums; damaged files are set aside."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hvx.store.shards import shard_name, view_mismatch
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        whole: shards as they were written.
-        damaged: each file that is damaged or not this run's, with what is wrong with it.
-        absent: shards of the plan that are not there; none of a packed run, which does not need them.
-        finished: whether explanations.h5 is there and whole, and so is each shard that it needs.
-        read_only: the run may not be written, so that what is damaged is still where it was.
+        whole: number of undamaged shards.
+        damaged: each file that is damaged or not this run's, with the reason.
+        absent: number of shards of the plan that are absent; 0 for a packed run, which does not need them.
+        finished: whether explanations.h5 and each shard that it needs exist and are undamaged.
+        read_only: the run may not be written, so that damaged files were not renamed.
     """
 
     whole: int
@@ -36,17 +36,17 @@ class Verification:
 
 
 def verify(run: Path, say: Say = no_log) -> Verification:
-    """Check every shard of a run, and the one file of them all.
+    """Check every shard of a run, and explanations.h5.
 
-    A damaged file gets ``.damaged`` after its name, so that the next ``hvx explain`` makes it again. A view
-    goes too where it lacks a shard; a solid file stays. A run that may only be read stays as it is.
+    ``.damaged`` is added to the name of a damaged file, so that the next ``hvx explain`` computes it again. A
+    view that lacks a shard is deleted; a solid file stays. A read-only run is not changed.
 
     Args:
         run: the folder.
-        say: told what a user should know, a line at a time.
+        say: receives messages for the user, a line at a time.
 
     Raises:
-        HvxError: no run, one that is being written, or one of which a part cannot be renamed.
+        HvxError: not a run, a run that is being written, or one with a file that cannot be renamed.
     """
     check_links(run)
     about = read_json(run / DESCRIPTION, "a run folder's description")
@@ -55,18 +55,18 @@ def verify(run: Path, say: Say = no_log) -> Verification:
     if not isinstance(planned, int) or not isinstance(identity, dict):
         raise HvxError(f"{run / DESCRIPTION}: not the description of a run")
     packed, read_only = about.get("packed") is True, False
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
-            held.enter_context(only_writer(run, say))
+            stack.enter_context(only_writer(run, say))
         except ReadOnly:
             read_only = True
-        found = _check(run, planned, run_digest(identity), packed, read_only)
+        verification = _check(run, planned, run_digest(identity), packed, read_only)
         if not read_only:
-            for path in found.damaged:
+            for path in verification.damaged:
                 set_aside(path)
-            if not found.finished:  # a solid file that is whole makes a run finished
+            if not verification.finished:  # an undamaged solid file makes a run finished
                 _remove(run / VIEW)
-        return found
+        return verification
 
 
 def _check(run: Path, planned: int, digest: str, packed: bool, read_only: bool) -> Verification:
@@ -89,13 +89,13 @@ def _check(run: Path, planned: int, digest: str, packed: bool, read_only: bool) 
 
 
 def _number(path: Path, planned: int) -> int | None:
-    """The number of the shard that a file in ``shards`` is by its name; None if it is none of the plan."""
+    """The shard number in the name of a file in ``shards``; None if it is not in the plan."""
     number = int(path.stem) if path.stem.isdecimal() else -1
     return number if path.name == shard_name(number) and number < planned else None
 
 
 def _fault(path: Path, planned: int, digest: str) -> str | None:
-    """Why a file in ``shards`` is not the run's shard that its name says."""
+    """Why a file in ``shards`` is not the run's shard with that name; None if it is."""
     number = _number(path, planned)
     return "no shard's name" if number is None else shard_fault(path, number, digest, "all")
 

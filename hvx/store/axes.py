@@ -1,4 +1,4 @@
-"""Names the axes of a run's datasets by HDF5 dimension scales, as xarray and netCDF readers expect."""
+"""Names the axes of a run's datasets with HDF5 dimension scales, as xarray and netCDF readers expect."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hvx.store.schema import AXES, FIELDS, FIRST_AXIS, Axis
 def name_axes(file: h5py.File, image_size: int | None) -> None:
     """Give each dataset of the schema its dimension scales, its unit and its long name.
 
-    The scale of the first axis is the dataset of the questions' texts. That of a spatial axis holds the
-    centers of its cells in pixels of the network's input, so that maps of different sizes lie on each other.
+    The scale of the first axis is the dataset of the questions' texts. The scale of a spatial axis has the
+    centers of its cells in pixels of the network's input, so that maps of different sizes are aligned.
 
     Args:
-        file: with the datasets, none of which has a scale so far.
-        image_size: side of the network's input in pixels; None: spatial axes are counted from 0.
+        file: with the datasets, none of which has a scale yet.
+        image_size: side of the network's input in pixels; spatial axes are numbered from 0 if None.
     """
     scales: dict[str, h5py.Dataset] = {FIRST_AXIS: file[FIRST_AXIS]}
     scales[FIRST_AXIS].make_scale(FIRST_AXIS)
@@ -30,7 +30,7 @@ def name_axes(file: h5py.File, image_size: int | None) -> None:
                 axis = AXES[field.axes[number - 1]]
                 scales[dimension] = _scale(file, axis, dataset.shape[number], image_size)
             dataset.dims[number].label = dimension
-            if dataset != scales[dimension]:  # a scale has none itself
+            if dataset != scales[dimension]:  # a scale cannot have a scale
                 dataset.dims[number].attach_scale(scales[dimension])
 
 

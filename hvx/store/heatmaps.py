@@ -1,4 +1,4 @@
-"""How heat maps are stored: at a smaller size, and in 8 bits with a factor for each map."""
+"""Storage of heat maps: at a smaller size, and in 8 bits with a scale factor for each map."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:  # what only reads runs needs no PyTorch
+if TYPE_CHECKING:  # code that only reads runs does not need PyTorch
     from torch import Tensor
 
 SCALES = {
@@ -14,14 +14,14 @@ SCALES = {
     "block_heatmaps": "block_heatmap_scale",
     "word_heatmaps": "word_heatmap_scale",
 }
-"""Dataset of maps → dataset of the factors by which the squares of 8-bit values are multiplied."""
+"""Dataset of maps → dataset of the factors that multiply the squares of 8-bit values."""
 
 
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
 def shrunk(heatmaps: Tensor, side: int | None) -> Tensor:
-    """Heat maps (…, S, S) as means over squares, (…, side, side); ``side`` divides S, None leaves them."""
+    """Heat maps (…, S, S) averaged over squares, (…, side, side); ``side`` divides S; unchanged if None."""
     if side is None or heatmaps.shape[-1] == side:
         return heatmaps
     step = heatmaps.shape[-1] // side
@@ -29,18 +29,18 @@ def shrunk(heatmaps: Tensor, side: int | None) -> Tensor:
 
 
 def to_half(values: Tensor) -> Tensor:
-    """Numbers in half precision; those beyond its range become its largest: an infinity has no use."""
+    """Values in half precision, clamped to its range."""
     import torch
 
     return values.clamp(-HALF_MAX, HALF_MAX).to(torch.float16)
 
 
 def to_8_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Heat maps (…, H, W), nowhere negative, as uint8, and the factor (…) of each: map ≈ factor · uint8².
+    """Non-negative heat maps (…, H, W) as uint8, and the scale factor (…) of each: map ≈ factor · uint8².
 
-    Square roots, since most of a heat map lies far below its peak: in even steps all of that would be 0, and
-    rank correlations with it would be lost. The peak of a map is 255; the factor of a map of zeros is 0. The
-    square root is off by half a step at most.
+    Square roots are stored, since most values of a heat map are far below its peak: with equal steps they
+    would be rounded to 0, and rank correlations would be lost. The peak of a map is 255; the factor of a map
+    of zeros is 0. The error of the square root is at most half a step.
     """
     factor = np.asarray(maps.max((-2, -1)) / 255**2, np.float32)
     safe = np.where(factor > 0, factor, 1)[..., None, None]
@@ -48,5 +48,5 @@ def to_8_bits(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def from_8_bits(values: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """What ``to_8_bits`` stored, as float32."""
+    """Heat maps from the values and factors of ``to_8_bits``, as float32."""
     return np.asarray(np.float32(values) ** 2 * np.asarray(factor, np.float32)[..., None, None], np.float32)

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _PLAIN_NAMES = ("run",)
-"""Folder names that say nothing of a run: the folder around it is named too."""
+"""Folder names that do not describe a run: the name of the parent folder is added."""
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The shortest end of each path that none of the others has; of ``…/daquar/run`` at least two parts."""
+    """The shortest suffix of each path that no other path has; for ``…/daquar/run`` at least two parts."""
     parts = [path.resolve().parts[1:] for path in paths]
-    names = []
-    for place, own in enumerate(parts):
-        others = [other for number, other in enumerate(parts) if number != place]
-        count = 2 if own[-1:] and own[-1] in _PLAIN_NAMES else 1
-        while count < len(own) and any(other[-count:] == own[-count:] for other in others):
+    short = []
+    for index, path in enumerate(parts):
+        others = parts[:index] + parts[index + 1 :]
+        count = 2 if path[-1:] and path[-1] in _PLAIN_NAMES else 1
+        while count < len(path) and any(other[-count:] == path[-count:] for other in others):
             count += 1
-        names.append("/".join(own[-count:]))
-    return names
+        short.append("/".join(path[-count:]))
+    return short

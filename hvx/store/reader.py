@@ -1,4 +1,4 @@
-"""Reads a run: its items by number, its columns whole."""
+"""Reads a run: single items by number, or whole columns."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from hvx.store.schema import EARLIER, EXPLAINING, FIELDS, IDS, TEXT, VERSION, ru
 from hvx.store.seal import damage, damaged, open_hdf5
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
-_DESCRIBED: dict[str, type | tuple[type, ...]] = {"identity": dict, "image": dict, "images": (str, list)}
-"""What run.json must say for a run to be read."""
+_REQUIRED: dict[str, type | tuple[type, ...]] = {"identity": dict, "image": dict, "images": (str, list)}
+"""Keys of run.json that are required to read a run, and their types."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One explanation: attention (G, S, S), heatmap (H, W), token_z as long as tokens.
+    """One explanation: attention (G, S, S), heatmap (H, W), token_z with a value for each token.
 
-    G is 0 of a model without attention. ``top_answers`` are the likeliest with their probabilities.
-    ``block_heatmaps`` (L, H, W) of a model with L > 1 blocks end with ``heatmap``; L is 0 of others.
-    ``word_heatmaps`` (T, H, W) of a model with a product for each word end with ``heatmap``; else T is 0.
-    ``textual_attention`` is as long as tokens, or empty; so are ``word_attention`` and ``phrase_attention``,
-    of a model that attends to words on three levels. Of a run without heat maps ``heatmap`` is of shape
-    (0, 0), ``token_z`` empty, ``zero_gradient`` 0. ``image_digest``: SHA-256 of the image file's bytes.
-    ``unknown``: of each token, whether the model's vocabulary lacks it.
+    G is 0 for a model without attention. ``top_answers``: the likeliest answers with their probabilities.
+    ``block_heatmaps`` (L, H, W), for a model with L > 1 blocks, end with ``heatmap``; L is 0 for others.
+    ``word_heatmaps`` (T, H, W), for a model with a product for each word, end with ``heatmap``; else T is 0.
+    ``textual_attention`` has a value for each token, or is empty; so have ``word_attention`` and
+    ``phrase_attention``, for a model that attends to words on three levels. In a run without heat maps,
+    ``heatmap`` has shape (0, 0), ``token_z`` is empty, and ``zero_gradient`` is 0.
+    ``image_digest``: SHA-256 of the image file. ``unknown``: whether each token is not in the vocabulary.
     ``zero_gradient``: bits ``ZERO_IMAGE_GRADIENT`` and ``ZERO_WORD_GRADIENT`` of ``hvx.store.schema``.
     """
 
@@ -65,24 +65,24 @@ class Item:
 class RunReader:
     """A finished run folder.
 
-    Items and columns come from the shards themselves, a few of which are open at a time, not from the view
-    over them: HDF5 fills what it cannot open with zeros and reports nothing. Of the view, only its attributes
-    and its index are read. A shard is checked as it is opened: its core is as it was sealed, it is the one
-    that the view lists, and it is this run's; a dataset of it must lie in the shard itself.
+    Items and columns are read from the shards, a few of which are open at a time, not from the view: HDF5
+    fills virtual data that it cannot open with zeros and reports nothing. Only the attributes and the index
+    of the view are read. A shard is checked when it is opened: its core must match its seal, and it must be
+    the shard that the view lists, and this run's. Its datasets must be in the shard itself.
 
     Args:
         run: the folder.
 
     Raises:
-        HvxError: no run, an unfinished or damaged one, or one of another schema; on reading an item or a
-            column, that a shard is damaged, or was replaced since.
+        HvxError: not a run, or a run that is unfinished, damaged or of another schema; on reading an item or
+            a column, a shard is damaged or was replaced.
     """
 
     def __init__(self, run: Path) -> None:
         self.path = run
         check_inside(run / "run.json", run)
         about = read_json(run / "run.json", "a run folder's description")
-        if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _DESCRIBED.items()):
+        if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _REQUIRED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
         integers = about.get("integer_ids")
@@ -121,11 +121,11 @@ class RunReader:
         return file
 
     def _read_contents(self, digest: str) -> tuple[ShardFiles | None, dict[str, tuple[int, ...]]]:
-        """The shards of a view, None of a solid file, which holds all items itself; each dataset's shape."""
+        """The shards of a view, or None for a solid file, which has all items; and each dataset's shape."""
         try:
             if INDEX not in self._file:
-                held = (name for name in FIELDS if name in self._file)
-                shapes = {name: own_dataset(self._file, name).shape for name in held}
+                stored_names = (name for name in FIELDS if name in self._file)
+                shapes = {name: own_dataset(self._file, name).shape for name in stored_names}
                 _check_shapes(shapes, len(self._file["question_id"]))
                 return None, shapes
             entries, shapes = read_index(self._file, self.path), read_shapes(self._file)
@@ -147,18 +147,18 @@ class RunReader:
 
     @property
     def image_folders(self) -> tuple[Path, ...]:
-        """Where the run found its photographs, in the order in which they are searched."""
+        """The run's folders of photographs, in the order in which they are searched."""
         images = self.about["images"]
         return tuple(map(Path, images if isinstance(images, list) else [images]))
 
     @property
     def glimpses(self) -> int:
-        """G, the attention maps of each item; 0 of a model without attention."""
+        """G, the number of attention maps of each item; 0 for a model without attention."""
         return self._shapes["attention"][1] if "attention" in self._shapes else 0
 
     @property
     def blocks(self) -> int:
-        """L, the heat maps of each item by block; 0 of a model with one product."""
+        """L, the number of block heat maps of each item; 0 for a model with one product."""
         return self._shapes["block_heatmaps"][1] if "block_heatmaps" in self._shapes else 0
 
     @property
@@ -173,32 +173,32 @@ class RunReader:
 
     @property
     def attends_on_levels(self) -> bool:
-        """Whether it does so on three levels: items have ``word_attention`` and ``phrase_attention``."""
+        """Whether it attends on three levels: items have ``word_attention`` and ``phrase_attention``."""
         return all(name in self._shapes for name in EARLIER)
 
     @property
     def has_heatmaps(self) -> bool:
-        """Whether Eqs 2 and 3 explain the items; not where the network has no Hadamard product."""
+        """Whether the items have results of Eqs 2 and 3, which need a network with a Hadamard product."""
         return "heatmap" in self._shapes
 
     def check_heatmaps(self) -> None:
-        """Refuse a run that Eqs 2 and 3 do not explain.
+        """Refuse a run without results of Eqs 2 and 3.
 
         Raises:
-            HvxError: says what it lacks, and why.
+            HvxError: says what is missing, and why.
         """
         if not self.has_heatmaps:
             raise HvxError(f"{self.path}: no heat maps, no z-scores: its network has no Hadamard product")
 
     @property
     def heatmap_size(self) -> tuple[int, int]:
-        """(H, W) of each heat map as stored, maybe smaller than the image; (0, 0) of a run without."""
+        """(H, W) of each stored heat map, which may be smaller than the image; (0, 0) if there are none."""
         _, height, width = self._shapes.get("heatmap", (0, 0, 0))
         return height, width
 
     @property
     def attention_size(self) -> tuple[int, int]:
-        """(S, S) of each attention map; (0, 0) of a model without attention."""
+        """(S, S) of each attention map; (0, 0) for a model without attention."""
         _, _, rows, columns = self._shapes.get("attention", (0, 0, 0, 0))
         return rows, columns
 
@@ -212,17 +212,17 @@ class RunReader:
             return _in_8_bits(own_dataset(file, "heatmap"), "heatmap")
 
     def item_values(self, name: str) -> int:
-        """How many values of a dataset an item has."""
+        """The number of values of a dataset for each item."""
         return prod(self._shapes[name][1:])
 
     def column(self, name: str) -> np.ndarray:
         """A whole dataset; strings as ``str``, 8-bit heat maps as float32.
 
-        Ids are integers where the split's file has integers. Axes that differ between shards are filled to
-        the longest.
+        Ids are integers if they are in the split's file. Axes that differ between shards are padded to the
+        longest.
 
         Raises:
-            HvxError: it is of Eqs 2 and 3, and the run has none; a shard is damaged.
+            HvxError: the run has no results of Eqs 2 and 3, or a shard is damaged.
         """
         if name in EXPLAINING:
             self.check_heatmaps()
@@ -233,56 +233,56 @@ class RunReader:
     def chunks(
         self, name: str, size: int, wanted: np.ndarray | None = None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """A dataset in the order of the items, a few of them at a time; values as ``column`` returns them.
+        """A dataset in the order of the items, a few items at a time; values as ``column`` returns them.
 
-        Axes that differ between shards are as long as the shard has them.
+        Axes that differ between shards have the length of the shard.
 
         Args:
             name: of the dataset.
-            size: items at a time, at most.
-            wanted: (N) bool; pieces without a wanted item are not read. None: all are.
+            size: the most items at a time.
+            wanted: (N) bool; chunks without a wanted item are not read. All are read if None.
 
         Yields:
             The number of the first item, and the values.
         """
-        for place, first, rows in self._pieces(size, wanted):
+        for shard, first, rows in self._pieces(size, wanted):
             with self._reading():
-                file = self._file if self._shards is None else self._shards.file(place)
+                file = self._file if self._shards is None else self._shards.file(shard)
                 values = self._values(file, name, rows)
                 if len(values) != rows.stop - rows.start:
-                    raise ValueError(f"shard {place}: {name} has another number of items")
+                    raise ValueError(f"shard {shard}: {name} has another number of items")
                 if name in IDS and name in self._integer_ids:
                     values = values.astype(np.int64)
             yield first, values
 
     def chunk_count(self, size: int, wanted: np.ndarray | None = None) -> int:
-        """How many pieces ``chunks`` yields."""
+        """The number of chunks that ``chunks`` yields."""
         return sum(1 for _ in self._pieces(size, wanted))
 
-    def _pieces(self, size: int, wanted: np.ndarray | None) -> Iterator[tuple[int, int, slice]]:
-        """The place of a shard, the number of the first item in the run, the rows in the shard."""
+    def _pieces(self, size: int, selected: np.ndarray | None) -> Iterator[tuple[int, int, slice]]:
+        """For each chunk: the shard's index, the number of its first item, and its rows in the shard."""
         starts = [0] if self._shards is None else self._shards.starts[:-1]
-        for place, (start, end) in enumerate(zip(starts, [*starts[1:], len(self)], strict=True)):
+        for shard, (start, end) in enumerate(zip(starts, [*starts[1:], len(self)], strict=True)):
             for first in range(start, end, size):
                 last = min(first + size, end)
-                if wanted is None or wanted[first:last].any():
-                    yield place, first, slice(first - start, last - start)
+                if selected is None or selected[first:last].any():
+                    yield shard, first, slice(first - start, last - start)
 
     def _column(self, name: str) -> np.ndarray:
         field = FIELDS[name]
         if self._shards is None:
             return self._values(self._file, name)
         dtype = object if field.dtype is TEXT else self._dtype(self._shards.file(0), name)
-        whole = np.full(self._shapes[name], field.fill, dtype)
-        for place, start in enumerate(self._shards.starts[:-1]):
-            values = self._values(self._shards.file(place), name)
-            if len(values) != self._shards.entries[place].items:
-                raise ValueError(f"shard {place}: {name} has another number of items")
-            whole[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
-        return whole
+        column = np.full(self._shapes[name], field.fill, dtype)
+        for shard, start in enumerate(self._shards.starts[:-1]):
+            values = self._values(self._shards.file(shard), name)
+            if len(values) != self._shards.entries[shard].items:
+                raise ValueError(f"shard {shard}: {name} has another number of items")
+            column[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
+        return column
 
     def _values(self, file: h5py.File, name: str, rows: int | slice = slice(None)) -> np.ndarray:
-        """Values of a dataset in a file, of one item or of all; strings as ``str``, 8-bit maps as float32."""
+        """Values of a dataset in a file, for some rows; strings as ``str``, 8-bit maps as float32."""
         dataset = own_dataset(file, name)
         values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
         if _in_8_bits(dataset, name):
@@ -290,7 +290,7 @@ class RunReader:
         return np.asarray(values)
 
     def _dtype(self, file: h5py.File, name: str) -> np.dtype:
-        """Of the values of a dataset that holds no text, as ``_values`` returns them."""
+        """The dtype of a dataset without strings, as ``_values`` returns it."""
         dataset = own_dataset(file, name)
         return np.dtype(np.float32) if _in_8_bits(dataset, name) else dataset.dtype
 
@@ -302,17 +302,17 @@ class RunReader:
         return next(self.items([range(len(self))[number]]))
 
     def value(self, name: str, number: int) -> np.ndarray:
-        """A dataset's values of one item, as ``column`` returns those of all."""
+        """A dataset's values for one item, as ``column`` returns them for all."""
         with self._reading():
-            place, own = self._shards.locate(number) if self._shards is not None else (0, number)
-            file = self._shards.file(place) if self._shards is not None else self._file
-            return self._values(file, name, own)
+            shard, row = self._shards.locate(number) if self._shards is not None else (0, number)
+            file = self._shards.file(shard) if self._shards is not None else self._file
+            return self._values(file, name, row)
 
     def items(self, numbers: Sequence[int]) -> Iterator[Item]:
-        """Items by number, in the order given; those that follow one another are read together.
+        """Items by number, in the given order; items with consecutive numbers are read together.
 
-        Many items of a shard at once are read several times as fast as one by one. All of them are held in
-        memory: ask for some dozens at a time.
+        Reading many items of a shard together is several times faster than one by one. They are all in memory
+        at once, so request some dozens at a time.
 
         Args:
             numbers: 0 to N − 1.
@@ -320,9 +320,9 @@ class RunReader:
         for first, count in _consecutive(numbers):
             with self._reading():
                 while count:
-                    place, own = self._shards.locate(first) if self._shards is not None else (0, first)
-                    file = self._shards.file(place) if self._shards is not None else self._file
-                    rows = slice(own, min(own + count, len(own_dataset(file, "question_id"))))
+                    shard, row = self._shards.locate(first) if self._shards is not None else (0, first)
+                    file = self._shards.file(shard) if self._shards is not None else self._file
+                    rows = slice(row, min(row + count, len(own_dataset(file, "question_id"))))
                     block = _Block(self, file, rows)
                     yield from (self._item(block, number) for number in range(rows.stop - rows.start))
                     first, count = first + rows.stop - rows.start, count - (rows.stop - rows.start)
@@ -337,7 +337,7 @@ class RunReader:
         def text(name: str) -> str:
             return str(texts(name))
 
-        def own_id(name: str) -> int | str:
+        def typed_id(name: str) -> int | str:
             return int(text(name)) if name in self._integer_ids else text(name)
 
         length = int(value("length"))
@@ -346,8 +346,8 @@ class RunReader:
         if photo.is_absolute() or ".." in photo.parts:
             raise HvxError(f"{self.path}: image_path: '{photo}' leads out of the images' folder")
         return Item(
-            question_id=own_id("question_id"),
-            image_id=own_id("image_id"),
+            question_id=typed_id("question_id"),
+            image_id=typed_id("image_id"),
             question=text("question"),
             image_path=text("image_path"),
             image_digest=text("image_digest"),
@@ -372,16 +372,16 @@ class RunReader:
         return block.decoded("heatmap")[number].astype(np.float32)
 
     def _optional(self, block: _Block, number: int, length: int) -> dict[str, Any]:
-        """What only some models have, of one item."""
-        found: dict[str, Any] = {}
+        """The fields of one item that only some models have."""
+        fields: dict[str, Any] = {}
         if self.blocks:
-            found["block_heatmaps"] = block.decoded("block_heatmaps")[number].astype(np.float32)
+            fields["block_heatmaps"] = block.decoded("block_heatmaps")[number].astype(np.float32)
         if self.maps_words:
-            found["word_heatmaps"] = block.word_maps(number, length)
+            fields["word_heatmaps"] = block.word_maps(number, length)
         words = ["textual_attention"] if self.attends_to_words else []
         for name in words + (list(EARLIER) if self.attends_on_levels else []):
-            found[name] = block.values(name)[number][:length].tolist()
-        return found
+            fields[name] = block.values(name)[number][:length].tolist()
+        return fields
 
     def close(self) -> None:
         """Close all files."""
@@ -391,7 +391,7 @@ class RunReader:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """What HDF5 cannot read, as by a checksum of its own, as one line."""
+        """Convert HDF5's read errors, such as a wrong checksum, to one line."""
         try:
             yield
         except (OSError, KeyError, RuntimeError, ValueError, OverflowError) as error:
@@ -399,23 +399,23 @@ class RunReader:
 
 
 class _Block:
-    """Some rows of a file, each dataset read once, when it is first asked for."""
+    """Some rows of a file; each dataset is read once, on first access."""
 
     def __init__(self, reader: RunReader, file: h5py.File, rows: slice) -> None:
         self._reader, self._file, self._rows = reader, file, rows
-        self._read: dict[str, np.ndarray] = {}
+        self._cache: dict[str, np.ndarray] = {}
 
     def values(self, name: str) -> np.ndarray:
-        """As they are stored."""
-        return self._once(name, lambda: own_dataset(self._file, name)[self._rows])
+        """Values as stored."""
+        return self._cached(name, lambda: own_dataset(self._file, name)[self._rows])
 
     def texts(self, name: str) -> np.ndarray:
-        """As ``str``."""
-        return self._once(name, lambda: own_dataset(self._file, name).asstr()[self._rows])
+        """Values as ``str``."""
+        return self._cached(name, lambda: own_dataset(self._file, name).asstr()[self._rows])
 
     def decoded(self, name: str) -> np.ndarray:
-        """Maps, those in 8 bits as float32."""
-        return self._once(name, lambda: self._reader._values(self._file, name, self._rows))
+        """Maps, with 8-bit maps as float32."""
+        return self._cached(name, lambda: self._reader._values(self._file, name, self._rows))
 
     def word_maps(self, number: int, length: int) -> np.ndarray:
         """Heat maps of the tokens of one row (length, H, W), as float32; the padding is not read."""
@@ -424,19 +424,19 @@ class _Block:
             return from_8_bits(values, self.values(SCALES["word_heatmaps"])[number, :length])
         return np.asarray(values, np.float32)
 
-    def _once(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
-        if name not in self._read:
-            self._read[name] = read()
-        return self._read[name]
+    def _cached(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
+        if name not in self._cache:
+            self._cache[name] = read()
+        return self._cache[name]
 
 
 def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first of each range of consecutive numbers, and how many they are."""
+    """The first number and the length of each range of consecutive numbers."""
     start = 0
-    for place in range(1, len(numbers) + 1):
-        if place == len(numbers) or numbers[place] != numbers[place - 1] + 1:
-            yield int(numbers[start]), place - start
-            start = place
+    for end in range(1, len(numbers) + 1):
+        if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
+            yield int(numbers[start]), end - start
+            start = end
 
 
 def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
@@ -445,11 +445,11 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
     Raises:
         ValueError: names one that is absent, or of another shape.
     """
-    for name, one in FIELDS.items():
+    for name, schema_field in FIELDS.items():
         if name not in shapes:
-            if not one.optional:
+            if not schema_field.optional:
                 raise ValueError(f"{name} is missing")
-        elif len(shapes[name]) != 1 + len(one.axes) or shapes[name][0] != items:
+        elif len(shapes[name]) != 1 + len(schema_field.axes) or shapes[name][0] != items:
             raise ValueError(f"{name} has the shape {shapes[name]}, for {items} items")
     absent = [name for name in EXPLAINING if name not in shapes]
     if absent and len(absent) < len(EXPLAINING):
@@ -457,5 +457,5 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
 
 
 def _in_8_bits(dataset: h5py.Dataset, name: str) -> bool:
-    """Whether values must be multiplied by the factors of their maps."""
+    """Whether a dataset has 8-bit maps, which have scale factors."""
     return name in SCALES and dataset.dtype == np.uint8

@@ -1,4 +1,4 @@
-"""What a shard holds. Item i has the same i in every dataset; shapes are per item."""
+"""The datasets of a shard. Item i has index i in every dataset; shapes are per item."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = h5py.string_dtype("utf-8")
 class Field:
     """A dataset of the run. ``axes`` names its axes after the first, ``fill`` pads short items.
 
-    ``long_name`` and ``units`` are stored as attributes of the dataset, as netCDF's conventions have them.
+    ``long_name`` and ``units`` are stored as attributes of the dataset, as in netCDF's conventions.
     """
 
     dtype: Any
@@ -33,12 +33,12 @@ class Field:
 
     @property
     def chunked(self) -> bool:
-        """Whether an item is large enough for a chunk, and a checksum, of its own."""
+        """Whether each item is large enough for a separate chunk with a checksum."""
         return len(self.axes) >= 2
 
     @property
     def ragged(self) -> bool:
-        """Whether each token has a chunk of its own: those beyond a question's tokens are not stored."""
+        """Whether each token has a separate chunk; chunks of padding are not stored."""
         return self.chunked and self.axes[0] == "T"
 
     @property
@@ -49,9 +49,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of datasets: the name of its HDF5 dimension scale, what that holds, and in which unit.
+    """An axis of datasets: the name of its HDF5 dimension scale, its description, and its first position.
 
-    ``pixels``: its positions are the centers of cells over the image that the network saw.
+    ``pixels``: its positions are the centers of cells, in pixels of the network's input.
     """
 
     name: str
@@ -131,19 +131,19 @@ FIELDS: dict[str, Field] = {
 }
 
 EXPLAINING = ("token_saliency", "token_z", "heatmap", "zero_gradient")
-"""What Eqs 2 and 3 give: a run has all of them, or none where its network has no Hadamard product."""
+"""Results of Eqs 2 and 3: a run has all of them, or none if its network has no Hadamard product."""
 EARLIER = ("word_attention", "phrase_attention")
 """Attention to the tokens on the levels before the question's, which is ``textual_attention``."""
 
 ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT = 1, 2
-"""Bits of ``zero_gradient``: Eq. 2, or Eq. 3, is zero everywhere, so that its map or scores say nothing."""
+"""Bits of ``zero_gradient``: Eq. 2, or Eq. 3, is zero everywhere, so its map or scores are meaningless."""
 
 
 IDS = ("question_id", "image_id")
-"""Stored as text; run.json lists under ``integer_ids`` those that the split's file has as integers."""
+"""Stored as strings; ``integer_ids`` in run.json lists those that are integers in the split's file."""
 
 
 def run_digest(identity: dict[str, Any]) -> str:
-    """SHA-256 of a run's identity (``run.json``) as JSON with sorted keys; each of its files carries it."""
+    """SHA-256 of a run's identity (``run.json``) as JSON with sorted keys; stored in each of its files."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,10 +1,10 @@
-"""A seal on an HDF5 file: digests of its bytes, in the block ahead of them that HDF5 leaves to its user.
+"""Checksums of an HDF5 file (its seal), stored in HDF5's user block at the beginning of the file.
 
-HDF5's own checksums guard the numbers of a dataset, not its strings nor its tables of contents, and its
-library does not bear damage to these: it may crash, or loop. So the seal holds two digests. That of all
-bytes guards every bit. That of the *core*, all but the chunked numbers, is quick to check even where the
-file is large, and a file whose core is as written can be given to HDF5: what it then reads of the numbers
-carries HDF5's checksums. A seal tells damage, not malice: whoever can write a file can seal it.
+HDF5's own checksums cover the numbers of a dataset, but neither strings nor metadata. If these are damaged,
+its library may crash or loop. So the seal has two digests. One covers all bytes. The other covers the *core*,
+everything except the chunked numbers: it is fast to check even for a large file. If the core is undamaged,
+HDF5 can safely open the file, and its checksums cover the numbers that it reads. Checksums detect corruption,
+not tampering: anyone who can write a file can seal it.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import h5py
 from hvx.errors import HvxError
 
 BLOCK = 1024
-"""Bytes ahead of the HDF5 file proper; HDF5 wants a power of 2."""
+"""Bytes of the user block before the HDF5 data; HDF5 requires a power of 2."""
 
 Span = tuple[int, int]
-"""From a byte to the one behind the last, of a file's own."""
+"""Start and end (exclusive) of a range of bytes in a file."""
 Depth = Literal["length", "core", "all"]
 
 _SEAL = re.compile(
     rb"hvx sha256 ([0-9a-f]{64}) of (\d{1,18}) core ([0-9a-f]{64}) without((?: \d{1,18}-\d{1,18})*)\n\0*"
 )
 _MOST_SPANS = 20
-"""That the block has room for, 18 digits each."""
+"""The most spans that fit the block, with 18 digits each."""
 _PIECE = 1 << 20
 _NOT_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM)
-"""Why a file cannot be opened that may be whole all the same."""
+"""Errors on opening a file that do not mean that it is damaged."""
 
 
 @dataclass(frozen=True)
 class _Seal:
-    """``size``: bytes behind the block. ``numbers``: spans that are no part of the core."""
+    """``size``: bytes after the block. ``numbers``: spans that are not part of the core."""
 
     digest: str
     size: int
@@ -55,75 +55,75 @@ class _Seal:
 
 
 def seal(path: Path, numbers: Sequence[Span] = ()) -> None:
-    """Write the seal of a file made with ``userblock_size=BLOCK`` into its user block.
+    """Write the seal of a file created with ``userblock_size=BLOCK`` into its user block.
 
     Args:
         path: the file.
-        numbers: where its chunked numbers lie, in any order.
+        numbers: spans of its chunked numbers, in any order.
     """
     with path.open("rb+") as file:
         size = file.seek(0, 2) - BLOCK
-        kept = _largest(numbers)
+        spans = _merge_spans(numbers)
         digest = _digest(file, [(BLOCK, BLOCK + size)])
-        core = _digest(file, _between(kept, BLOCK + size))
+        core = _digest(file, _core_spans(spans, BLOCK + size))
         file.seek(0)
-        file.write(_Seal(digest, size, core, kept).block())
+        file.write(_Seal(digest, size, core, spans).block())
 
 
 def damage(path: Path, depth: Depth = "all") -> str | None:
-    """What is wrong with a sealed file, in a few words; None if it is whole.
+    """A short description of a sealed file's damage; None if it is undamaged.
 
     Args:
         path: the file.
-        depth: check the seal and the length alone, as a truncated file shows it; or all but the chunked
-            numbers, which is enough to let HDF5 read the file; or every byte.
+        depth: "length" checks only the seal and the length, which detects a truncated file; "core" all but
+            the chunked numbers, which is enough for HDF5 to read the file; "all" every byte.
     """
     try:
         with path.open("rb") as file:
             block = file.read(BLOCK)
-            found = _parsed(block)
-            if found is None:
+            checksum = _parse_seal(block)
+            if checksum is None:
                 return "no seal at its beginning"
             end = file.seek(0, 2)
-            if end != BLOCK + found.size:
+            if end != BLOCK + checksum.size:
                 return "another length than its seal says"
             if depth == "length":
                 return None
-            whole = depth == "core" or _digest(file, [(BLOCK, end)]) == found.digest
-            whole = whole and _digest(file, _between(found.numbers, end)) == found.core
+            intact = depth == "core" or _digest(file, [(BLOCK, end)]) == checksum.digest
+            intact = intact and _digest(file, _core_spans(checksum.numbers, end)) == checksum.core
     except OSError as error:
         if error.errno in _NOT_DAMAGE:
             raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
         return error.strerror or str(error)
-    return None if whole else "its bytes changed"
+    return None if intact else "its bytes changed"
 
 
 def sealed_digest(path: Path) -> str:
-    """The digest of all bytes behind the seal, as the seal has it; empty where there is no seal.
+    """The digest of all bytes after the seal, from the seal; empty if there is no seal.
 
     Raises:
         HvxError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
-            found = _parsed(file.read(BLOCK))
+            checksum = _parse_seal(file.read(BLOCK))
     except OSError as error:
         raise HvxError(f"{path}: cannot be read: {error.strerror}") from None
-    return found.digest if found else ""
+    return checksum.digest if checksum else ""
 
 
 def open_hdf5(path: Path) -> h5py.File:
-    """A file for reading. Finished files never change, so HDF5's own locks, which not every file system has,
-    are not needed."""
+    """Open a file for reading, without HDF5's locks, which some file systems lack: finished files never
+    change."""
     return h5py.File(path, "r", locking=False)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """A sealed file, given to HDF5 once its core is found to be as written.
+    """Open a sealed file with HDF5 after checking its core.
 
     Raises:
-        HvxError: it is damaged, or what is asked of it cannot be read.
+        HvxError: it is damaged, or reading from it fails.
     """
     reason = damage(path, "core")
     if reason:
@@ -136,27 +136,27 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def damaged(path: Path, reason: object) -> HvxError:
-    """The error of a file of a run that cannot be read."""
+    """The error for a file of a run that cannot be read."""
     return HvxError(
         f"{path}: damaged ({reason!s:.200}); `hvx info RUN --verify` sets it aside and `hvx explain` "
         "makes it again"
     )
 
 
-def _parsed(block: bytes) -> _Seal | None:
-    """The seal in a block; none where the block is not one that ``seal`` writes."""
+def _parse_seal(block: bytes) -> _Seal | None:
+    """The seal in a block; None if ``seal`` did not write the block."""
     match = _SEAL.fullmatch(block)
     if match is None:
         return None
-    digest, size, core, listed = (group.decode("ascii") for group in match.groups())
-    numbers = tuple((int(start), int(end)) for start, end in (s.split("-") for s in listed.split()))
-    found = _Seal(digest, int(size), core, numbers)
-    bounds = [BLOCK, *(place for span in numbers for place in span), BLOCK + found.size]
-    return found if found.block() == block and bounds == sorted(bounds) else None
+    digest, size, core, spans = (group.decode("ascii") for group in match.groups())
+    numbers = tuple((int(start), int(end)) for start, end in (s.split("-") for s in spans.split()))
+    checksum = _Seal(digest, int(size), core, numbers)
+    bounds = [BLOCK, *(position for span in numbers for position in span), BLOCK + checksum.size]
+    return checksum if checksum.block() == block and bounds == sorted(bounds) else None
 
 
-def _largest(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """Spans in order, those that touch made one; of more than the block holds, the largest."""
+def _merge_spans(spans: Sequence[Span]) -> tuple[Span, ...]:
+    """Sorted spans, adjacent ones merged; if they are too many for the block, the largest ones."""
     joined: list[Span] = []
     for start, end in sorted(spans):
         if joined and joined[-1][1] == start:
@@ -166,9 +166,9 @@ def _largest(spans: Sequence[Span]) -> tuple[Span, ...]:
     return tuple(sorted(sorted(joined, key=lambda span: span[0] - span[1])[:_MOST_SPANS]))
 
 
-def _between(spans: Sequence[Span], end: int) -> list[Span]:
-    """All behind the block that the spans leave out."""
-    starts = [BLOCK, *(behind for _, behind in spans)]
+def _core_spans(spans: Sequence[Span], end: int) -> list[Span]:
+    """The spans after the block that are not in ``spans``."""
+    starts = [BLOCK, *(stop for _, stop in spans)]
     ends = [*(start for start, _ in spans), end]
     return list(zip(starts, ends, strict=True))
 
@@ -178,8 +178,8 @@ def _digest(file: BinaryIO, spans: Sequence[Span]) -> str:
     digest = hashlib.sha256(repr(spans).encode() if len(spans) > 1 else b"")
     for start, end in spans:
         file.seek(start)
-        left = end - start
-        while left and (piece := file.read(min(_PIECE, left))):
+        remaining = end - start
+        while remaining and (piece := file.read(min(_PIECE, remaining))):
             digest.update(piece)
-            left -= len(piece)
+            remaining -= len(piece)
     return digest.hexdigest()

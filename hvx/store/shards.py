@@ -1,4 +1,4 @@
-"""A run's shards as a reader sees them: which items lie in which file, few files open at a time."""
+"""A run's shards for a reader: which file has which items, with few files open at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hvx.store.schema import FIELDS
 from hvx.store.seal import damage, damaged, open_hdf5, sealed_digest
 
 OPEN_FILES = 16
-"""Shards that a reader holds open; the usual limit of a process is 1,024 files."""
+"""Shards that a reader keeps open; the usual limit of a process is 1,024 files."""
 INDEX = "index"
 """Group of the view: datasets ``shard`` (file name), ``items`` (count), ``digest`` (of the seal), in the
 order of the items; an attribute for each dataset of the run, its shape over all shards."""
@@ -31,7 +31,7 @@ def shard_name(number: int) -> str:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A shard as the view lists it: its file, its items' count, and the digest that sealed it."""
+    """A shard in the view's list: its file, its number of items, and the digest in its seal."""
 
     path: Path
     items: int
@@ -42,20 +42,20 @@ def read_index(view: h5py.File, run: Path) -> list[ShardEntry]:
     """The shards that a view lists, in the order of their items.
 
     Raises:
-        HvxError: a name that is none of a shard, so that it could lead out of the run folder, or a shard that
+        HvxError: a name that is not a shard's, so that it could lead out of the run folder, or a shard that
             is out of order or listed twice.
     """
     index = _index_group(view)
     names = [str(name) for name in own_dataset(index, "shard").asstr()[:]]
     digests, counts = own_dataset(index, "digest").asstr()[:], own_dataset(index, "items")[:]
-    before = -1
+    previous = -1
     for name in names:
         number = int(name[:-3]) if _NAME.fullmatch(name) else -1
         if name != shard_name(number):
             raise HvxError(f"{run / 'explanations.h5'}: lists {name!r:.60}, which is no shard of the run")
-        if number <= before:
-            raise HvxError(f"{run / 'explanations.h5'}: lists {name} after {shard_name(before)}")
-        before = number
+        if number <= previous:
+            raise HvxError(f"{run / 'explanations.h5'}: lists {name} after {shard_name(previous)}")
+        previous = number
     return [
         ShardEntry(run / "shards" / name, int(count), str(digest))
         for name, count, digest in zip(names, counts, digests, strict=True)
@@ -63,7 +63,7 @@ def read_index(view: h5py.File, run: Path) -> list[ShardEntry]:
 
 
 def read_shapes(view: h5py.File) -> dict[str, tuple[int, ...]]:
-    """The shape of each dataset over all shards, without a look at the shards or at the virtual datasets."""
+    """The shape of each dataset over all shards, without reading the shards or the virtual datasets."""
     attributes = _index_group(view).attrs
     return {name: tuple(map(int, attributes[name])) for name in FIELDS if name in attributes}
 
@@ -76,17 +76,17 @@ def _index_group(view: h5py.File) -> h5py.Group:
 
 
 def view_mismatch(path: Path, run: Path, digest: str) -> str | None:
-    """Why a whole ``explanations.h5`` does not belong to the run folder as it is; None if it does.
+    """Why an undamaged ``explanations.h5`` does not match the run folder; None if it does.
 
-    A view may list shards that are absent: whoever asks counts these.
+    A view may list shards that are absent; the caller checks for them.
 
     Args:
-        path: the file, which ``damage(path, "core")`` found whole: a view, or a solid file.
+        path: the file, a view or a solid file, checked by ``damage(path, "core")``.
         run: the run folder.
         digest: ``run_digest`` of the run's identity.
 
     Raises:
-        HvxError: it cannot be read, or lists what is no shard.
+        HvxError: it cannot be read, or lists a file that is not a shard.
     """
     try:
         with open_hdf5(path) as file:
@@ -102,11 +102,11 @@ def view_mismatch(path: Path, run: Path, digest: str) -> str | None:
 
 
 def shard_mismatch(path: Path, number: int, digest: str) -> str | None:
-    """Why a whole shard is not the one that a run expects at this place; None if it is.
+    """Why an undamaged shard is not the run's shard with this number; None if it is.
 
     Args:
-        path: the shard's file, which ``damage(path, "core")`` found whole.
-        number: its place in the run.
+        path: the shard's file, checked by ``damage(path, "core")``.
+        number: its index in the run.
         digest: ``run_digest`` of the run's identity.
 
     Raises:
@@ -122,20 +122,20 @@ def shard_mismatch(path: Path, number: int, digest: str) -> str | None:
 def _mismatch(file: h5py.File, number: int, digest: str) -> str | None:
     if file.attrs.get("run_digest") != digest:
         return "it belongs to another run"
-    found = file.attrs.get("shard")
-    return None if found == number else f"it is shard {found}"
+    stored = file.attrs.get("shard")
+    return None if stored == number else f"it is shard {stored}"
 
 
 def own_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset whose values lie in the file itself: reached by no link to elsewhere, neither virtual nor in
-    external storage, which could show any other file of the machine.
+    """A dataset whose values are in the file itself. Links to other files, virtual datasets and external
+    storage are refused: they could expose any other file of the machine.
 
     Args:
         file: an HDF5 file, or a group of one.
         name: of the dataset.
 
     Raises:
-        HvxError: its values lie elsewhere, or it is no dataset.
+        HvxError: its values are in another file, or it is not a dataset.
         KeyError: there is none.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink | None):
@@ -151,18 +151,18 @@ def own_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def check_inside(path: Path, run: Path) -> None:
-    """Reject a file that a symbolic link places outside of its run folder.
+    """Reject a path that a symbolic link leads out of its run folder.
 
     Raises:
         HvxError: names the file.
     """
-    # Not Path.resolve, which fails on links in a circle.
+    # Not Path.resolve, which fails on circular links.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(run)):
         raise HvxError(f"{path}: leads out of the run folder; copy the file into it")
 
 
 class ShardFiles:
-    """Opens shards as they are needed and closes those unused for longest.
+    """Opens shards on demand and closes the least recently used ones.
 
     Args:
         run: the run folder.
@@ -176,23 +176,23 @@ class ShardFiles:
         self._open: OrderedDict[int, h5py.File] = OrderedDict()
 
     def locate(self, number: int) -> tuple[int, int]:
-        """The shard (its place in ``entries``) that holds an item, and the item's number in it."""
-        place = bisect_right(self.starts, number) - 1
-        return place, number - self.starts[place]
+        """The shard of an item, as an index into ``entries``, and the item's index in it."""
+        shard = bisect_right(self.starts, number) - 1
+        return shard, number - self.starts[shard]
 
-    def file(self, place: int) -> h5py.File:
+    def file(self, shard: int) -> h5py.File:
         """A shard, open for reading.
 
         Raises:
-            HvxError: it is absent or damaged, was replaced since the view was written, or is another's.
+            HvxError: it is absent or damaged, was replaced since the view was written, or is another run's.
         """
-        if place in self._open:
-            self._open.move_to_end(place)
-            return self._open[place]
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
         while len(self._open) >= OPEN_FILES:
             self._open.popitem(last=False)[1].close()
-        self._open[place] = self._opened(self.entries[place])
-        return self._open[place]
+        self._open[shard] = self._opened(self.entries[shard])
+        return self._open[shard]
 
     def close(self) -> None:
         """Close all files."""
@@ -210,7 +210,7 @@ class ShardFiles:
         except (OSError, RuntimeError) as error:
             raise damaged(path, error) from None
         try:
-            # With the file open: a shard is replaced by renaming, so that what is open is what was sealed so.
+            # After opening: a shard is replaced by renaming, so the open file is the one whose seal is read.
             if sealed_digest(path) != entry.digest:
                 raise HvxError(
                     f"{path}: replaced since explanations.h5 listed it; read the run again once "

@@ -1,7 +1,8 @@
-"""Where HDF5 writes to.
+"""A file object that HDF5 writes to.
 
-Its library crashes the process where a write fails, or what it wrote does not come back (seen with 2.0 on a
-full disk). So nothing fails here: it goes on in memory, and the failure is raised outside of HDF5.
+HDF5's library crashes the process if a write fails, or if it cannot read back what it wrote (observed with
+2.0 on a full disk). So no write fails here: after a failure, data is kept in memory, and the error is raised
+outside of HDF5.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import h5py
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
 _VERSION = "v110", "v110"
-"""Of HDF5's format: the first with virtual datasets. It keeps where the numbers lie in one place."""
+"""HDF5's format version: the first with virtual datasets. It stores the positions of chunks together."""
 
 
 class Sink:
-    """A new file for h5py to write by way of Python.
+    """A new file that h5py writes through Python.
 
     Args:
         file: open for writing and reading, unbuffered.
@@ -32,52 +33,52 @@ class Sink:
         self._file = file
         self._failure: OSError | None = None
         self._unwritten: list[tuple[int, bytes]] = []
-        """What the file did not take, by place; of two for the same place, the later counts."""
+        """Data that could not be written, with its offset; for the same offset, the later entry is valid."""
         self.stopped: list[int] = []
-        """Signals that asked the process to end meanwhile."""
+        """Requests to stop (signals) that came during the writes."""
 
     def check(self) -> None:
-        """Raise what went wrong, or was asked for, since the file was begun.
+        """Raise if a write failed or a request to stop came since the file was created.
 
         Raises:
             OSError: a write failed.
-            KeyboardInterrupt: the process is asked to end.
+            KeyboardInterrupt: the process is asked to stop.
         """
         if self._failure:
             raise self._failure
         if self.stopped:
             raise KeyboardInterrupt
 
-    def seek(self, place: int, whence: int = 0) -> int:
-        return self._file.seek(place, whence)
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
 
     def tell(self) -> int:
         return self._file.tell()
 
     def read(self, size: int = -1) -> bytes:
-        """For h5py to know this as a file."""
+        """Required by h5py of a file object."""
         return self._file.read(size) or b""
 
     def readinto(self, buffer: memoryview) -> int:
         start = self._file.tell()
         count = self._file.readinto(buffer) or 0
         end = start + len(buffer)
-        for place, data in self._unwritten:
-            first, last = max(start, place), min(end, place + len(data))
+        for offset, data in self._unwritten:
+            first, last = max(start, offset), min(end, offset + len(data))
             if first < last:
-                buffer[first - start : last - start] = data[first - place : last - place]
+                buffer[first - start : last - start] = data[first - offset : last - offset]
                 count = max(count, last - start)
         return count
 
     def write(self, data: memoryview) -> int:
-        place, left = self._file.tell(), memoryview(data).cast("B")
+        offset, remaining = self._file.tell(), memoryview(data).cast("B")
         try:
-            while left and not self._failure:
-                left = left[self._file.write(left) :]
+            while remaining and not self._failure:
+                remaining = remaining[self._file.write(remaining) :]
         except OSError as error:
             self._failure = error
         if self._failure:
-            self._unwritten.append((place, bytes(data)))
+            self._unwritten.append((offset, bytes(data)))
         return len(data)
 
     def truncate(self, size: int) -> int:
@@ -88,40 +89,40 @@ class Sink:
         return size
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: the file is unbuffered."""
 
 
 @contextmanager
 def new_hdf5(path: Path, block: int) -> Iterator[tuple[h5py.File, Sink]]:
-    """A new HDF5 file with a user block, and its sink, to be checked now and then.
+    """A new HDF5 file with a user block, and its sink, whose ``check`` should be called now and then.
 
     Args:
         path: the file.
         block: bytes of the user block.
 
     Raises:
-        OSError: a write failed; what is in the file is of no use.
-        KeyboardInterrupt: the process was asked to end, and the body checked, or the file is done.
+        OSError: a write failed; the file is unusable.
+        KeyboardInterrupt: the process was asked to stop; raised at a check, or when the file is complete.
     """
-    with path.open("wb+", buffering=0) as opened:
-        sink = Sink(opened)
-        with _undisturbed(sink):
+    with path.open("wb+", buffering=0) as raw_file:
+        sink = Sink(raw_file)
+        with _defer_signals(sink):
             try:
                 with h5py.File(sink, "w", userblock_size=block, libver=_VERSION) as file:
                     yield file, sink
-            except (OSError, RuntimeError):  # HDF5's own words for what it found missing
+            except (OSError, RuntimeError):  # HDF5's error for data that is missing
                 sink.check()
                 raise
             sink.check()
 
 
 @contextmanager
-def _undisturbed(sink: Sink) -> Iterator[None]:
-    """Keep Ctrl-C and the like from being raised amid HDF5's writes; they are raised behind the last."""
+def _defer_signals(sink: Sink) -> Iterator[None]:
+    """Keep Ctrl-C and SIGTERM from being raised during HDF5's writes; they are raised after the last one."""
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
     if threading.current_thread() is threading.main_thread():
-        known = {number: signal.getsignal(number) for number in _REQUESTS}
-        handlers = {number: handler for number, handler in known.items() if callable(handler)}
+        current = {number: signal.getsignal(number) for number in _REQUESTS}
+        handlers = {number: handler for number, handler in current.items() if callable(handler)}
 
     def keep(number: int, frame: FrameType | None) -> None:
         del frame

@@ -16,13 +16,13 @@ _IMAGE = re.compile(r"\bin (?:the )?(image\d+)\s*\?\s*$")
 
 
 def is_daquar_text(path: Path) -> bool:
-    """Whether a file's first line is such a question."""
+    """Whether a file's first line is a question that names its image."""
     try:
         with path.open("rb") as file:
-            first = file.readline(1 << 12)
+            line = file.readline(1 << 12)
     except OSError:
         return False
-    return _IMAGE.search(first.decode("utf-8", "replace")) is not None
+    return _IMAGE.search(line.decode("utf-8", "replace")) is not None
 
 
 class DaquarRows:
@@ -41,19 +41,19 @@ class DaquarRows:
             raise HvxError(f"{path}: expected text in UTF-8: {error}") from None
 
     def place(self, number: int, field: str = "") -> str:
-        """Where a row, or a field of it, lies, as errors name it."""
+        """The location of a row, or of a field of it, for errors."""
         return f"{self.path}: line {number + 1}" + (f": {field}" if field else "")
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         lines = [(number, line.strip()) for number, line in enumerate(self._lines) if line.strip()]
         for (number, question), answer in zip(lines[::2], [*lines[1::2], (0, "")], strict=False):
-            named = _IMAGE.search(question)
-            if named is None:
+            match = _IMAGE.search(question)
+            if match is None:
                 raise HvxError(f"{self.place(number)}: expected a question that ends with 'in the image3 ?'")
             if not answer[1]:
                 raise HvxError(f"{self.place(number)}: expected its answer on the next line")
-            image = f"{named[1]}.png"
+            image = f"{match[1]}.png"
             yield number, {
-                "question_id": str(number + 1), "image_id": named[1], "image": image,
+                "question_id": str(number + 1), "image_id": match[1], "image": image,
                 "question": question, "answer": answer[1],
             }  # fmt: skip

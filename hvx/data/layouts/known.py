@@ -1,4 +1,4 @@
-"""The layouts that hvx knows. To add one, add it to ``LAYOUTS``, ahead of those that would take its files."""
+"""The layouts that hvx knows. To add one, add it to ``LAYOUTS``, before those that also match its files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hvx.data.rows import Row
 
 def _visual_genome_rows(row: Row) -> Iterator[Row]:
     """The questions on one image, each with the image's id."""
-    for asked in row["qas"]:
-        yield {"image_id": row.get("image_id", row.get("id")), **asked}
+    for question in row["qas"]:
+        yield {"image_id": row.get("image_id", row.get("id")), **question}
 
 
 def _gqa_rows(row: Row) -> Iterator[Row]:
-    """GQA keeps several types of a question; the structural one is the coarsest."""
+    """GQA has several types for a question; the structural one is the coarsest."""
     types = row.get("types")
     if isinstance(types, dict):
         row["question_type"] = types.get("structural")
@@ -23,7 +23,7 @@ def _gqa_rows(row: Row) -> Iterator[Row]:
 
 
 def _caption_rows(row: Row) -> Iterator[Row]:
-    """The captions of one image, each by itself."""
+    """The captions of one image, a row each."""
     captions = row.get("captions")
     if "caption" in row or captions is None:
         yield row

@@ -1,4 +1,4 @@
-"""What a layout of published questions is: where a row has what a question needs."""
+"""A layout of published questions: the fields of a row that make a question."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hvx.data.rows import Row, Shape
 
 COCO_VAL = "COCO_val2014_{image_id:012d}.jpg"
 COCO = "COCO_{data_subtype}_{image_id:012d}.jpg"
-"""COCO's names; the file of questions says of which subset, else it is val2014."""
+"""COCO's names; the subset is in the file of questions, else it is val2014."""
 IMAGE_FIELDS = ("image", "image_name", "image_filename", "file_name")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a layout is recognized by.
+    """The properties by which a layout is recognized.
 
     Attributes:
-        shape: what holds the rows; see ``hvx.data.rows``.
-        key: the name of their list, empty where they are in none.
+        shape: the structure of the file; see ``hvx.data.rows``.
+        key: the key of the list of rows; empty if the rows are in none.
         row: the first row.
         annotation: the first row of the annotations; empty without such a file.
-        about: what the object around the rows says, such as ``data_type``.
+        about: values of the object with the rows, such as ``data_type``.
     """
 
     shape: Shape
@@ -34,22 +34,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a data set's own files say what a question is. Of several fields, the first that a row has counts.
+    """How a data set's files describe a question. Of several fields, the first one in a row is used.
 
     Attributes:
-        name: as ``splits.*.format`` gives it.
-        recognized: whether the files are in this layout; the first layout that says so is taken.
+        name: the value of ``splits.*.format``.
+        recognized: whether the files are in this layout; the first layout that returns True is used.
         question_id, image_id: fields of the ids.
-        image: fields that name the image, below the split's folder; these go before ``image_name``.
-        image_name: pattern of the names of images by id, unless the config gives one; ``{data_subtype}`` in
-            it is what the file of questions says, ``{coco_split}`` what the row says.
-        answers: fields with a list of all that people answered.
+        image: fields with the image's name, below the split's folder; used before ``image_name``.
+        image_name: pattern of the names of images by id, unless the config gives one; ``{data_subtype}`` is
+            replaced by the value in the file of questions, ``{coco_split}`` by the value in the row.
+        answers: fields with a list of the people's answers.
         question_type: fields of the question's type.
-        unfold: the rows of questions in one row of the file.
-        text: the field of the question, or of what stands in its place, such as a caption; None: the rows
-            have none, and the split's template takes its place.
-        numbered: rows without an id of a question have their number among all rows.
-        active_only: rows whose ``active`` is false are no questions and no answers.
+        unfold: returns the rows of questions in one row of the file.
+        text: the field of the question, or of a substitute such as a caption; None if the rows have none, and
+            the split's template is used.
+        numbered: rows without a question id get their number among all rows.
+        active_only: rows whose ``active`` is false are ignored.
     """
 
     name: str
@@ -66,5 +66,5 @@ class Layout:
     active_only: bool = False
 
     def names(self, about: Mapping[str, str]) -> str:
-        """The pattern of the names of images, for a file of questions that says this of itself."""
+        """The pattern of the names of images, for a file of questions with these values."""
         return self.image_name.replace("{data_subtype}", about.get("data_subtype", "val2014"))
