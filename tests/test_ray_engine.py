@@ -102,14 +102,18 @@ class FakeRay:
 
         return Maker()  # type: ignore[return-value]
 
-    def wait(self, calls: list[Call], timeout: float) -> tuple[list[Call], list[Call]]:
-        assert timeout == 30
-        if self.empty_waits:
+    def wait(self, calls: list[Call], timeout: float, num_returns: int = 1) -> tuple[list[Call], list[Call]]:
+        """As Ray's: up to ``num_returns`` of the calls that are ready, in the order of ``calls``.
+
+        If one is asked for, Ray may give any of them; here it is the last.
+        """
+        assert timeout in (0, 30)
+        if self.empty_waits and timeout:
             self.empty_waits -= 1
             return [], calls
-        known = [call for call in self.pending if call in calls]
+        known = [call for call in calls if call in self.pending]
         ready = [call for call in known if repr(call) not in self.late] or known
-        return ready[:1], []
+        return (ready[:num_returns] if num_returns > 1 else ready[-1:]), []
 
     def get(self, call: Call) -> Any:
         self.pending.remove(call)

@@ -155,12 +155,15 @@ class RayEngine:
         return None
 
     def _next(self) -> Any:
-        """The next call that returns."""
+        """The next call that returns; of several that have, the one that was made first.
+
+        A worker that completes a shard and dies of the next one is thus not taken to have died of the first.
+        """
         reported = False
         while True:
             finished, _ = self._ray.wait(list(self._calls), timeout=_PATIENCE)
             if finished:
-                return finished[0]
+                return self._ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)[0][0]
             if not reported and not self._ready():
                 self._say(f"Ray: no worker has begun yet; waiting for {self._placement}")
                 reported = True

@@ -113,7 +113,7 @@ FIELDS: dict[str, Field] = {
     "heatmap_scale": Field(np.float32, optional=True, long_name="factor of the squares of an 8-bit heat map"),
     "block_heatmaps": Field(np.float16, "LHW", optional=True, long_name="heat map of each block"),
     "block_heatmap_scale": Field(
-        np.float32, "L", optional=True, long_name="factors of a squares of a question's 8-bit maps, by block"
+        np.float32, "L", optional=True, long_name="factors of a question's 8-bit maps, by block"
     ),
     "word_heatmaps": Field(
         np.float16, "THW", optional=True, long_name="heat map of each token, 0 beyond the question"
