@@ -187,7 +187,7 @@ def _mrn(config: ModelConfig) -> dict[str, str]:
     )
     pool = {"mean": "mean of the features", "max": "maximum of tanh(W1 ·)"}[mrn.pool]
     length = ", of unit length" if mrn.unit_length else ""
-    return {"model": f"MRN, {blocks}, joint {config.joint} wide, {pool} over the lattice{length}"}
+    return {"model": f"MRN, {blocks}, joint {config.joint} wide, {pool} over the grid{length}"}
 
 
 def _mutan(config: ModelConfig) -> dict[str, str]:
@@ -214,7 +214,7 @@ def _mi(config: ModelConfig) -> dict[str, str]:
     attention = f", attention in every step, {config.joint} wide" if config.mi.attention else ""
     return {
         "model": f"multiplicative integration (Wu et al. 2016), a product for each word, state "
-        f"{config.encoder.hidden} wide from the {initial_state} over the lattice{attention}"
+        f"{config.encoder.hidden} wide from the {initial_state} over the grid{attention}"
     }
 
 

@@ -216,7 +216,7 @@ def difference(m: Material) -> float:
     place = torch.tensor([0], device=m.device)
     apart = []
     for n in range(len(QUESTIONS)):
-        # The same cotangent for both: what lies ahead of it is not the engines' work.
+        # The same cotangent for both: what lies before it is not the engines' work.
         head = HeadPullback(m.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
         lean, plain = (pullback.pull(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
         apart.append(float((lean - plain).norm() / plain.norm()))

@@ -101,7 +101,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def _digit(broken: bytearray, start: int, chance: random.Random) -> None:
-    """Change the next digit, or put more behind it."""
+    """Change the next digit, or put more after it."""
     for at in range(start, min(len(broken), start + 2000)):
         if chr(broken[at]).isdigit():
             broken[at : at + 1] = str(chance.choice([0, 9, 10**6, 10**12, -1])).encode()

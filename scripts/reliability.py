@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # ahead of PyTorch, and for the processes started here
+os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch, and for the processes started here
 
 import click
 import torch
@@ -87,7 +87,7 @@ there notice each other between shards. `--verify` and `hvx explain` refuse a ru
 that leads out of it.
 
 A SIGKILL loses the open shard. Ctrl-C and SIGTERM drop it too, unless it is being written. Power that fails
-may lose files that the operating system had not yet put on disk: contents are flushed ahead of the rename,
+may lose files that the operating system had not yet put on disk: contents are flushed before the rename,
 the rename is not.
 """
 

@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 THREADS = 1
 """Two processes of tests run side by side; and with other threads, sums differ in their last bits."""
-torch.set_num_threads(THREADS)  # for fixtures that are made ahead of the first test
+torch.set_num_threads(THREADS)  # for fixtures that are made before the first test
 
 
 @pytest.fixture(autouse=True)

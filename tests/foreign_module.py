@@ -1,4 +1,4 @@
-"""A module in a foreign style: words ahead of the batch, its own tokens and its own dictionary of outputs.
+"""A module in a foreign style: words before the batch, its own tokens and its own dictionary of outputs.
 
 The tests copy this file and name it on the command line; some change a line of it.
 """

@@ -1,4 +1,4 @@
-"""The figures of tests/golden; `python tests/golden_figures.py` draws them anew, to be looked at."""
+"""The figures of tests/golden; `python tests/golden_figures.py` draws them again, to be looked at."""
 
 from __future__ import annotations
 

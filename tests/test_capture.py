@@ -280,7 +280,7 @@ def test_weight_normed_up_down_over_region_features() -> None:
     x = leaf(features)
     embeddings = leaf(torch.cat([model.emb(ids), model.glove(ids)], 2))
     q = model.question(embeddings)
-    # The attention's ReLU on the regions sees the image alone; those behind it see the words too.
+    # The attention's ReLU on the regions sees the image alone; those after it see the words too.
     visual, textual = model.v_net(model.attend(x, q.detach(), guided)), model.q_net(q)
     to_image, to_words = by_hand(visual, textual, x, embeddings)
     assert found.image_gradient.shape == (3, 6, 7) and found.heatmap is None
@@ -451,7 +451,7 @@ def test_what_is_no_joint_is_told_from_it() -> None:
 
 
 def test_a_product_broadcast_over_a_lattice_adds_up_what_each_cell_sends() -> None:
-    """Asked for by number; the gradient is that of ½‖Q − F‖² with Q laid out over the lattice."""
+    """Asked for by number; the gradient is that of ½‖Q − F‖² with Q laid out over the grid."""
     model, (image, ids) = Gated(), inputs()
     found = explain_product(model, (image, ids), image=image, words=ids, product=0, rule="gradient")
     assert found.visual.shape == found.product.shape == (3, 6, 8, 8)

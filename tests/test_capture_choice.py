@@ -383,13 +383,13 @@ def test_heads_of_one_vector_are_the_joint_and_regions_are_not() -> None:
     x, embeddings = leaf(image), leaf(model.table(ids))
     v, q = _wide(model, model.visual(x), model.textual(embeddings))
     check(explained(_heads, rule="gradient"), *by_hand(torch.tanh(v), q, x, embeddings))
-    for lattice in (
+    for grid in (
         lambda m, v, q, w: v.view(3, 1, JOINT).expand(3, 2, JOINT) * q[:, None],
         lambda m, v, q, w: _wide(m, v, q)[0].view(3, 2, JOINT) * q[:, None].repeat(1, 2, 1),
         lambda m, v, q, w: torch.stack([v, v.sin()], 1) * _wide(m, v, q)[1].view(3, 2, JOINT),
         lambda m, v, q, w: torch.stack([v, v.sin()], 1) * torch.stack([q, q.sin()], 1),
     ):
-        assert listed(lattice) == [(Form.LATTICE, (3, 2, JOINT))]
+        assert listed(grid) == [(Form.LATTICE, (3, 2, JOINT))]
 
 
 def test_regions_in_the_batch_are_explained_for_each_image() -> None:

@@ -386,7 +386,7 @@ def test_a_detached_image_is_named() -> None:
         def visual(self, image: Tensor) -> Tensor:
             return super().visual(image).detach()
 
-    refused(Detached(), "leads from it to the image", "detach", "pass the features behind as image")
+    refused(Detached(), "leads from it to the image", "detach", "pass the features after it as image")
 
 
 def test_a_joint_cut_behind_an_attention_is_named_rather_than_the_attention() -> None:
@@ -409,7 +409,7 @@ def test_a_joint_cut_behind_an_attention_is_named_rather_than_the_attention() ->
         (lambda v, q: v @ q.t(), ["as matrices", "hvx.explain_joint"]),
         (
             lambda v, q: v[:, None] * q[:, :, None],
-            ["one vector for each question", "over a lattice", "0: mul"],
+            ["one vector for each question", "over a grid", "0: mul"],
         ),
     ],
 )
@@ -423,7 +423,7 @@ def test_a_model_without_a_joint_product_is_told_what_was_seen(
     Joined.__name__ = "Small"
     refused(Joined(), *named)
     image, ids = inputs()
-    if "over a lattice" not in named:
+    if "over a grid" not in named:
         with pytest.raises(HvxError, match=re.escape(named[0])):
             find_products(Joined(), (image, ids), image=image, words=ids)
 

@@ -88,7 +88,7 @@ class SlowMLB(SlowHead):
         return self.activate(self.config.textual_activation, self.linear("textual", q))
 
     def logits(self, product: np.ndarray) -> np.ndarray:
-        """Eq. 7, ahead of the softmax."""
+        """Eq. 7, before the softmax."""
         return self.linear("classifier", self.activate(self.config.product_activation, product))
 
 

@@ -173,13 +173,13 @@ def test_features_that_the_head_does_not_take_are_refused(node: str, yields: tup
     with pytest.raises(HvxError) as caught:
         Explainer(model).explain(_images(), IMAGES, QUESTIONS)
     assert str(caught.value) == (
-        f"model.backbone.node: '{node}' yields {yields}; the head takes 128 channels on a lattice"
+        f"model.backbone.node: '{node}' yields {yields}; the head takes 128 channels on a grid"
     )
 
 
 def test_vectors_as_features_are_refused_too() -> None:
     model = _model()
-    with pytest.raises(HvxError, match=r"yields \(\); the head takes 128 channels on a lattice"):
+    with pytest.raises(HvxError, match=r"yields \(\); the head takes 128 channels on a grid"):
         Explainer(model)._check(torch.zeros(2))
     with pytest.raises(HvxError, match=r"yields \(128,\)"):
         Explainer(model)._check(torch.zeros(2, 128))

@@ -77,7 +77,7 @@ def test_a_killed_run_is_finished_by_the_same_command(
 def test_a_run_killed_as_it_is_finished_is_finished_by_the_same_command(
     tiny: Tiny, undisturbed: Path, tmp_path: Path, stage: str
 ) -> None:
-    """Killed just ahead of a file's appearance, in a process that dies without any tidying up."""
+    """Killed just before a file's appearance, in a process that dies without any tidying up."""
     run = tmp_path / "run"
     shutil.copytree(undisturbed / "shards", run / "shards")
     lines = (

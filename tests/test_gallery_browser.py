@@ -170,7 +170,7 @@ def test_sorting(page: sync_api.Page, address: str) -> None:
     page.select_option("#sort", "question")
     page.fill("#q", "number")
     expect(page.locator("#status")).to_contain_text("of 60 ")
-    # Numbers in texts count as numbers: 2 ahead of 10.
+    # Numbers in texts count as numbers: 2 before 10.
     assert shown(page) == [str(n) for n in range(6, 30)]
 
 

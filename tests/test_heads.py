@@ -71,14 +71,14 @@ HEADS: list[tuple[dict[str, Any], dict[str, tuple[int, ...]], dict[str, str]]] =
         _linear("textual.0", 5, 4) | _linear("textual.1", 5, 5) | _linear("shortcut.0", 5, 4)
         | _linear("shortcut.1", 5, 5) | _linear("visual_inner.0", 5, 6) | _linear("visual_inner.1", 5, 6)
         | _linear("visual.0", 5, 5) | _linear("visual.1", 5, 5) | _linear("classifier", 8, 5),
-        {"model": "MRN, 2 blocks, joint 5 wide, mean of the features over the lattice"},
+        {"model": "MRN, 2 blocks, joint 5 wide, mean of the features over the grid"},
     ),
     (
         {"network": "mrn", "mrn": {"blocks": 1, "inner": 7, "shortcuts": False, "unit_length": True}},
         _linear("textual.0", 5, 4) | _linear("visual_inner.0", 7, 6) | _linear("visual.0", 5, 7)
         | _linear("classifier", 8, 5),
         {
-            "model": "MRN, 1 block, no shortcuts, joint 5 wide, mean of the features over the lattice, of "
+            "model": "MRN, 1 block, no shortcuts, joint 5 wide, mean of the features over the grid, of "
             "unit length"
         },
     ),

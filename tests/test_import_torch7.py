@@ -276,7 +276,7 @@ def _vector(glimpses: int, words: int = len(WORDS), answers: int = len(ANSWERS))
 def _torch7_forward(
     vector: np.ndarray, glimpses: int, features: Tensor, aligned: list[int]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """One question, right-aligned behind zeros, on one image's features (M, S, S); float64.
+    """One question, right-aligned after zeros, on one image's features (M, S, S); float64.
 
     Returns what the network computes, and its word embeddings (T, E) without the zeros.
     """
@@ -338,7 +338,7 @@ def test_the_import_computes_what_the_torch7_network_computes(
     model = load_checkpoint(tmp_path / "m.safetensors")
     assert model.config.glimpses == glimpses
 
-    # Features as they are ahead of a last ReLU: of both signs.
+    # Features as they are before a last ReLU: of both signs.
     features = torch.randn(2, CHANNELS, 3, 3, generator=torch.Generator().manual_seed(1))
     rows = torch.tensor([[5, 2, 3, 7], [1, 6, 0, 0]])
     lengths, images = torch.tensor([4, 2]), torch.tensor([1, 0])

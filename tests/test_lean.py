@@ -195,7 +195,7 @@ def test_a_network_compiled_to_other_numbers_is_refused(
 
 
 class _Net(nn.Module):
-    """A convolution ahead of something that the steps are read from."""
+    """A convolution before something that the steps are read from."""
 
     def __init__(self, body: Callable[[_Net, Tensor], Tensor]) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ BODIES: dict[str, Callable[[_Net, Tensor], Tensor]] = {
     "a convolution read twice": lambda net, x: (lambda y: torch.relu(y) + net.same(y))(net.two(x)),
     "norm of what others read too": lambda net, x: (lambda y: net.norm(y) + y)(net.two(x)),
     "norm after norm": lambda net, x: net.norm(net.norm(net.two(x))),
-    "norm behind another padding": lambda net, x: net.norm(net.same(x)),
+    "norm after another padding": lambda net, x: net.norm(net.same(x)),
     "dropout": lambda net, x: functional.dropout(net.drop(net.two(x)), training=False),
     "relu of relu": lambda net, x: torch.relu(torch.relu(net.two(x))),
     "a sum in place": lambda net, x: net.two(x).add_(x),
@@ -287,7 +287,7 @@ STEPS: dict[str, str] = {
     "two convolutions added": "C* O C*",
     "norm of what others read too": "C* C A + R*",
     "norm after norm": "C* C A R*",
-    "norm behind another padding": "C* O A R*",
+    "norm after another padding": "C* O A R*",
     "dropout": "C* C*",
     "relu of relu": "C* C* R* R*",
     "plus a number": "C* C O R* R*",

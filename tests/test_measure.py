@@ -73,10 +73,10 @@ def test_a_lattice_points_at_the_center_of_its_largest_cell(size: int) -> None:
 def test_a_lattice_and_its_enlargement_point_at_the_same_place() -> None:
     inside = region((64, 64))
     for seed in range(20):
-        lattice = np.random.default_rng(seed).random((8, 8))
-        enlarged = np.kron(lattice, np.ones((8, 8)))
+        grid = np.random.default_rng(seed).random((8, 8))
+        enlarged = np.kron(grid, np.ones((8, 8)))
         enlarged[4::8, 4::8] += 0.001
-        assert points_inside(lattice, inside) == points_inside(enlarged, inside)
+        assert points_inside(grid, inside) == points_inside(enlarged, inside)
 
 
 @settings(deadline=None)
@@ -136,20 +136,20 @@ def mean_over_cells(heatmap: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("shape", "lattice"),
+    ("shape", "grid"),
     [((56, 56), (14, 14)), ((112, 112), (7, 7)), ((100, 100), (14, 14)), ((33, 50), (7, 4)), ((5, 5), (5, 5)),
      ((3, 3), (5, 5))],
 )  # fmt: skip
-def test_a_map_is_pooled_to_the_mean_over_each_cell(shape: tuple[int, int], lattice: tuple[int, int]) -> None:
+def test_a_map_is_pooled_to_the_mean_over_each_cell(shape: tuple[int, int], grid: tuple[int, int]) -> None:
     heatmap = np.random.default_rng(0).random(shape)
-    found = pooled(heatmap, lattice)
-    assert found.shape == lattice
-    assert found == pytest.approx(mean_over_cells(heatmap, *lattice), abs=1e-12)
+    found = pooled(heatmap, grid)
+    assert found.shape == grid
+    assert found == pytest.approx(mean_over_cells(heatmap, *grid), abs=1e-12)
 
 
 def test_pooling_undoes_the_enlargement_of_a_lattice() -> None:
-    lattice = np.random.default_rng(0).random((14, 14))
-    assert pooled(np.kron(lattice, np.ones((8, 8))), (14, 14)) == pytest.approx(lattice, abs=1e-12)
+    grid = np.random.default_rng(0).random((14, 14))
+    assert pooled(np.kron(grid, np.ones((8, 8))), (14, 14)) == pytest.approx(grid, abs=1e-12)
 
 
 def test_half_precision_is_pooled_without_overflow() -> None:

@@ -139,7 +139,7 @@ def test_ranking_tells_better_worse_and_level_by_paired_differences() -> None:
     assert "place 1 of 4 (n = 60); none is better" in lines["Pointing game"]
     assert "place 2 of 4" in lines["Deletion area"]
     assert "better: Summed attention" in lines["Deletion area"]
-    assert "not told apart: Eq. 2 unguided" in lines["Deletion area"]
+    assert "not distinguished: Eq. 2 unguided" in lines["Deletion area"]
     assert mark(found, "deletion", "attention") == " ▲"
     assert mark(found, "deletion", "unguided") == mark(found, "deletion", "proposed") == ""
     assert mark(found, "deletion", "free-product") == mark(found, "pointing", "attention") == " ▽"
@@ -223,8 +223,8 @@ def test_claims_their_order_and_their_evidence() -> None:
         ),
         (
             "Guided ReLUs make the better visualization (section 3)", "held",
-            f"Energy inside {p['energy']} against 0.3500 (not told apart); IoU {p['overlap']} against 0.2500 "
-            "(better); the two maps have a rank correlation of 0.810 [0.800, 0.820]",
+            f"Energy inside {p['energy']} against 0.3500 (not distinguished); IoU {p['overlap']} against "
+            "0.2500 (better); the two maps have a rank correlation of 0.810 [0.800, 0.820]",
         ),
         *(
             (

@@ -103,8 +103,8 @@ def test_the_pointing_game_is_that_of_a_second_implementation(map: np.ndarray, s
 
 def test_enlarging_keeps_a_map_of_that_size_and_interpolates_a_lattice() -> None:
     assert (enlarged(PERFECT, (SIDE, SIDE)) == PERFECT).all()
-    lattice = np.add.outer(np.arange(5.0), np.arange(5.0))
-    inner = enlarged(lattice, (20, 20))[4:-4, 4:-4]
+    grid = np.add.outer(np.arange(5.0), np.arange(5.0))
+    inner = enlarged(grid, (20, 20))[4:-4, 4:-4]
     assert np.diff(inner, axis=0) == pytest.approx(np.full((11, 12), 0.25))
 
 

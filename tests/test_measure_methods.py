@@ -94,9 +94,9 @@ def test_every_method_makes_a_finite_map_of_every_question() -> None:
     names = [name for name, own in METHODS.items() if own.family != "specific"]  # of several questions
     maps = mapped(*names)
     assert set(maps) == set(names)
-    lattice = {"attention", "grad-cam", "grad-cam-attention", "hirescam", "cam"}
+    grid = {"attention", "grad-cam", "grad-cam-attention", "hirescam", "cam"}
     for name, own in maps.items():
-        assert own.shape == (len(IMAGES), *((12, 12) if name in lattice else (SIZE, SIZE))), name
+        assert own.shape == (len(IMAGES), *((12, 12) if name in grid else (SIZE, SIZE))), name
         assert np.isfinite(own).all(), name
         assert own.std() > 0, name
 

@@ -100,7 +100,7 @@ def test_agreement_draws_the_matrix_with_its_names_and_numbers() -> None:
         for (row, column), value in np.ndenumerate(FOUND.matrix)
     }
     assert found == wanted
-    assert bar.get_ylabel() == "mean rank correlation on the lattice"
+    assert bar.get_ylabel() == "mean rank correlation on the grid"
     assert plots._agreement(replace(FOUND, matrix=None)) is None
 
 

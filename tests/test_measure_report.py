@@ -111,11 +111,11 @@ def test_the_table_of_methods_has_each_number_in_its_place() -> None:
     # The numbers of later methods are higher: the proposed one is last, but first where less is better.
     assert lines[0] == (
         "- Pointing game: place 5 of 5 (n = 1,000); better: Grad-CAM; "
-        "not told apart: Random, Summed attention"
+        "not distinguished: Random, Summed attention"
     )
     assert lines[4] == (
         "- Deletion area: place 1 of 5 (n = 1,005); better: Gradient; "
-        "not told apart: Summed attention, Random"
+        "not distinguished: Summed attention, Random"
     )
 
 
@@ -141,7 +141,7 @@ def test_localization_by_kind_has_a_table_for_each_measure() -> None:
 def test_agreement_is_listed_from_the_highest() -> None:
     block, additive, plot = whole()["## Agreement"]
     header, *body = rows(block)
-    assert header == ["map", "rank correlation with the proposed map, on the lattice (n = 3,000)"]
+    assert header == ["map", "rank correlation with the proposed map, on the grid (n = 3,000)"]
     names = ["glimpse 2", "glimpse 1", "random", "gradient", "grad-cam", "attention"]
     titles = ["glimpse 2", "glimpse 1", "Random", "Gradient", "Grad-CAM", "Summed attention"]
     assert body == [[title, cell(FOUND.agreement[name])] for name, title in zip(names, titles, strict=True)]

@@ -524,12 +524,12 @@ ROAD: dict[str, tuple[list[str], int, int]] = {
 }
 """Settings of each network, its blocks and its attention maps."""
 SAID = {
-    "mrn": "MRN, 3 blocks, joint 10 wide, maximum of tanh(W1 ·) over the lattice",
+    "mrn": "MRN, 3 blocks, joint 10 wide, maximum of tanh(W1 ·) over the grid",
     "mcb": "MCB, 2 glimpses, product of spectra, count sketches 10 wide",
     "gated": "gated tanh (Teney et al. 2017), 1 glimpse, joint 10 wide",
     "dan": "r-DAN, 2 steps, attentions 10 wide, joint 12 wide",
     "mi": "multiplicative integration (Wu et al. 2016), a product for each word, state 12 wide from the mean "
-    "of the features over the lattice, attention in every step, 10 wide",
+    "of the features over the grid, attention in every step, 10 wide",
 }
 
 
@@ -563,7 +563,7 @@ def test_trains_explains_and_is_drawn_as_commands(name: str, tiny: Tiny, tmp_pat
 
 
 def _run(*arguments: str) -> None:
-    """A command, in this process: each of its own would load PyTorch anew."""
+    """A command, in this process: each of its own would load PyTorch again."""
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
 

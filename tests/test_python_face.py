@@ -156,7 +156,7 @@ def test_the_blocks_of_the_documentation_run(
 
 
 def _run(example: str, *arguments: object) -> None:
-    """An example as a script, in this process: another one would import PyTorch anew."""
+    """An example as a script, in this process: another one would import PyTorch again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [example, *map(str, arguments)])
         runpy.run_path(str(EXAMPLES / example), run_name="__main__")

@@ -232,7 +232,7 @@ def test_of_a_worker_that_dies_the_shards_go_to_others_and_it_comes_back(tiny: T
     assert sorted(numbers(made.compute(shards(5), folder))) == list(range(5))
     assert said == ["Ray: a worker was lost; 00000.h5, 00002.h5 will be done again"]
     assert ray.log.index("0 start") < ray.log.index("0 load")
-    # Ahead of the others, in order.
+    # Before the others, in order.
     again = [entry for entry in ray.log if entry.endswith((" explain 0", " explain 2"))][2:]
     assert [entry.split()[-1] for entry in again] == ["0", "2"]
     assert len(list(folder.iterdir())) == 5

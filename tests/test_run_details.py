@@ -238,7 +238,7 @@ def test_a_question_that_the_split_does_not_have_is_an_error(
     )
 
 
-# What is refused, or said, ahead of the work.
+# What is refused, or said, before the work.
 
 
 def test_a_config_without_explain_is_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_in_a_decoding_process_sigterm_ends_it_and_ctrl_c_does_nothing() -> None
 
 @pytest.mark.parametrize("other", [-1, 1])
 def test_a_process_is_another_whatever_its_number(monkeypatch: pytest.MonkeyPatch, other: int) -> None:
-    """Numbers of processes begin anew; a child's may be less than its parent's."""
+    """Numbers of processes start again; a child's may be less than its parent's."""
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     with heeded() as requests:

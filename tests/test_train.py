@@ -108,7 +108,7 @@ def test_features_are_computed_once_and_again_only_for_what_changes_them(tiny: T
     assert computed(image=image.model_copy(update={"interpolation": "bilinear"}))
     assert computed(split=split.model_copy(update={"exif_orientation": True}))
     assert computed()
-    # The same weights, cut ahead of the last ReLU.
+    # The same weights, cut before the last ReLU.
     config_before = model.config.backbone.model_copy(update={"node": "layer2.0.add"})
     before_relu = build_backbone(config_before)
     before_relu.load_state_dict(backbone.state_dict())

@@ -48,9 +48,9 @@ def blob(side: int, y: float, x: float, radius: float) -> Array:
 
 
 def one_cell(row: int = 5, column: int = 9) -> Array:
-    lattice = np.full((14, 14), 0.05 / 195)
-    lattice[row, column] = 0.95
-    return lattice
+    grid = np.full((14, 14), 0.05 / 195)
+    grid[row, column] = 0.95
+    return grid
 
 
 def speckled(side: int) -> tuple[Array, NDArray[np.bool_]]:
@@ -87,16 +87,16 @@ def test_a_sharp_peak_casts_no_ghosts_beside_itself() -> None:
 
 
 def test_both_of_two_unequal_peaks_stand_out() -> None:
-    lattice = blob(14, 0.3, 0.3, 0.08) + 0.7 * blob(14, 0.7, 0.75, 0.12) + 0.01
-    shaded = gray(shade(plain_photo(), lattice / lattice.sum(), SIZE))
+    grid = blob(14, 0.3, 0.3, 0.08) + 0.7 * blob(14, 0.7, 0.75, 0.12) + 0.01
+    shaded = gray(shade(plain_photo(), grid / grid.sum(), SIZE))
     rest = cell(shaded, 12, 1).mean()
     assert cell(shaded, 4, 4).mean() > 2 * rest
     assert cell(shaded, 9, 10).mean() > 2 * rest
 
 
 def test_a_diffuse_peak_stands_out() -> None:
-    lattice = 1 + blob(14, 0.5, 0.3, 0.15)
-    shaded = gray(shade(plain_photo(), lattice / lattice.sum(), SIZE))
+    grid = 1 + blob(14, 0.5, 0.3, 0.15)
+    shaded = gray(shade(plain_photo(), grid / grid.sum(), SIZE))
     assert cell(shaded, 6, 4).mean() > 1.5 * cell(shaded, 1, 12).mean()
 
 
@@ -123,9 +123,9 @@ def test_a_ripple_on_a_flat_map_makes_no_peak() -> None:
 
 
 def test_a_map_that_attends_to_most_of_the_photo_dims_the_rest() -> None:
-    lattice = np.zeros((14, 14))
-    lattice[:9] = 1
-    shaded = gray(shade(plain_photo(200), lattice, SIZE))
+    grid = np.zeros((14, 14))
+    grid[:9] = 1
+    shaded = gray(shade(plain_photo(200), grid, SIZE))
     assert cell(shaded, 3, 7).mean() > 0.9 * 200
     assert cell(shaded, 12, 7).mean() < 0.6 * 200
 
@@ -159,8 +159,8 @@ def test_values_that_are_no_number_and_negative_ones_count_as_no_attention() -> 
 
 
 def test_smoothing_leaves_a_lattice_alone_and_calms_speckles() -> None:
-    lattice = np.random.default_rng(0).random((14, 14))
-    assert np.abs(enlarge(lattice, 14) - lattice).max() < 1e-6
+    grid = np.random.default_rng(0).random((14, 14))
+    assert np.abs(enlarge(grid, 14) - grid).max() < 1e-6
     noise = np.abs(np.random.default_rng(1).laplace(size=(448, 448)))
     calm = enlarge(noise, 448)
     assert calm.std() < 0.1 * noise.std()

@@ -52,7 +52,7 @@ def main() -> None:
     print(f"{found.relus} ReLUs guided, {sum(found.unguided.values())} other activations on the image's side")
     print("heat maps", tuple(found.heatmap.shape))
     for caption, z in zip(CAPTIONS, found.z, strict=True):
-        # The tokenizer adds a token ahead of the caption and one behind it.
+        # The tokenizer adds a token before the caption and one after it.
         print(caption, [round(value, 2) for value in z[~z.isnan()].tolist()])
 
 

@@ -191,7 +191,7 @@ class AdapterExplainer:
             shape = tuple(explanation.image_gradient.shape)
             raise HvxError(f"Eq. 2 is {shape}, no map (N, C, H, W); say by reshape= what makes it one")
         if explanation.saliency is None or explanation.z is None:
-            raise HvxError("words: one vector for each question; the tokens cannot be told apart")
+            raise HvxError("words: one vector for each question; the tokens cannot be distinguished")
         if self._gradient and (explanation.gradient is None or explanation.gradient.shape[1] != 3):
             raise HvxError("explain.gradient: Eq. 2 is not taken at three color channels here")
         saliency, z = batch.by_token(explanation.saliency.cpu(), explanation.z.cpu(), questions)

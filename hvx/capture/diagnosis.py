@@ -58,7 +58,9 @@ def _cut(watch: Watch, through_no_grad: bool) -> str:
         )
     if cut.no_grad is not None and not through_no_grad:
         return text + f"{cut.no_grad or 'the model'!r} ran under torch.no_grad(); pass through_no_grad=True"
-    alternative = "the features behind as image" if "image" in cut.lost else "the embeddings behind as words"
+    alternative = (
+        "the features after it as image" if "image" in cut.lost else "the embeddings after it as words"
+    )
     return text + (
         "it is cut on the way (detach, a checkpoint with use_reentrant=True, a frozen table "
         f"in a scripted module); pass {alternative}"

@@ -165,7 +165,7 @@ def explain_joint(
         )
     for name, tensor in (("image", image), ("embeddings", embeddings)):
         if not tensor.requires_grad:
-            raise HvxError(f"{name}: has no gradient; call {name}.requires_grad_() ahead of the encoders")
+            raise HvxError(f"{name}: has no gradient; call {name}.requires_grad_() before the encoders")
     words = Given(embeddings)
     edge = get_gradient_edge(image)
     reach = Reach(lambda node: node is edge.node, words.makes)

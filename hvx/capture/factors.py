@@ -45,7 +45,7 @@ class Form(StrEnum):
     """One vector for each question; the user has to say which factor is V."""
     WEIGHTED = "one number times a vector"
     """One factor is constant along the vector: it scales the other and does not join image and words."""
-    LATTICE = "over a lattice"
+    LATTICE = "over a grid"
     """Over regions, grid cells or tokens: an attention."""
 
 

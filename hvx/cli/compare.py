@@ -59,8 +59,8 @@ def compare(
     """Compare runs question by question: accuracy, changed answers, agreement of maps and words.
 
     Runs are joined by question_id; only questions that all of them explain count. The first run is A, the
-    second B, …; each later one is compared with A. Agreement is a rank correlation, beside its controls: the
-    other run's map of another question on the same image, and of another image. Every mean has a 95 %
+    second B, …; each later one is compared with A. Agreement is a rank correlation, shown with its controls:
+    the other run's map of another question on the same image, and of another image. Every mean has a 95 %
     bootstrap interval over images. Prints tables, as Markdown into a pipe or a file.
 
     -o FOLDER gets compare.md, compare.json and questions.csv.

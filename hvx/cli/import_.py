@@ -33,8 +33,8 @@ def _backbone_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--node", default=None, show_default="the one the format's features come from", metavar="NODE",
-            help="Node of the network that yields the features: layer4.2.add is ahead of the last ReLU, "
-            "layer4 behind it.",
+            help="Node of the network that yields the features: layer4.2.add is before the last ReLU, "
+            "layer4 after it.",
         ),
         click.option(
             "--architecture", default=_DEFAULT_CNN, show_default=True, help="torchvision's name of the CNN."

@@ -24,7 +24,7 @@ from hvx.terminal import echo, echo_lines
 @click.argument("run", type=RunPath())
 @click.option(
     "--methods", default="", metavar="NAME,…",
-    help="Measure just these beside the proposed one; a wrong name lists all.",
+    help="Compare the proposed one with just these; a wrong name lists all.",
 )  # fmt: skip
 @click.option(
     "--sample", default=1000, show_default=True, type=click.IntRange(min=0),
@@ -71,7 +71,7 @@ def measure(
     as_json: bool,
     device: str,
 ) -> None:
-    """Measure what the explanations of RUN show, beside other methods on the same model and questions.
+    """Measure what the explanations of RUN show, compared with other methods on the same model and questions.
 
     Localization where the split has masks, agreement with the attention, deletion and insertion, sanity
     under randomized weights, words by part of speech: each with a bootstrap interval and n. Writes

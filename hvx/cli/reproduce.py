@@ -28,7 +28,7 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
     """Draw a split, train on it, explain it, draw the paper's Figures 2-5, check and measure its claims.
 
     Everything is made from the seed on this machine. Exit status 3 says that a check missed. A sample is
-    measured beside other methods, as by `hvx measure`; that needs the extra: pip install 'hvx[measure]'.
+    compared with other methods, as by `hvx measure`; that needs the extra: pip install 'hvx[measure]'.
 
     \b
     Example:

@@ -13,13 +13,13 @@ from hvx.terminal import echo
 @click.command()
 @config_argument
 @set_option
-@click.option("--restart", is_flag=True, help="Forget an earlier training of CONFIG and begin anew.")
+@click.option("--restart", is_flag=True, help="Forget an earlier training of CONFIG and start again.")
 @device_option
 @common
 def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) -> None:
     """Train the model that CONFIG describes and write its checkpoint; a killed training goes on.
 
-    The backbone is frozen; its features are computed once and kept beside the checkpoint. So are the
+    The backbone is frozen; its features are computed once and kept next to the checkpoint. So are the
     training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them.
 
     \b

@@ -257,7 +257,7 @@ class Explainer:
         if features.ndim != 4 or features.shape[1] != wanted:
             node, shape = self.model.config.backbone.node, tuple(features.shape[1:])
             raise HvxError(
-                f"model.backbone.node: '{node}' yields {shape}; the head takes {wanted} channels on a lattice"
+                f"model.backbone.node: '{node}' yields {shape}; the head takes {wanted} channels on a grid"
             )
 
 

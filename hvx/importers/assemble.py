@@ -50,7 +50,7 @@ def assemble(
         features = backbone(sample)
     if features.ndim != 4 or features.shape[1] != module.channels:
         raise HvxError(
-            f"{source}: the head reads features of {module.channels} channels on a lattice; "
+            f"{source}: the head reads features of {module.channels} channels on a grid; "
             f"{config.backbone.architecture} at {config.backbone.node} yields {tuple(features.shape[1:])}"
         )
     return VQAModel(config, backbone, module, Vocabulary(tuple(words)), list(answers))

@@ -6,13 +6,13 @@ import numpy as np
 from scipy.stats import rankdata
 
 
-def pooled(heatmap: np.ndarray, lattice: tuple[int, int]) -> np.ndarray:
+def pooled(heatmap: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """The mean of a heat map (H, W) over each cell of a grid (S, S)."""
     import torch  # imported here: ranks alone do not need it
     from torch.nn import functional
 
     tensor = torch.from_numpy(np.asarray(heatmap, np.float64))[None, None]
-    return functional.adaptive_avg_pool2d(tensor, lattice)[0, 0].numpy()
+    return functional.adaptive_avg_pool2d(tensor, grid)[0, 0].numpy()
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:

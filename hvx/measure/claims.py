@@ -165,7 +165,7 @@ def ranking(measures: Measures) -> list[str]:
         n = means[PROPOSED].n
         line = f"{METRICS[metric].title}: place {order.index(PROPOSED) + 1} of {len(order)} (n = {n:,})"
         line += f"; better: {_titles(better)}" if better else "; none is better"
-        lines.append(line + (f"; not told apart: {_titles(level)}" if level else ""))
+        lines.append(line + (f"; not distinguished: {_titles(level)}" if level else ""))
     return lines
 
 
@@ -288,7 +288,7 @@ def _form(measures: Measures, other: str, claim: str) -> Claim | None:
         parts.append(f"{METRICS[metric].title} {means[PROPOSED].value:.4f} against {means[other].value:.4f}")
     if not gains:
         return None
-    judged = ("better", "worse", "not told apart")
+    judged = ("better", "worse", "not distinguished")
     words = [judged[0] if g.low > 0 else judged[1] if g.high < 0 else judged[2] for g in gains]
     evidence = "; ".join(f"{part} ({word})" for part, word in zip(parts, words, strict=True))
     if other in measures.agreement:

@@ -108,7 +108,7 @@ def _agreement(measures: Measures) -> Figure | None:
     for (row, column), value in np.ndenumerate(measures.matrix):
         ink = "white" if abs(value) > 0.6 else "black"
         panel.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=ink)
-    figure.colorbar(image, ax=panel, shrink=0.7, label="mean rank correlation on the lattice")
+    figure.colorbar(image, ax=panel, shrink=0.7, label="mean rank correlation on the grid")
     return figure
 
 

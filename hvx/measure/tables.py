@@ -52,9 +52,7 @@ def report(measures: Measures, plots: Sequence[str]) -> str:
         "## Methods",
         _bullets(f"{METHODS[name].title}: {METHODS[name].definition}" for name in measures.methods),
     ]
-    parts.append(
-        "y is the answer's logit, f the features (M channels, lattice cells s), I the network's input."
-    )
+    parts.append("y is the answer's logit, f the features (M channels, grid cells s), I the network's input.")
     if measures.left_out:
         parts += ["## Left out", _bullets(measures.left_out)]
     return "\n\n".join(parts) + "\n"
@@ -187,7 +185,7 @@ def _agreement(measures: Measures) -> str:
         for name, estimate in sorted(measures.agreement.items(), key=lambda row: -row[1].value)
     ]
     n = next(iter(measures.agreement.values()), NOTHING).n
-    text = _markdown(("map", f"rank correlation with the proposed map, on the lattice (n = {n:,})"), rows)
+    text = _markdown(("map", f"rank correlation with the proposed map, on the grid (n = {n:,})"), rows)
     if measures.controls:
         text += f"\n\n{_controls(measures)}"
     if measures.additive:

@@ -27,7 +27,7 @@ _WINDOW = 2
 larger than the cell."""
 
 
-def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -> Tensor:
+def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], grid: int) -> Tensor:
     """The content of each cell's window, as shares of its area: (K, S, S).
 
     K is ground and the colors, then ground and the shapes; the shares of each group add up to 1.
@@ -35,9 +35,9 @@ def cell_shares(mask: np.ndarray, objects: list[dict[str, Any]], lattice: int) -
     Args:
         mask: (H, W) label mask.
         objects: the scene's objects, ``label``, ``color`` and ``shape``.
-        lattice: S, the grid's side; H and W are multiples of it.
+        grid: S, the grid's side; H and W are multiples of it.
     """
-    side = mask.shape[0] // lattice
+    side = mask.shape[0] // grid
     colors = torch.zeros(1 + len(COLORS), *mask.shape)
     shapes = torch.zeros(1 + len(SHAPES), *mask.shape)
     colors[0] = shapes[0] = torch.from_numpy(mask == 0)
@@ -61,9 +61,7 @@ def _load(split: SplitConfig, config: Config, grid: int) -> tuple[Tensor, Tensor
         )
     size = config.model.image.size
     if size % (2 * grid):
-        raise HvxError(
-            f"model.image.size: {size} is no multiple of twice the backbone's {grid}×{grid} lattice"
-        )
+        raise HvxError(f"model.image.size: {size} is no multiple of twice the backbone's {grid}×{grid} grid")
     inputs, shares = [], []
     for image_id, objects in bar(table.objects.items(), "reading scenes", "scene", len(table.objects)):
         path = image_path(split, named_by_pattern(split.image_name or COCO_VAL, image_id))

@@ -124,7 +124,7 @@ def _shape(backbone: Backbone, image: ImageConfig) -> tuple[int, ...]:
     if len(shape) != 3:
         raise HvxError(
             f"model.backbone.node: yields features of shape {shape} an image; "
-            "name a node that has channels on a lattice"
+            "name a node that has channels on a grid"
         )
     return shape
 

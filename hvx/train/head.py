@@ -126,7 +126,7 @@ class HeadTrainer:
         for name in sorted(expected.keys() | tensors.keys()):
             if name not in expected or name not in tensors or expected[name].shape != tensors[name].shape:
                 raise HvxError(
-                    f"{path}: tensor '{name}' is not as the model has it; `hvx train --restart` begins anew"
+                    f"{path}: tensor '{name}' is not as the model has it; `hvx train --restart` starts again"
                 )
         self.model.load_state_dict({name: tensors[f"model.{name}"] for name in self.model.state_dict()})
         moments = {

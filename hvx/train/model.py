@@ -66,7 +66,7 @@ def train_model(config: Config, device: torch.device, say: Say = _no_log, restar
     training = _Training(config, device, say)
     state = training.earlier(restart)
     if state and state[1].finished is not None:
-        say(f"{training.files.checkpoint}: was trained before; --restart trains it anew")
+        say(f"{training.files.checkpoint}: was trained before; --restart trains it again")
         return state[1].finished
     return training.run(state)
 
@@ -121,11 +121,11 @@ class _Training:
         state = read_state(self.files.state, self.identity)
         if state is None and checkpoint.exists():
             raise HvxError(
-                f"{checkpoint}: exists, and no state of a training beside it; give another checkpoint, or "
+                f"{checkpoint}: exists, and no state of a training next to it; give another checkpoint, or "
                 "replace it with --restart"
             )
         if state and state[1].finished is not None and not checkpoint.exists():
-            raise HvxError(f"{checkpoint}: was trained, but is gone; --restart trains it anew")
+            raise HvxError(f"{checkpoint}: was trained, but is gone; --restart trains it again")
         return state
 
     def _forget(self) -> None:
@@ -258,7 +258,7 @@ class _Training:
         except RuntimeError:
             raise HvxError(
                 f"{self.files.backbone}: damaged: not the tensors of {config.model.backbone.architecture}; "
-                "delete it, or begin anew with --restart"
+                "delete it, or start again with --restart"
             ) from None
         return backbone
 

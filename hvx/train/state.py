@@ -27,7 +27,7 @@ Metrics = dict[str, Any]
 _METADATA = "hvx-training"
 _CHANGES_NOTHING = {"split", "validation", "start", "feature_cache", "workers", "save_minutes"}
 """Keys of ``train`` that do not change the result, or whose files are identified by their content."""
-_RESTART = "`hvx train --restart` begins anew"
+_RESTART = "`hvx train --restart` starts again"
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def run_picks(reader: RunReader) -> list[tuple[PickConfig, int | str]]:
         ]
     except (KeyError, TypeError, ValueError):
         raise HvxError(
-            f"{source}: 'picked' does not fit config.explain.pick; run `hvx explain` anew"
+            f"{source}: 'picked' does not fit config.explain.pick; run `hvx explain` again"
         ) from None
     picks = []
     for index, (pick, question_id) in enumerate(pairs):

@@ -14,7 +14,7 @@ hvx.rowsOf = (numbers, run) => {
 
 const h5 = (run) => `${run.path}/explanations.h5`;
 
-// A file's name for a run; runs are told apart by their labels.
+// A file's name for a run; runs are distinguished by their labels.
 const named = (name, run) => (run.label ? `${name}-${run.label.toLowerCase()}` : name);
 
 hvx.EXPORTS = {
