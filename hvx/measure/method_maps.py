@@ -38,7 +38,11 @@ def method_columns(names: Sequence[str]) -> tuple[MapColumn, ...]:
     Args:
         names: of ``hvx.measure.methods.METHODS``.
     """
-    return tuple(MapColumn(METHODS[name].title, name != ATTENTION, name == PROPOSED) for name in names)
+    titles = (METHODS[name].title.replace("Eq. ", "Eq.\u00a0") for name in names)  # no line break within
+    return tuple(
+        MapColumn(title, name != ATTENTION, name == PROPOSED)
+        for title, name in zip(titles, names, strict=True)
+    )
 
 
 @standard_mode()
