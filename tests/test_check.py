@@ -72,6 +72,7 @@ def test_the_text_says_the_same_and_ends_with_a_verdict(split: Tiny, tmp_path: P
         "questions:", "images:", "checkpoint:", "run:", "hvx explain can begin",
     ]  # fmt: skip
     assert "  smallest:                       64×64" in lines
+    assert any(line.startswith("  ground truths among its answers: ") for line in lines)
     _, found = as_json(split, tmp_path / "run", "--no-timing")
     share = found["checkpoint"]["unknown tokens"]
     assert f"  {'unknown tokens:':<32}{share:.1%}" in lines and 0 <= share < 1

@@ -65,7 +65,7 @@ def _print(result: CheckResult) -> None:
     for part, facts in result.facts.items():
         echo(f"{part}:")
         for name, value in facts.items():
-            echo(f"  {name + ':':<32}{_as_text(name, value)}")
+            echo(f"  {name + ':':<31} {_as_text(name, value)}")
     for line in result.notes:
         echo(line, err=True)
     for line in result.problems:
