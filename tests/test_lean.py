@@ -19,6 +19,7 @@ from hvx.errors import HvxError
 from hvx.explain.guided import GuidedPullback, guided
 from hvx.explain.lean import LeanNetwork
 from hvx.explain.lean.convolution import Convolution
+from hvx.explain.lean.masks import PackedMask
 from hvx.explain.lean.rules import Add, Affine, AveragePool, Concatenate, MaxPool, Other, ReLU
 from hvx.models.backbone import Backbone, build_backbone, cut_network
 
@@ -133,9 +134,29 @@ def test_in_lower_precision_it_is_the_same_to_rounding(architecture: str, node: 
 def test_of_activations_it_keeps_masks_alone() -> None:
     network = LeanNetwork(_backbone("resnet50", "layer4").network)
     _, kept = network.forward(torch.randn(1, 3, 64, 64, dtype=torch.float64))
-    tensors = [tensor for mask, own in kept for tensor in (mask, *own) if isinstance(tensor, Tensor)]
-    assert {tensor.dtype for tensor in tensors} == {torch.bool, torch.int64}
-    assert sum(tensor.dtype == torch.int64 for tensor in tensors) == 1  # where the maxima of the pool lay
+    tensors = [tensor for _, extra in kept for tensor in extra if isinstance(tensor, Tensor)]
+    assert [tensor.dtype for tensor in tensors] == [torch.int64]  # where the maxima of the pool lay
+    masks = [mask for mask, _ in kept if mask is not None]
+    assert all(isinstance(mask, PackedMask) for mask in masks)
+    values = sum(mask.numel() for mask in masks)
+    assert values / 8 <= sum(mask.nbytes for mask in masks) < values / 8 + len(masks)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 5, 2, 3), (2, 8, 4, 4), (1, 1, 1, 1), (3, 7), (2, 3, 5), (2, 3, 2, 3, 2)]
+)
+def test_packed_masks_are_unpacked_as_they_were(shape: tuple[int, ...]) -> None:
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.4
+    for laid_out in [
+        mask,
+        *([mask.contiguous(memory_format=torch.channels_last)] if mask.dim() == 4 else []),
+    ]:
+        packed = PackedMask(laid_out)
+        assert torch.equal(packed.unpacked(), mask.to(torch.uint8))
+        assert torch.equal(packed[:2].unpacked(), mask[:2].to(torch.uint8))
+        assert packed[:1].numel() == mask[:1].numel()
+    if mask.dim() == 4:
+        assert packed.unpacked().is_contiguous(memory_format=torch.channels_last)
 
 
 def test_memory_is_freed_between_batches() -> None:
@@ -326,8 +347,8 @@ def test_what_has_a_rule_of_its_own_is_computed_by_it(body: str) -> None:
 def test_the_memory_of_a_pass_is_what_is_kept_and_what_is_at_work() -> None:
     network = LeanNetwork(_traced("pools"))
     images = torch.zeros(2, 3, 8, 10, dtype=torch.float64)
-    # Masks of 4 × 8 × 10 and 4 × 4 × 5 bytes, the maxima's places in 8 bytes each, for 2 images.
-    masks, places = 2 * 4 * (8 * 10 + 4 * 5), 2 * 4 * 8 * 10 * 8
+    # Masks of 4 × 8 × 10 and 4 × 4 × 5 bits, the maxima's places in 8 bytes each, for 2 images.
+    masks, places = 2 * 4 * (8 * 10 + 4 * 5) // 8, 2 * 4 * 8 * 10 * 8
     largest, features = 2 * 4 * 8 * 10 * 8, 2 * 4 * 4 * 5 * 8
     assert network.memory(images) == masks + places + 5 * largest + features + images.nbytes
 

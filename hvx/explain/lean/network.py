@@ -17,6 +17,7 @@ from torch import Tensor, fx
 from hvx.errors import HvxError
 from hvx.explain.guided import guided
 from hvx.explain.lean.convolution import Convolution
+from hvx.explain.lean.masks import PackedMask
 from hvx.explain.lean.rules import Kept, Other
 from hvx.explain.lean.steps import Step, Value, read_steps
 
@@ -24,6 +25,9 @@ _TOLERANCE = {False: 1e-2, True: 1e-1}
 """Largest relative difference that rounding explains, including some flipped ReLUs; True: in bfloat16."""
 _IN_USE = 5
 """Number of tensors in use at once in a pass, each counted as large as the largest."""
+
+Saved = tuple["Tensor | PackedMask | None", Kept]
+"""What a step saves: the mask of its ReLU, and its other values."""
 
 
 @dataclass
@@ -57,8 +61,8 @@ class _Turn:
 class LeanNetwork:
     """Guided backpropagation through a frozen network: the same as ``GuidedPullback``, but faster.
 
-    BatchNorm is folded into convolutions, weights have no gradients, and a boolean mask of each ReLU is saved
-    instead of activations.
+    BatchNorm is folded into convolutions, weights have no gradients, and a mask of each ReLU is saved instead
+    of activations: on the CPU a bit for each value, elsewhere and in compiled passes a byte.
 
     Args:
         network: a network cut by ``cut_network``, on its device. Its weights are copied.
@@ -114,9 +118,7 @@ class LeanNetwork:
                     f"(relative difference {float(difference):.2g}); set explain.compile to false"
                 )
 
-    def forward(
-        self, images: Tensor, recorded: Sequence[Tensor] = ()
-    ) -> tuple[Tensor, list[tuple[Tensor | None, Kept]]]:
+    def forward(self, images: Tensor, recorded: Sequence[Tensor] = ()) -> tuple[Tensor, list[Saved]]:
         """Features (B, M, S, S), and for each step the mask of its ReLU and its other saved values.
 
         Args:
@@ -125,7 +127,7 @@ class LeanNetwork:
         """
         recorded_outputs = iter(recorded)
         values = {self._image: images.to(self._dtype or images.dtype, memory_format=torch.channels_last)}
-        saved: list[tuple[Tensor | None, Kept]] = []
+        saved: list[Saved] = []
         for run in self._forwards:
             inputs = [values[value] for value in run.step.inputs]
             if recorded and run.step.guided:
@@ -133,22 +135,32 @@ class LeanNetwork:
                 extra: Kept = (inputs[0].shape[2:],) if isinstance(run.step.rule, Convolution) else ()
             else:
                 output, extra = _forward(run, inputs)
-            saved.append((output > 0 if run.step.guided else None, extra))
+            saved.append((self._mask(output) if run.step.guided else None, extra))
             values[run.step.output] = output
             del inputs, output
             for value in run.last_read:
                 del values[value]
         return values[self._features], saved
 
+    def _mask(self, output: Tensor) -> Tensor | PackedMask:
+        """Where a ReLU's output is positive."""
+        mask = output > 0
+        return PackedMask(mask) if self._eager is None and mask.device.type == "cpu" else mask
+
     def memory(self, images: Tensor) -> int:
         """Approximate bytes of the passes over some images: saved tensors and those in use at one time."""
         with torch.no_grad():
             features, saved = self.forward(images)
-        tensors = [tensor for mask, extra in saved for tensor in (mask, *extra) if isinstance(tensor, Tensor)]
+        tensors = [
+            tensor
+            for mask, extra in saved
+            for tensor in (mask, *extra)
+            if isinstance(tensor, (Tensor, PackedMask))
+        ]
         largest = max(tensor.numel() for tensor in tensors) * features.element_size()
         return sum(tensor.nbytes for tensor in tensors) + _IN_USE * largest + features.nbytes + images.nbytes
 
-    def pull(self, cotangent: Tensor, saved: list[tuple[Tensor | None, Kept]]) -> Tensor:
+    def pull(self, cotangent: Tensor, saved: list[Saved]) -> Tensor:
         """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
         start = cotangent.to(self._dtype or cotangent.dtype, memory_format=torch.channels_last)
         cotangents: dict[Value, Tensor] = {self._features: start}
@@ -181,7 +193,8 @@ class LeanPullback:
     @property
     def masks(self) -> list[Tensor]:
         """Where each ReLU's output is positive, in order."""
-        return [mask for mask, _ in self._saved if mask is not None]
+        masks = [mask for mask, _ in self._saved if mask is not None]
+        return [mask.unpacked().bool() if isinstance(mask, PackedMask) else mask for mask in masks]
 
     def pull(self, cotangent: Tensor) -> Tensor:
         """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
@@ -191,7 +204,7 @@ class LeanPullback:
         return gradient.to(cotangent.dtype)
 
 
-def _first(saved: tuple[Tensor | None, Kept], count: int) -> tuple[Tensor | None, Kept]:
+def _first(saved: Saved, count: int) -> Saved:
     """A step's saved values of the first images."""
     mask, extra = saved
     rows = tuple(x[:count] if isinstance(x, Tensor) else x for x in extra)
@@ -207,11 +220,15 @@ def _forward(run: _Forward, inputs: list[Tensor]) -> tuple[Tensor, Kept]:
     return step.rule.forward(*inputs)
 
 
-def _guide(g: Tensor, mask: Tensor, turn: _Turn) -> Tensor:
+def _guide(g: Tensor, mask: Tensor | PackedMask, turn: _Turn) -> Tensor:
     """The guided rule: g where the ReLU's input and g are positive."""
-    # PyTorch multiplies by bytes several times faster than by booleans; its compiler (2.11) lacks this view.
-    mask = mask if torch.compiler.is_compiling() else mask.view(torch.uint8)
-    g = g.mul_(mask) if turn.owned else g * mask
+    if isinstance(mask, PackedMask):
+        factors = mask.unpacked()
+    else:
+        # PyTorch multiplies by bytes several times faster than by booleans; its compiler (2.11) lacks this
+        # view.
+        factors = mask if torch.compiler.is_compiling() else mask.view(torch.uint8)
+    g = g.mul_(factors) if turn.owned else g * factors
     return g if turn.clamped else g.clamp_(min=0)
 
 
