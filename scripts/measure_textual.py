@@ -56,6 +56,8 @@ class Question:
 def main(runs: Sequence[str], deletions: int) -> None:
     """Markdown tables of the runs named NAME=RUN."""
     paths = dict(named(run) for run in runs)
+    if len(paths) < len(runs):
+        raise click.UsageError("two runs have one name; give each a name of its own")
     questions = common(list(paths.items()))
     names = list(questions[0].values)
     print(f"{len(questions):,} questions of two tokens or more.\n")
@@ -100,7 +102,7 @@ def add_deletions(name: str, path: Path, sample: list[Question]) -> None:
 
 def named(text: str) -> tuple[str, Path]:
     name, equals, path = text.partition("=")
-    if not equals:
+    if not equals or ":" in name:
         raise click.UsageError(f"{text}: expected NAME=RUN, such as mlb=runs/reproduce/run")
     return name, Path(path)
 

@@ -59,6 +59,14 @@ def test_the_table_has_each_reading_beside_its_own_networks_losses(finished_run:
     assert shown == pytest.approx(np.mean(each), abs=6e-4)
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"), [(["a", "a"], "two runs have one name"), (["a: z"], "expected NAME=RUN")]
+)
+def test_names_that_would_mix_two_runs_are_refused(finished_run: Path, names: list[str], reason: str) -> None:
+    done = CliRunner().invoke(measure_textual, [f"{name}={finished_run}" for name in names])
+    assert done.exit_code == 2 and reason in done.output
+
+
 def test_without_deletions_no_network_is_needed(finished_run: Path) -> None:
     done = CliRunner().invoke(measure_textual, [f"mlb={finished_run}", "--deletions", "0"])
     assert done.exit_code == 0 and "Leaving out" not in done.output
