@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hvx.adapters.adapter import Adapter, ModelInputs
+    from hvx.api import Explainer, Explanation, load_model
     from hvx.capture.equations import explain_joint
     from hvx.capture.forward import ForwardPass, forward_pass
     from hvx.capture.products import explain_product, explain_products, find_products
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from hvx.capture.result import ProductExplanation
     from hvx.capture.smooth import SmoothGrad
     from hvx.errors import BadImage, HvxError
-    from hvx.face import Explainer, Explanation, load_model
     from hvx.models.checkpoint import VQAModel
     from hvx.opened_run import Run, RunItem, open_run
     from hvx.view.figure import FigureStyle
@@ -31,8 +31,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Adapter": "hvx.adapters.adapter",
     "BadImage": "hvx.errors",
-    "Explainer": "hvx.face",
-    "Explanation": "hvx.face",
+    "Explainer": "hvx.api",
+    "Explanation": "hvx.api",
     "FigureStyle": "hvx.view.figure",
     "ForwardPass": "hvx.capture.forward",
     "HvxError": "hvx.errors",
@@ -48,7 +48,7 @@ _HOMES = {
     "explain_products": "hvx.capture.products",
     "find_products": "hvx.capture.products",
     "forward_pass": "hvx.capture.forward",
-    "load_model": "hvx.face",
+    "load_model": "hvx.api",
     "open_run": "hvx.opened_run",
 }
 """Public names → their modules, imported on first use, since importing PyTorch takes seconds."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hvx.face import WITH_ANSWERS, Explainer
+from hvx.api import WITH_ANSWERS, Explainer
 from hvx.models.checkpoint import load_checkpoint
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.export import SCREEN, PageSetup, check_suffix, export_figure

@@ -15,20 +15,20 @@ from typing import Any
 import torch
 
 from hvx.config import Config, ExplainConfig, SplitConfig
+from hvx.data.find_questions import Picked, pick_questions
 from hvx.data.image_files import folders_shown, image_path, missing_images, some_names
 from hvx.data.images import input_batches
 from hvx.data.parquet import is_extracted
 from hvx.data.photos import photo_size
-from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, in_parquet, read_questions
-from hvx.data.words import tokenizer
+from hvx.data.tokenize import tokenizer
 from hvx.errors import BadImage, HvxError
 from hvx.models.checkpoint import check_config
 from hvx.models.header import CheckpointHeader, read_header
 from hvx.progress import bar
 from hvx.run.explain import data_digests, identity_values
-from hvx.run.folder import absent_shards, check_same_run
-from hvx.run.plan import Shard, plan_shards
+from hvx.run.run_directory import absent_shards, check_same_run
+from hvx.run.shards import Shard, plan_shards
 from hvx.run.size import check_map_size, check_room, free_bytes
 from hvx.run.source import CheckpointSource, Source
 

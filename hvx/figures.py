@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hvx.choose import Choice, choose
 from hvx.compare.join import Joined, join
 from hvx.errors import HvxError
-from hvx.measure.method_maps import run_maps
+from hvx.measure.methods.maps import run_maps
+from hvx.select_items import Choice, choose
 from hvx.store.reader import RunReader
 from hvx.view.export import SCREEN, PageSetup
 from hvx.view.figure import IN_COLOR, FigureStyle

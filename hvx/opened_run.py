@@ -124,7 +124,7 @@ class RunItem:
         row = figure_row(reader, self.number, max(layout.side, reader.heatmap_size[0]))
         if not methods:
             return draw_figure([row], width, style=style, levels=levels)
-        from hvx.measure.method_maps import run_maps
+        from hvx.measure.methods.maps import run_maps
 
         with run_maps(reader, [self.number], methods, device) as maps:
             row = replace(row, maps=maps.of(self.number, reader[self.number]))

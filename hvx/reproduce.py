@@ -17,14 +17,14 @@ from hvx.config import load
 from hvx.data.scenes import write_scenes
 from hvx.errors import HvxError
 from hvx.files import read_json, whole_file, write_json
-from hvx.measure.measure import Options, check_installed, measure_run
-from hvx.measure.measures import Measures
-from hvx.measure.report import SINGLE, Check, as_json, as_table, check_run
-from hvx.measure.shelf import FOLDER
+from hvx.measure.cache import FOLDER
+from hvx.measure.evaluate import Options, check_installed, measure_run
+from hvx.measure.metrics.results import Measures
+from hvx.reproduce_checks import SINGLE, Check, as_json, as_table, check_run
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.store.reader import RunReader
-from hvx.train.model import train_model
+from hvx.train.trainer import train_model
 from hvx.view.figure import AS_IN_THE_PAPER
 from hvx.view.run_figures import write_figure
 

@@ -38,16 +38,16 @@ from torchvision.models import resnet152
 from hvx.config import Config, ModelConfig, parse
 from hvx.data.images import load_input
 from hvx.data.scenes import write_scenes
-from hvx.data.words import Vocabulary, padded, tokenizer
+from hvx.data.tokenize import Vocabulary, padded, tokenizer
 from hvx.device import pick_device
 from hvx.explain.explainer import Explainer
+from hvx.explain.fused import LeanNetwork, LeanPullback
 from hvx.explain.guided import GuidedPullback, guided
 from hvx.explain.hadamard import HeadPullback
-from hvx.explain.lean import LeanNetwork, LeanPullback
 from hvx.files import write_json
 from hvx.models.backbone import build_backbone
+from hvx.models.base import HadamardHead
 from hvx.models.checkpoint import VQAModel, save_checkpoint
-from hvx.models.joint import HadamardHead
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.identity import RunIdentity
@@ -207,7 +207,7 @@ def take_turns(m: Material, turns: int) -> dict[str, list[float]]:
 
 
 def difference(m: Material) -> float:
-    """Of the lean engine's gradient at the image from the plain one's, relative: the largest of five."""
+    """Of the fused engine's gradient at the image from the plain one's, relative: the largest of five."""
     images = m.inputs[:1]
     pullbacks = (
         LeanNetwork(m.model.backbone.network)(images),
@@ -218,8 +218,8 @@ def difference(m: Material) -> float:
     for n in range(len(QUESTIONS)):
         # The same cotangent for both: what lies before it is not the engines' work.
         head = HeadPullback(m.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
-        lean, plain = (pullback.pull(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
-        apart.append(float((lean - plain).norm() / plain.norm()))
+        fused, plain = (pullback.pull(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
+        apart.append(float((fused - plain).norm() / plain.norm()))
     return max(apart)
 
 

@@ -55,7 +55,7 @@ class Figures:
         questions: asked of each image.
         alone: explanations by a peer in each turn.
         flops: of a forward pass of one image through the backbone.
-        difference: of the lean engine's gradient from the plain one's, relative.
+        difference: of the fused engine's gradient from the plain one's, relative.
         rates: explanations per second by name, and FLOP/s of ``MATRICES``, turn by turn.
         overhead: seconds of a whole run over those in the network.
         memory: MB per image by name; empty where it was not measured.

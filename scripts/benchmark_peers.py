@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hvx.models.joint import HadamardHead
+from hvx.models.base import HadamardHead
 
 Explain = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Images (B, C, H, W), and of a question on each rows (B, T) and length (B) → the gradient at the images."""

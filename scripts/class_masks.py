@@ -14,7 +14,7 @@ import numpy as np
 
 from hvx.config import SplitConfig
 from hvx.data.image_files import find_image
-from hvx.data.objects import read_mask
+from hvx.data.object_masks import read_mask
 from hvx.data.photos import photo_size
 from hvx.data.questions import Question
 from hvx.errors import HvxError

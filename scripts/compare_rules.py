@@ -28,10 +28,10 @@ from hvx.capture.equations import RuleName
 from hvx.config import Config, parse
 from hvx.data.image_files import image_path
 from hvx.data.images import load_input
-from hvx.data.objects import ObjectTable
-from hvx.data.words import padded, tokenizer
-from hvx.measure.agreement import rank_correlation
-from hvx.measure.localization import points_inside
+from hvx.data.object_masks import ObjectTable
+from hvx.data.tokenize import padded, tokenizer
+from hvx.measure.metrics.agreement import rank_correlation
+from hvx.measure.metrics.localization import points_inside
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.store.reader import Item, RunReader
 

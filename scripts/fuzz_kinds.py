@@ -18,12 +18,12 @@ from torch import Tensor
 from hvx import config as configs
 from hvx.config import BackboneConfig, ModelConfig, SplitConfig
 from hvx.data.images import crop_photo, to_input
-from hvx.data.objects import ObjectTable
+from hvx.data.object_masks import ObjectTable
 from hvx.data.photos import open_photo
 from hvx.data.questions import read_questions
 from hvx.data.scenes import write_scenes
-from hvx.data.words import Vocabulary
-from hvx.importers import assemble
+from hvx.data.tokenize import Vocabulary
+from hvx.importers import common
 from hvx.importers.pickles import read_plain_pickle
 from hvx.importers.skipthoughts import import_skipthoughts, load_start, save_start
 from hvx.importers.torch7 import Sizes, import_torch7
@@ -33,9 +33,9 @@ from hvx.models import checkpoint
 from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.mlb import MLB
 from hvx.models.weights import read_state_dict
+from hvx.store.checksum import opened
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, run_digest
-from hvx.store.seal import opened
 from hvx.store.writer import write_shard, write_solid, write_view
 
 Kind = Callable[[Path], tuple[list[Path], Callable[[], object]]]
@@ -59,7 +59,7 @@ def _one_backbone() -> None:
             built[key] = build_backbone(config, root)
         return built[key]
 
-    for module in (assemble, checkpoint):
+    for module in (common, checkpoint):
         setattr(module, "build_backbone", build)  # noqa: B010 (mypy knows better)
 
 

@@ -21,17 +21,17 @@ from torch import Tensor
 
 from hvx.config import Config, load
 from hvx.data.questions import Question, read_questions
-from hvx.data.words import tokenizer
+from hvx.data.tokenize import tokenizer
 from hvx.device import pick_device
 from hvx.errors import HvxError
-from hvx.measure.bootstrap import mean
-from hvx.measure.claims import shown, signed
+from hvx.measure.metrics.bootstrap import mean
+from hvx.measure.report.claims import shown, signed
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.progress import bar
-from hvx.train.examples import Batch, Examples
+from hvx.train.dataset import Batch, Examples
 from hvx.train.features import CacheJob, FeatureCache, cached_features
-from hvx.train.head import answer_logits
-from hvx.train.state import TrainingFiles
+from hvx.train.head_trainer import answer_logits
+from hvx.train.resume_state import TrainingFiles
 
 _BATCH = 512
 _IMAGES = 64

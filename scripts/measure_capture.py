@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from hvx import explain_product
 from hvx.capture.result import ProductExplanation
 from hvx.config import ModelConfig
-from hvx.data.words import Vocabulary, padded, tokenizer
+from hvx.data.tokenize import Vocabulary, padded, tokenizer
 from hvx.explain.explainer import Explainer, Explanations
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel

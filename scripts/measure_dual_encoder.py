@@ -25,10 +25,10 @@ from hvx.adapters.dual.equations import Cotangent, explain_pairs
 from hvx.adapters.dual.words import TextTokenizer
 from hvx.config import Config, load
 from hvx.data.images import load_input
-from hvx.data.objects import ObjectTable
+from hvx.data.object_masks import ObjectTable
 from hvx.data.scene_drawing import COLORS, SHAPES
-from hvx.measure.bootstrap import Estimate, mean
-from hvx.measure.localization import points_inside
+from hvx.measure.metrics.bootstrap import Estimate, mean
+from hvx.measure.metrics.localization import points_inside
 from hvx.models.backbone import Backbone
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.train.features import FeatureCache

@@ -30,11 +30,11 @@ from PIL import Image
 
 from hvx.config import parse
 from hvx.data.image_files import find_image
-from hvx.data.objects import ObjectTable, read_mask
+from hvx.data.object_masks import ObjectTable, read_mask
 from hvx.errors import HvxError
-from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.localization import enlarged, points_inside
-from hvx.measure.scores import cropped
+from hvx.measure.metrics.agreement import pooled, rank_correlation
+from hvx.measure.metrics.localization import enlarged, points_inside
+from hvx.measure.metrics.scores import cropped
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import Item, RunReader
 from hvx.view.heat import STYLES, overlay

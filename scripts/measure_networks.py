@@ -14,8 +14,8 @@ import click
 import numpy as np
 
 from hvx.config import Config, parse
-from hvx.data.objects import ObjectTable
-from hvx.measure.localization import points_inside
+from hvx.data.object_masks import ObjectTable
+from hvx.measure.metrics.localization import points_inside
 from hvx.store.reader import RunReader
 
 SINGLE = ("attribute", "shape", "existence")

@@ -24,7 +24,7 @@ import resource, sys, time
 from pathlib import Path
 from hvx.config import SplitConfig
 from hvx.data.questions import read_questions
-from hvx.run.plan import plan_shards
+from hvx.run.shards import plan_shards
 
 folder = Path(sys.argv[1])
 annotations = folder / "annotations.json"

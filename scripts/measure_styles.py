@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from hvx.errors import HvxError
-from hvx.measure.agreement import rank_correlation
+from hvx.measure.metrics.agreement import rank_correlation
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT
 from hvx.view.heat import FLOOR_TINT, STYLES, TINT, Style, color_scale, enlarge, overlay

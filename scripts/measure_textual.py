@@ -20,11 +20,11 @@ import numpy as np
 from word_deletion import deletion_losses
 
 from hvx.errors import HvxError
-from hvx.measure.agreement import unit_ranks
-from hvx.measure.bootstrap import Estimate, mean
-from hvx.measure.speech import parts_of_speech
-from hvx.measure.subject import draw
-from hvx.measure.words import FAMILIES
+from hvx.measure.metrics.agreement import unit_ranks
+from hvx.measure.metrics.bootstrap import Estimate, mean
+from hvx.measure.metrics.pos_tags import parts_of_speech
+from hvx.measure.metrics.words import FAMILIES
+from hvx.measure.sample import draw
 from hvx.store.reader import RunReader
 
 SEED = 0

@@ -17,11 +17,11 @@ import click
 import numpy as np
 
 from hvx.config import Config, parse
-from hvx.data.objects import ObjectTable
+from hvx.data.object_masks import ObjectTable
 from hvx.data.scene_drawing import SHAPES
 from hvx.errors import HvxError
-from hvx.measure.bootstrap import mean
-from hvx.measure.localization import Peaks, covers, peaks
+from hvx.measure.metrics.bootstrap import mean
+from hvx.measure.metrics.localization import Peaks, covers, peaks
 from hvx.store.reader import RunReader
 
 SINGLE = ("attribute", "shape", "existence")

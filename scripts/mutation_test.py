@@ -1,7 +1,7 @@
 """Measures which deliberate faults the tests detect: mutants of Cosmic Ray, sampled with a fixed seed.
 
     python scripts/mutation_test.py -o build/mutants                       # all areas, 40 mutants each
-    python scripts/mutation_test.py -o build/mutants --area store --tests tests/test_seal.py
+    python scripts/mutation_test.py -o build/mutants --area store --tests tests/test_checksum.py
 
 Works on the committed files, in copies. First every test runs once under coverage, to know the lines that
 it reaches. Then each mutant meets the tests that reach its line, the fastest first, until one fails. A mutant

@@ -26,14 +26,14 @@ from hvx.config import Config, load
 from hvx.data.scenes import write_scenes
 from hvx.files import write_json
 from hvx.run.explain import explain_split
-from hvx.run.folder import RunFolder
 from hvx.run.identity import RunIdentity
 from hvx.run.local import LocalEngine
-from hvx.run.plan import Shard
+from hvx.run.run_directory import RunFolder
+from hvx.run.shards import Shard
 from hvx.store.reader import RunReader
 from hvx.store.schema import run_digest
 from hvx.store.writer import write_shard, write_view
-from hvx.train.model import train_model
+from hvx.train.trainer import train_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 KILLS = 20

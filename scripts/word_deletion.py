@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.measure.subject import Batch, Subject
+from hvx.measure.sample import Batch, Subject
 from hvx.models.checkpoint import VQAModel
 from hvx.store.reader import RunReader
 

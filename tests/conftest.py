@@ -22,7 +22,7 @@ from hvx.config import Config, load
 from hvx.data.scenes import write_scenes
 from hvx.run.explain import explain_split
 from hvx.run.local import here
-from hvx.train.model import train_model
+from hvx.train.trainer import train_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -33,7 +33,7 @@ SHARED = REPOSITORY.parent / "shared"
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-SLOWEST = ["test_ray.py", "test_reproduce.py", "test_cli.py", "test_lean.py", "test_ray_engine.py"]
+SLOWEST = ["test_ray.py", "test_reproduce.py", "test_cli.py", "test_fused_engine.py", "test_ray_engine.py"]
 """Files that start first, so that no process is left alone with one of them at the end."""
 
 

@@ -6,9 +6,9 @@ from itertools import count
 
 import numpy as np
 
-from hvx.measure.bootstrap import Estimate
-from hvx.measure.measures import Measures
-from hvx.measure.words_report import WordMeans
+from hvx.measure.metrics.bootstrap import Estimate
+from hvx.measure.metrics.results import Measures
+from hvx.measure.report.words import WordMeans
 
 METHODS = ["proposed", "attention", "grad-cam", "gradient", "random"]
 TITLES = ["Proposed (Eq. 2)", "Summed attention", "Grad-CAM", "Gradient", "Random"]

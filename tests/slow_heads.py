@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvx.models.joint import HadamardHead
+from hvx.models.base import HadamardHead
 
 TOLERANCE = 1e-9
 STEP = 1e-30

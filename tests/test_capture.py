@@ -15,7 +15,7 @@ from torch.nn.grad import conv2d_input
 
 from hvx.capture.equations import ProductExplanation
 from hvx.capture.products import explain_product, explain_products, find_products
-from hvx.data.words import padded
+from hvx.data.tokenize import padded
 from hvx.explain.explainer import Explainer
 from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 from hvx.models.checkpoint import VQAModel, load_checkpoint

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hvx.config import BackboneConfig, EncoderConfig, ModelConfig
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
 from hvx.info import describe
 from hvx.models.backbone import build_backbone, new_network

@@ -295,9 +295,9 @@ MEASURE = {"methods": (), "sample": 1000, "curves": 200, "sanity": 50, "human": 
     ],
 )
 def test_measure_passes_every_option_on(calls: Calls, options: list[object], changed: dict[str, Any]) -> None:
-    calls.of("hvx.measure.measure.measure_run", SimpleNamespace(about={"explanations": 1234}))
-    calls.of("hvx.measure.tables.overview", "OVERVIEW")
-    calls.of("hvx.measure.tables.claims_table", "CLAIMS")
+    calls.of("hvx.measure.evaluate.measure_run", SimpleNamespace(about={"explanations": 1234}))
+    calls.of("hvx.measure.report.markdown.overview", "OVERVIEW")
+    calls.of("hvx.measure.report.markdown.claims_table", "CLAIMS")
     done = run("measure", "run", "--device", "cpu", *options)
     assert done.exit_code == 0, done.output
     args, kwargs = calls.made["measure_run"]
@@ -312,9 +312,9 @@ def test_measure_passes_every_option_on(calls: Calls, options: list[object], cha
 
 
 def test_measure_writes_where_it_is_told(calls: Calls) -> None:
-    calls.of("hvx.measure.measure.measure_run", SimpleNamespace(about={"explanations": 1}))
-    calls.of("hvx.measure.tables.overview", "")
-    calls.of("hvx.measure.tables.claims_table", "")
+    calls.of("hvx.measure.evaluate.measure_run", SimpleNamespace(about={"explanations": 1}))
+    calls.of("hvx.measure.report.markdown.overview", "")
+    calls.of("hvx.measure.report.markdown.claims_table", "")
     done = run("measure", "run", "-o", "report", "--set", "seed=1", "--set", "root=x", "--device", "cpu")
     assert calls.made["measure_run"][0][3:5] == (["seed=1", "root=x"], Path("report"))
     assert done.stdout.endswith(f"{Path('report/measure.md')}: 1 explanations measured\n")
@@ -325,7 +325,7 @@ def test_train_passes_every_option_on(
 ) -> None:
     config = SimpleNamespace(path=lambda path: tmp_path / path, checkpoint=Path("m.safetensors"))
     calls.of("hvx.config.load", config)
-    calls.of("hvx.train.model.train_model", {"val_accuracy": 0.5})
+    calls.of("hvx.train.trainer.train_model", {"val_accuracy": 0.5})
     done = run("train", "c.yaml", "--device", "cpu")
     assert done.exit_code == 0, done.output
     assert calls.made["load"] == ((Path("c.yaml"), []), {})

@@ -17,7 +17,7 @@ from test_cli_arguments import commands
 from hvx.cli.figure_options import report_missing_glyphs
 from hvx.run.explain import Options, Summary
 from hvx.run.lock import Part
-from hvx.run.placement import Workers
+from hvx.run.ray.placement import Workers
 
 CPU = torch.device("cpu")
 
@@ -146,7 +146,7 @@ def test_explain_starts_rays_workers_as_asked(calls: Calls) -> None:
         given.append(asked)
         yield "ray engine"
 
-    calls.patch.setattr("hvx.run.ray.by_ray", by_ray)
+    calls.patch.setattr("hvx.run.ray.engine.by_ray", by_ray)
     calls.replace("hvx.config.load", "config")
     calls.replace("hvx.adapters.source.source_for", "source")
     calls.replace("hvx.run.explain.explain_split", WHOLE)
@@ -221,9 +221,9 @@ def test_reproduce_passes_every_option_on_and_prints_its_tables(calls: Calls, ok
         measures=measures, report=Path("report.md"),
     )  # fmt: skip
     calls.replace("hvx.reproduce.reproduce", result)
-    calls.replace("hvx.measure.report.as_table", "CHECKS\nROW")
-    calls.replace("hvx.measure.tables.overview", "OVERVIEW")
-    calls.replace("hvx.measure.tables.claims_table", "CLAIMS")
+    calls.replace("hvx.reproduce_checks.as_table", "CHECKS\nROW")
+    calls.replace("hvx.measure.report.markdown.overview", "OVERVIEW")
+    calls.replace("hvx.measure.report.markdown.claims_table", "CLAIMS")
     done = hvx("reproduce", "--device", "cpu")
     said = (
         "\nCHECKS\nROW\n\nf.png: Figure 2\n\nOVERVIEW\n\nCLAIMS\n\nreport.md: 1,234 explanations measured\n"

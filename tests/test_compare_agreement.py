@@ -22,9 +22,9 @@ from hvx.compare.agreement import (
 from hvx.compare.compare import ATTENTION, HEATMAP, WORDS, compare_runs
 from hvx.compare.controls import other_images, other_questions
 from hvx.compare.join import Joined, join
-from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.bootstrap import mean
-from hvx.measure.scores import LATTICE
+from hvx.measure.metrics.agreement import pooled, rank_correlation
+from hvx.measure.metrics.bootstrap import mean
+from hvx.measure.metrics.scores import LATTICE
 from hvx.store.heatmaps import to_8_bits
 from hvx.store.reader import RunReader
 

@@ -21,7 +21,7 @@ from made_compare import Made
 
 from hvx.compare.answers import compare_answers
 from hvx.compare.join import join
-from hvx.measure.agreement import pooled, rank_correlation
+from hvx.measure.metrics.agreement import pooled, rank_correlation
 from hvx.store.reader import RunReader
 from hvx.table import _width
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 from hvx.config import SplitConfig, load
 from hvx.data.images import load_input
-from hvx.data.objects import ObjectTable
+from hvx.data.object_masks import ObjectTable
 from hvx.data.questions import read_questions
-from hvx.data.words import tokenize_nltk
+from hvx.data.tokenize import tokenize_nltk
 from hvx.models.checkpoint import load_checkpoint
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))

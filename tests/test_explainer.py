@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hvx.config import BackboneConfig, ModelConfig
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.explainer import TOP, Explainer, rounds
 from hvx.explain.guided import GuidedPullback, guided

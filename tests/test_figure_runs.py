@@ -14,7 +14,7 @@ from conftest import hvx
 from made_galleries import Asked, write_run
 from PIL import Image
 
-from hvx.measure import method_maps
+from hvx.measure.methods import maps
 from hvx.store.reader import RunReader
 
 A = [Asked("is it red ?", "yes", "no"), Asked("how many ?", "2", "2"), Asked("which one ?", "a", "b")]
@@ -113,16 +113,16 @@ def test_kept_maps_are_drawn_and_are_those_of_their_questions(finished_run: Path
     names = ["gradient", "grad-cam", "cam"]
     with RunReader(run) as reader:
         numbers = list(range(len(reader)))
-        with method_maps.run_maps(reader, numbers, names, "cpu") as found:
+        with maps.run_maps(reader, numbers, names, "cpu") as found:
             computed = [found.of(number, reader[number]) for number in numbers]
         options = ["--sample", 12, "--curves", 0, "--sanity", 0]
         assert hvx("measure", run, "--methods", ",".join(names), *options, "--device", "cpu").returncode == 0
-        kept = method_maps._kept_maps(reader, numbers, names)
+        kept = maps._kept_maps(reader, numbers, names)
         assert 0 < len(kept["gradient"]) < len(numbers)
         for name, place in zip(names, range(3), strict=True):
-            for number, (maps, own) in kept[name].items():
-                assert np.allclose(maps[own], computed[number][place], atol=2e-3)
+            for number, (stored, row) in kept[name].items():
+                assert np.allclose(stored[row], computed[number][place], atol=2e-3)
         about = next((run / "measure").glob("*/about.json"))
         other = json.loads(about.read_text()) | {"made": ["another"]}
         about.write_text(json.dumps(other))
-        assert not any(method_maps._kept_maps(reader, numbers, names).values())
+        assert not any(maps._kept_maps(reader, numbers, names).values())

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from made_compare import Made
 from made_galleries import Asked, write_run
 
-from hvx.choose import agreement
 from hvx.cli import main
 from hvx.gallery.build import CHUNK, build_gallery
 from hvx.gallery.content import gallery_content
 from hvx.gallery.folder import MARK
-from hvx.measure.agreement import pooled, rank_correlation
+from hvx.measure.metrics.agreement import pooled, rank_correlation
+from hvx.select_items import agreement
 from hvx.store.reader import Item, RunReader
 
 

@@ -19,8 +19,8 @@ from hvx.gallery.folder import MARK
 from hvx.gallery.maps import RunMaps
 from hvx.gallery.pictures import MAP_SIDE, drawn_maps, picture_path
 from hvx.gallery.workers import MapSource
-from hvx.measure import method_maps
-from hvx.measure.methods import METHODS
+from hvx.measure.methods import maps
+from hvx.measure.methods.registry import METHODS
 from hvx.store.reader import RunReader
 from hvx.view.heat import warmth
 
@@ -101,7 +101,7 @@ def test_methods_are_further_maps_whether_kept_or_computed(finished_run: Path, t
         ]
         assert about["columns"][glimpses + 2 :] == [METHODS[name].title for name in names]
         assert about["runs"][0]["specific"] == 0
-        with method_maps.run_maps(reader, range(count), names, "cpu") as found:
+        with maps.run_maps(reader, range(count), names, "cpu") as found:
             for number in range(0, count, 5):
                 drawn = np.concatenate(
                     [warmth(map) for map in drawn_maps(found.of(number, reader[number]))], 1

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from made_galleries import Asked, write_run
 
-from hvx.choose import agreement
 from hvx.gallery.build import CHUNK, build_gallery
 from hvx.gallery.pictures import drawn_maps, outline_path, picture_path
+from hvx.select_items import agreement
 from hvx.store.reader import RunReader
 from hvx.view.tokens import HIGH, LOW, NEUTRAL, Z_LIMIT, chip_color, ink_on, value_text
 

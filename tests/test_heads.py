@@ -11,7 +11,7 @@ from torch import Tensor
 from hvx.config import ModelConfig
 from hvx.explain.hadamard import HeadPullback
 from hvx.info import _NETWORKS
-from hvx.models.joint import Block, HadamardHead, Joint
+from hvx.models.base import Block, HadamardHead, Joint
 from hvx.models.networks import NETWORKS, new_head
 
 SIZES: dict[str, Any] = {"encoder": {"embedding": 3, "hidden": 4}, "joint": 5}

@@ -24,9 +24,9 @@ from slow_heads import SlowHead, agree
 import hvx
 from hvx.cli import main
 from hvx.config import ModelConfig
-from hvx.measure.words import FAMILIES
-from hvx.measure.words_report import run_tokens, word_means
-from hvx.models.joint import Head
+from hvx.measure.metrics.words import FAMILIES
+from hvx.measure.report.words import run_tokens, word_means
+from hvx.models.base import Head
 from hvx.models.networks import new_head
 from hvx.store.reader import RunReader
 

@@ -18,13 +18,13 @@ from made_runs import written
 
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError
-from hvx.importers import assemble
+from hvx.importers import common
 from hvx.importers.fbresnet152 import convert_fbresnet152
 from hvx.importers.vqa_pytorch_files import read_options
 from hvx.models import checkpoint
 from hvx.models.backbone import build_backbone
+from hvx.store.checksum import seal
 from hvx.store.reader import RunReader
-from hvx.store.seal import seal
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 from fuzz_files import mutated, struck
@@ -57,7 +57,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """A few of the mutations that scripts/fuzz_files.py tries by the thousand, in bounds."""
-    for module in (assemble, checkpoint):
+    for module in (common, checkpoint):
         monkeypatch.setattr(module, "build_backbone", module.build_backbone)
     files, read = KINDS[kind](tmp_path)
     whole = {path: path.read_bytes() for path in files}

@@ -1,4 +1,4 @@
-"""What the image contributes to the answers: hvx.measure.image_use, and the same at the end of a training."""
+"""What the image contributes to the answers: by `hvx measure`, and at the end of a training."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from conftest import Tiny
 
 from hvx.data.images import load_input
-from hvx.measure.image_use import FREQUENT, FREQUENT_OF_TYPE, MEAN, OTHER, image_use
-from hvx.measure.measure import Options, measure_run
-from hvx.measure.shelf import Shelf
-from hvx.measure.subject import Subject
+from hvx.measure.cache import Shelf
+from hvx.measure.evaluate import Options, measure_run
+from hvx.measure.metrics.image_use import FREQUENT, FREQUENT_OF_TYPE, MEAN, OTHER, image_use
+from hvx.measure.sample import Subject
 from hvx.store.reader import RunReader
 
 CPU = torch.device("cpu")

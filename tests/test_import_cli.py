@@ -16,7 +16,7 @@ from hvx.cli import main
 from hvx.config import BackboneConfig, ModelConfig
 from hvx.errors import HvxError
 from hvx.importers import fbresnet152, skipthoughts, torch7, vqa_pytorch
-from hvx.importers.assemble import AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU
+from hvx.importers.common import AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU
 from hvx.models.backbone import empty_backbone, new_network
 from hvx.models.checkpoint import load_checkpoint
 

@@ -23,7 +23,7 @@ from test_import_vqa_pytorch import (
 )
 from torch import Tensor, nn
 
-from hvx.data.words import TOKENIZERS, padded
+from hvx.data.tokenize import TOKENIZERS, padded
 from hvx.errors import HvxError
 from hvx.explain.hadamard import head_gradients
 from hvx.importers.vqa_pytorch import import_vqa_pytorch

@@ -17,7 +17,7 @@ from hostile import Harm, mutated
 from safetensors.torch import save_file
 
 from hvx.config import EncoderConfig
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
 from hvx.importers.skipthoughts import StartEncoder, fill_encoder, import_skipthoughts, load_start, save_start
 from hvx.models.encoder import QuestionEncoder

@@ -17,7 +17,7 @@ from hostile import Harm, mutated
 from torch import Tensor, nn
 
 from hvx.config import BackboneConfig
-from hvx.data.words import TOKENIZERS, padded
+from hvx.data.tokenize import TOKENIZERS, padded
 from hvx.errors import HvxError, shown
 from hvx.explain.hadamard import head_gradients
 from hvx.importers.vqa_pytorch import import_vqa_pytorch

@@ -16,15 +16,15 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import spearmanr
 
 from hvx.config import SplitConfig
-from hvx.data.objects import ObjectTable
+from hvx.data.object_masks import ObjectTable
 from hvx.data.questions import read_questions
 from hvx.data.scenes import PARTS_OF_SPEECH, image_name, write_scenes
-from hvx.data.words import tokenize_nltk
+from hvx.data.tokenize import tokenize_nltk
 from hvx.errors import HvxError
-from hvx.measure.agreement import pooled, rank_correlation
-from hvx.measure.localization import points_inside
-from hvx.measure.report import Check, as_json, as_table, check_run
-from hvx.measure.words import content_and_function, is_standardized, mean_z
+from hvx.measure.metrics.agreement import pooled, rank_correlation
+from hvx.measure.metrics.localization import points_inside
+from hvx.measure.metrics.words import content_and_function, is_standardized, mean_z
+from hvx.reproduce_checks import Check, as_json, as_table, check_run
 from hvx.store.reader import Item, RunReader
 
 PRINTED = Path(__file__).parents[2] / "shared" / "paper" / "printed-zscores.json"

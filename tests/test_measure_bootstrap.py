@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from hvx.measure import bootstrap
-from hvx.measure.bootstrap import DRAWS, NOTHING, difference, mean
+from hvx.measure.metrics import bootstrap
+from hvx.measure.metrics.bootstrap import DRAWS, NOTHING, difference, mean
 
 
 def test_the_mean_is_the_mean_and_the_interval_holds_it() -> None:

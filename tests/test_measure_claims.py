@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 from made_measures import made_measures
 
-from hvx.measure.bootstrap import NOTHING, Estimate
-from hvx.measure.claims import _ordinal, as_json, claims, in_words, mark, ranking, shown, signed, verdict
-from hvx.measure.measures import Measures
-from hvx.measure.scores import Agreement, Regions, Scores
-from hvx.measure.tables import claims_table
-from hvx.measure.words_report import paper_tokens, word_means
+from hvx.measure.metrics.bootstrap import NOTHING, Estimate
+from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.scores import Agreement, Regions, Scores
+from hvx.measure.report.claims import (
+    _ordinal,
+    as_json,
+    claims,
+    in_words,
+    mark,
+    ranking,
+    shown,
+    signed,
+    verdict,
+)
+from hvx.measure.report.markdown import claims_table
+from hvx.measure.report.words import paper_tokens, word_means
 
 METHODS = ["proposed", "attention", "unguided", "free-product", "center"]
 N = 60

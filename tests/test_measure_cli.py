@@ -21,10 +21,10 @@ from PIL import Image
 from hvx.cli.main import main
 from hvx.config import parse
 from hvx.errors import HvxError, Interrupted
-from hvx.measure.faithfulness import ranks
-from hvx.measure.measure import Options, measure_run
-from hvx.measure.measures import Measures
-from hvx.measure.methods import METHODS
+from hvx.measure.evaluate import Options, measure_run
+from hvx.measure.methods.registry import METHODS
+from hvx.measure.metrics.faithfulness import ranks
+from hvx.measure.metrics.results import Measures
 from hvx.models.checkpoint import load_checkpoint, save_checkpoint
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
@@ -133,7 +133,7 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(
             raise KeyboardInterrupt
         return ranks(map, seed)
 
-    monkeypatch.setattr("hvx.measure.compute.ranks", ranks_until_asked_to_stop)
+    monkeypatch.setattr("hvx.measure.pipeline.ranks", ranks_until_asked_to_stop)
     with pytest.raises(Interrupted, match="what is done is kept, the same command goes on"):
         measured(run, tmp_path / "out", methods=methods)
     monkeypatch.undo()

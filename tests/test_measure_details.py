@@ -22,17 +22,20 @@ from torch import nn
 from hvx import __version__
 from hvx.errors import HvxError, Interrupted
 from hvx.explain.threshold import DEVIATIONS, attention_threshold
-from hvx.measure import faithfulness, mapper, measure, methods, paper, sanity, speech
-from hvx.measure.faithfulness import SHARES, area, blurred, curves
-from hvx.measure.localization import attended, energy_inside, enlarged, overlap, points_inside
-from hvx.measure.mapper import Mapper
-from hvx.measure.measure import Options
-from hvx.measure.measures import Measures
-from hvx.measure.methods import METHODS
-from hvx.measure.scores import LOCAL, METRICS, Agreement, Regions, Scores, cropped
-from hvx.measure.shelf import Shelf
-from hvx.measure.subject import Batch, Subject
-from hvx.measure.words import CONTENT, FAMILIES
+from hvx.measure import evaluate
+from hvx.measure.cache import Shelf
+from hvx.measure.evaluate import Options
+from hvx.measure.methods import computer, registry
+from hvx.measure.methods.computer import Mapper
+from hvx.measure.methods.registry import METHODS
+from hvx.measure.metrics import faithfulness, pos_tags, sanity
+from hvx.measure.metrics.faithfulness import SHARES, area, blurred, curves
+from hvx.measure.metrics.localization import attended, energy_inside, enlarged, overlap, points_inside
+from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.scores import LOCAL, METRICS, Agreement, Regions, Scores, cropped
+from hvx.measure.metrics.words import CONTENT, FAMILIES
+from hvx.measure.report import paper
+from hvx.measure.sample import Batch, Subject
 from hvx.store.reader import RunReader
 
 # Thresholds and maps
@@ -164,38 +167,38 @@ def test_methods_their_titles_and_what_they_share() -> None:
         ("integrated-gradients", "Integrated gradients", "path"), ("center", "Center", "floor"),
         ("random", "Random", "floor"),
     ]  # fmt: skip
-    assert methods.PATH_STEPS == 16
+    assert registry.PATH_STEPS == 16
     assert "16 steps" in METHODS["integrated-gradients"].definition
 
 
 def test_a_wrong_method_is_named_with_all_that_are_known() -> None:
     with pytest.raises(HvxError) as raised:
-        methods.chosen(["random", "zzz", "xxx"], 2)
+        registry.chosen(["random", "zzz", "xxx"], 2)
     assert str(raised.value) == f"--methods: no method 'xxx'; known are: {', '.join(METHODS)}"
     with pytest.raises(HvxError) as raised:
-        methods.chosen(["attention"], 0)
+        registry.chosen(["attention"], 0)
     assert str(raised.value) == ("--methods: the run is of a model without attention; leave 'attention' out")
-    assert methods.chosen(["attention"], 1) == ["proposed", "attention"]
-    assert methods.chosen(["proposed"], 0) == ["proposed"]
+    assert registry.chosen(["attention"], 1) == ["proposed", "attention"]
+    assert registry.chosen(["proposed"], 0) == ["proposed"]
 
 
 def test_only_integrated_gradients_need_captum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "find_spec", lambda name: None if name == "captum" else name)
-    methods.check_installed([name for name in METHODS if name != "integrated-gradients"])
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == "captum" else name)
+    registry.check_installed([name for name in METHODS if name != "integrated-gradients"])
     with pytest.raises(HvxError) as raised:
-        methods.check_installed(["random", "integrated-gradients"])
+        registry.check_installed(["random", "integrated-gradients"])
     assert str(raised.value) == (
         "--methods: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
     )
-    monkeypatch.setattr(methods, "find_spec", lambda name: name)
-    methods.check_installed(METHODS)
+    monkeypatch.setattr(registry, "find_spec", lambda name: name)
+    registry.check_installed(METHODS)
 
 
 @pytest.mark.parametrize(
     ("module", "package", "line"),
     [
         (sanity, "skimage", "SSIM needs scikit-image; pip install 'hvx[measure]', or give --sanity 0"),
-        (speech, "textblob", "words by part of speech need TextBlob; pip install 'hvx[measure]'"),
+        (pos_tags, "textblob", "words by part of speech need TextBlob; pip install 'hvx[measure]'"),
     ],
 )
 def test_what_is_not_installed_is_named(
@@ -211,14 +214,14 @@ def test_what_is_not_installed_is_named(
 
 def test_scikit_image_is_needed_only_for_sanity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage", None)
-    measure.check_installed(Options(sanity=0))
+    evaluate.check_installed(Options(sanity=0))
     with pytest.raises(HvxError, match="SSIM needs scikit-image"):
-        measure.check_installed(Options(sanity=1))
+        evaluate.check_installed(Options(sanity=1))
     monkeypatch.setitem(sys.modules, "captum", None)
-    measure.check_installed(Options(("random",), sanity=0))
-    measure.check_installed(Options(("attention",), sanity=0))  # whether the run has any is not known yet
+    evaluate.check_installed(Options(("random",), sanity=0))
+    evaluate.check_installed(Options(("attention",), sanity=0))  # whether the run has any is not known yet
     with pytest.raises(HvxError, match="needs captum"):
-        measure.check_installed(Options((), sanity=0))
+        evaluate.check_installed(Options((), sanity=0))
 
 
 def test_floors_are_a_gaussian_and_seeded_noise() -> None:
@@ -241,9 +244,9 @@ def test_only_the_methods_that_were_asked_for_are_made() -> None:
 
 @pytest.mark.parametrize("pixels", [1, SIZE * SIZE * 2, SIZE * SIZE * 3])
 def test_paths_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
-    whole = mapper.integrated_gradients(MODEL, BATCH, 4)
-    monkeypatch.setattr(mapper, "_PATH_PIXELS", pixels)
-    assert mapper.integrated_gradients(MODEL, BATCH, 4).numpy() == pytest.approx(
+    whole = computer.integrated_gradients(MODEL, BATCH, 4)
+    monkeypatch.setattr(computer, "_PATH_PIXELS", pixels)
+    assert computer.integrated_gradients(MODEL, BATCH, 4).numpy() == pytest.approx(
         whole.numpy(), rel=1e-9, abs=1e-12
     )
 
@@ -390,13 +393,13 @@ def test_each_rule_of_the_tagger(
         return "".join([*text])
 
     made = own(word), own(guess), [*map(own, tags)], [*map(own, before)], own(following)
-    assert speech._tag(*made) == wanted
+    assert pos_tags._tag(*made) == wanted
 
 
 def test_signs_that_textblob_takes_apart_are_tagged_one_by_one() -> None:
-    assert len(speech._guessed(["a/b", "c"])) == 2
-    assert speech._guessed(["dog", "runs"]) == ["NOUN", "VERB"]
-    assert speech._guessed([]) == []
+    assert len(pos_tags._guessed(["a/b", "c"])) == 2
+    assert pos_tags._guessed(["dog", "runs"]) == ["NOUN", "VERB"]
+    assert pos_tags._guessed([]) == []
 
 
 def test_families_and_content() -> None:
@@ -442,7 +445,7 @@ def test_defaults_of_what_is_measured() -> None:
 
 
 def test_about_says_what_was_measured_with_what(subject: Subject) -> None:
-    about = measure._about(subject.reader, subject, Options(seed=3), measure._Truth(subject, Options()))
+    about = evaluate._about(subject.reader, subject, Options(seed=3), evaluate._Truth(subject, Options()))
     packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
     assert about["run"] == str(subject.reader.path)
     assert about["explanations"] == len(subject) <= 7
@@ -452,12 +455,12 @@ def test_about_says_what_was_measured_with_what(subject: Subject) -> None:
     assert about["versions"] == {"hvx": __version__} | {name: version(name) for name in packages}
     assert about["model"]["glimpses"] == 2
     assert len(about["date"]) == 10
-    assert measure._version("no-such-package-at-all") == "absent"
+    assert evaluate._version("no-such-package-at-all") == "absent"
 
 
 def test_all_that_decides_a_result_is_in_the_caches_key(subject: Subject, finished_run: Path) -> None:
     def key(subject: Subject, **options: Any) -> dict[str, Any]:
-        return measure._key(subject.reader, subject, Options(**options))
+        return evaluate._key(subject.reader, subject, Options(**options))
 
     own = key(subject)
     assert sorted(own) == ["blur", "made", "path_steps", "questions", "run", "seed", "shares"]
@@ -481,7 +484,7 @@ def test_each_thing_left_out_has_its_reason(subject: Subject) -> None:
         )
         vars(made).update(changes)
         found = Measures({}, [])
-        measure._leave_out(found, cast(Subject, made), options, said.append)
+        evaluate._leave_out(found, cast(Subject, made), options, said.append)
         assert said == [f"left out: {line}" for line in found.left_out]
         return found.left_out
 
@@ -500,12 +503,12 @@ def test_each_thing_left_out_has_its_reason(subject: Subject) -> None:
 
 
 def test_an_interrupt_is_told_from_an_error(subject: Subject) -> None:
-    with pytest.raises(Interrupted) as raised, measure._interruptible(subject):
+    with pytest.raises(Interrupted) as raised, evaluate._interruptible(subject):
         raise KeyboardInterrupt
     assert str(raised.value) == (
         f"{subject.reader.path}: interrupted; what is done is kept, the same command goes on"
     )
-    with pytest.raises(HvxError, match="a reason"), measure._interruptible(subject):
+    with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(subject):
         raise HvxError("a reason")
 
 
@@ -515,11 +518,11 @@ def test_an_error_that_a_request_to_stop_led_to_is_an_interrupt(subject: Subject
             signal.raise_signal(signal.SIGINT)
         raise HvxError("a decoding process was killed")  # by the same Ctrl-C
 
-    with pytest.raises(Interrupted, match="what is done is kept"), measure._interruptible(subject):
+    with pytest.raises(Interrupted, match="what is done is kept"), evaluate._interruptible(subject):
         killed()
-    with pytest.raises(HvxError, match="a reason"), measure._interruptible(subject):
+    with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(subject):
         raise HvxError("a reason")
-    with measure._interruptible(subject):
+    with evaluate._interruptible(subject):
         subject.check()
 
 
@@ -551,13 +554,13 @@ def test_only_similarities_that_are_not_kept_are_computed_and_then_kept(
     monkeypatch.setattr(sanity, "make_similarities", similarities)
     own = MadeShelf({"sanity-1/gradient": whole, "sanity-1/grad-cam": {"top": [[1, 1]]}})
     subject, names = cast(Subject, SimpleNamespace(model=None)), ["proposed", "grad-cam", "cam", "gradient"]
-    found = measure._similarities(subject, cast(Shelf, own), names, 1, 7)
+    found = evaluate._similarities(subject, cast(Shelf, own), names, 1, 7)
     assert calls == [(["proposed", "grad-cam"], 1, 7)]
     made = {**whole, "top": [[1.0, 1.0]]}
     assert list(found) == ["proposed", "grad-cam", "gradient"]  # CAM is not put to the test
     assert found == {"proposed": made, "grad-cam": made, "gradient": whole}
     assert own.kept == {f"sanity-1/{name}": value for name, value in found.items()}
-    assert measure._similarities(subject, cast(Shelf, own), names, 1, 7) == found
+    assert evaluate._similarities(subject, cast(Shelf, own), names, 1, 7) == found
     assert len(calls) == 1
 
 
@@ -592,14 +595,14 @@ def test_masks_and_people_that_tell_nothing_of_the_sample_are_said_to_be_left_ou
     agreement = Agreement(["proposed"], np.ones((2, 1, 1)))
     asked = Regions(places, np.array(["count", "shape"]), np.array([0.1, 0.2])) if regions else None
     scored = local | ({"human": scores} if seen else {})
-    monkeypatch.setattr(measure, "make_maps", lambda *arguments: None)
-    monkeypatch.setattr(measure, "Maps", lambda *arguments: None)
-    monkeypatch.setattr(measure, "image_use", lambda *arguments: {"with another image": None})
-    monkeypatch.setattr(measure, "score_maps", lambda *arguments: (scored, agreement, asked))
+    monkeypatch.setattr(evaluate, "make_maps", lambda *arguments: None)
+    monkeypatch.setattr(evaluate, "Maps", lambda *arguments: None)
+    monkeypatch.setattr(evaluate, "image_use", lambda *arguments: {"with another image": None})
+    monkeypatch.setattr(evaluate, "score_maps", lambda *arguments: (scored, agreement, asked))
 
     found = Measures({}, ["proposed"])
     truth = SimpleNamespace(table="masks" if masks else None, human="people" if people else None)
-    measure._measure(
+    evaluate._measure(
         found, cast(Subject, Sample(2)), cast(Any, None), Options(curves=0, sanity=0), cast(Any, truth)
     )
     assert found.left_out == left_out
@@ -631,16 +634,16 @@ def test_curves_and_sanity_are_of_no_more_explanations_than_the_sample_has(
         return {"proposed": {"top": [[0.5, 0.25]] * count}}
 
     agreement = Agreement(["proposed"], np.ones((there, 1, 1)))
-    monkeypatch.setattr(measure, "make_maps", lambda *arguments: None)
-    monkeypatch.setattr(measure, "make_ends", ends)
-    monkeypatch.setattr(measure, "make_curves", curves_of)
-    monkeypatch.setattr(measure, "_similarities", similarities)
-    monkeypatch.setattr(measure, "Maps", lambda *arguments: None)
-    monkeypatch.setattr(measure, "image_use", lambda *arguments: {"with another image": None})
-    monkeypatch.setattr(measure, "score_maps", lambda *arguments: ({}, agreement, None))
+    monkeypatch.setattr(evaluate, "make_maps", lambda *arguments: None)
+    monkeypatch.setattr(evaluate, "make_ends", ends)
+    monkeypatch.setattr(evaluate, "make_curves", curves_of)
+    monkeypatch.setattr(evaluate, "_similarities", similarities)
+    monkeypatch.setattr(evaluate, "Maps", lambda *arguments: None)
+    monkeypatch.setattr(evaluate, "image_use", lambda *arguments: {"with another image": None})
+    monkeypatch.setattr(evaluate, "score_maps", lambda *arguments: ({}, agreement, None))
     subject = cast(Subject, Sample(there))
     found = Measures({}, ["proposed"])
     truth = cast(Any, SimpleNamespace(table=None, human=None))
-    measure._measure(found, subject, cast(Any, None), Options(curves=asked, sanity=asked), truth)
+    evaluate._measure(found, subject, cast(Any, None), Options(curves=asked, sanity=asked), truth)
     assert counts == ({} if taken is None else {"ends": taken, "curves": taken, "sanity": taken})
     assert ("deletion" in found.means) is bool(taken)

@@ -25,16 +25,17 @@ from PIL import Image
 
 from hvx.cli.main import main
 from hvx.errors import HvxError
-from hvx.measure import sanity, shelf
-from hvx.measure.compute import is_table
-from hvx.measure.measure import Options, _is_sanity, measure_run
-from hvx.measure.measures import Measures
-from hvx.measure.shelf import opened_shelf
-from hvx.measure.subject import Subject
+from hvx.measure import cache
+from hvx.measure.cache import opened_shelf
+from hvx.measure.evaluate import Options, _is_sanity, measure_run
+from hvx.measure.metrics import sanity
+from hvx.measure.metrics.results import Measures
+from hvx.measure.pipeline import is_table
+from hvx.measure.sample import Subject
 from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.run.lock import ReadOnly
-from hvx.store.seal import seal
+from hvx.store.checksum import seal
 from hvx.store.writer import write_view
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -237,7 +238,7 @@ def test_another_version_of_the_measures_has_another_folder(
 ) -> None:
     with opened_shelf(tmp_path, {"seed": 0}) as one:
         pass
-    monkeypatch.setattr(shelf, "VERSION", 2)
+    monkeypatch.setattr(cache, "VERSION", 2)
     with opened_shelf(tmp_path, {"seed": 0}) as other:
         assert other.path != one.path
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import spearmanr
 
-from hvx.measure.agreement import rank_correlations
-from hvx.measure.faithfulness import SHARES, area, blurred, curves, ranks
-from hvx.measure.localization import attended, energy_inside, enlarged, overlap, points_inside
-from hvx.measure.scores import cropped
+from hvx.measure.metrics.agreement import rank_correlations
+from hvx.measure.metrics.faithfulness import SHARES, area, blurred, curves, ranks
+from hvx.measure.metrics.localization import attended, energy_inside, enlarged, overlap, points_inside
+from hvx.measure.metrics.scores import cropped
 
 SIDE = 40
 

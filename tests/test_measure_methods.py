@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer
 from hvx.explain.guided import guided
 from hvx.explain.scores import heat_map, standardized
-from hvx.measure import mapper
-from hvx.measure.mapper import Mapper, integrated_gradients
-from hvx.measure.methods import METHODS, chosen
-from hvx.measure.sanity import _blocks, randomized, similarity
-from hvx.measure.subject import Batch, probabilities
+from hvx.measure.methods import computer
+from hvx.measure.methods.computer import Mapper, integrated_gradients
+from hvx.measure.methods.registry import METHODS, chosen
+from hvx.measure.metrics.sanity import _blocks, randomized, similarity
+from hvx.measure.sample import Batch, probabilities
 from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel
 from hvx.models.mlb import MLB
@@ -209,22 +209,22 @@ def test_methods_of_a_family_share_one_pass_and_no_other_is_made(
 ) -> None:
     own, made = Mapper(MODEL, 0), list[str]()
     kinds = {network: kind for kind, network in own._networks.items()}
-    whole, head = mapper._Pass, mapper._Head
+    whole, head = computer._Pass, computer._Head
 
     def counted_pass(model: VQAModel, network: nn.Module, batch: Batch) -> object:
-        monkeypatch.setattr(mapper, "_Head", head)  # the one within a pass
+        monkeypatch.setattr(computer, "_Head", head)  # the one within a pass
         made.append(kinds[network])
         found = whole(model, network, batch)
-        monkeypatch.setattr(mapper, "_Head", counted_head)
+        monkeypatch.setattr(computer, "_Head", counted_head)
         return found
 
     def counted_head(model: VQAModel, features: Tensor, batch: Batch) -> object:
         made.append("head")
         return head(model, features, batch)
 
-    monkeypatch.setattr(mapper, "_Pass", counted_pass)
-    monkeypatch.setattr(mapper, "_Head", counted_head)
-    monkeypatch.setattr(mapper, "integrated_gradients", lambda model, batch, steps: batch.own_inputs())
+    monkeypatch.setattr(computer, "_Pass", counted_pass)
+    monkeypatch.setattr(computer, "_Head", counted_head)
+    monkeypatch.setattr(computer, "integrated_gradients", lambda model, batch, steps: batch.own_inputs())
     assert set(own.maps(names, BATCH)) == set(names)
     assert made == passes
 
@@ -308,7 +308,7 @@ def test_integrated_gradients_are_those_of_a_loop_and_add_up_to_the_logits_diffe
 
 def test_integrated_gradients_in_small_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = integrated_gradients(MODEL, BATCH, 4)
-    monkeypatch.setattr("hvx.measure.mapper._PATH_PIXELS", 2 * SIZE * SIZE)
+    monkeypatch.setattr("hvx.measure.methods.computer._PATH_PIXELS", 2 * SIZE * SIZE)
     sizes: list[int] = []
     counter = MODEL.backbone.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
     found = integrated_gradients(MODEL, BATCH, 4)

@@ -14,10 +14,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hvx.measure import plots
-from hvx.measure.bootstrap import Estimate
-from hvx.measure.measures import Measures
-from hvx.measure.tables import PLOTS
+from hvx.measure.metrics.bootstrap import Estimate
+from hvx.measure.metrics.results import Measures
+from hvx.measure.report import plots
+from hvx.measure.report.markdown import PLOTS
 
 FOUND = made_measures()
 SHARES = ["0%", "1%", "2%", "4%", "8%", "16%", "32%", "64%", "100%"]

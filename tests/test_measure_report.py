@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from made_measures import KINDS, METHODS, METRICS, SIDES, STAGES, TITLES, made_measures
 
-from hvx.measure.bootstrap import NOTHING, Estimate
-from hvx.measure.controls import Control
-from hvx.measure.measures import Measures
-from hvx.measure.tables import PLOTS, overview, report, zero_gradients
+from hvx.measure.metrics.bootstrap import NOTHING, Estimate
+from hvx.measure.metrics.controls import Control
+from hvx.measure.metrics.results import Measures
+from hvx.measure.report.markdown import PLOTS, overview, report, zero_gradients
 
 FOUND = made_measures()
 HEADERS = {

@@ -15,9 +15,9 @@ from PIL import Image
 from hvx.config import ImageConfig
 from hvx.data.images import load_input
 from hvx.errors import HvxError, ReplacedImage
-from hvx.measure import subject as subject_module
-from hvx.measure.human import HumanMaps
-from hvx.measure.subject import Subject, draw
+from hvx.measure import sample
+from hvx.measure.metrics.human_attention import HumanMaps
+from hvx.measure.sample import Subject, draw
 from hvx.store.reader import RunReader
 
 IDS = np.array([30, 10, 20, 10, 40, 20, 10, 50, 40])
@@ -126,7 +126,7 @@ def test_images_are_decoded_as_the_run_decoded_them(
     reader.about["config"]["explain"].update(explain)
     reader.about.pop("exif_orientation", None)
     reader.about.update(about)
-    monkeypatch.setattr(subject_module, "input_batches", decoded)
+    monkeypatch.setattr(sample, "input_batches", decoded)
     own = Subject(reader, [], torch.device("cpu"), 0, 1)
     places = range(len(own))
     assert list(own.batches(places)) == []

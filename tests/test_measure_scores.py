@@ -13,20 +13,20 @@ import torch
 from scipy.stats import spearmanr
 from test_measure_methods import BATCH, IMAGES, MODEL, SIZE, logits_of
 
-from hvx.data.objects import Asked, ObjectTable
+from hvx.data.object_masks import Asked, ObjectTable
 from hvx.errors import HvxError
-from hvx.measure import compute
-from hvx.measure.agreement import pooled
-from hvx.measure.bootstrap import mean
-from hvx.measure.compute import Maps, make_curves, make_ends, make_maps
-from hvx.measure.faithfulness import SHARES, area, blurred
-from hvx.measure.human import HumanMaps
-from hvx.measure.localization import energy_inside, enlarged, overlap
-from hvx.measure.mapper import Mapper
-from hvx.measure.measures import Measures
-from hvx.measure.scores import Agreement, Regions, Scores, glimpse_names, score_curves, score_maps
-from hvx.measure.shelf import Shelf
-from hvx.measure.subject import Batch, Subject
+from hvx.measure import pipeline
+from hvx.measure.cache import Shelf
+from hvx.measure.methods.computer import Mapper
+from hvx.measure.metrics.agreement import pooled
+from hvx.measure.metrics.bootstrap import mean
+from hvx.measure.metrics.faithfulness import SHARES, area, blurred
+from hvx.measure.metrics.human_attention import HumanMaps
+from hvx.measure.metrics.localization import energy_inside, enlarged, overlap
+from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.scores import Agreement, Regions, Scores, glimpse_names, score_curves, score_maps
+from hvx.measure.pipeline import Maps, make_curves, make_ends, make_maps
+from hvx.measure.sample import Batch, Subject
 
 COUNT = len(IMAGES)
 
@@ -148,7 +148,7 @@ def test_curves_and_their_ends_are_kept_by_their_count(
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")) == [
         "curves-2/ends.json", "curves-2/proposed.json"
     ]  # fmt: skip
-    monkeypatch.setattr(compute, "probabilities", None)  # nothing is computed again
+    monkeypatch.setattr(pipeline, "probabilities", None)  # nothing is computed again
     assert make_ends(subject, shelf, 2) == ends
     assert make_curves(subject, shelf, ["proposed"], ends, 0) == first
 

@@ -15,20 +15,20 @@ from made_measures import made_measures
 from scipy.stats import spearmanr
 from test_measure_methods import BATCH, MODEL, SIZE
 
-from hvx.data.objects import Asked, ObjectTable
+from hvx.data.object_masks import Asked, ObjectTable
 from hvx.errors import HvxError
 from hvx.explain.specific import question_specific
-from hvx.measure.agreement import pooled
-from hvx.measure.bootstrap import Estimate
-from hvx.measure.claims import claims
-from hvx.measure.compute import Maps
-from hvx.measure.controls import BETWEEN, IMAGE, QUESTION, Control, attention_controls, control
-from hvx.measure.mapper import Mapper
-from hvx.measure.methods import SPECIFIC, SPECIFIC_ATTENTION
-from hvx.measure.scores import score_maps
-from hvx.measure.specific import REFERENCES, SpecificMaps
-from hvx.measure.subject import Subject
-from hvx.measure.tables import report
+from hvx.measure.methods.computer import Mapper
+from hvx.measure.methods.registry import SPECIFIC, SPECIFIC_ATTENTION
+from hvx.measure.metrics.agreement import pooled
+from hvx.measure.metrics.bootstrap import Estimate
+from hvx.measure.metrics.controls import BETWEEN, IMAGE, QUESTION, Control, attention_controls, control
+from hvx.measure.metrics.scores import score_maps
+from hvx.measure.metrics.specific import REFERENCES, SpecificMaps
+from hvx.measure.pipeline import Maps
+from hvx.measure.report.claims import claims
+from hvx.measure.report.markdown import report
+from hvx.measure.sample import Subject
 
 NAMES = [SPECIFIC, SPECIFIC_ATTENTION]
 

@@ -15,11 +15,11 @@ from made_runs import written
 from scipy.stats import spearmanr
 
 from hvx.data.scenes import PARTS_OF_SPEECH, draw_scene
-from hvx.data.words import tokenize_nltk
-from hvx.measure.paper import printed_rows
-from hvx.measure.speech import parts_of_speech
-from hvx.measure.words import is_standardized
-from hvx.measure.words_report import (
+from hvx.data.tokenize import tokenize_nltk
+from hvx.measure.metrics.pos_tags import parts_of_speech
+from hvx.measure.metrics.words import is_standardized
+from hvx.measure.report.paper import printed_rows
+from hvx.measure.report.words import (
     Tokens,
     paper_tokens,
     run_tokens,

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hvx.config import ModelConfig
 from hvx.explain.hadamard import head_gradients
+from hvx.models.base import HadamardHead
 from hvx.models.encoder import SkipThoughtGRU
-from hvx.models.joint import HadamardHead
 from hvx.models.networks import new_head
 
 SIZES = {"network": "mi", "encoder": {"embedding": 3, "hidden": 4}, "joint": 5}

@@ -19,15 +19,15 @@ from slow_heads import SlowHead, agree, derivative
 
 from hvx.cli import main
 from hvx.config import BackboneConfig, Config, ModelConfig
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
 from hvx.explain.hadamard import head_gradients
 from hvx.info import describe
 from hvx.models.backbone import build_backbone
+from hvx.models.base import HadamardHead
 from hvx.models.checkpoint import VQAModel, check_config, load_checkpoint, save_checkpoint
 from hvx.models.dan import DAN
 from hvx.models.header import read_header
-from hvx.models.joint import HadamardHead
 from hvx.models.mcb import MCB, _SignedRoot
 from hvx.models.mlb import MLB
 from hvx.models.networks import NETWORKS, new_head

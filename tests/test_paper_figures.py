@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from hvx.config import Config, ModelConfig, PickConfig, load
 from hvx.data.scenes import draw_scene
-from hvx.data.words import Vocabulary, tokenize_mcb, tokenize_nltk
+from hvx.data.tokenize import Vocabulary, tokenize_mcb, tokenize_nltk
 from hvx.errors import BadImage, HvxError
 from hvx.files import sha256
 from hvx.models.backbone import build_backbone

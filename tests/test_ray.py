@@ -26,13 +26,13 @@ from processes import explain_command, started
 
 from hvx.config import Config
 from hvx.errors import BadImage, HvxError
-from hvx.run.connection import connected, import_ray
 from hvx.run.explain import Summary, explain_split
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.local import here
-from hvx.run.placement import Workers
-from hvx.run.plan import Shard
-from hvx.run.remote import RemoteWorker
+from hvx.run.ray.connection import connected, import_ray
+from hvx.run.ray.placement import Workers
+from hvx.run.ray.remote import RemoteWorker
+from hvx.run.shards import Shard
 from hvx.store import writer
 from hvx.store.schema import FIELDS
 
@@ -40,7 +40,7 @@ try:
     ray = import_ray(local=True)  # a cluster of this machine alone, which no one else can join
     from ray.cluster_utils import Cluster
 
-    from hvx.run.ray import by_ray
+    from hvx.run.ray.engine import by_ray
 except (HvxError, ImportError):
     pytest.skip("Ray is not installed", allow_module_level=True)
 
@@ -174,7 +174,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The gate of all workers of a test."""
     made = tmp_path / "gate"
     made.mkdir()
-    monkeypatch.setattr("hvx.run.ray.RemoteWorker", gated(made))
+    monkeypatch.setattr("hvx.run.ray.engine.RemoteWorker", gated(made))
     return made
 
 
@@ -254,8 +254,8 @@ def test_a_shard_of_which_every_worker_dies_is_named(
                 os.kill(os.getpid(), signal.SIGKILL)
             super().explain(shard, path)
 
-    monkeypatch.setattr("hvx.run.ray.RemoteWorker", Deadly)
-    monkeypatch.setattr("hvx.run.ray._DEATHS", 2)
+    monkeypatch.setattr("hvx.run.ray.engine.RemoteWorker", Deadly)
+    monkeypatch.setattr("hvx.run.ray.engine._DEATHS", 2)
     with pytest.raises(HvxError, match=r"^00001\.h5: 2 workers died of this shard; the last: [^\n]*$"):
         _on(cluster, _in_eight(tiny, tmp_path / "run"), workers=1)
 
@@ -268,8 +268,8 @@ def test_a_model_of_whose_loading_every_worker_dies_is_an_error(
             os.kill(os.getpid(), signal.SIGKILL)
             return ""
 
-    monkeypatch.setattr("hvx.run.ray.RemoteWorker", Deadly)
-    monkeypatch.setattr("hvx.run.ray._DEATHS", 2)
+    monkeypatch.setattr("hvx.run.ray.engine.RemoteWorker", Deadly)
+    monkeypatch.setattr("hvx.run.ray.engine._DEATHS", 2)
     with pytest.raises(HvxError, match=r"^Ray: no worker can be started: [^\n]*$"):
         _on(cluster, tiny.load(tmp_path / "run"), workers=1)
     assert not (tmp_path / "run").exists()
@@ -315,8 +315,8 @@ GATED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv.pop(1))
-import test_ray, hvx.run.ray
-hvx.run.ray.RemoteWorker = test_ray.gated(Path(sys.argv.pop(1)))
+import test_ray, hvx.run.ray.engine
+hvx.run.ray.engine.RemoteWorker = test_ray.gated(Path(sys.argv.pop(1)))
 from hvx.cli import main
 main(prog_name="hvx")
 """

@@ -14,13 +14,12 @@ from conftest import Tiny
 
 from hvx.config import Config
 from hvx.errors import BadImage, HvxError
-from hvx.run import ray as engine
-from hvx.run import remote
 from hvx.run.identity import RunIdentity, versions
-from hvx.run.placement import Placement, Workers, place
-from hvx.run.plan import Shard
-from hvx.run.ray import RayEngine
-from hvx.run.remote import RemoteWorker, absolute
+from hvx.run.ray import engine, remote
+from hvx.run.ray.engine import RayEngine
+from hvx.run.ray.placement import Placement, Workers, place
+from hvx.run.ray.remote import RemoteWorker, absolute
+from hvx.run.shards import Shard
 
 IDENTITY = RunIdentity({}, {})
 

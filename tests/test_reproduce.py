@@ -17,9 +17,9 @@ from PIL import Image
 from hvx import reproduce
 from hvx.cli.main import main
 from hvx.errors import HvxError
-from hvx.measure.measure import Options
-from hvx.measure.report import Check, as_table
-from hvx.measure.tables import claims_table, overview
+from hvx.measure.evaluate import Options
+from hvx.measure.report.markdown import claims_table, overview
+from hvx.reproduce_checks import Check, as_table
 from hvx.store.reader import RunReader
 from hvx.view.figure import AS_IN_THE_PAPER, FigureStyle
 

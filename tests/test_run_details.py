@@ -1,6 +1,6 @@
 """A run folder, continued: what is swept, what is described, which shards are done, how a request ends it.
 
-The shards are made up by an engine without a network, as in test_run_folder.py.
+The shards are made up by an engine without a network, as in test_run_directory.py.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import h5py
 import pytest
 import torch
 from conftest import Tiny
-from test_run_folder import REASON, Made, bytes_of, in_shards, made
+from test_run_directory import REASON, Made, bytes_of, in_shards, made
 from test_store_shards import resealed
 
 from hvx.data.questions import read_questions
 from hvx.errors import HvxError, Interrupted
 from hvx.files import sha256
 from hvx.models.header import read_header
-from hvx.run import explain, local, stop
+from hvx.run import explain, local, signals
 from hvx.run.explain import explain_split
 from hvx.run.identity import versions
 from hvx.run.lock import LOCK
@@ -229,7 +229,7 @@ def test_a_question_that_the_split_does_not_have_is_an_error(
 ) -> None:
     run = tmp_path / "run"
     other = [{"question_id": 123_456_789, "reason": REASON}]
-    monkeypatch.setattr("hvx.run.folder.RunFolder.failures", lambda folder: other)
+    monkeypatch.setattr("hvx.run.run_directory.RunFolder.failures", lambda folder: other)
     with pytest.raises(HvxError) as refused:
         made(tiny, run)
     assert str(refused.value) == (
@@ -326,7 +326,7 @@ class Closing:
 def test_a_request_that_could_not_be_raised_ends_a_run_after_the_shard(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stop, "_LATER", 600)
+    monkeypatch.setattr(signals, "_LATER", 600)
     engine = Made()
 
     def ask(folder: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from hvx.config import SplitConfig, load
 from hvx.data import scenes
-from hvx.data.objects import ObjectTable
+from hvx.data.object_masks import ObjectTable
 from hvx.data.photos import open_photo
 from hvx.data.questions import read_questions
 from hvx.data.scenes import (
@@ -32,7 +32,7 @@ from hvx.data.scenes import (
     image_name,
     write_scenes,
 )
-from hvx.data.words import tokenize_nltk
+from hvx.data.tokenize import tokenize_nltk
 from hvx.errors import HvxError
 
 SIZE = 112

@@ -14,7 +14,7 @@ import pytest
 from made_runs import items, written
 
 from hvx.errors import HvxError
-from hvx.store.seal import damage
+from hvx.store.checksum import damage
 from hvx.store.sink import Sink
 from hvx.store.writer import write_shard, write_solid, write_view
 

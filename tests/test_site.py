@@ -21,7 +21,7 @@ import hvx as package
 from hvx.data import images
 from hvx.device import pick_device
 from hvx.errors import HvxError
-from hvx.run.folder import check_same_run
+from hvx.run.run_directory import check_same_run
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 import site_hooks

@@ -18,10 +18,10 @@ import pytest
 from made_runs import DIGEST, ITEMS, items, written
 
 from hvx.errors import HvxError
-from hvx.store import seal as seals
+from hvx.store import checksum
+from hvx.store.checksum import BLOCK, damage, open_hdf5, opened, seal, sealed_digest
 from hvx.store.reader import RunReader
 from hvx.store.schema import AXES, FIELDS, IDS, METHOD, VERSION
-from hvx.store.seal import BLOCK, damage, open_hdf5, opened, seal, sealed_digest
 from hvx.store.sink import Sink, new_hdf5
 from hvx.store.writer import write_shard, write_solid, write_view
 
@@ -61,10 +61,10 @@ def test_a_file_larger_than_what_is_read_at_once_is_digested_whole(
 ) -> None:
     body = bytes(range(250))
     for piece in (1, 7, 125, 249, 250, 251):
-        monkeypatch.setattr(seals, "_PIECE", piece)
+        monkeypatch.setattr(checksum, "_PIECE", piece)
         assert sealed(tmp_path / "a.h5", body).startswith(f"hvx sha256 {sha(body)} of 250 ")
     monkeypatch.undo()
-    assert seals._PIECE == 2**20
+    assert checksum._PIECE == 2**20
 
 
 def test_the_largest_twenty_spans_stay_out_of_the_core(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_an_error_in_use_of_a_sealed_file_names_it(tmp_path: Path) -> None:
     assert str(raised.value).endswith(
         "); `hvx info RUN --verify` sets it aside and `hvx explain` makes it again"
     )
-    assert len(str(seals.damaged(path, "x" * 500))) < len(str(path)) + 300
+    assert len(str(checksum.damaged(path, "x" * 500))) < len(str(path)) + 300
 
 
 def test_files_are_read_without_hdf5s_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,9 @@ from hvx.run.explain import explain_split
 from hvx.run.local import here
 from hvx.run.verify import verify
 from hvx.store import shards
+from hvx.store.checksum import BLOCK, seal, sealed_digest
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
-from hvx.store.seal import BLOCK, seal, sealed_digest
 from hvx.store.shards import OPEN_FILES, ShardEntry, ShardFiles, shard_mismatch
 from hvx.store.writer import write_shard, write_solid, write_view
 

@@ -12,9 +12,9 @@ from conftest import Tiny
 from safetensors.torch import load_file
 
 import hvx
+from hvx.api import Explanation
 from hvx.device import leave_inference_mode, standard_mode
-from hvx.face import Explanation
-from hvx.train.model import train_model
+from hvx.train.trainer import train_model
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def test_many_questions_on_one_photo_are_answered_in_groups(
     at_once = explainer.explain_all(photo, questions)
     sizes: list[int] = []
     explain = explainer._batched.explain
-    monkeypatch.setattr(hvx.face, "_TOGETHER", 2)
+    monkeypatch.setattr(hvx.api, "_TOGETHER", 2)
     monkeypatch.setattr(
         explainer._batched, "explain", lambda i, n, q: sizes.append(len(q)) or explain(i, n, q)
     )

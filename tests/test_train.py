@@ -23,16 +23,16 @@ from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.checkpoint import load_checkpoint
 from hvx.models.mlb import MLB
 from hvx.train import evaluate, features
-from hvx.train.cells import cell_shares
-from hvx.train.course import best_of
+from hvx.train.backbone_pretraining import cell_shares
+from hvx.train.dataset import Examples, Targets, frequent_answers
 from hvx.train.evaluate import Evaluator, accuracy
-from hvx.train.examples import Examples, Targets, frequent_answers
 from hvx.train.features import CacheJob, FeatureCache, cached_features
-from hvx.train.head import HeadTrainer
-from hvx.train.model import train_model
+from hvx.train.head_trainer import HeadTrainer
+from hvx.train.loop import best_of
 from hvx.train.plot import write_plot
+from hvx.train.resume_state import Progress
 from hvx.train.schedule import warm_cosine
-from hvx.train.state import Progress
+from hvx.train.trainer import train_model
 
 CPU = torch.device("cpu")
 

@@ -25,9 +25,9 @@ from hvx.cli.main import main
 from hvx.config import Config
 from hvx.errors import HvxError
 from hvx.models.checkpoint import load_checkpoint
-from hvx.train import course, evaluate, features, model
+from hvx.train import evaluate, features, loop, trainer
 from hvx.train.features import CacheJob, cached_features
-from hvx.train.model import train_model
+from hvx.train.trainer import train_model
 
 CPU = torch.device("cpu")
 
@@ -154,8 +154,8 @@ def _kill_at(call: int, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("call", "owner", "name"),
     [
-        (2, evaluate, "accuracy"), (3, model, "save_checkpoint"), (2, course, "write_plot"),
-        (4, course, "save_state"), (1, model, "save_state"),
+        (2, evaluate, "accuracy"), (3, trainer, "save_checkpoint"), (2, loop, "write_plot"),
+        (4, loop, "save_state"), (1, trainer, "save_state"),
     ],
     ids=["validation", "checkpoint", "plot", "state", "end"],
 )  # fmt: skip
@@ -246,7 +246,7 @@ def test_a_damaged_state_is_refused_by_name(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, state = _short(tiny, tmp_path / "m.safetensors"), tmp_path / "m.training.safetensors"
-    _kill_at(1, course, "write_plot", monkeypatch, config)
+    _kill_at(1, loop, "write_plot", monkeypatch, config)
     whole, about, tensors = state.read_bytes(), _about(state), load_file(state)
 
     def refused(match: str) -> None:
@@ -386,7 +386,7 @@ def test_an_interrupted_training_says_how_to_go_on(tiny: Tiny, monkeypatch: pyte
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "train_model", interrupted)
+    monkeypatch.setattr(trainer, "train_model", interrupted)
     done = CliRunner().invoke(main, ["train", str(tiny.config)])
     assert done.exit_code == 130
     assert "the same command, without --restart, goes on" in done.stderr

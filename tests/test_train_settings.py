@@ -11,9 +11,9 @@ import torch
 from conftest import Tiny
 
 from hvx.errors import HvxError
-from hvx.train import features, head
-from hvx.train.model import train_model
+from hvx.train import features, head_trainer
 from hvx.train.schedule import warm_cosine
+from hvx.train.trainer import train_model
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         found["decode"].append((workers, exif))
         return decode(paths, image, batches, 0, exif)
 
-    monkeypatch.setattr(head.torch.nn.utils, "clip_grad_norm_", clipped)
+    monkeypatch.setattr(head_trainer.torch.nn.utils, "clip_grad_norm_", clipped)
     monkeypatch.setattr(torch.optim, "AdamW", Adam)
     monkeypatch.setattr(features, "input_batches", decoded)
     return found

@@ -50,7 +50,7 @@ def test_the_table_has_each_reading_beside_its_own_networks_losses(finished_run:
     shown = float(rows[-1][1].split()[0])
     count = int(done.output.split("Leaving out a word, in ")[1].split()[0])
     with RunReader(finished_run) as reader:
-        from hvx.measure.subject import draw
+        from hvx.measure.sample import draw
 
         numbers = draw(reader.column("image_id"), 12, 0)
         assert len(numbers) == count

@@ -22,7 +22,7 @@ from hvx.cli import main
 from hvx.config import BackboneConfig, Config, HeatmapConfig, ModelConfig
 from hvx.data.images import Decoded, load_input
 from hvx.data.questions import Question, read_questions
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.errors import BadImage, HvxError, OutOfMemory
 from hvx.explain.explainer import Explainer, Explanations
 from hvx.explain.hadamard import head_gradients
@@ -34,7 +34,7 @@ from hvx.run import source
 from hvx.run import worker as module
 from hvx.run.columns import ShardColumns
 from hvx.run.identity import RunIdentity, versions
-from hvx.run.plan import Shard, batches_of_images, plan_shards
+from hvx.run.shards import Shard, batches_of_images, plan_shards
 from hvx.run.worker import ShardWorker, _batch_images
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS

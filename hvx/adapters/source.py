@@ -22,7 +22,7 @@ from hvx.data.images import load_input
 from hvx.data.questions import Question, read_questions
 from hvx.errors import BadImage, HvxError
 from hvx.files import read_json
-from hvx.run.folder import DESCRIPTION
+from hvx.run.run_directory import DESCRIPTION
 from hvx.run.source import Source, SplitExplainer
 from hvx.terminal import echo
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, allow_mutation_on_saved_tensors
 
 from hvx.capture.attention import attention_of
-from hvx.capture.choice import Choice
-from hvx.capture.differentiable import Differentiable
+from hvx.capture.enable_gradients import Differentiable
 from hvx.capture.equations import (
     CotangentName,
     Ends,
@@ -29,11 +28,12 @@ from hvx.capture.fused import WORTH, FusedCNN, fused_cnn
 from hvx.capture.graph import WORDS, Reach
 from hvx.capture.image import InputImage, ModuleImage
 from hvx.capture.inputs import Inputs, rebuilt, replaced
+from hvx.capture.preserve_state import untouched
+from hvx.capture.product_choice import Choice
+from hvx.capture.recorder import Watch, watching
 from hvx.capture.records import Product, Seen
 from hvx.capture.result import ProductExplanation
-from hvx.capture.untouched import untouched
 from hvx.capture.visual import oriented
-from hvx.capture.watch import Watch, watching
 from hvx.capture.words import Given, LookedUp, MadeBy, Words
 from hvx.errors import HvxError
 

@@ -16,9 +16,9 @@ from torch import Tensor, fx, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from hvx.capture.graph import Reach, inputs_of, kind, nodes_behind
-from hvx.explain.lean import LeanNetwork, LeanPullback
-from hvx.explain.lean.convolution import Convolution
-from hvx.explain.lean.rules import Other
+from hvx.explain.fused import LeanNetwork, LeanPullback
+from hvx.explain.fused.convolution import Convolution
+from hvx.explain.fused.ops import Other
 
 WORTH = 3
 """Smallest number of questions on an image for which the engine saves time despite its forward pass."""

@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.module import register_module_forward_hook
 
 from hvx.capture.graph import IMAGE
-from hvx.capture.watch import Watch
+from hvx.capture.recorder import Watch
 from hvx.errors import HvxError, did_you_mean
 
 

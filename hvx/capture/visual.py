@@ -8,8 +8,8 @@ from torch.autograd.graph import Node
 
 from hvx.capture.factors import Form
 from hvx.capture.graph import inputs_of
+from hvx.capture.recorder import Watch
 from hvx.capture.records import Seen
-from hvx.capture.watch import Watch
 from hvx.errors import HvxError
 
 

@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from hvx.capture.graph import nodes_behind
 from hvx.capture.image import followed, module_of
-from hvx.capture.positions import Positions
+from hvx.capture.token_positions import Positions
 from hvx.errors import HvxError
 
 

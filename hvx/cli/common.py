@@ -17,7 +17,7 @@ from hvx.device_name import check_device_name
 from hvx.errors import HvxError, Interrupted
 from hvx.files import json_bytes
 from hvx.progress import reporting
-from hvx.run.stop import Requests, heeded
+from hvx.run.signals import Requests, heeded
 from hvx.terminal import (
     OutputClosed,
     echo_error,

@@ -22,7 +22,7 @@ from hvx.cli.common import (
 )
 from hvx.errors import HvxError
 from hvx.run.lock import Part
-from hvx.run.placement import Workers
+from hvx.run.ray.placement import Workers
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _engine(
 ) -> AbstractContextManager[StartEngine]:
     """A context manager that starts the chosen engine and stops it at the end."""
     if engine == "ray":
-        from hvx.run.ray import by_ray
+        from hvx.run.ray.engine import by_ray
 
         return by_ray(workers, say)
 

@@ -15,7 +15,7 @@ from hvx.errors import HvxError
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
-    from hvx.choose import Order
+    from hvx.select_items import Order
 
 
 @click.command()
@@ -114,8 +114,8 @@ def figure(
         readers = [stack.enter_context(RunReader(run)) for run in runs]
         # Up to here, wrong arguments are reported before PyTorch is imported.
 
-        from hvx.choose import Choice
         from hvx.figures import draw_runs
+        from hvx.select_items import Choice
         from hvx.view.run_figures import write_picked_figures
 
         style, setup = options.style(top_answers), options.setup

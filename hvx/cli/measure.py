@@ -83,16 +83,16 @@ def measure(
       hvx measure runs/daquar/run
       hvx measure runs/reproduce/run --methods attention,grad-cam,gradient --sample 200
     """
-    from hvx.measure.methods import check_known
+    from hvx.measure.methods.registry import check_known
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
     check_known(names)  # reports a wrong name before PyTorch is imported
 
     from hvx.device import pick_device
-    from hvx.measure.claims import as_json as whole
-    from hvx.measure.measure import Options, measure_run
-    from hvx.measure.shelf import FOLDER
-    from hvx.measure.tables import claims_table, overview
+    from hvx.measure.cache import FOLDER
+    from hvx.measure.evaluate import Options, measure_run
+    from hvx.measure.report.claims import as_json as whole
+    from hvx.measure.report.markdown import claims_table, overview
 
     options = Options(names, sample, curves, sanity, human, seed, target, with_target)
     folder = output or run / FOLDER

@@ -35,9 +35,9 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
       hvx reproduce -o runs/reproduce --seed 1
     """
     from hvx.device import pick_device
-    from hvx.measure.report import as_table
-    from hvx.measure.tables import claims_table, overview
+    from hvx.measure.report.markdown import claims_table, overview
     from hvx.reproduce import reproduce as work
+    from hvx.reproduce_checks import as_table
 
     result = work(
         output,

@@ -32,8 +32,8 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
 
     from hvx.device import pick_device
     from hvx.errors import Interrupted
-    from hvx.train.model import train_model
-    from hvx.train.state import TrainingFiles
+    from hvx.train.resume_state import TrainingFiles
+    from hvx.train.trainer import train_model
 
     try:
         metrics = train_model(loaded, pick_device(device), lambda line: echo(line, err=True), restart)

@@ -19,7 +19,7 @@ from hvx.compare.agreement import (
 from hvx.compare.answers import Answers, compare_answers
 from hvx.compare.controls import other_images, other_questions
 from hvx.compare.join import Changed, Joined, join
-from hvx.measure.bootstrap import NOTHING, Estimate, mean
+from hvx.measure.metrics.bootstrap import NOTHING, Estimate, mean
 from hvx.store.reader import RunReader
 
 HEATMAP, ATTENTION, WORDS = "heatmap", "attention", "token_z"

@@ -13,7 +13,7 @@ import numpy as np
 from hvx.compare.answers import METRIC, choices, members
 from hvx.compare.compare import KINDS, Agreement, Comparison, Pair
 from hvx.files import whole_file, write_json
-from hvx.measure.bootstrap import DRAWS, LEVEL, Estimate
+from hvx.measure.metrics.bootstrap import DRAWS, LEVEL, Estimate
 from hvx.table import table
 
 _Table = tuple[tuple[str, ...], list[tuple[str, ...]]]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hvx.data.ids import NO_TEXT, Id, storable
+from hvx.data.json_records import Row
 from hvx.data.layouts.layout import Layout
-from hvx.data.rows import Row
 from hvx.errors import HvxError, shown
 
 Say = Callable[[str], None]

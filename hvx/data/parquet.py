@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hvx.data.rows import Shape
+from hvx.data.json_records import Shape
 from hvx.errors import HvxError
 from hvx.files import whole_file
 
@@ -21,7 +21,7 @@ _IDS = ("question_id", "qid", "id")
 
 
 class ParquetRows:
-    """The rows of a Parquet file; see ``hvx.data.rows.Rows``.
+    """The rows of a Parquet file; see ``hvx.data.json_records.Rows``.
 
     An image in it, as {bytes, path}, is written to a file in ``images``, named by the SHA-256 of its bytes;
     the row's ``image`` is then this name. A row without an id gets its number. If ``images`` is None, no file

@@ -14,12 +14,12 @@ from hvx.config import SplitConfig
 from hvx.data.ground_truth import GroundTruths, Say, first_of
 from hvx.data.ids import NO_TEXT, Id, Ids, storable
 from hvx.data.image_files import named_by_pattern, why_unsafe
+from hvx.data.json_records import Row, Rows
 from hvx.data.labels import label_names
 from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
 from hvx.data.layouts.known import LABELS, LAYOUTS
 from hvx.data.layouts.layout import Layout, Sample
 from hvx.data.parquet import ParquetRows
-from hvx.data.rows import Row, Rows
 from hvx.errors import HvxError, did_you_mean, shown
 
 _Source = Rows | ParquetRows | DaquarRows

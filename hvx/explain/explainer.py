@@ -9,14 +9,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from hvx.data.words import padded, tokenizer
+from hvx.data.tokenize import padded, tokenizer
 from hvx.device import leave_inference_mode, standard_mode
 from hvx.errors import HvxError, OutOfMemory
+from hvx.explain.fused import LeanNetwork, LeanPullback
 from hvx.explain.hadamard import HeadPullback
-from hvx.explain.lean import LeanNetwork, LeanPullback
 from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
+from hvx.models.base import HadamardHead, Head, Joint
 from hvx.models.checkpoint import VQAModel
-from hvx.models.joint import HadamardHead, Head, Joint
 
 TOP = 5
 """Number of answers stored with their probabilities."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hvx.models.joint import Block, HadamardHead, Joint
+from hvx.models.base import Block, HadamardHead, Joint
 
 
 @dataclass

@@ -106,7 +106,7 @@ def gallery_content(runs: Sequence[Path], further: FurtherMaps = NO_MAPS) -> Ite
 
     Raises:
         HvxError: a run is absent or damaged, the runs cannot be joined (see ``hvx.compare.join.join``), or
-            maps of further methods cannot be computed (see ``hvx.measure.method_maps.run_maps``).
+            maps of further methods cannot be computed (see ``hvx.measure.methods.maps.run_maps``).
     """
     with ExitStack() as stack:
         readers = tuple(stack.enter_context(RunReader(run)) for run in runs)

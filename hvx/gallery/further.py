@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvx.gallery.workers import MapSource
-from hvx.measure.methods import ATTENTION, METHODS, PROPOSED, SPECIFIC
+from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED, SPECIFIC
 from hvx.run.lock import Say, no_log
 from hvx.store.reader import RunReader
 
@@ -21,7 +21,7 @@ class FurtherMaps:
     """The further maps that a user requests.
 
     Attributes:
-        methods: names of ``hvx.measure.methods.METHODS``, as ``hvx figure --methods`` has them.
+        methods: names of ``hvx.measure.methods.registry.METHODS``, as ``hvx figure --methods`` has them.
         device: where the network runs, if maps must be computed.
         seed: of the random map.
         say: receives a line before each computation.
@@ -45,12 +45,12 @@ def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> 
     for every item.
 
     Raises:
-        HvxError: see ``hvx.measure.method_maps.run_maps``.
+        HvxError: see ``hvx.measure.methods.maps.run_maps``.
     """
     if further.methods is None:
         yield MapSource(reader.has_heatmaps and _has_several_questions(reader))
         return
-    from hvx.measure.method_maps import run_maps  # imports PyTorch, which takes seconds
+    from hvx.measure.methods.maps import run_maps  # imports PyTorch, which takes seconds
 
     requested = list(further.methods)
     with run_maps(reader, numbers.tolist(), requested, further.device, further.seed, further.say) as maps:

@@ -11,7 +11,7 @@ import numpy as np
 from hvx.explain.specific import less_others, over_mean
 from hvx.gallery.pictures import shrunk
 from hvx.gallery.workers import MapSource
-from hvx.measure.methods import ATTENTION
+from hvx.measure.methods.registry import ATTENTION
 from hvx.store.reader import Item, RunReader
 
 Map = np.ndarray

@@ -10,7 +10,7 @@ import numpy as np
 from hvx.compare.agreement import cell_means
 from hvx.gallery.scripts import number
 from hvx.gallery.workers import Measured
-from hvx.measure.agreement import unit_ranks
+from hvx.measure.metrics.agreement import unit_ranks
 from hvx.store.reader import Item, RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
@@ -45,7 +45,7 @@ def _add_words(words: dict[str, tuple[int, float]], item: Item) -> None:
 def _agreements(
     reader: RunReader, items: Sequence[Item], numbers: Sequence[int], partners: Sequence[int]
 ) -> tuple[list[float | None], list[float | None]]:
-    """``hvx.choose.agreement`` of each item, and with the attention of another question on the image."""
+    """``select_items.agreement`` of each item, and with another question's attention on the image."""
     agreement: list[float | None] = [None] * len(items)
     control: list[float | None] = [None] * len(items)
     indices = [

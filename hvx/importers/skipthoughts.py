@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hvx.data.words import PADDING, UNKNOWN, Vocabulary
+from hvx.data.tokenize import PADDING, UNKNOWN, Vocabulary
 from hvx.errors import HvxError
 from hvx.importers.numpy_files import as_float32, mapped_array, read_archive
 from hvx.models.checkpoint import write_tensors

@@ -12,7 +12,7 @@ from torch import Tensor
 from hvx.config import BackboneConfig, ModelConfig
 from hvx.errors import HvxError
 from hvx.files import sha256
-from hvx.importers.assemble import AHEAD_OF_LAST_RELU, assemble, at_node
+from hvx.importers.common import AHEAD_OF_LAST_RELU, assemble, at_node
 from hvx.importers.torch7_file import read_tensor
 from hvx.importers.torch7_parts import (
     Shapes,

@@ -14,7 +14,7 @@ import numpy as np
 from hvx.config import BackboneConfig, ImageConfig, ModelConfig, MRNConfig
 from hvx.errors import HvxError
 from hvx.files import sha256
-from hvx.importers.assemble import BEHIND_LAST_RELU, assemble, at_node
+from hvx.importers.common import BEHIND_LAST_RELU, assemble, at_node
 from hvx.importers.torch7_file import read_tensors
 from hvx.importers.torch7_parts import (
     Shapes,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hvx.config import EncoderConfig
-from hvx.data.words import PADDING
+from hvx.data.tokenize import PADDING
 from hvx.errors import HvxError
 from hvx.files import read_json
 

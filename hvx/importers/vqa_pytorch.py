@@ -11,7 +11,7 @@ from torch import Tensor
 from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig, MutanConfig
 from hvx.errors import HvxError
 from hvx.files import sha256
-from hvx.importers.assemble import AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU, assemble, at_node
+from hvx.importers.common import AHEAD_OF_LAST_RELU, BEHIND_LAST_RELU, assemble, at_node
 from hvx.importers.vqa_pytorch_files import (
     ModelOptions,
     Options,

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hvx.config import Config, ModelConfig
-from hvx.data.words import Vocabulary
+from hvx.data.tokenize import Vocabulary
 from hvx.device import standard_mode
 from hvx.errors import HvxError, shown
 from hvx.files import whole_file
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
+from hvx.models.base import Head
 from hvx.models.header import FORMAT, CheckpointHeader, header_of, open_tensors
-from hvx.models.joint import Head
 from hvx.models.networks import NETWORKS, new_head
 from hvx.models.weights import fill
 

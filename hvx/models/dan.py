@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
+from hvx.models.base import Block, HadamardHead, Joint
 from hvx.models.encoder import SkipThoughtGRU
-from hvx.models.joint import Block, HadamardHead, Joint
 
 
 class DAN(HadamardHead):

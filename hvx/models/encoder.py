@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.config import EncoderConfig
-from hvx.data.words import PADDING
+from hvx.data.tokenize import PADDING
 
 
 class SkipThoughtGRU(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
-from hvx.models.joint import Block, HadamardHead, Joint
+from hvx.models.base import Block, HadamardHead, Joint
 
 
 class GatedTanh(nn.Module):

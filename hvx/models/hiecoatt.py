@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
-from hvx.models.joint import Head, Joint
+from hvx.models.base import Head, Joint
 
 WINDOWS = (1, 2, 3)
 """Numbers of words in a phrase."""

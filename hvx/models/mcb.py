@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from hvx.config import ModelConfig
-from hvx.models.joint import Block, HadamardHead, Joint
+from hvx.models.base import Block, HadamardHead, Joint
 
 
 class CountSketch(nn.Module):

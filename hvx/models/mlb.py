@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hvx.config import ModelConfig
 from hvx.models.activations import activation, slope
-from hvx.models.joint import Block, HadamardHead, Joint
+from hvx.models.base import Block, HadamardHead, Joint
 
 
 class MLB(HadamardHead):

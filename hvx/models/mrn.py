@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.config import ModelConfig
-from hvx.models.joint import Block, HadamardHead, Joint
+from hvx.models.base import Block, HadamardHead, Joint
 
 
 class MRN(HadamardHead):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hvx.config import ModelConfig
+from hvx.models.base import Head
 from hvx.models.dan import DAN
 from hvx.models.gated import Gated
 from hvx.models.hiecoatt import HieCoAtt
-from hvx.models.joint import Head
 from hvx.models.mcb import MCB
 from hvx.models.mi import MI
 from hvx.models.mlb import MLB

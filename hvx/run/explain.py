@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hvx.config import Config, ExplainConfig, ImageConfig, SplitConfig
+from hvx.data.find_questions import Picked, pick_questions
 from hvx.data.image_files import folders_shown, missing_images, some_names
 from hvx.data.images import crop_rule
-from hvx.data.pick import Picked, pick_questions
 from hvx.data.questions import Question, read_questions
 from hvx.errors import HvxError, Interrupted
 from hvx.files import sha256
 from hvx.progress import bar
-from hvx.run.folder import SHARDS, RunFolder, now, opened_run, own_shards
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.lock import Busy, Part, Say, no_log
-from hvx.run.plan import Shard, plan_shards
+from hvx.run.run_directory import SHARDS, RunFolder, now, opened_run, own_shards
+from hvx.run.shards import Shard, plan_shards
+from hvx.run.signals import Requests, heeded
 from hvx.run.size import check_room
 from hvx.run.source import CheckpointSource, Source
-from hvx.run.stop import Requests, heeded
 from hvx.store.schema import IDS, VERSION
 
 

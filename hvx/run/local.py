@@ -9,7 +9,7 @@ import torch
 
 from hvx.config import Config
 from hvx.run.identity import RunIdentity
-from hvx.run.plan import Shard
+from hvx.run.shards import Shard
 from hvx.run.worker import ShardWorker
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hvx.config import ExplainConfig, ModelConfig
 from hvx.errors import HvxError
-from hvx.run.folder import absent_shards
 from hvx.run.lock import Say
-from hvx.run.plan import Shard
+from hvx.run.run_directory import absent_shards
+from hvx.run.shards import Shard
 
 _TEXTS = 2_500
 """Bytes of a question's texts, scores and numbers, and its share of HDF5's metadata."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.progress import bar
-from hvx.run.folder import DESCRIPTION, SHARDS, VIEW, check_links, set_aside, shard_fault
 from hvx.run.lock import ReadOnly, Say, no_log, only_writer
+from hvx.run.run_directory import DESCRIPTION, SHARDS, VIEW, check_links, set_aside, shard_fault
+from hvx.store.checksum import damage
 from hvx.store.schema import run_digest
-from hvx.store.seal import damage
 from hvx.store.shards import shard_name, view_mismatch
 
 

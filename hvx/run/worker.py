@@ -22,7 +22,7 @@ from hvx.device import free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
 from hvx.run.columns import ShardColumns
 from hvx.run.identity import RunIdentity
-from hvx.run.plan import Shard, batches_of_images
+from hvx.run.shards import Shard, batches_of_images
 from hvx.run.source import CheckpointSource, SplitExplainer
 from hvx.store.writer import write_shard
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json
+from hvx.store.checksum import damage, damaged, open_hdf5
 from hvx.store.heatmaps import SCALES, from_8_bits
 from hvx.store.schema import EARLIER, EXPLAINING, FIELDS, IDS, TEXT, VERSION, run_digest
-from hvx.store.seal import damage, damaged, open_hdf5
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
 _REQUIRED: dict[str, type | tuple[type, ...]] = {"identity": dict, "image": dict, "images": (str, list)}

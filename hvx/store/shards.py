@@ -13,8 +13,8 @@ from pathlib import Path
 import h5py
 
 from hvx.errors import HvxError
+from hvx.store.checksum import damage, damaged, open_hdf5, sealed_digest
 from hvx.store.schema import FIELDS
-from hvx.store.seal import damage, damaged, open_hdf5, sealed_digest
 
 OPEN_FILES = 16
 """Shards that a reader keeps open; the usual limit of a process is 1,024 files."""

@@ -15,9 +15,9 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import whole_file
 from hvx.store.axes import name_axes
+from hvx.store.checksum import BLOCK, Span, opened, seal, sealed_digest
 from hvx.store.heatmaps import HALF_MAX, SCALES
 from hvx.store.schema import FIELDS, IDS, METHOD, NO_METHOD, TEXT, VERSION, Field
-from hvx.store.seal import BLOCK, Span, opened, seal, sealed_digest
 from hvx.store.shards import INDEX, own_dataset
 from hvx.store.sink import Sink, new_hdf5
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from hvx.data.answers import ACCURACIES
 from hvx.data.questions import Question
-from hvx.models.joint import Head
+from hvx.models.base import Head
 from hvx.progress import bar
-from hvx.train.examples import Examples, Targets
-from hvx.train.head import answer_logits
+from hvx.train.dataset import Examples, Targets
+from hvx.train.head_trainer import answer_logits
 
 _BATCH = 512
 _DIGITS = 4

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hvx.data.compressed import read_unpacked
-from hvx.data.rows import Shape
+from hvx.data.json_records import Shape
 from hvx.errors import HvxError
 
 _IMAGE = re.compile(r"\bin (?:the )?(image\d+)\s*\?\s*$")

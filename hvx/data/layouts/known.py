@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hvx.data.json_records import Row
 from hvx.data.layouts.layout import COCO, Layout, Sample
-from hvx.data.rows import Row
 
 
 def _visual_genome_rows(row: Row) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from hvx.data.rows import Row, Shape
+from hvx.data.json_records import Row, Shape
 
 COCO_VAL = "COCO_val2014_{image_id:012d}.jpg"
 COCO = "COCO_{data_subtype}_{image_id:012d}.jpg"
@@ -18,7 +18,7 @@ class Sample:
     """The properties by which a layout is recognized.
 
     Attributes:
-        shape: the structure of the file; see ``hvx.data.rows``.
+        shape: the structure of the file; see ``hvx.data.json_records``.
         key: the key of the list of rows; empty if the rows are in none.
         row: the first row.
         annotation: the first row of the annotations; empty without such a file.

@@ -1,0 +1,316 @@
+"""The steps of a network, run forward once per image and backward once per question.
+
+The use of memory is planned once, before all runs, by following the steps of both passes: a tensor's last
+consumer may overwrite it, and a cotangent with a single holder may be changed in place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from hvx.errors import HvxError
+from hvx.explain.fused.convolution import Convolution
+from hvx.explain.fused.graph import Step, Value, read_steps
+from hvx.explain.fused.masks import PackedMask
+from hvx.explain.fused.ops import Kept, Other
+from hvx.explain.guided import guided
+
+_TOLERANCE = {False: 1e-2, True: 1e-1}
+"""Largest relative difference that rounding explains, including some flipped ReLUs; True: in bfloat16."""
+_IN_USE = 5
+"""Number of tensors in use at once in a pass, each counted as large as the largest."""
+
+Saved = tuple["Tensor | PackedMask | None", Kept]
+"""What a step saves: the mask of its ReLU, and its other values."""
+
+
+@dataclass
+class _Forward:
+    """How a step runs forward: whether it may overwrite the tensor that it adds; what is read last here."""
+
+    step: Step
+    overwrites: bool
+    last_read: list[Value]
+
+
+@dataclass
+class _Turn:
+    """How a cotangent passes back through a step.
+
+    Attributes:
+        clamped: its negative values are zero already.
+        owned: nothing else holds its memory.
+        into: of each input, whether it already has a cotangent, to which the new one is added.
+        overwrites: of each input, whether the sum may overwrite that cotangent.
+        clamps: of each input, whether the step sets negative values to zero.
+    """
+
+    clamped: bool = False
+    owned: bool = False
+    into: list[bool] = field(default_factory=list)
+    overwrites: list[bool] = field(default_factory=list)
+    clamps: list[bool] = field(default_factory=list)
+
+
+class LeanNetwork:
+    """Guided backpropagation through a frozen network: the same as ``GuidedPullback``, but faster.
+
+    BatchNorm is folded into convolutions, weights have no gradients, and a mask of each ReLU is saved instead
+    of activations: on the CPU a bit for each value, elsewhere and in compiled passes a byte.
+
+    Args:
+        network: a network cut by ``cut_network``, on its device. Its weights are copied.
+        dtype: of the computation; the network's own if None.
+        compiled: let PyTorch compile both passes, again for each batch size. The compiler then replaces
+            oneDNN's fused convolutions.
+
+    Raises:
+        HvxError: as ``guided``.
+    """
+
+    def __init__(
+        self, network: fx.GraphModule, dtype: torch.dtype | None = None, compiled: bool = False
+    ) -> None:
+        guided(network)  # refuses activations that the guided rule does not define
+        self._dtype = dtype
+        self._image, steps, self._features = read_steps(network, dtype, packs=not compiled)
+        self.steps = [step for step in steps if step.output in _needed(steps, self._features)]
+        self._forwards = _plan_forward(self.steps, self._image, self._features)
+        self._turns = _plan_pull(self.steps, self._features)
+        self._eager = (self.forward, self.pull) if compiled else None
+        self._checked: set[torch.Size] = set()
+        if compiled:
+            self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
+            self.pull = torch.compile(self.pull, dynamic=False)  # type: ignore[method-assign]
+
+    def __call__(self, images: Tensor) -> LeanPullback:
+        """The features of normalized images (B, C, H, W), from which cotangents can be pulled back.
+
+        Raises:
+            HvxError: the compiled network computes other values than the uncompiled one.
+        """
+        if self._eager is not None and images.shape not in self._checked:
+            self._check_compiled(images, *self._eager)
+            self._checked.add(images.shape)
+        return LeanPullback(self, images)
+
+    @torch.no_grad()
+    def _check_compiled(self, images: Tensor, forward: Any, pull: Any) -> None:
+        """Compare both compiled passes with the uncompiled ones, on the first images of each shape.
+
+        PyTorch 2.11 compiles some networks to code with other results, without an error.
+        """
+        features, saved = forward(images)
+        cotangent = torch.ones_like(features)
+        expected = features, pull(cotangent, saved)
+        features, saved = self.forward(images)
+        for compiled, eager in zip((features, self.pull(cotangent, saved)), expected, strict=True):
+            difference = (compiled.double() - eager.double()).norm() / eager.double().norm().clamp(min=1e-30)
+            if not difference <= _TOLERANCE[eager.dtype == torch.bfloat16]:
+                raise HvxError(
+                    f"explain.compile: PyTorch {torch.__version__} compiles this network to other numbers "
+                    f"(relative difference {float(difference):.2g}); set explain.compile to false"
+                )
+
+    def forward(self, images: Tensor, recorded: Sequence[Tensor] = ()) -> tuple[Tensor, list[Saved]]:
+        """Features (B, M, S, S), and for each step the mask of its ReLU and its other saved values.
+
+        Args:
+            images: (B, C, H, W).
+            recorded: the ReLUs' outputs in order, if known; they are not computed again.
+        """
+        recorded_outputs = iter(recorded)
+        values = {self._image: images.to(self._dtype or images.dtype, memory_format=torch.channels_last)}
+        saved: list[Saved] = []
+        for run in self._forwards:
+            inputs = [values[value] for value in run.step.inputs]
+            if recorded and run.step.guided:
+                output = next(recorded_outputs).contiguous(memory_format=torch.channels_last)
+                extra: Kept = (inputs[0].shape[2:],) if isinstance(run.step.rule, Convolution) else ()
+            else:
+                output, extra = _forward(run, inputs)
+            saved.append((self._mask(output) if run.step.guided else None, extra))
+            values[run.step.output] = output
+            del inputs, output
+            for value in run.last_read:
+                del values[value]
+        return values[self._features], saved
+
+    def _mask(self, output: Tensor) -> Tensor | PackedMask:
+        """Where a ReLU's output is positive."""
+        mask = output > 0
+        return PackedMask(mask) if self._eager is None and mask.device.type == "cpu" else mask
+
+    def memory(self, images: Tensor) -> int:
+        """Approximate bytes of the passes over some images: saved tensors and those in use at one time."""
+        with torch.no_grad():
+            features, saved = self.forward(images)
+        tensors = [
+            tensor
+            for mask, extra in saved
+            for tensor in (mask, *extra)
+            if isinstance(tensor, (Tensor, PackedMask))
+        ]
+        largest = max(tensor.numel() for tensor in tensors) * features.element_size()
+        return sum(tensor.nbytes for tensor in tensors) + _IN_USE * largest + features.nbytes + images.nbytes
+
+    def pull(self, cotangent: Tensor, saved: list[Saved]) -> Tensor:
+        """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
+        start = cotangent.to(self._dtype or cotangent.dtype, memory_format=torch.channels_last)
+        cotangents: dict[Value, Tensor] = {self._features: start}
+        for step, turn, (mask, extra) in zip(
+            reversed(self.steps), reversed(self._turns), reversed(saved), strict=True
+        ):
+            g = cotangents.pop(step.output)
+            if mask is not None:
+                g = _guide(g, mask, turn)
+            _propagate(step, turn, g, extra, cotangents)
+            del g
+        return cotangents[self._image]
+
+
+class LeanPullback:
+    """Features of a batch of images, and the VJP from the features to the images.
+
+    Args:
+        network: computes the features.
+        images: normalized images (B, C, H, W).
+        recorded: see ``LeanNetwork.forward``.
+    """
+
+    def __init__(self, network: LeanNetwork, images: Tensor, recorded: Sequence[Tensor] = ()) -> None:
+        self._network = network
+        with torch.no_grad():
+            features, self._saved = network.forward(images, recorded)
+        self.features = features.to(images.dtype)
+
+    @property
+    def masks(self) -> list[Tensor]:
+        """Where each ReLU's output is positive, in order."""
+        masks = [mask for mask, _ in self._saved if mask is not None]
+        return [mask.unpacked().bool() if isinstance(mask, PackedMask) else mask for mask in masks]
+
+    def pull(self, cotangent: Tensor) -> Tensor:
+        """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
+        count = len(cotangent)
+        with torch.no_grad():
+            gradient = self._network.pull(cotangent, [_first(saved, count) for saved in self._saved])
+        return gradient.to(cotangent.dtype)
+
+
+def _first(saved: Saved, count: int) -> Saved:
+    """A step's saved values of the first images."""
+    mask, extra = saved
+    rows = tuple(x[:count] if isinstance(x, Tensor) else x for x in extra)
+    return None if mask is None else mask[:count], rows
+
+
+def _forward(run: _Forward, inputs: list[Tensor]) -> tuple[Tensor, Kept]:
+    step = run.step
+    if isinstance(step.rule, Convolution):
+        x, *added = inputs
+        output = step.rule(x, added[0] if added else None, run.overwrites, step.guided)
+        return output, (x.shape[2:],)
+    return step.rule.forward(*inputs)
+
+
+def _guide(g: Tensor, mask: Tensor | PackedMask, turn: _Turn) -> Tensor:
+    """The guided rule: g where the ReLU's input and g are positive."""
+    if isinstance(mask, PackedMask):
+        factors = mask.unpacked()
+    else:
+        # PyTorch multiplies by bytes several times faster than by booleans; its compiler (2.11) lacks this
+        # view.
+        factors = mask if torch.compiler.is_compiling() else mask.view(torch.uint8)
+    g = g.mul_(factors) if turn.owned else g * factors
+    return g if turn.clamped else g.clamp_(min=0)
+
+
+def _propagate(step: Step, turn: _Turn, g: Tensor, saved: Kept, cotangents: dict[Value, Tensor]) -> None:
+    """Pass a cotangent back to each input of a step."""
+    if isinstance(step.rule, Convolution):
+        x = step.inputs[0]
+        pulled = step.rule.transposed(g, saved[0], cotangents.get(x), turn.overwrites[0], turn.clamps[0])
+        # The sum passes the cotangent on unchanged; it may be changed in place after its last other reader.
+        cotangents[x], outgoing = pulled, [(1, g)] if len(step.inputs) > 1 else []
+    elif step.rule.passes:
+        outgoing = [(index, g) for index in range(len(step.inputs))]
+    else:
+        outgoing = list(enumerate(step.rule.pull(g, saved)))
+    for index, input_cotangent in outgoing:
+        value = step.inputs[index]
+        if not turn.into[index]:
+            cotangents[value] = input_cotangent
+        elif turn.overwrites[index]:
+            cotangents[value].add_(input_cotangent)
+        else:
+            cotangents[value] = cotangents[value] + input_cotangent
+
+
+def _needed(steps: list[Step], features: Value) -> set[Value]:
+    """The values that the features depend on."""
+    needed = {features}
+    for step in reversed(steps):
+        if step.output in needed:
+            needed.update(step.inputs)
+    return needed
+
+
+def _plan_forward(steps: list[Step], image: Value, features: Value) -> list[_Forward]:
+    last_use = {value: index for index, step in enumerate(steps) for value in step.inputs}
+    # A rule of unknown kind saves its inputs, and its output may share their memory.
+    fixed = {image, features}
+    for step in steps:
+        if isinstance(step.rule, Other):
+            fixed.update(step.inputs, [step.output])
+    plan = []
+    for index, step in enumerate(steps):
+        last_read = [v for v in dict.fromkeys(step.inputs) if last_use[v] == index and v is not features]
+        *_, added = step.inputs
+        sums = isinstance(step.rule, Convolution) and len(step.inputs) > 1
+        overwrites = sums and added in last_read and added not in fixed and added is not step.inputs[0]
+        plan.append(_Forward(step, overwrites, last_read))
+    return plan
+
+
+def _plan_pull(steps: list[Step], features: Value) -> list[_Turn]:
+    """Follow the cotangents through the steps, last to first: which values hold which memory at each step."""
+    caller = object()
+    memory: dict[Value, Any] = {features: caller}
+    holders: Counter[Any] = Counter({caller: 2})  # the caller holds its cotangent too
+    clamped: set[Value] = set()
+    guided_values = {step.output for step in steps if step.guided}
+    first_use = {value: index for index, step in reversed(list(enumerate(steps))) for value in step.inputs}
+    plan = []
+    for index in range(len(steps) - 1, -1, -1):
+        step, turn = steps[index], _Turn()
+        memory_id = memory.pop(step.output)
+        turn.owned, turn.clamped = holders[memory_id] == 1, step.output in clamped
+        holders[memory_id] -= 1
+        if step.guided and not turn.owned:
+            memory_id = object()
+        convolves = isinstance(step.rule, Convolution)
+        for position, value in enumerate(step.inputs):
+            passes = position > 0 if convolves else step.rule.passes  # type: ignore[union-attr]
+            existing = memory.get(value)
+            turn.into.append(existing is not None)
+            turn.overwrites.append(existing is not None and holders[existing] == 1)
+            clamps = convolves and value in guided_values and first_use[value] == index
+            clamps = clamps and position == 0 and value not in step.inputs[1:]
+            turn.clamps.append(clamps)
+            if clamps:
+                clamped.add(value)
+            if existing is not None:
+                if turn.overwrites[-1]:
+                    continue
+                holders[existing] -= 1
+            memory[value] = memory_id if passes and existing is None else object()
+            holders[memory[value]] += 1
+        plan.append(turn)
+    return plan[::-1]
