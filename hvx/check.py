@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from hvx.config import Config, ExplainConfig, SplitConfig
-from hvx.data.find_questions import Picked, pick_questions
+from hvx.data.find_questions import SelectedQuestions, find_questions
 from hvx.data.image_files import folders_shown, image_path, missing_images, some_names
 from hvx.data.images import input_batches
 from hvx.data.parquet import is_extracted
@@ -71,7 +71,7 @@ def check_run(
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
     split, explain, result = config.split(config.explain.split), config.explain, CheckResult()
     questions: list[Question] = []
-    picked: Picked | None = None
+    picked: SelectedQuestions | None = None
     with _collect_problems(result):
         questions, picked = _check_questions(split, explain, result)
     shards = plan_shards(questions, explain.shard_questions)
@@ -110,10 +110,10 @@ def _collect_problems(result: CheckResult) -> Iterator[None]:
 
 def _check_questions(
     split: SplitConfig, explain: ExplainConfig, result: CheckResult
-) -> tuple[list[Question], Picked | None]:
+) -> tuple[list[Question], SelectedQuestions | None]:
     questions, picked = read_questions(split, result.notes.append, extract=False), None
     if explain.pick:
-        picked = pick_questions(questions, explain.pick, split.questions)
+        picked = find_questions(questions, explain.pick, split.questions)
         result.notes += picked.ambiguities()
         questions = picked.questions
     truths = sum(bool(question.ground_truth) for question in questions)
@@ -210,7 +210,7 @@ def _check_size(
         "bytes": item_bytes * sum(map(len, shards)),
         "free bytes": free_bytes(run),
     }
-    check_room(run, shards, item_bytes, pack=False, say=lambda line: None)
+    check_room(run, shards, item_bytes, pack=False, log=lambda line: None)
 
 
 def _has_product(source: Source) -> bool:
@@ -247,7 +247,7 @@ def _check_time(
     for _ in range(2):
         started = time.perf_counter()
         batch = next(iter(input_batches(paths, image, [list(range(len(paths)))], 0, split.exif_orientation)))
-        rows = {index: row for row, index in enumerate(batch.places)}
+        rows = {index: row for row, index in enumerate(batch.indices)}
         batch_questions = [(rows[index], question) for index, question in indexed if index in rows]
         if not batch_questions:
             raise HvxError(next(iter(batch.failures.values())))

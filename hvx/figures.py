@@ -10,7 +10,7 @@ from pathlib import Path
 from hvx.compare.join import Joined, join
 from hvx.errors import HvxError
 from hvx.measure.methods.maps import run_maps
-from hvx.select_items import Choice, choose
+from hvx.select_items import ItemFilter, select_items
 from hvx.store.reader import RunReader
 from hvx.view.export import SCREEN, PageSetup
 from hvx.view.figure import IN_COLOR, FigureStyle
@@ -27,7 +27,7 @@ class DrawnFigure:
 
 def draw_runs(
     readers: Sequence[RunReader],
-    choice: Choice,
+    choice: ItemFilter,
     output: Path,
     width: int,
     style: FigureStyle = IN_COLOR,
@@ -57,7 +57,7 @@ def draw_runs(
         joined = join(readers)
         _check_ids(joined, choice.ids)
         choice = replace(choice, among=frozenset(map(str, joined.question_ids)))
-    numbers = choose(first, choice)
+    numbers = select_items(first, choice)
     question_ids = drawn_ids(first, numbers)
     numbers_by_run = _numbers(joined, numbers) if joined else [numbers]
     with ExitStack() as stack:

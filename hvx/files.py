@@ -22,7 +22,7 @@ _NO_CHMOD = (errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 
 
 @contextmanager
-def whole_file(path: Path, parents: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, parents: bool = True) -> Iterator[Path]:
     """Yield a temporary path near ``path``; on a clean exit it replaces ``path``, else it is removed.
 
     If ``path`` is a symbolic link, its target is written, and the link stays.
@@ -57,7 +57,7 @@ def whole_file(path: Path, parents: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary folder next to ``path``; on a clean exit it replaces ``path``, else it is removed.
 
     If ``path`` is a symbolic link, its target is written, and the link stays.
@@ -135,12 +135,12 @@ def _unwritable(path: Path, part: Path, error: OSError) -> HvxError:
 
 
 def write_json(path: Path, value: Any, indent: int | None = None, parents: bool = True) -> None:
-    """Write ``value`` as JSON, atomically; ``parents`` as in ``whole_file``.
+    """Write ``value`` as JSON, atomically; ``parents`` as in ``atomic_write``.
 
     Raises:
         HvxError: the file cannot be written.
     """
-    with whole_file(path, parents) as part:
+    with atomic_write(path, parents) as part:
         part.write_bytes(json_bytes(value, indent))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,6 +16,15 @@ LINE_SECONDS = 30.0
 """Seconds between two lines of progress in a log."""
 
 Item = TypeVar("Item")
+Log = Callable[[str], None]
+"""Receives messages for the user, a line at a time."""
+
+
+def no_log(line: str) -> None:
+    """Default no-op logger."""
+    del line
+
+
 _quiet = False
 _last_line: float | None = None
 """Time of the command's last line of progress; None outside commands, where no lines are printed."""

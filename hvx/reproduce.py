@@ -16,13 +16,14 @@ import torch
 from hvx.config import load
 from hvx.data.scenes import write_scenes
 from hvx.errors import HvxError
-from hvx.files import read_json, whole_file, write_json
+from hvx.files import atomic_write, read_json, write_json
 from hvx.measure.cache import FOLDER
 from hvx.measure.evaluate import Options, check_installed, measure_run
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
+from hvx.progress import Log
 from hvx.reproduce_checks import SINGLE, Check, as_json, as_table, check_run
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 from hvx.train.trainer import train_model
 from hvx.view.figure import AS_IN_THE_PAPER
@@ -47,7 +48,7 @@ class Reproduction:
     the seconds of each stage."""
 
     checks: list[Check]
-    measures: Measures
+    measures: MetricResults
     report: Path
     figures: dict[Path, str]
     seconds: dict[str, float]
@@ -60,7 +61,7 @@ def reproduce(
     seed: int,
     device: torch.device,
     overrides: list[str],
-    say: Callable[[str], None],
+    log: Log,
 ) -> Reproduction:
     """Draw a split, train on it, explain its val scenes, draw Figures 2-5, check and measure the claims.
 
@@ -74,7 +75,7 @@ def reproduce(
         seed: of everything.
         device: where the networks run.
         overrides: ``key=value`` strings that override ``configs/scenes.yaml``.
-        say: receives a line at the end of each stage and of each training epoch.
+        log: receives a line at the end of each stage and of each training epoch.
 
     Raises:
         HvxError: the folder holds something else, or packages for measuring are not installed.
@@ -90,14 +91,14 @@ def reproduce(
         start = time.perf_counter()
         result = work()
         seconds[name] = round(time.perf_counter() - start, 1)
-        say(f"{name}: {seconds[name]:.1f} s")
+        log(f"{name}: {seconds[name]:.1f} s")
         return result
 
     write_json(folder / REPORT, {"finished": False})
     stage("scenes", lambda: write_scenes(folder / "scenes", train, val, config.model.image.size, seed))
-    metrics = stage("training", lambda: train_model(config, device, lambda line: say(f"training: {line}")))
+    metrics = stage("training", lambda: train_model(config, device, lambda line: log(f"training: {line}")))
     seconds |= {f"training: {part}": value for part, value in metrics["seconds"].items()}
-    summary = stage("explanation", lambda: explain_split(config, here(device)))
+    summary = stage("explanation", lambda: explain_split(config, local_engine(device)))
     reader = RunReader(summary.run)
     figures = stage("figures", lambda: _figures(reader, folder / "figures", seed))
     checks = stage("checks", lambda: check_run(reader, config.split(VALIDATION)))
@@ -146,7 +147,7 @@ def _figures(reader: RunReader, folder: Path, seed: int) -> dict[Path, str]:
 
 
 def _report(folder: Path, checks: list[Check], figures: dict[Path, str], seconds: dict[str, float]) -> None:
-    with whole_file(folder / "report.md") as part:
+    with atomic_write(folder / "report.md") as part:
         part.write_text(as_table(checks) + "\n", encoding="utf-8")
     run = read_json(folder / "run" / "run.json", "the run's description")
     report = {

@@ -20,7 +20,7 @@ ORDERS: tuple[Order, ...] = ("random", "agreement", "disagreement")
 
 
 @dataclass(frozen=True)
-class Choice:
+class ItemFilter:
     """A filter for items of a run, with an order and a limit.
 
     Attributes:
@@ -44,7 +44,7 @@ class Choice:
     among: frozenset[str] | None = None
 
 
-def choose(reader: RunReader, choice: Choice) -> list[int]:
+def select_items(reader: RunReader, choice: ItemFilter) -> list[int]:
     """The numbers of a run's items that a choice selects, in order.
 
     Raises:

@@ -41,9 +41,9 @@ from hvx.data.scenes import write_scenes
 from hvx.data.tokenize import Vocabulary, padded, tokenizer
 from hvx.device import pick_device
 from hvx.explain.explainer import Explainer
-from hvx.explain.fused import LeanNetwork, LeanPullback
-from hvx.explain.guided import GuidedPullback, guided
-from hvx.explain.hadamard import HeadPullback
+from hvx.explain.fused import FusedGuidedBackbone, FusedGuidedVJP
+from hvx.explain.guided import GuidedVJP, guided
+from hvx.explain.hadamard import HeadVJP
 from hvx.files import write_json
 from hvx.models.backbone import build_backbone
 from hvx.models.base import HadamardHead
@@ -210,15 +210,15 @@ def difference(m: Material) -> float:
     """Of the fused engine's gradient at the image from the plain one's, relative: the largest of five."""
     images = m.inputs[:1]
     pullbacks = (
-        LeanNetwork(m.model.backbone.network)(images),
-        GuidedPullback(guided(m.model.backbone.network), images),
+        FusedGuidedBackbone(m.model.backbone.network)(images),
+        GuidedVJP(guided(m.model.backbone.network), images),
     )
     place = torch.tensor([0], device=m.device)
     apart = []
     for n in range(len(QUESTIONS)):
         # The same cotangent for both: what lies before it is not the engines' work.
-        head = HeadPullback(m.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
-        fused, plain = (pullback.pull(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
+        head = HeadVJP(m.head, pullbacks[1].features, m.rows[n][None], m.lengths[n][None])
+        fused, plain = (pullback.vjp(list(head.visual(place)[1])[-1]) for pullback in pullbacks)
         apart.append(float((fused - plain).norm() / plain.norm()))
     return max(apart)
 
@@ -228,8 +228,8 @@ def timed_network() -> Iterator[list[float]]:
     """The seconds of each pass through the backbone and the head."""
     spent: list[float] = []
     methods = [
-        (LeanPullback, "__init__"), (LeanPullback, "pull"), (HeadPullback, "__init__"),
-        (HeadPullback, "visual"), (HeadPullback, "textual"),
+        (FusedGuidedVJP, "__init__"), (FusedGuidedVJP, "vjp"), (HeadVJP, "__init__"),
+        (HeadVJP, "visual"), (HeadVJP, "textual"),
     ]  # fmt: skip
     before = [(owner, name, getattr(owner, name)) for owner, name in methods]
 

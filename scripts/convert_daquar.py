@@ -23,7 +23,7 @@ from PIL import Image
 
 from hvx.data.photos import open_photo
 from hvx.errors import HvxError
-from hvx.files import whole_file, write_json
+from hvx.files import atomic_write, write_json
 
 _ENDING = re.compile(r"\s+(?:in|on|of|at)\s+(?:the\s+)?image\s*(\d{1,6})\s*\?*\s*$")
 _IMAGE = re.compile(r"\bimage\s*(\d{1,6})\b")
@@ -93,7 +93,7 @@ def copy_image(source: Path, target: Path) -> None:
     if target.exists():
         return
     photo: Image.Image = open_photo(source)
-    with whole_file(target) as part:
+    with atomic_write(target) as part:
         photo.save(part, format="JPEG", quality=_QUALITY)
 
 

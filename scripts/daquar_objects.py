@@ -32,7 +32,7 @@ from class_masks import Labeled, Masks, labeled
 from hvx.config import SplitConfig, load
 from hvx.data.questions import Question, read_questions
 from hvx.errors import HvxError
-from hvx.files import whole_file, write_json
+from hvx.files import atomic_write, write_json
 
 COLORS = frozenset(
     {"beige", "black", "blue", "brown", "cream", "gold", "gray", "green", "grey", "maroon", "orange", "pink",
@@ -155,7 +155,7 @@ def write_split(masks: Masks, name: str, split: SplitConfig, ask: str, folder: P
         write_questions(questions, folder, name)
     for photo in photos:
         source = masks.path(photo.image)
-        with whole_file(folder / "masks" / source.relative_to(masks.folder)) as part:
+        with atomic_write(folder / "masks" / source.relative_to(masks.folder)) as part:
             shutil.copyfile(source, part)
     write_json(folder / f"{name}_objects.json", table(masks, photos, rows))
     return f"{name}: {_counts(photos, rows)}"

@@ -139,7 +139,7 @@ def strike(kind: str, first: int, count: int, seed: int, folder: Path) -> None:
     print(json.dumps(["", (peak - before) / 1024]), flush=True)
 
 
-def struck(kind: str, mutations: int, seed: int, say: Callable[[str], None] = print) -> Tally:
+def struck(kind: str, mutations: int, seed: int, log: Callable[[str], None] = print) -> Tally:
     """What becomes of a kind's mutations; a process that dies of one is followed by another."""
     tally, done = Tally(kind, mutations), 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -160,14 +160,14 @@ def struck(kind: str, mutations: int, seed: int, say: Callable[[str], None] = pr
                 tally.slowest_ms = max(tally.slowest_ms, number)
                 if end not in ("accepted", "refused"):
                     tally.faults.append(f"{done}: {end}")
-                    say(f"{kind} {tally.faults[-1]}")
+                    log(f"{kind} {tally.faults[-1]}")
                 done += 1
         shutil.rmtree(folder, ignore_errors=True)
         if process.returncode:
             if done == begun and not tally.faults:
                 raise click.ClickException(f"{kind}: could not be begun")
             tally.faults.append(f"{done}: ended by signal or status {process.returncode}")
-            say(f"{kind} {tally.faults[-1]}")
+            log(f"{kind} {tally.faults[-1]}")
             done += 1
     return tally
 

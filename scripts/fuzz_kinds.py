@@ -25,7 +25,7 @@ from hvx.data.scenes import write_scenes
 from hvx.data.tokenize import Vocabulary
 from hvx.importers import common
 from hvx.importers.pickles import read_plain_pickle
-from hvx.importers.skipthoughts import import_skipthoughts, load_start, save_start
+from hvx.importers.skipthoughts import import_skipthoughts, load_pretrained, save_pretrained
 from hvx.importers.torch7 import Sizes, import_torch7
 from hvx.importers.vqa_pytorch import import_vqa_pytorch
 from hvx.info import describe
@@ -33,7 +33,7 @@ from hvx.models import checkpoint
 from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.mlb import MLB
 from hvx.models.weights import read_state_dict
-from hvx.store.checksum import opened
+from hvx.store.checksum import open_verified
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, run_digest
 from hvx.store.writer import write_shard, write_solid, write_view
@@ -202,8 +202,8 @@ def _skipthoughts(folder: Path) -> tuple[list[Path], Callable[[], object]]:
 def _start(folder: Path) -> tuple[list[Path], Callable[[], object]]:
     _skipthoughts(folder)
     path = folder / "start.safetensors"
-    save_start(path, import_skipthoughts(folder))
-    return [path], lambda: load_start(path)
+    save_pretrained(path, import_skipthoughts(folder))
+    return [path], lambda: load_pretrained(path)
 
 
 def _checkpoint(folder: Path) -> tuple[list[Path], Callable[[], object]]:
@@ -272,7 +272,7 @@ def _run(solid: bool, damaged: str) -> Kind:
             finally:
                 reader.close()
             for path in shards:
-                with opened(path) as file:
+                with open_verified(path) as file:
                     json.loads(file.attrs["failures"])
 
         return sorted(run.glob(damaged)), read

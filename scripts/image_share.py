@@ -73,9 +73,9 @@ def answers(model: VQAModel, examples: Examples, features: Tensor | None = None)
         batch = examples.batch(group)
         if features is not None:
             images = torch.zeros_like(batch.images)
-            batch = Batch(features.to(examples.device), images, batch.rows, batch.lengths, batch.places)
+            batch = Batch(features.to(examples.device), images, batch.rows, batch.lengths, batch.indices)
         for place, answer in zip(
-            batch.places, answer_logits(model.head, batch).argmax(1).tolist(), strict=True
+            batch.indices, answer_logits(model.head, batch).argmax(1).tolist(), strict=True
         ):
             found[place] = model.answers[answer]
     return found

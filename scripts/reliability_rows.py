@@ -43,8 +43,8 @@ EXPLANATIONS, SETTLED = 5_000, 500
 QUESTIONS = 1_000_000
 SHARDS = 4_000
 TESTS = [
-    "faults", "ray", "ray_engine", "sink", "seal", "lock", "hostile_files", "run_folder", "stop", "files",
-    "connection", "poor_file_systems",
+    "faults", "ray", "ray_engine", "sink", "checksum", "lock", "hostile_files", "run_directory", "signals",
+    "files", "ray_connection", "poor_file_systems",
 ]  # fmt: skip
 
 Row = Callable[[Path], str]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.measure.sample import Batch, Subject
+from hvx.measure.sample import Batch, EvaluationSample
 from hvx.models.checkpoint import VQAModel
 from hvx.store.reader import RunReader
 
@@ -28,13 +28,13 @@ def deletion_losses(reader: RunReader, numbers: Sequence[int]) -> dict[int, np.n
         HvxError: the checkpoint or an image is gone or another one.
     """
     long_enough = [number for number in numbers if len(reader[number].tokens) > 1]
-    subject = Subject(reader, [], torch.device("cpu"), numbers=long_enough, takes_set=False)
+    sample = EvaluationSample(reader, [], torch.device("cpu"), numbers=long_enough, takes_set=False)
     losses: dict[int, np.ndarray] = {}
-    for batch in subject.batches(range(len(subject))):
+    for batch in sample.batches(range(len(sample))):
         with torch.no_grad():
-            features = subject.model.backbone(batch.inputs)
-            for question, index in enumerate(batch.places):
-                losses[subject.numbers[index]] = _losses(subject.model, features, batch, question)
+            features = sample.model.backbone(batch.inputs)
+            for question, index in enumerate(batch.positions):
+                losses[sample.numbers[index]] = _losses(sample.model, features, batch, question)
     return losses
 
 

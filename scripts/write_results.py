@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from hvx.files import read_json, whole_file
+from hvx.files import atomic_write, read_json
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "results.md"
 PLOTS = PAGE.parent / "results"
@@ -38,7 +38,7 @@ def write_results(run: Path) -> None:
     PLOTS.mkdir(exist_ok=True)
     for plot in folder.glob("*.png"):
         shutil.copyfile(plot, PLOTS / plot.name)
-    with whole_file(PAGE) as part:
+    with atomic_write(PAGE) as part:
         part.write_text(f"{prose}{MARK}\n\n{body}", encoding="utf-8")
     click.echo(f"{PAGE}: {name}, {about['explanations']:,} explanations")
 

@@ -21,7 +21,7 @@ from hvx.cli import main
 from hvx.config import Config, load
 from hvx.data.scenes import write_scenes
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.train.trainer import train_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -130,5 +130,5 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def finished_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run over the tiny split; tests do not change it."""
     run = tmp_path_factory.mktemp("finished") / "run"
-    explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
+    explain_split(tiny.load(run, explain__gradient=True), local_engine(torch.device("cpu")))
     return run

@@ -7,7 +7,7 @@ from itertools import count
 import numpy as np
 
 from hvx.measure.metrics.bootstrap import Estimate
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.report.words import WordMeans
 
 METHODS = ["proposed", "attention", "grad-cam", "gradient", "random"]
@@ -43,10 +43,10 @@ SIDES = {"attention": 0, "grad-cam": 1, "gradient": -1, "random": 0}
 """Which methods exceed the proposed one by every measure, fall below it, or neither."""
 
 
-def made_measures() -> Measures:
+def made_measures() -> MetricResults:
     """Measures with everything in them."""
     numbers = Numbers()
-    found = Measures(
+    found = MetricResults(
         {
             "run": "runs/made", "explanations": 1234, "of": 56789, "images": 321, "seed": 17,
             "date": "2017-05-09", "device": "cpu", "cores": 6, "versions": {"hvx": "1.2", "torch": "3.4"},

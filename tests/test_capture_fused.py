@@ -41,13 +41,13 @@ def one_by_one(model: nn.Module, **options: Any) -> Tensor:
 def pulls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each cotangent that the engine pulls back."""
     calls: list[int] = []
-    pull = fused.LeanPullback.pull
+    vjp = fused.FusedGuidedVJP.vjp
 
-    def note(self: fused.LeanPullback, cotangent: Tensor) -> Tensor:
+    def note(self: fused.FusedGuidedVJP, cotangent: Tensor) -> Tensor:
         calls.append(len(cotangent))
-        return pull(self, cotangent)
+        return vjp(self, cotangent)
 
-    monkeypatch.setattr(fused.LeanPullback, "pull", note)
+    monkeypatch.setattr(fused.FusedGuidedVJP, "vjp", note)
     return calls
 
 

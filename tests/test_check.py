@@ -19,7 +19,7 @@ from hvx.cli.main import main
 from hvx.data.questions import read_questions
 from hvx.models.header import read_header
 from hvx.run.explain import Options, explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_rate_below_one_is_no_share(split: Tiny, tmp_path: Path, monkeypatch: 
 def test_the_expected_size_is_near_the_runs(split: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
     _, found = as_json(split, run, "--no-timing")
-    explain_split(split.load(run), here(torch.device("cpu")))
+    explain_split(split.load(run), local_engine(torch.device("cpu")))
     size = sum(path.stat().st_size for path in (run / "shards").iterdir())
     assert 0.6 < found["run"]["bytes"] / size < 1.7
     _, after = as_json(split, run)
@@ -185,7 +185,7 @@ def test_a_wrong_key_is_one_line(split: Tiny, tmp_path: Path) -> None:
 
 def test_a_folder_of_another_run_is_a_problem_and_nothing_in_it_changes(split: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    explain_split(split.load(run), here(torch.device("cpu")))
+    explain_split(split.load(run), local_engine(torch.device("cpu")))
     before = files(run)
     for setting, key in (("explain.heatmap.size=16", "heatmap"), ("explain.gradient=true", "gradient")):
         status, found = as_json(split, run, "--no-timing", "--set", setting)
@@ -202,7 +202,7 @@ def test_a_folder_of_another_run_is_a_problem_and_nothing_in_it_changes(split: T
 
 def test_a_packed_run_without_its_shards_needs_nothing(split: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    explain_split(split.load(run), here(torch.device("cpu")), Options(pack=True))
+    explain_split(split.load(run), local_engine(torch.device("cpu")), Options(pack=True))
     shutil.rmtree(run / "shards")
     status, found = as_json(split, run)
     assert status == 0 and found["time"]["seconds"] == 0

@@ -22,7 +22,7 @@ from hvx.models.backbone import build_backbone, new_network
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 from hvx.view.run_figures import write_figure
 
@@ -220,7 +220,7 @@ def test_a_model_without_attention_goes_through_a_file_and_through_a_run(tiny: T
     model = VQAModel(config, trained.backbone, head, trained.vocabulary, trained.answers)
     save_checkpoint(tmp_path / "m.safetensors", model)
     loaded = tiny.load(tmp_path / "run", checkpoint=tmp_path / "m.safetensors", model__glimpses=0)
-    explain_split(loaded, here(torch.device("cpu")))
+    explain_split(loaded, local_engine(torch.device("cpu")))
     reader = RunReader(tmp_path / "run")
     assert reader.glimpses == 0
     assert len(reader) > 0

@@ -15,9 +15,9 @@ from made_runs import ITEMS, items, written
 
 from hvx.errors import HvxError
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.run.verify import verify
-from hvx.store.checksum import BLOCK, damage, opened, seal
+from hvx.store.checksum import BLOCK, open_verified, verify_checksum, write_checksum
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS
 
@@ -68,14 +68,14 @@ def test_plain_h5py_reads_a_sealed_file(run: Path) -> None:
 def test_every_flipped_bit_is_found(run: Path, name: str) -> None:
     path, chance = run / name, random.Random(0)
     size = path.stat().st_size
-    assert damage(path) is None
+    assert verify_checksum(path) is None
     places = [0, 12, 80, 200, BLOCK - 1, BLOCK, BLOCK + 8, size - 1]
     for place in [*places, *(chance.randrange(size) for _ in range(300))]:
         bit = chance.randrange(8)
         flipped(path, place, bit)
-        assert damage(path), place
+        assert verify_checksum(path), place
         flipped(path, place, bit)
-    assert damage(path) is None
+    assert verify_checksum(path) is None
 
 
 @pytest.mark.parametrize("solid", [False, True])
@@ -116,7 +116,7 @@ def test_the_core_is_all_but_the_chunked_numbers(run: Path) -> None:
     for chunk in chunks:
         for place in (chunk.byte_offset, chunk.byte_offset + chunk.size - 1):
             flipped(path, place, 3)
-            assert damage(path, "core") is None and damage(path) == "its bytes changed"
+            assert verify_checksum(path, "core") is None and verify_checksum(path) == "its bytes changed"
             flipped(path, place, 3)
     numbers = sum(
         ITEMS * chunk.size for chunk in chunks
@@ -128,7 +128,7 @@ def test_the_core_is_all_but_the_chunked_numbers(run: Path) -> None:
 
 def _found(path: Path, place: int) -> bool:
     flipped(path, place, 0)
-    found = damage(path, "core") is not None
+    found = verify_checksum(path, "core") is not None
     flipped(path, place, 0)
     return found
 
@@ -168,28 +168,28 @@ def test_a_file_without_a_seal_is_damaged(tmp_path: Path, content: bytes, reason
     path = tmp_path / "00000.h5"
     path.write_bytes(content)
     for depth in ("length", "core", "all"):
-        assert reason in str(damage(path, depth))
-    with pytest.raises(HvxError, match="no seal"), opened(path):
+        assert reason in str(verify_checksum(path, depth))
+    with pytest.raises(HvxError, match="no seal"), open_verified(path):
         pass
 
 
 def test_an_absent_file_is_damaged(tmp_path: Path) -> None:
-    assert damage(tmp_path / "00000.h5", "length") == "No such file or directory"
+    assert verify_checksum(tmp_path / "00000.h5", "length") == "No such file or directory"
 
 
 def test_many_spans_of_numbers_leave_the_smallest_to_the_core(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(BLOCK) + random.Random(2).randbytes(100_000))
     spans = [(BLOCK + 1000 * n, BLOCK + 1000 * n + 10 * (n + 1)) for n in range(60)]
-    seal(path, spans)
-    assert damage(path) is None
+    write_checksum(path, spans)
+    assert verify_checksum(path) is None
     for n, (start, end) in enumerate(spans):
         for place, inside in ((start, n >= 40), (end - 1, n >= 40), (end, False), (start - 1, False)):
             if place < BLOCK:
                 continue
             flipped(path, place, 1)
-            assert damage(path)
-            assert (damage(path, "core") is None) == inside, (n, place)
+            assert verify_checksum(path)
+            assert (verify_checksum(path, "core") is None) == inside, (n, place)
             flipped(path, place, 1)
 
 
@@ -218,7 +218,7 @@ def test_damage_is_found_named_set_aside_and_made_again(
     if fault != "view gone":
         assert f"{struck}: damaged (" in done.stdout
         assert struck.with_name(f"{struck.name}.damaged").is_file() and not struck.exists()
-    explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
+    explain_split(tiny.load(run, explain__gradient=True), local_engine(torch.device("cpu")))
     assert everything(run) == everything(finished_run)
     assert hvx("info", run, "--verify").returncode == 0
 

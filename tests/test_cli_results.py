@@ -55,7 +55,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
 def explained(calls: Calls, summary: Summary, *options: str) -> tuple[Done, Any]:
     calls.replace("hvx.config.load", "config")
     calls.replace("hvx.adapters.source.source_for", "source")
-    calls.replace("hvx.run.local.here", "local engine")
+    calls.replace("hvx.run.local.local_engine", "local engine")
     calls.replace("hvx.run.explain.explain_split", summary)
     done = hvx("explain", "c.yaml", "--device", "cpu", *options)
     return done, calls["explain_split"][-1]
@@ -87,7 +87,7 @@ def test_explain_passes_every_option_on(
     assert done == Done(0, "RUN: 1,234 questions explained in 2.0 s\n", "")
     assert calls["load"] == [(Path("c.yaml"), overrides, True)]
     assert calls["source_for"] == [("config", None)] and args[4] == "source"
-    assert calls["here"] == [(CPU,)]
+    assert calls["local_engine"] == [(CPU,)]
     assert args[:3] == ("config", "local engine", passed)
 
 
@@ -142,11 +142,11 @@ def test_explain_starts_rays_workers_as_asked(calls: Calls) -> None:
     given: list[Any] = []
 
     @contextmanager
-    def by_ray(asked: Workers, say: Any) -> Any:
+    def ray_engine(asked: Workers, say: Any) -> Any:
         given.append(asked)
         yield "ray engine"
 
-    calls.patch.setattr("hvx.run.ray.engine.by_ray", by_ray)
+    calls.patch.setattr("hvx.run.ray.engine.ray_engine", ray_engine)
     calls.replace("hvx.config.load", "config")
     calls.replace("hvx.adapters.source.source_for", "source")
     calls.replace("hvx.run.explain.explain_split", WHOLE)

@@ -114,7 +114,7 @@ def check_against_slow(encoder: DualEncoder, cotangent: Cotangent) -> None:
     for row, (image, text) in enumerate(zip(IMAGES, CAPTIONS, strict=True)):
         heatmap, words = slowly(encoder, images[image], text, cotangent)
         assert torch.allclose(found.heatmap[row], heatmap, rtol=2e-3, atol=2e-4)
-        own = torch.stack([words[list(word.places)].sum() for word in found.words[row]])
+        own = torch.stack([words[list(word.positions)].sum() for word in found.words[row]])
         assert torch.allclose(found.saliency[row, : len(own)], own, rtol=1e-3, atol=1e-7)
         z = torch.zeros(1) if len(own) == 1 else (own - own.mean()) / own.std()
         assert torch.allclose(found.z[row, : len(own)], z, atol=1e-3)
@@ -148,7 +148,7 @@ def test_what_explain_product_finds(encoder: DualEncoder, foreign: DualEncoder, 
         ids = one.tokenizer(CAPTIONS).ids
         mask = torch.zeros_like(ids, dtype=torch.bool)
         for row, words in enumerate(found.words):
-            mask[row, [place for word in words for place in word.places]] = True
+            mask[row, [place for word in words for place in word.positions]] = True
         other = hvx.explain_product(
             Score(one), (images, ids), image=images if one.patches is None else one.patches, words=ids,
             mask=mask, rule=one.rule, cotangent=cotangent,
@@ -187,7 +187,7 @@ def test_pieces_are_joined_to_words_and_marks_left_out(encoder: DualEncoder) -> 
     texts = encoder.tokenizer([CAPTIONS[1], "Café!!", ""])
     assert [word.text for word in texts.words[0]] == ["a", "photo", "of", "the", "dog", "'s", "skateboarding"]
     assert [word.text for word in texts.words[1]] == ["café", "!!"] and texts.words[2] == []
-    places = [place for word in texts.words[0] for place in word.places]
+    places = [place for word in texts.words[0] for place in word.positions]
     assert places == list(range(1, len(places) + 1))
     ids = texts.ids[0].tolist()
     assert ids[0] == 49406 and ids[len(places) + 1] == 49407
@@ -196,7 +196,7 @@ def test_pieces_are_joined_to_words_and_marks_left_out(encoder: DualEncoder) -> 
 def test_words_of_transformers(foreign: DualEncoder) -> None:
     texts = foreign.tokenizer(["Red star", "a dog"])
     assert [[word.text for word in own] for own in texts.words] == [["red", "star"], ["a", "dog"]]
-    assert [len(word.places) for own in texts.words for word in own] == [1, 1, 1, 3]
+    assert [len(word.positions) for own in texts.words for word in own] == [1, 1, 1, 3]
 
 
 def test_a_text_is_cut_to_what_the_tower_reads(encoder: DualEncoder) -> None:
@@ -215,7 +215,7 @@ def test_words_of_sentencepiece() -> None:
         start=None, ends=frozenset({0}), unknown=6,
     )  # fmt: skip
     (words,) = tokenizer(["a starfish"]).words
-    assert [(word.text, word.places, word.unknown) for word in words] == [
+    assert [(word.text, word.positions, word.unknown) for word in words] == [
         ("a", (0,), False), ("starfish<unk>", (1, 2, 3, 4), True), ("is", (5,), False),
     ]  # fmt: skip
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from hvx.config import BackboneConfig, ModelConfig
 from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError, OutOfMemory
-from hvx.explain.explainer import TOP, Explainer, rounds
-from hvx.explain.guided import GuidedPullback, guided
+from hvx.explain.explainer import TOP, Explainer, question_rounds
+from hvx.explain.guided import GuidedVJP, guided
 from hvx.explain.hadamard import head_gradients
 from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 from hvx.models.backbone import build_backbone
@@ -63,8 +63,8 @@ def test_each_question_of_a_batch_is_explained_by_the_equations(network: str, fr
     found = Explainer(model, gradient=True, free=free).explain(images, IMAGES, QUESTIONS)
     features = model.backbone(images)
     own = head_gradients(model.head, features, torch.tensor(IMAGES), rows, lengths, free)
-    plain = GuidedPullback(guided(model.backbone.network), images[IMAGES])
-    raw = [plain.pull(cotangent) for cotangent in own.features]
+    plain = GuidedVJP(guided(model.backbone.network), images[IMAGES])
+    raw = [plain.vjp(cotangent) for cotangent in own.features]
     gradients = [standardized(x) for x in raw]
     torch.testing.assert_close(found.gradient, gradients[-1], rtol=0, atol=1e-9)
     torch.testing.assert_close(found.heatmap, heat_map(gradients[-1]), rtol=0, atol=1e-9)
@@ -101,8 +101,8 @@ def test_each_word_of_a_batch_is_explained_by_its_own_block(attention: bool, fre
             model.head, features, torch.tensor(IMAGES[n : n + 1]), rows[n : n + 1], lengths[n : n + 1], free
         )
         assert len(alone.features) == length == len(found.word_heatmaps[n])
-        plain = GuidedPullback(guided(model.backbone.network), images[IMAGES[n] : IMAGES[n] + 1])
-        gradients = [standardized(plain.pull(cotangent)) for cotangent in alone.features]
+        plain = GuidedVJP(guided(model.backbone.network), images[IMAGES[n] : IMAGES[n] + 1])
+        gradients = [standardized(plain.vjp(cotangent)) for cotangent in alone.features]
         expected = torch.cat([heat_map(x) for x in gradients])
         torch.testing.assert_close(found.word_heatmaps[n], expected, rtol=0, atol=1e-9)
         torch.testing.assert_close(found.heatmap[n], expected[-1], rtol=0, atol=1e-9)
@@ -161,7 +161,7 @@ def test_gradients_that_are_zero_everywhere_are_reported() -> None:
 def test_rounds_take_one_question_of_each_image_those_with_most_first(
     images: list[int], expected: list[list[int]]
 ) -> None:
-    assert rounds(images) == expected
+    assert question_rounds(images) == expected
 
 
 @pytest.mark.parametrize(("node", "yields"), [("features.2", (64, 9, 8)), ("features.6", (256, 4, 4))])

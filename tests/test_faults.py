@@ -31,7 +31,7 @@ from processes import (
 
 from hvx.data.questions import read_questions
 from hvx.run.explain import Options, explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.run.verify import verify
 
 CPU = torch.device("cpu")
@@ -41,14 +41,14 @@ CPU = torch.device("cpu")
 def undisturbed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in shards of one image that nothing disturbed."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
-    explain_split(tiny.load(run, explain__shard_questions=1), here(CPU))
+    explain_split(tiny.load(run, explain__shard_questions=1), local_engine(CPU))
     return run
 
 
 def goes_on(tiny: Tiny, run: Path, undisturbed: Path) -> None:
     """Finish a run that was stopped; it holds what an undisturbed one does."""
     kept = {path: path.stat().st_mtime_ns for path in (run / "shards").glob("*.h5")}
-    summary = explain_split(tiny.load(run, explain__shard_questions=1), here(CPU))
+    summary = explain_split(tiny.load(run, explain__shard_questions=1), local_engine(CPU))
     assert summary.done_before == len(kept)
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     assert datasets(run) == datasets(undisturbed)
@@ -219,14 +219,14 @@ def test_damaged_images_cost_their_questions_and_are_tried_again_when_asked(
         paths[place].unlink() if content is None else paths[place].write_bytes(content)
     questions = read_questions(config.split("val"))
     lost = {q.question_id for q in questions if int(q.image_id) - 1_000_000 in struck}
-    explain_split(config, here(CPU))
+    explain_split(config, local_engine(CPU))
     failures = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
     assert {failure["question_id"] for failure in failures} == lost and len(failures) == len(lost)
     assert all(paths[failure["image_id"] - 1_000_000].name in failure["reason"] for failure in failures)
     for path in paths:
         shutil.copy(tiny.root / "scenes" / "images" / path.name, path)
-    assert explain_split(config, here(CPU)).failed == len(lost)  # not unless asked
-    summary = explain_split(config, here(CPU), Options(retry_failed=True))
+    assert explain_split(config, local_engine(CPU)).failed == len(lost)  # not unless asked
+    summary = explain_split(config, local_engine(CPU), Options(retry_failed=True))
     assert (summary.failed, summary.done_now) == (0, len(struck))
     assert datasets(run) == datasets(undisturbed)
     assert (run / "failures.jsonl").read_text() == ""
@@ -236,10 +236,10 @@ def test_a_packed_run_without_its_shards_stays_as_it_is(
     tiny: Tiny, undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    explain_split(tiny.load(run, explain__shard_questions=1), here(CPU), Options(pack=True))
+    explain_split(tiny.load(run, explain__shard_questions=1), local_engine(CPU), Options(pack=True))
     assert datasets(run) == datasets(undisturbed)
     shutil.rmtree(run / "shards")
-    summary = explain_split(tiny.load(run, explain__shard_questions=1), here(CPU))
+    summary = explain_split(tiny.load(run, explain__shard_questions=1), local_engine(CPU))
     assert (summary.done_now, summary.failed) == (0, 0)
     assert datasets(run) == datasets(undisturbed)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hvx.errors import HvxError
-from hvx.files import read_json, sha256, whole_file, whole_folder, write_json
+from hvx.files import atomic_directory, atomic_write, read_json, sha256, write_json
 
 Write = Callable[[Path], None]
 
@@ -23,23 +23,23 @@ def everything(folder: Path) -> set[str]:
 
 
 def write_file(path: Path, text: str = "new") -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text)
 
 
 def write_folder(path: Path) -> None:
-    with whole_folder(path) as part:
+    with atomic_directory(path) as part:
         (part / "inside").write_text("new")
 
 
 def break_a_file(path: Path, error: BaseException) -> None:
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.write_text("half")
         raise error
 
 
 def break_a_folder(path: Path, error: BaseException) -> None:
-    with whole_folder(path) as part:
+    with atomic_directory(path) as part:
         (part / "deep").mkdir()
         (part / "deep" / "file").write_text("half")
         raise error
@@ -52,7 +52,7 @@ def test_a_file_appears_on_a_clean_exit_and_nothing_else_does(tmp_path: Path) ->
 
 
 def test_a_file_is_not_there_while_it_is_written(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "file") as part:
+    with atomic_write(tmp_path / "file") as part:
         part.write_text("half")
         assert not (tmp_path / "file").exists()
         assert part.parent == tmp_path
@@ -134,19 +134,19 @@ def test_a_path_without_a_name_is_refused(
 
 def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     failure = pytest.raises(HvxError, match=f"^{tmp_path / 'file'}: cannot be written: No such file")
-    with failure, whole_file(tmp_path / "file"):
+    with failure, atomic_write(tmp_path / "file"):
         pass
     assert everything(tmp_path) == set()
 
 
 def test_another_file_that_fails_in_the_body_is_named_too(tmp_path: Path) -> None:
     failure = pytest.raises(HvxError, match=f"^{tmp_path / 'file'}: .*No such file.*{tmp_path / 'other'}")
-    with failure, whole_file(tmp_path / "file"):
+    with failure, atomic_write(tmp_path / "file"):
         (tmp_path / "other").read_text()
 
 
 def test_a_folder_appears_whole_on_a_clean_exit(tmp_path: Path) -> None:
-    with whole_folder(tmp_path / "a" / "folder") as part:
+    with atomic_directory(tmp_path / "a" / "folder") as part:
         (part / "inside").write_text("new")
         assert not (tmp_path / "a" / "folder").exists()
     assert everything(tmp_path) == {"a", "a/folder", "a/folder/inside"}
@@ -260,7 +260,7 @@ def test_a_link_to_a_file_is_written_through(tmp_path: Path, old: str | None) ->
     link.symlink_to("../far/target")
     if old is not None:
         target.write_text(old)
-    with whole_file(link) as part:
+    with atomic_write(link) as part:
         assert part.parent == target.parent
         part.write_text("new")
         assert (target.read_text() if target.exists() else None) == old
@@ -326,7 +326,7 @@ def test_without_leave_to_make_folders_a_missing_one_is_an_error(tmp_path: Path)
     path = tmp_path / "gone" / "file"
     with (
         pytest.raises(HvxError, match=f"^{path}: cannot be written: No such file or directory"),
-        whole_file(path, parents=False),
+        atomic_write(path, parents=False),
     ):
         raise AssertionError("the body ran")
     assert everything(tmp_path) == set()
@@ -373,7 +373,7 @@ def test_a_disk_that_fails_at_the_flush_is_an_error(
 
 def write_private(path: Path) -> None:
     """As safetensors does."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         part.touch(0o600)
 
 

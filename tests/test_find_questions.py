@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvx.config import PickConfig, checked
-from hvx.data.find_questions import Picked, pick_questions
+from hvx.data.find_questions import SelectedQuestions, find_questions
 from hvx.data.questions import Question
 from hvx.errors import HvxError
 
@@ -22,12 +22,12 @@ def asked(question_id: int, text: str, truth: str | None = None, image_id: int |
     return Question(question_id, image_id or 100 + question_id, "a.png", text, truth or "", answers)
 
 
-def picked(questions: list[Question], *picks: str | dict[str, Any]) -> Picked:
+def picked(questions: list[Question], *picks: str | dict[str, Any]) -> SelectedQuestions:
     given = [PickConfig.model_validate({"question": p} if isinstance(p, str) else p) for p in picks]
-    return pick_questions(questions, given, SOURCE)
+    return find_questions(questions, given, SOURCE)
 
 
-def chosen(found: Picked) -> list[int]:
+def chosen(found: SelectedQuestions) -> list[int]:
     return [choice["question_id"] for choice in found.choices]
 
 

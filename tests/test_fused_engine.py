@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError
-from hvx.explain.fused import LeanNetwork
+from hvx.explain.fused import FusedGuidedBackbone
 from hvx.explain.fused.convolution import Convolution
 from hvx.explain.fused.masks import PackedMask
-from hvx.explain.fused.ops import Add, Affine, AveragePool, Concatenate, MaxPool, Other, ReLU
-from hvx.explain.guided import GuidedPullback, guided
+from hvx.explain.fused.ops import Add, Affine, AveragePool, Concatenate, GenericOp, MaxPool, ReLU
+from hvx.explain.guided import GuidedVJP, guided
 from hvx.models.backbone import Backbone, build_backbone, cut_network
 
 FAMILIES = [
@@ -56,20 +56,20 @@ def test_equals_the_plain_engine(architecture: str, node: str) -> None:
     backbone = _backbone(architecture, node)
     size = (97, 101) if architecture == "inception_v3" else (65, 69)
     images = torch.randn(2, 3, *size, dtype=torch.float64)
-    plain = GuidedPullback(guided(backbone.network), images)
-    network = LeanNetwork(backbone.network)
+    plain = GuidedVJP(guided(backbone.network), images)
+    network = FusedGuidedBackbone(backbone.network)
     # ShuffleNet moves channels about in ways that no rule is for; these two normalize the image themselves.
-    unknown = any(isinstance(step.rule, Other) for step in network.steps)
+    unknown = any(isinstance(step.op, GenericOp) for step in network.steps)
     assert unknown == architecture.startswith(("shufflenet", "googlenet", "inception"))
     fused = network(images)
     assert _apart(fused.features, plain.features) <= 1e-12
     for _ in range(2):  # the second pull finds all that the first one used as it was
         cotangent = torch.randn_like(plain.features)
         given = cotangent.clone()
-        found = fused.pull(given)
-        assert _apart(found, plain.pull(cotangent)) <= 1e-9
+        found = fused.vjp(given)
+        assert _apart(found, plain.vjp(cotangent)) <= 1e-9
         assert torch.equal(given, cotangent)
-    assert _apart(fused.pull(cotangent[:1]), found[:1]) <= 1e-12
+    assert _apart(fused.vjp(cotangent[:1]), found[:1]) <= 1e-12
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_equals_the_plain_engine(architecture: str, node: str) -> None:
 def test_equals_captum_where_all_relus_are_modules(architecture: str, node: str) -> None:
     backbone = _backbone(architecture, node)
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    fused = LeanNetwork(backbone.network)(images)
+    fused = FusedGuidedBackbone(backbone.network)(images)
     cotangent = torch.randn_like(fused.features)
     expected = GuidedBackprop(_Score(backbone.network, cotangent)).attribute(images, target=0)
-    assert _apart(fused.pull(cotangent), expected) <= 1e-9
+    assert _apart(fused.vjp(cotangent), expected) <= 1e-9
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_captum_overlooks_functional_relus(architecture: str, node: str) -> None
     """What the docs say of it; if this fails, captum has learned, and the docs are to be changed."""
     backbone = _backbone(architecture, node)
     images = torch.randn(1, 3, 97, 97, dtype=torch.float64)
-    fused = LeanNetwork(backbone.network)(images)
+    fused = FusedGuidedBackbone(backbone.network)(images)
     cotangent = torch.randn_like(fused.features)
     theirs = GuidedBackprop(_Score(backbone.network, cotangent)).attribute(images, target=0)
-    assert _apart(theirs, fused.pull(cotangent)) > 0.1
+    assert _apart(theirs, fused.vjp(cotangent)) > 0.1
 
 
 ROUNDED = [
@@ -114,25 +114,25 @@ more than features. Rounding to bfloat16's 8 bits errs by 1e-3: less would be an
 def test_in_lower_precision_it_is_the_same_to_rounding(architecture: str, node: str) -> None:
     backbone = _backbone(architecture, node)
     images = torch.randn(2, 3, 64, 72, dtype=torch.float64)
-    plain = GuidedPullback(guided(backbone.network), images)
+    plain = GuidedVJP(guided(backbone.network), images)
     cotangent = torch.randn_like(plain.features)
-    expected = plain.pull(cotangent)
+    expected = plain.vjp(cotangent)
     for dtype, (least, features, gradient) in PRECISIONS.items():
-        network = LeanNetwork(backbone.network, dtype)
+        network = FusedGuidedBackbone(backbone.network, dtype)
         fused = network(images)
         assert network.forward(images)[0].dtype == dtype
         for step in network.steps:
-            if isinstance(step.rule, Convolution):
-                assert step.rule.weight.dtype == step.rule.bias.dtype == dtype
+            if isinstance(step.op, Convolution):
+                assert step.op.weight.dtype == step.op.bias.dtype == dtype
         # What is given back has the numbers of what was given.
-        found = fused.pull(cotangent)
+        found = fused.vjp(cotangent)
         assert fused.features.dtype == found.dtype == torch.float64
         assert least / 10 <= _apart(fused.features, plain.features) <= features
         assert least / 10 <= _apart(found, expected) <= gradient
 
 
 def test_of_activations_it_keeps_masks_alone() -> None:
-    network = LeanNetwork(_backbone("resnet50", "layer4").network)
+    network = FusedGuidedBackbone(_backbone("resnet50", "layer4").network)
     _, kept = network.forward(torch.randn(1, 3, 64, 64, dtype=torch.float64))
     tensors = [tensor for _, extra in kept for tensor in extra if isinstance(tensor, Tensor)]
     assert [tensor.dtype for tensor in tensors] == [torch.int64]  # where the maxima of the pool lay
@@ -160,11 +160,11 @@ def test_packed_masks_are_unpacked_as_they_were(shape: tuple[int, ...]) -> None:
 
 
 def test_memory_is_freed_between_batches() -> None:
-    network = LeanNetwork(_backbone("resnet10", "layer4").network)
+    network = FusedGuidedBackbone(_backbone("resnet10", "layer4").network)
 
     def work(count: int) -> int:
         pullback = network(torch.randn(count, 3, 64, 64, dtype=torch.float64))
-        pullback.pull(torch.randn_like(pullback.features))
+        pullback.vjp(torch.randn_like(pullback.features))
         del pullback
         gc.collect()
         return sum(x.nbytes for x in gc.get_objects() if type(x) is Tensor and x.layout is torch.strided)
@@ -174,7 +174,7 @@ def test_memory_is_freed_between_batches() -> None:
 
 
 def test_the_estimate_of_memory_grows_with_the_images() -> None:
-    network = LeanNetwork(_backbone("resnet10", "layer4").network)
+    network = FusedGuidedBackbone(_backbone("resnet10", "layer4").network)
     one, four = (network.memory(torch.zeros(n, 3, 64, 64, dtype=torch.float64)) for n in (1, 4))
     assert one > 64 * 32 * 32 and four == 4 * one
 
@@ -182,14 +182,14 @@ def test_the_estimate_of_memory_grows_with_the_images() -> None:
 def test_compiled_it_is_the_same_or_refused() -> None:
     traced = _traced("two convolutions added").float()
     images = torch.randn(2, 3, 32, 32)
-    eager = LeanNetwork(traced)(images)
+    eager = FusedGuidedBackbone(traced)(images)
     cotangent = torch.randn_like(eager.features)
     if torch.__version__ < "2.12":  # compiles it to other numbers
         with pytest.raises(HvxError, match="compiles this network to other numbers"):
-            LeanNetwork(traced, compiled=True)(images)
+            FusedGuidedBackbone(traced, compiled=True)(images)
         return
-    compiled = LeanNetwork(traced, compiled=True)(images)
-    assert _apart(compiled.pull(cotangent), eager.pull(cotangent)) <= 1e-2
+    compiled = FusedGuidedBackbone(traced, compiled=True)(images)
+    assert _apart(compiled.vjp(cotangent), eager.vjp(cotangent)) <= 1e-2
 
 
 @pytest.mark.parametrize("wrong", ["features", "gradient", None])
@@ -206,7 +206,7 @@ def test_a_network_compiled_to_other_numbers_is_refused(
         return changed
 
     monkeypatch.setattr(torch, "compile", compiled)
-    network = LeanNetwork(_traced("two convolutions added").float(), compiled=True)
+    network = FusedGuidedBackbone(_traced("two convolutions added").float(), compiled=True)
     images = torch.randn(2, 3, 32, 32)
     if wrong is None:
         assert network(images).features.shape[0] == 2
@@ -296,12 +296,12 @@ def _traced(body: str) -> fx.GraphModule:
 def test_however_a_network_is_put_together_it_equals_the_plain_engine(body: str) -> None:
     traced = _traced(body)
     images = torch.randn(2, 3, 11, 12, dtype=torch.float64)
-    plain = GuidedPullback(guided(traced), images)
-    fused = LeanNetwork(traced)(images)
+    plain = GuidedVJP(guided(traced), images)
+    fused = FusedGuidedBackbone(traced)(images)
     torch.testing.assert_close(fused.features, plain.features, rtol=1e-12, atol=1e-12)
     for _ in range(2):
         cotangent = torch.randn_like(plain.features)
-        assert _apart(fused.pull(cotangent), plain.pull(cotangent)) <= 1e-12
+        assert _apart(fused.vjp(cotangent), plain.vjp(cotangent)) <= 1e-12
 
 
 STEPS: dict[str, str] = {
@@ -330,7 +330,7 @@ STEPS: dict[str, str] = {
     "nothing": "C* C*",
     "a branch that leads nowhere": "C* C*",
 }
-"""Of networks, their steps: Convolution, Affine, + a sum, ReLU, Max pool, average Pool, | a join, Other.
+"""Of networks, their steps: Convolution, Affine, + a sum, ReLU, Max pool, average Pool, | a join, GenericOp.
 A star marks a ReLU."""
 
 
@@ -338,14 +338,14 @@ A star marks a ReLU."""
 def test_what_has_a_rule_of_its_own_is_computed_by_it(body: str) -> None:
     names = {
         Convolution: "C", Affine: "A", Add: "+", ReLU: "R", MaxPool: "M", AveragePool: "P", Concatenate: "|",
-        Other: "O",
+        GenericOp: "O",
     }  # fmt: skip
-    network = LeanNetwork(_traced(body))
-    assert " ".join(names[type(s.rule)] + "*" * s.guided for s in network.steps) == STEPS[body]
+    network = FusedGuidedBackbone(_traced(body))
+    assert " ".join(names[type(s.op)] + "*" * s.guided for s in network.steps) == STEPS[body]
 
 
 def test_the_memory_of_a_pass_is_what_is_kept_and_what_is_at_work() -> None:
-    network = LeanNetwork(_traced("pools"))
+    network = FusedGuidedBackbone(_traced("pools"))
     images = torch.zeros(2, 3, 8, 10, dtype=torch.float64)
     # Masks of 4 × 8 × 10 and 4 × 4 × 5 bits, the maxima's places in 8 bytes each, for 2 images.
     masks, places = 2 * 4 * (8 * 10 + 4 * 5) // 8, 2 * 4 * 8 * 10 * 8
@@ -356,10 +356,10 @@ def test_the_memory_of_a_pass_is_what_is_kept_and_what_is_at_work() -> None:
 def test_the_first_images_can_be_pulled_back_alone() -> None:
     traced = _traced("pools")
     images = torch.randn(3, 3, 8, 10, dtype=torch.float64)
-    fused, two = LeanNetwork(traced)(images), LeanNetwork(traced)(images[:2])
+    fused, two = FusedGuidedBackbone(traced)(images), FusedGuidedBackbone(traced)(images[:2])
     cotangent = torch.randn_like(fused.features)
-    torch.testing.assert_close(fused.pull(cotangent[:2]), two.pull(cotangent[:2]), rtol=0, atol=1e-12)
-    assert fused.pull(cotangent[:1]).shape == (1, 3, 8, 10)
+    torch.testing.assert_close(fused.vjp(cotangent[:2]), two.vjp(cotangent[:2]), rtol=0, atol=1e-12)
+    assert fused.vjp(cotangent[:1]).shape == (1, 3, 8, 10)
 
 
 PLANS = {
@@ -375,7 +375,7 @@ PLANS = {
     "a sum of three": [
         "Convolution x -> relu*; frees x | owned; new",
         "Convolution relu relu -> add; frees nothing | owned; added in place, added in place",
-        "Other relu -> same; frees relu | shared; new",
+        "GenericOp relu -> same; frees relu | shared; new",
         "Add add same -> add_1; frees add same | owned; new, new",
         "ReLU add_1 -> relu_1*; frees add_1 | given; new",
     ],
@@ -383,17 +383,17 @@ PLANS = {
         "Convolution x -> relu*; frees x | clamped, owned; new",
         "Convolution relu -> two; frees relu | owned; new and clamped",
         "ReLU two -> relu_1*; frees nothing | owned; added in place",
-        "Other two -> same; frees two | shared; new",
+        "GenericOp two -> same; frees two | shared; new",
         "Add relu_1 same -> add; frees relu_1 same | owned; new, new",
         "ReLU add -> relu_2*; frees add | given; new",
     ],
     "side by side": [
         "Convolution x -> relu*; frees x | owned; new",
-        "Other relu -> getitem; frees nothing | owned; added in place",
+        "GenericOp relu -> getitem; frees nothing | owned; added in place",
         "Convolution relu -> two; frees relu | owned; new",
-        "Other two -> getitem_1; frees two | owned; new",
+        "GenericOp two -> getitem_1; frees two | owned; new",
         "Concatenate getitem getitem_1 -> cat; frees getitem getitem_1 | owned; new, new",
-        "Other cat -> same; frees cat | owned; new",
+        "GenericOp cat -> same; frees cat | owned; new",
         "ReLU same -> relu_1*; frees same | given; new",
     ],
     "a branch that leads nowhere": [
@@ -405,7 +405,7 @@ PLANS = {
 step is the caller's ("given"), so it may not be changed."""
 
 
-def _plan(network: LeanNetwork) -> list[str]:
+def _plan(network: FusedGuidedBackbone) -> list[str]:
     lines = []
     for forward, turn in zip(network._forwards, network._turns, strict=True):
         step = forward.step
@@ -420,19 +420,19 @@ def _plan(network: LeanNetwork) -> list[str]:
             place = "in place" if overwrites else "to a copy"
             sums.append((f"added {place}" if into else "new") + " and clamped" * clamps)
         turns = f"{'clamped, ' * turn.clamped}{state}; {', '.join(sums)}"
-        lines.append(f"{type(step.rule).__name__} {names} -> {made} | {turns}")
+        lines.append(f"{type(step.op).__name__} {names} -> {made} | {turns}")
     return lines
 
 
 @pytest.mark.parametrize("body", PLANS)
 def test_memory_is_reused_where_nobody_else_reads_it(body: str) -> None:
-    assert _plan(LeanNetwork(_traced(body))) == PLANS[body]
+    assert _plan(FusedGuidedBackbone(_traced(body))) == PLANS[body]
 
 
 def test_what_guided_backpropagation_does_not_speak_of_is_refused() -> None:
     network = build_backbone(BackboneConfig(architecture="efficientnet_b0", node="features.2")).network
     with pytest.raises(HvxError, match="SiLU"):
-        LeanNetwork(network)
+        FusedGuidedBackbone(network)
 
 
 def test_the_network_itself_stays_as_it_was() -> None:
@@ -440,8 +440,8 @@ def test_the_network_itself_stays_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     features = backbone(images)
-    fused = LeanNetwork(backbone.network)(images)
-    fused.pull(torch.ones_like(fused.features))
+    fused = FusedGuidedBackbone(backbone.network)(images)
+    fused.vjp(torch.ones_like(fused.features))
     assert torch.equal(backbone(images), features)
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
@@ -450,9 +450,9 @@ def test_the_network_itself_stays_as_it_was() -> None:
 def test_cuda_agrees_with_cpu() -> None:
     backbone = _backbone("resnet50", "layer4")
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    here = LeanNetwork(backbone.network)(images)
+    here = FusedGuidedBackbone(backbone.network)(images)
     cotangent = torch.randn_like(here.features)
-    expected = here.pull(cotangent)
+    expected = here.vjp(cotangent)
     backbone.cuda()
-    there = LeanNetwork(backbone.network)(images.cuda())
-    assert _apart(there.pull(cotangent.cuda()).cpu(), expected) <= 1e-9
+    there = FusedGuidedBackbone(backbone.network)(images.cuda())
+    assert _apart(there.vjp(cotangent.cuda()).cpu(), expected) <= 1e-9

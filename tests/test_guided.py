@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from hvx.config import BackboneConfig
 from hvx.errors import HvxError
-from hvx.explain.guided import GuidedPullback, guided
+from hvx.explain.guided import GuidedVJP, guided
 from hvx.models.backbone import build_backbone, cut_network
 
 
@@ -38,10 +38,10 @@ def test_agrees_with_captum_on_networks_whose_relus_are_modules(architecture: st
     torch.manual_seed(0)
     backbone = build_backbone(BackboneConfig(architecture=architecture, node=node)).double()
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    pullback = GuidedPullback(guided(backbone.network), images)
+    pullback = GuidedVJP(guided(backbone.network), images)
     cotangent = torch.randn_like(pullback.features)
     expected = GuidedBackprop(_Score(backbone.network, cotangent)).attribute(images, target=0)
-    found = pullback.pull(cotangent)
+    found = pullback.vjp(cotangent)
     assert expected.abs().max() > 0
     assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
 
@@ -50,11 +50,11 @@ def test_differs_from_the_plain_gradient() -> None:
     torch.manual_seed(0)
     backbone = build_backbone(BackboneConfig(architecture="resnet10", node="layer2")).double()
     images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
-    pullback = GuidedPullback(guided(backbone.network), images)
+    pullback = GuidedVJP(guided(backbone.network), images)
     cotangent = torch.randn_like(pullback.features)
     plain_images = images.clone().requires_grad_()
     plain = torch.autograd.grad(backbone(plain_images), plain_images, cotangent)[0]
-    assert (pullback.pull(cotangent) - plain).abs().max() > 0.1 * plain.abs().max()
+    assert (pullback.vjp(cotangent) - plain).abs().max() > 0.1 * plain.abs().max()
     torch.testing.assert_close(pullback.features, backbone(images), rtol=0, atol=0)
 
 
@@ -129,9 +129,9 @@ def test_every_way_to_write_a_relu_agrees_with_written_out_loops(kind: str) -> N
     network = _Functional(kind).double()
     images = torch.randn(2, 2, 5, 5, dtype=torch.float64)
     traced = cut_network(BackboneConfig(architecture="test", node=_last(network)), network)
-    pullback = GuidedPullback(guided(traced), images)
+    pullback = GuidedVJP(guided(traced), images)
     cotangent = torch.randn_like(pullback.features)
-    found = pullback.pull(cotangent).numpy()
+    found = pullback.vjp(cotangent).numpy()
     for n in range(2):
         expected = _loop(network, images[n].numpy(), cotangent[n].numpy())
         assert np.abs(expected).max() > 0
@@ -146,12 +146,12 @@ def test_one_forward_serves_several_cotangents_and_each_image_its_own() -> None:
     torch.manual_seed(2)
     network = guided(build_backbone(BackboneConfig(architecture="resnet10", node="layer1")).double().network)
     images = torch.randn(3, 3, 24, 24, dtype=torch.float64)
-    pullback = GuidedPullback(network, images)
+    pullback = GuidedVJP(network, images)
     one, two = torch.randn_like(pullback.features), torch.randn_like(pullback.features)
-    together = [pullback.pull(one), pullback.pull(two)]
+    together = [pullback.vjp(one), pullback.vjp(two)]
     for cotangent, found in zip((one, two), together, strict=True):
         for n in range(3):
-            alone = GuidedPullback(network, images[n : n + 1]).pull(cotangent[n : n + 1])
+            alone = GuidedVJP(network, images[n : n + 1]).vjp(cotangent[n : n + 1])
             torch.testing.assert_close(found[n : n + 1], alone, rtol=0, atol=1e-12)
 
 
@@ -160,8 +160,8 @@ def test_gradient_stops_where_the_input_is_exactly_zero() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.relu(x)
 
-    pullback = GuidedPullback(guided(_traced(Net())), torch.tensor([[[[0.0, 2.0, -1.0, 3.0]]]]))
-    assert pullback.pull(torch.tensor([[[[1.0, 1.0, 1.0, -1.0]]]])).flatten().tolist() == [0, 1, 0, 0]
+    pullback = GuidedVJP(guided(_traced(Net())), torch.tensor([[[[0.0, 2.0, -1.0, 3.0]]]]))
+    assert pullback.vjp(torch.tensor([[[[1.0, 1.0, 1.0, -1.0]]]])).flatten().tolist() == [0, 1, 0, 0]
 
 
 def _traced(network: nn.Module) -> fx.GraphModule:
@@ -311,9 +311,9 @@ def test_cuda_agrees_with_cpu() -> None:
     torch.manual_seed(0)
     backbone = build_backbone(BackboneConfig(architecture="resnet10", node="layer2"))
     images = torch.randn(2, 3, 64, 64)
-    on_cpu = GuidedPullback(guided(backbone.network), images)
+    on_cpu = GuidedVJP(guided(backbone.network), images)
     cotangent = torch.randn_like(on_cpu.features)
-    expected = on_cpu.pull(cotangent)
+    expected = on_cpu.vjp(cotangent)
     backbone.cuda()
-    found = GuidedPullback(guided(backbone.network), images.cuda()).pull(cotangent.cuda()).cpu()
+    found = GuidedVJP(guided(backbone.network), images.cuda()).vjp(cotangent.cuda()).cpu()
     assert (found - expected).norm() <= 1e-3 * expected.norm()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from hvx.config import ModelConfig
-from hvx.explain.hadamard import HeadPullback
+from hvx.explain.hadamard import HeadVJP
 from hvx.info import _NETWORKS
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 from hvx.models.networks import NETWORKS, new_head
 
 SIZES: dict[str, Any] = {"encoder": {"embedding": 3, "hidden": 4}, "joint": 5}
@@ -145,8 +145,10 @@ def test_a_forward_pass_has_the_shapes_of_its_equations_and_joins_own_images(opt
     features, lengths = torch.randn(2, CHANNELS, 2, 3, dtype=torch.float64), torch.tensor([3, 2, 1])
     rows, images = torch.tensor([[1, 2, 3], [4, 5, 0], [6, 0, 0]]), torch.tensor([1, 0, 1])
 
-    def joined(images: Tensor, rows: Tensor, lengths: Tensor) -> Joint:
-        found: Joint = head(features, head.image_terms(features), images, head.encoder.embed(rows), lengths)
+    def joined(images: Tensor, rows: Tensor, lengths: Tensor) -> HeadOutput:
+        found: HeadOutput = head(
+            features, head.image_terms(features), images, head.encoder.embed(rows), lengths
+        )
         return found
 
     together = joined(images, rows, lengths)
@@ -198,19 +200,19 @@ def test_a_cotangent_at_the_images_terms_is_pulled_back_as_autograd_does(options
     terms = head.image_terms(own)
     cotangent = torch.randn_like(terms)
     expected = torch.autograd.grad(terms, own, cotangent)[0]
-    found = head.pull_image_terms(features, terms.detach(), cotangent)
+    found = head.image_terms_vjp(features, terms.detach(), cotangent)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(
-        HadamardHead.pull_image_terms(head, features, terms, cotangent), expected, rtol=0, atol=1e-12
+        HadamardHead.image_terms_vjp(head, features, terms, cotangent), expected, rtol=0, atol=1e-12
     )
 
 
 def test_a_block_is_made_of_its_factors() -> None:
     visual, textual = torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0, 7.0]])
-    block = Block.of(visual, textual)
+    block = HadamardProduct.of(visual, textual)
     assert block.visual is visual and block.textual is textual
     assert block.product.tolist() == [[10, 21]]
-    joint = Joint((block,), None, torch.zeros(1, 2)).detach()
+    joint = HeadOutput((block,), None, torch.zeros(1, 2)).detach()
     assert joint.attention is None and joint.textual_attention is None
 
 
@@ -224,16 +226,16 @@ def test_a_pullback_holds_f_constant_unless_told_otherwise() -> None:
         joint = head(own, head.image_terms(own), torch.tensor([0]), head.encoder.embed(rows), lengths)
         product = joint.product if free else joint.product.detach()
         expected = torch.autograd.grad(((joint.visual - product) ** 2).sum() / 2, own)[0]
-        pullback = HeadPullback(head, features, rows, lengths, free)
+        pullback = HeadVJP(head, features, rows, lengths, free)
         (found[free],) = pullback.visual(torch.tensor([0]))[1]
         torch.testing.assert_close(found[free], expected, rtol=0, atol=1e-12)
-    (usual,) = HeadPullback(head, features, rows, lengths).visual(torch.tensor([0]))[1]
+    (usual,) = HeadVJP(head, features, rows, lengths).visual(torch.tensor([0]))[1]
     assert torch.equal(usual, found[False]) and not torch.allclose(usual, found[True])
 
 
-@pytest.mark.parametrize("method", ["readers", "image_terms", "join"])
+@pytest.mark.parametrize("method", ["feature_projections", "image_terms", "join"])
 def test_a_head_must_say_what_it_is(method: str) -> None:
-    methods = dict.fromkeys(["readers", "image_terms", "join"], lambda *rest: None)
+    methods = dict.fromkeys(["feature_projections", "image_terms", "join"], lambda *rest: None)
     del methods[method]
     unfinished = type("Unfinished", (HadamardHead,), methods)
     with pytest.raises(TypeError, match=f"abstract method '?{method}'?$"):

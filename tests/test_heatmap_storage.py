@@ -21,7 +21,7 @@ from hvx.cli.main import main
 from hvx.config import Config, HeatmapConfig
 from hvx.errors import HvxError
 from hvx.run.explain import Options, explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import RunReader
 
@@ -57,7 +57,7 @@ def test_square_roots_in_eight_bits_are_off_by_half_a_step_at_most() -> None:
 def small_run(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny split's run with heat maps of 16×16 in 8 bits."""
     run = tmp_path_factory.mktemp("small") / "run"
-    explain_split(_config(tiny, run, 16, "uint8"), here(CPU))
+    explain_split(_config(tiny, run, 16, "uint8"), local_engine(CPU))
     return run
 
 
@@ -72,7 +72,7 @@ def test_items_and_columns_are_the_full_maps_reduced(
     if pack:
         run = tmp_path / "run"
         shutil.copytree(small_run, run)
-        explain_split(_config(tiny, run, 16, "uint8"), here(CPU), Options(pack=True))
+        explain_split(_config(tiny, run, 16, "uint8"), local_engine(CPU), Options(pack=True))
         shutil.rmtree(run / "shards")
     else:
         run = small_run
@@ -115,7 +115,7 @@ def test_a_size_that_does_not_divide_the_images_is_refused(
     tiny: Tiny, tmp_path: Path, size: int, near: str
 ) -> None:
     with pytest.raises(HvxError) as raised:
-        explain_split(_config(tiny, tmp_path / "run", size, "float16"), here(CPU))
+        explain_split(_config(tiny, tmp_path / "run", size, "float16"), local_engine(CPU))
     said = str(raised.value)
     assert said.startswith("explain.heatmap.size: expected a divisor of 64") and said.endswith(f"not {size}")
     assert near in said
@@ -145,7 +145,7 @@ def test_every_command_reads_small_maps(small_run: Path, finished_run: Path, tmp
 def test_another_size_or_dtype_is_another_run(tiny: Tiny, small_run: Path) -> None:
     for size, dtype in ((16, "float16"), (32, "uint8"), (None, "uint8")):
         with pytest.raises(HvxError, match="holds a run with another heatmap"):
-            explain_split(_config(tiny, small_run, size, dtype), here(CPU))
+            explain_split(_config(tiny, small_run, size, dtype), local_engine(CPU))
 
 
 Usage = namedtuple("Usage", "total used free")
@@ -159,12 +159,12 @@ def test_a_run_that_the_disk_has_no_room_for_is_refused_before_it_begins(
     monkeypatch.setattr("hvx.run.size._MUCH", 0)
     run = tmp_path / "run"
     with pytest.raises(HvxError) as raised:
-        explain_split(tiny.load(run), here(CPU))
+        explain_split(tiny.load(run), local_engine(CPU))
     assert str(raised.value).startswith(f"{run}: the run needs about ")
     assert "and 100 kB are free; explain.heatmap {size, dtype} makes it smaller" in str(raised.value)
     assert not run.exists()
     # What is there needs no room again.
-    explain_split(tiny.load(finished_run, explain__gradient=True), here(CPU))
+    explain_split(tiny.load(finished_run, explain__gradient=True), local_engine(CPU))
 
 
 def test_the_size_of_a_large_run_is_said_first(
@@ -173,7 +173,7 @@ def test_the_size_of_a_large_run_is_said_first(
     monkeypatch.setattr("hvx.run.size._MUCH", 100_000)
     lines: list[str] = []
     run = tmp_path / "run"
-    explain_split(tiny.load(run), here(CPU), say=lines.append)
+    explain_split(tiny.load(run), local_engine(CPU), log=lines.append)
     about = json.loads((run / "run.json").read_text())
     assert about["finished"]
     size = sum(path.stat().st_size for path in (run / "shards").iterdir())

@@ -163,7 +163,7 @@ def test_scale_of_the_features_is_absorbed() -> None:
     head = _head()
     features = torch.randn(2, CHANNELS, *LATTICE, dtype=torch.float64)
     before = head.image_terms(2.5 * features)
-    head.absorb_scale(2.5)
+    head.fold_feature_scale(2.5)
     torch.testing.assert_close(head.image_terms(features), before)
 
 

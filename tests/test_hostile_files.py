@@ -23,7 +23,7 @@ from hvx.importers.fbresnet152 import convert_fbresnet152
 from hvx.importers.vqa_pytorch_files import read_options
 from hvx.models import checkpoint
 from hvx.models.backbone import build_backbone
-from hvx.store.checksum import seal
+from hvx.store.checksum import write_checksum
 from hvx.store.reader import RunReader
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -159,7 +159,7 @@ def test_a_run_whose_image_path_leaves_the_folder_is_refused(tmp_path: Path, nam
     with h5py.File(run / "explanations.h5", "r+") as file:
         file["image_path"][1] = name
         file.flush()
-    seal(run / "explanations.h5")
+    write_checksum(run / "explanations.h5")
     reader = RunReader(run)
     assert reader[0].question_id == 0
     with pytest.raises(HvxError, match="leads out of the images' folder"):

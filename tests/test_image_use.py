@@ -12,23 +12,23 @@ import torch
 from conftest import Tiny
 
 from hvx.data.images import load_input
-from hvx.measure.cache import Shelf
+from hvx.measure.cache import ResultCache
 from hvx.measure.evaluate import Options, measure_run
 from hvx.measure.metrics.image_use import FREQUENT, FREQUENT_OF_TYPE, MEAN, OTHER, image_use
-from hvx.measure.sample import Subject
+from hvx.measure.sample import EvaluationSample
 from hvx.store.reader import RunReader
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def subject(finished_run: Path) -> Subject:
-    return Subject(RunReader(finished_run), [], CPU)
+def sample(finished_run: Path) -> EvaluationSample:
+    return EvaluationSample(RunReader(finished_run), [], CPU)
 
 
-def answer(subject: Subject, features: torch.Tensor, place: int) -> str:
+def answer(sample: EvaluationSample, features: torch.Tensor, place: int) -> str:
     """One question on one feature map (1, M, S, S), alone."""
-    item, model = subject.item(place), subject.model
+    item, model = sample.item(place), sample.model
     rows = torch.tensor([model.vocabulary.rows(item.tokens)])
     lengths, zero = torch.tensor([len(item.tokens)]), torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
@@ -37,34 +37,36 @@ def answer(subject: Subject, features: torch.Tensor, place: int) -> str:
     return model.answers[int(joint.logits.argmax())]
 
 
-def test_answers_without_the_image_are_those_of_each_question_alone(subject: Subject, tmp_path: Path) -> None:
-    found = image_use(subject, Shelf(tmp_path), 0)
-    model, features = subject.model, {}
-    for place in range(len(subject)):
-        path = subject._path(place)
+def test_answers_without_the_image_are_those_of_each_question_alone(
+    sample: EvaluationSample, tmp_path: Path
+) -> None:
+    found = image_use(sample, ResultCache(tmp_path), 0)
+    model, features = sample.model, {}
+    for place in range(len(sample)):
+        path = sample._path(place)
         if path not in features:
             with torch.no_grad():
                 features[path] = model.backbone(load_input(path, model.config.image).unsqueeze(0))
     mean = torch.stack(list(features.values())).mean(0)
-    truth = [subject.item(place).ground_truth for place in range(len(subject))]
-    right = [answer(subject, mean, place) == truth[place] for place in range(len(subject))]
+    truth = [sample.item(place).ground_truth for place in range(len(sample))]
+    right = [answer(sample, mean, place) == truth[place] for place in range(len(sample))]
     assert found[MEAN].other.value == pytest.approx(np.mean(right))
-    own = [answer(subject, features[subject._path(k)], k) == truth[k] for k in range(len(subject))]
+    own = [answer(sample, features[sample._path(k)], k) == truth[k] for k in range(len(sample))]
     for control in found.values():
         assert control.own.value == pytest.approx(np.mean(own))
         assert control.less.value == pytest.approx(control.own.value - control.other.value)
-    kept = Shelf(tmp_path).result("image-use")
-    assert kept[MEAN] == [answer(subject, mean, place) for place in range(len(subject))]
+    kept = ResultCache(tmp_path).result("image-use")
+    assert kept[MEAN] == [answer(sample, mean, place) for place in range(len(sample))]
     for place, said in enumerate(kept[OTHER]):
-        others = {answer(subject, features[path], place) for path in features if path != subject._path(place)}
+        others = {answer(sample, features[path], place) for path in features if path != sample._path(place)}
         assert said in others
 
 
 def test_the_most_frequent_answers_are_those_of_the_samples_ground_truth(
-    subject: Subject, tmp_path: Path
+    sample: EvaluationSample, tmp_path: Path
 ) -> None:
-    found = image_use(subject, Shelf(tmp_path), 0)
-    items = [subject.item(place) for place in range(len(subject))]
+    found = image_use(sample, ResultCache(tmp_path), 0)
+    items = [sample.item(place) for place in range(len(sample))]
     counts = Counter(item.ground_truth for item in items)
     assert found[FREQUENT].other.value == pytest.approx(max(counts.values()) / len(items))
     by_type: dict[str, Counter[str]] = {}
@@ -76,15 +78,15 @@ def test_the_most_frequent_answers_are_those_of_the_samples_ground_truth(
 
 
 def test_what_was_kept_is_used_and_what_is_damaged_is_made_again(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: EvaluationSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = Shelf(tmp_path)
-    found = image_use(subject, shelf, 0)
-    monkeypatch.setattr(subject.model.backbone, "forward", lambda images: 1 / 0)
-    assert image_use(subject, shelf, 0) == found
-    shelf.keep("image-use", {MEAN: ["yes"], OTHER: ["yes"]})
+    cache = ResultCache(tmp_path)
+    found = image_use(sample, cache, 0)
+    monkeypatch.setattr(sample.model.backbone, "forward", lambda images: 1 / 0)
+    assert image_use(sample, cache, 0) == found
+    cache.keep("image-use", {MEAN: ["yes"], OTHER: ["yes"]})
     with pytest.raises(ZeroDivisionError):
-        image_use(subject, shelf, 0)
+        image_use(sample, cache, 0)
 
 
 def test_a_measured_run_says_what_the_image_contributes(finished_run: Path, tmp_path: Path) -> None:

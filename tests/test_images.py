@@ -579,11 +579,11 @@ def test_batches_hold_every_place_once_and_the_reason_of_each_that_is_bad(
     paths[6].unlink()
     batches = [[4, 2, 0], [1, 5], [3, 6]]
     found = list(input_batches(paths, PLAIN, batches, workers))
-    assert [batch.places for batch in found] == [[4, 0], [1, 5], []]
+    assert [batch.indices for batch in found] == [[4, 0], [1, 5], []]
     assert [list(batch.failures) for batch in found] == [[2], [], [3, 6]]
     for batch in found:
-        assert len(batch.inputs) == len(batch.places)
-        for place, pixels, digest in zip(batch.places, batch.inputs, batch.digests, strict=True):
+        assert len(batch.inputs) == len(batch.indices)
+        for place, pixels, digest in zip(batch.indices, batch.inputs, batch.digests, strict=True):
             assert torch.equal(pixels, load_input(paths[place], PLAIN))
             assert pixels[0, 3, 3].item() == pytest.approx(10 * place / 255)
             assert digest == hashlib.sha256(paths[place].read_bytes()).hexdigest()
@@ -599,7 +599,7 @@ def test_no_batches_yield_nothing(workers: int) -> None:
 def test_batches_that_are_not_wanted_any_more_are_left(tmp_path: Path) -> None:
     path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
     batches = input_batches([path] * 6, PLAIN, [[n] for n in range(6)], 1)
-    assert next(batches).places == [0]
+    assert next(batches).indices == [0]
     batches.close()  # type: ignore[attr-defined]
 
 
@@ -717,7 +717,7 @@ def test_batches_are_decoded_in_a_thread_too(tmp_path: Path) -> None:
     path = saved(tmp_path / "photo.png", Image.new("RGB", (9, 7)))
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(lambda: list(input_batches([path], PLAIN, [[0]], 1))).result()
-    assert [batch.places for batch in found] == [[0]]
+    assert [batch.indices for batch in found] == [[0]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])

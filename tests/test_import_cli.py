@@ -147,7 +147,7 @@ def test_fbresnet152_and_skipthoughts_pass_on_their_files(monkeypatch: pytest.Mo
 
     start = Start()
     read = _calls(monkeypatch, skipthoughts, "import_skipthoughts", start)
-    written = _calls(monkeypatch, skipthoughts, "save_start", None)
+    written = _calls(monkeypatch, skipthoughts, "save_pretrained", None)
     done = run("skipthoughts", "folder", "-o", "start.safetensors")
     assert read == [((Path("folder"),), {})]
     assert written == [((Path("start.safetensors"), start), {})]

@@ -19,7 +19,13 @@ from safetensors.torch import save_file
 from hvx.config import EncoderConfig
 from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
-from hvx.importers.skipthoughts import StartEncoder, fill_encoder, import_skipthoughts, load_start, save_start
+from hvx.importers.skipthoughts import (
+    PretrainedEncoder,
+    fill_encoder,
+    import_skipthoughts,
+    load_pretrained,
+    save_pretrained,
+)
 from hvx.models.encoder import QuestionEncoder
 
 EMBEDDING, HIDDEN = 5, 4
@@ -72,7 +78,7 @@ def reference_state(words: list[str]) -> np.ndarray:
     return h
 
 
-def assert_computes_the_same(start: StartEncoder) -> None:
+def assert_computes_the_same(start: PretrainedEncoder) -> None:
     vocabulary = Vocabulary(("sat", "zebra", "the", "UNK", "café"))
     encoder = new_encoder(len(vocabulary))
     assert fill_encoder(encoder, vocabulary, start) == 4
@@ -90,8 +96,8 @@ def test_an_encoder_so_started_computes_what_the_format_defines(tmp_path: Path) 
 
 def test_a_start_file_holds_the_same(tmp_path: Path) -> None:
     start = import_skipthoughts(write_folder(tmp_path / "st"))
-    save_start(tmp_path / "start.safetensors", start)
-    loaded = load_start(tmp_path / "start.safetensors")
+    save_pretrained(tmp_path / "start.safetensors", start)
+    loaded = load_pretrained(tmp_path / "start.safetensors")
     assert_computes_the_same(loaded)
     assert (loaded.words, loaded.embedding, loaded.hidden) == (WORDS, EMBEDDING, HIDDEN)
     assert torch.equal(loaded.table, torch.from_numpy(foreign_table()))
@@ -140,7 +146,7 @@ def test_a_missing_folder_or_start_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(HvxError, match="nowhere: no such folder"):
         import_skipthoughts(tmp_path / "nowhere")
     with pytest.raises(HvxError, match="nowhere: no such start file"):
-        load_start(tmp_path / "nowhere")
+        load_pretrained(tmp_path / "nowhere")
 
 
 def objects(value: Any) -> np.ndarray:
@@ -319,23 +325,23 @@ def test_start_files_that_are_none_are_refused(
     path = tmp_path / "start.safetensors"
     tensors = {"table": start.table} | {f"gru.{name}": tensor for name, tensor in start.gru.items()}
     save_file(tensors, path, metadata=about())
-    assert load_start(path).words == WORDS
+    assert load_pretrained(path).words == WORDS
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(HvxError, match=rf"start\.safetensors: .*{message}"):
-        load_start(path)
+        load_pretrained(path)
 
 
 def test_mutated_files_are_imported_or_refused(tmp_path: Path) -> None:
     chance = random.Random(4)
     folder = write_folder(tmp_path / "st")
-    save_start(folder / "start.safetensors", import_skipthoughts(folder))
+    save_pretrained(folder / "start.safetensors", import_skipthoughts(folder))
     whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
     outcomes, lines = [0, 0], 0
     for turn in range(2400):
         path = list(whole)[turn % len(whole)]
         path.write_bytes(mutated(whole[path], chance))
         try:
-            start = load_start(path) if path.suffix == ".safetensors" else import_skipthoughts(folder)
+            start = load_pretrained(path) if path.suffix == ".safetensors" else import_skipthoughts(folder)
             fill_encoder(new_encoder(2), Vocabulary(("the", "dog")), start)
         except HvxError as error:
             outcomes[0] += 1

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvx.data import compressed
-from hvx.data.json_records import Rows
+from hvx.data.json_records import VQARecords
 from hvx.errors import HvxError
 
 VALUES = st.recursive(
@@ -34,7 +34,7 @@ def rows_of(data: str | bytes) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "questions.json"
         path.write_bytes(data.encode() if isinstance(data, str) else data)
-        return [row for _, row in Rows(path, "questions")]
+        return [row for _, row in VQARecords(path, "questions")]
 
 
 def error_of(data: str | bytes) -> str:

@@ -21,13 +21,13 @@ from processes import explain_command, finished, shards_there, signalled, starte
 
 from hvx.errors import HvxError
 from hvx.run import lock
-from hvx.run.lock import LOCK, ReadOnly, only_writer
+from hvx.run.lock import LOCK, ReadOnly, exclusive_lock
 
 HOLD = """
 import sys
 from pathlib import Path
-from hvx.run.lock import only_writer
-with only_writer(Path(sys.argv[1])):
+from hvx.run.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -44,7 +44,7 @@ def holder(run: Path) -> subprocess.Popen[str]:
 
 def test_a_second_process_says_who_holds_the_folder(tiny: Tiny, finished_run: Path, tmp_path: Path) -> None:
     process = holder(finished_run)
-    with pytest.raises(HvxError) as refused, only_writer(finished_run):
+    with pytest.raises(HvxError) as refused, exclusive_lock(finished_run):
         pass
     assert f"{finished_run}: process {process.pid} on " in str(refused.value)
     assert str(refused.value).endswith("is writing this run; wait for it, or stop it")
@@ -54,7 +54,7 @@ def test_a_second_process_says_who_holds_the_folder(tiny: Tiny, finished_run: Pa
     done = hvx("info", finished_run, "--verify")
     assert done.returncode == 2 and f"process {process.pid} on " in done.stderr
     process.communicate("")
-    with only_writer(finished_run):
+    with exclusive_lock(finished_run):
         pass
 
 
@@ -63,7 +63,7 @@ def test_a_lock_whose_holder_was_killed_is_free(tmp_path: Path) -> None:
     process.kill()
     process.communicate()
     assert json.loads((tmp_path / LOCK).read_text())["pid"] == process.pid
-    with only_writer(tmp_path):
+    with exclusive_lock(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
 
 
@@ -79,7 +79,7 @@ def test_the_decoding_processes_of_a_killed_run_hold_nothing(tiny: Tiny, tmp_pat
     signalled(process, signal.SIGKILL)
     process.wait()
     assert left and all(Path(f"/proc/{child}").exists() for child in left)
-    with only_writer(run):
+    with exclusive_lock(run):
         pass
     signalled_all(left)
     finished(process)
@@ -94,7 +94,7 @@ def signalled_all(children: list[str]) -> None:
 def test_a_holder_that_cannot_be_read_is_another_process(tmp_path: Path, content: str) -> None:
     process = holder(tmp_path)
     (tmp_path / LOCK).write_text(content)
-    with pytest.raises(HvxError, match="another process is writing this run"), only_writer(tmp_path):
+    with pytest.raises(HvxError, match="another process is writing this run"), exclusive_lock(tmp_path):
         pass
     process.communicate("")
 
@@ -120,7 +120,7 @@ def test_a_lock_that_is_a_link_is_refused_and_its_target_kept(tmp_path: Path) ->
     run.mkdir()
     for leads_to in ("../precious", "../absent", LOCK):
         (run / LOCK).symlink_to(leads_to)
-        with pytest.raises(HvxError) as refused, only_writer(run):
+        with pytest.raises(HvxError) as refused, exclusive_lock(run):
             pass
         assert str(refused.value) == f"{run / LOCK}: is a symbolic link; delete it"
         (run / LOCK).unlink()
@@ -132,12 +132,12 @@ def test_a_lock_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / LOCK)
     with (
         pytest.raises(HvxError, match=f"^{tmp_path / LOCK}: is not a file; delete it$"),
-        only_writer(tmp_path),
+        exclusive_lock(tmp_path),
     ):
         pass
     (tmp_path / LOCK).unlink()
     (tmp_path / LOCK).mkdir()
-    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+    with pytest.raises(HvxError) as refused, exclusive_lock(tmp_path):
         pass
     assert str(refused.value) == f"{tmp_path / LOCK}: cannot be written: Is a directory"
     assert type(refused.value) is HvxError
@@ -153,7 +153,7 @@ def test_a_link_is_told_by_itself_where_the_system_has_another_error(
 
     (tmp_path / LOCK).symlink_to("absent")
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+    with pytest.raises(HvxError) as refused, exclusive_lock(tmp_path):
         pass
     assert str(refused.value) == f"{tmp_path / LOCK}: is a symbolic link; delete it"
 
@@ -172,11 +172,11 @@ def test_a_lock_that_cannot_be_filled_in_is_an_error_and_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "FileIO", Failing)
-    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+    with pytest.raises(HvxError) as refused, exclusive_lock(tmp_path):
         pass
     assert str(refused.value) == f"{tmp_path / LOCK}: cannot be written: No space left on device"
     monkeypatch.undo()
-    with only_writer(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
 
 
@@ -185,7 +185,7 @@ def test_a_holder_that_cannot_be_read_for_an_error_of_the_disk_is_another_proces
 ) -> None:
     without_locks(monkeypatch, errno.EACCES)
     monkeypatch.setattr(lock, "FileIO", Failing)
-    with pytest.raises(HvxError, match="another process is writing this run"), only_writer(tmp_path):
+    with pytest.raises(HvxError, match="another process is writing this run"), exclusive_lock(tmp_path):
         pass
 
 
@@ -197,7 +197,7 @@ def test_a_folder_that_may_only_be_read_is_told_from_others(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(ReadOnly) as refused, only_writer(tmp_path):
+    with pytest.raises(ReadOnly) as refused, exclusive_lock(tmp_path):
         pass
     assert str(refused.value) == f"{tmp_path / LOCK}: cannot be written: {os.strerror(number)}"
 
@@ -206,7 +206,7 @@ def test_the_lock_says_who_holds_it_and_nothing_of_who_did_before(tmp_path: Path
     (tmp_path / LOCK).write_text("x" * 5000)
     ids = set()
     for _ in range(2):
-        with only_writer(tmp_path):
+        with exclusive_lock(tmp_path):
             about = json.loads((tmp_path / LOCK).read_text())
         assert set(about) == {"host", "pid", "since", "id"}
         assert (about["host"], about["pid"]) == (socket.gethostname(), os.getpid())
@@ -232,17 +232,17 @@ def test_a_file_system_without_locks_is_said_and_lets_the_run_go_on(
     number = getattr(errno, name)
     without_locks(monkeypatch, number)
     said: list[str] = []
-    with only_writer(tmp_path, said.append) as held:
+    with exclusive_lock(tmp_path, said.append) as held:
         held.check()
     why = os.strerror(number)
     assert said == [f"{tmp_path}: the file system has no locks ({why}); let no other process write this run"]
-    with only_writer(tmp_path):  # says nothing where nobody listens
+    with exclusive_lock(tmp_path):  # says nothing where nobody listens
         pass
 
 
 def test_a_lock_that_fails_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_locks(monkeypatch, errno.EDEADLK)
-    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+    with pytest.raises(HvxError) as refused, exclusive_lock(tmp_path):
         pass
     assert str(refused.value) == f"{tmp_path / LOCK}: cannot be locked: {os.strerror(errno.EDEADLK)}"
 
@@ -253,7 +253,7 @@ def test_a_lock_that_is_held_is_told_by_either_error(
 ) -> None:
     without_locks(monkeypatch, number)
     (tmp_path / LOCK).write_text('{"pid": 7, "host": "far", "since": "then"}')
-    with pytest.raises(HvxError) as refused, only_writer(tmp_path):
+    with pytest.raises(HvxError) as refused, exclusive_lock(tmp_path):
         pass
     assert str(refused.value) == (
         f"{tmp_path}: process 7 on far (since then) is writing this run; wait for it, or stop it"
@@ -265,8 +265,8 @@ def test_a_system_without_locks_is_said(tmp_path: Path) -> None:
     lines = (
         "import pathlib, sys",
         "sys.modules['fcntl'] = None  # as on Windows",
-        "from hvx.run.lock import only_writer",
-        "with only_writer(pathlib.Path(sys.argv[1]), print) as held: held.check()",
+        "from hvx.run.lock import exclusive_lock",
+        "with exclusive_lock(pathlib.Path(sys.argv[1]), print) as held: held.check()",
     )
     done = subprocess.run([sys.executable, "-c", "\n".join(lines), tmp_path], capture_output=True, text=True)
     assert done.stderr == ""
@@ -276,7 +276,7 @@ def test_a_system_without_locks_is_said(tmp_path: Path) -> None:
 def test_a_folder_that_was_moved_is_noticed(tmp_path: Path) -> None:
     run, moved = tmp_path / "run", tmp_path / "moved"
     run.mkdir()
-    with only_writer(run) as held:
+    with exclusive_lock(run) as held:
         held.check()
         run.rename(moved)
         for _ in range(2):
@@ -297,7 +297,7 @@ def test_a_folder_that_was_moved_is_noticed(tmp_path: Path) -> None:
 
 def test_a_check_lets_nobody_in(tmp_path: Path) -> None:
     """To close a file is to drop all locks that the process has on it."""
-    with only_writer(tmp_path) as held:
+    with exclusive_lock(tmp_path) as held:
         held.check()
         tried = subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], capture_output=True, text=True)
     assert "is writing this run" in tried.stderr and tried.stdout == ""
@@ -307,7 +307,7 @@ def test_where_there_are_no_locks_another_writer_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_locks(monkeypatch, errno.ENOLCK)
-    with only_writer(tmp_path) as first, only_writer(tmp_path) as second:
+    with exclusive_lock(tmp_path) as first, exclusive_lock(tmp_path) as second:
         second.check()
         with pytest.raises(HvxError, match="taken over by another process"):
             first.check()

@@ -10,7 +10,7 @@ import pytest
 from made_measures import made_measures
 
 from hvx.measure.metrics.bootstrap import NOTHING, Estimate
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.metrics.scores import Agreement, Regions, Scores
 from hvx.measure.report.claims import (
     _ordinal,
@@ -37,9 +37,9 @@ def around(value: float) -> np.ndarray:
     return value + 0.02 * (noise - noise.mean())
 
 
-def measures(**values: dict[str, float]) -> Measures:
+def measures(**values: dict[str, float]) -> MetricResults:
     """Measures of made-up scores: measure → method → its mean."""
-    found = Measures({"run": "run"}, METHODS)
+    found = MetricResults({"run": "run"}, METHODS)
     scored = {
         metric: Scores(IMAGES, {name: around(value) for name, value in own.items()})
         for metric, own in values.items()
@@ -48,12 +48,12 @@ def measures(**values: dict[str, float]) -> Measures:
     return found
 
 
-def agreeing(proposed_with: dict[str, float]) -> Measures:
+def agreeing(proposed_with: dict[str, float]) -> MetricResults:
     names = ["proposed", *proposed_with]
     correlations = np.zeros((N, len(names), len(names)))
     for k, value in enumerate(proposed_with.values(), start=1):
         correlations[:, 0, k] = around(value)
-    found = Measures({"run": "run"}, METHODS)
+    found = MetricResults({"run": "run"}, METHODS)
     found.add_agreement(Agreement(names, correlations), IMAGES, 0)
     return found
 
@@ -78,7 +78,7 @@ def test_a_verdict_names_the_differences_that_it_follows_from() -> None:
     assert found["claims"][0]["differences"][0].keys() == {"value", "low", "high", "n"}
 
 
-def one(found: Measures, part: str) -> tuple[str, str]:
+def one(found: MetricResults, part: str) -> tuple[str, str]:
     (claim,) = [claim for claim in claims(found) if part in claim.claim]
     return claim.verdict, claim.evidence
 
@@ -122,7 +122,7 @@ def test_a_point_must_be_found_more_often_than_chance_finds_it() -> None:
     for hit, share, wanted in ((1.0, 0.1, "held"), (0.0, 0.1, "did not hold")):
         values = {"proposed": np.full(N, hit)}
         scored = {metric: Scores(IMAGES, values) for metric in ("pointing", "energy", "overlap")}
-        found = Measures({"run": "run"}, METHODS)
+        found = MetricResults({"run": "run"}, METHODS)
         found.add_scores(scored, IMAGES, 0)
         found.add_regions(
             Regions(IMAGES, np.array(["count", "shape"] * 30), np.full(N, share)), scored, IMAGES, 0
@@ -132,7 +132,7 @@ def test_a_point_must_be_found_more_often_than_chance_finds_it() -> None:
 
 
 def test_the_papers_own_figures_support_nouns_and_not_less_attended_verbs() -> None:
-    found = Measures({"run": "run"}, METHODS)
+    found = MetricResults({"run": "run"}, METHODS)
     found.words = found.paper_words = word_means(paper_tokens(), 0)
     assert one(found, "Nouns")[0] == "held"
     assert one(found, "Wh-words")[0] == "held"
@@ -168,7 +168,7 @@ def test_the_method_that_is_better_most_often_is_named_first() -> None:
     }
     names = ["proposed", "cam", "gradient", "random"]
     means = {metric: dict.fromkeys(names, better) for metric in versus}
-    assert in_words(Measures({}, names, means=means, versus=versus))[-1] == (
+    assert in_words(MetricResults({}, names, means=means, versus=versus))[-1] == (
         "Better than it for certain: Gradient (by energy inside, IoU); CAM (by pointing game); "
         "Random (by IoU)."
     )
@@ -343,7 +343,9 @@ def test_the_plain_words_list_claims_by_verdict_and_the_rank_by_each_measure() -
 
 def test_the_plain_words_of_a_method_that_none_beats() -> None:
     versus = {"pointing": {"random": Estimate(-0.1, -0.2, -0.05, 9)}}
-    found = Measures({}, ["proposed", "random"], means={"pointing": MADE.means["pointing"]}, versus=versus)
+    found = MetricResults(
+        {}, ["proposed", "random"], means={"pointing": MADE.means["pointing"]}, versus=versus
+    )
     found.means["pointing"] = {
         "proposed": Estimate(0.9, 0.8, 1.0, 9), "random": Estimate(0.8, 0.7, 0.9, 9)
     }  # fmt: skip
@@ -352,8 +354,8 @@ def test_the_plain_words_of_a_method_that_none_beats() -> None:
         "No method is better than it for certain.",
     ]
     assert ranking(found) == ["Pointing game: place 1 of 2 (n = 9); none is better"]
-    assert in_words(Measures({}, ["proposed"])) == []
-    assert ranking(Measures({}, ["proposed"])) == []
+    assert in_words(MetricResults({}, ["proposed"])) == []
+    assert ranking(MetricResults({}, ["proposed"])) == []
     held_and_mixed = made_measures()
     held_and_mixed.versus["pointing"]["unguided"] = Estimate(0.2, 0.1, 0.3, 7)
     held_and_mixed.versus["energy"]["unguided"] = Estimate(-0.2, -0.3, -0.1, 7)
@@ -385,7 +387,7 @@ def test_places_are_counted_as_in_english(place: int, wanted: str) -> None:
     ],
 )  # fmt: skip
 def test_the_mark_says_which_side_is_better(metric: str, low: float, high: float, wanted: str) -> None:
-    found = Measures({}, ["proposed", "random"], versus={metric: {"random": Estimate(0, low, high, 9)}})
+    found = MetricResults({}, ["proposed", "random"], versus={metric: {"random": Estimate(0, low, high, 9)}})
     assert mark(found, metric, "random") == wanted
     assert mark(found, metric, "proposed") == mark(found, "energy", "random") == ""
 

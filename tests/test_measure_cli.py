@@ -24,11 +24,11 @@ from hvx.errors import HvxError, Interrupted
 from hvx.measure.evaluate import Options, measure_run
 from hvx.measure.methods.registry import METHODS
 from hvx.measure.metrics.faithfulness import ranks
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.models.checkpoint import load_checkpoint, save_checkpoint
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 
 FEW = ["--sample", 12, "--curves", 2, "--sanity", 2]
 QUICK = ("proposed", "attention", "gradient", "guided-backpropagation", "random")
@@ -40,7 +40,7 @@ def copied(run: Path, folder: Path) -> Path:
     return folder / "run"
 
 
-def measured(run: Path, output: Path, lines: list[str] | None = None, **options: object) -> Measures:
+def measured(run: Path, output: Path, lines: list[str] | None = None, **options: object) -> MetricResults:
     """``hvx measure`` in this process, with few of everything."""
     few = {"methods": QUICK, "sample": 12, "curves": 3, "sanity": 2, **options}
     say = (lines if lines is not None else []).append
@@ -103,20 +103,20 @@ def test_the_json_says_what_the_table_says(reported: tuple[Path, str]) -> None:
 
 def test_the_same_command_goes_on_from_what_is_kept(reported: tuple[Path, str], tmp_path: Path) -> None:
     run, _ = reported
-    (shelf,) = [path for path in (run / "measure").iterdir() if path.is_dir()]
-    kept = {path: path.stat().st_mtime_ns for path in shelf.rglob("*.*") if path.name != "about.json"}
-    lost = [shelf / name for name in ("maps/gradient.npy", "curves-2/random.json", "sanity-2/gradient.json")]
+    (cache,) = [path for path in (run / "measure").iterdir() if path.is_dir()]
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.*") if path.name != "about.json"}
+    lost = [cache / name for name in ("maps/gradient.npy", "curves-2/random.json", "sanity-2/gradient.json")]
     before = {path: path.read_bytes() for path in lost}
     lost[0].write_bytes(b"\x93NUMPY broken")
     lost[1].unlink()
     lost[2].write_text("{")
-    (shelf / "maps" / ".cam.npy.0.part").write_bytes(b"left by a kill")
+    (cache / "maps" / ".cam.npy.0.part").write_bytes(b"left by a kill")
     measured(run, tmp_path / "again", methods=(), curves=2)
     assert {path: path.read_bytes() for path in lost} == before
     untouched = [path for path in kept if path not in lost]
     assert len(untouched) > 20
     assert all(path.stat().st_mtime_ns == kept[path] for path in untouched)
-    assert not list(shelf.rglob("*.part"))
+    assert not list(cache.rglob("*.part"))
     first, again = (
         json.loads((folder / "measure.json").read_text()) for folder in (run / "measure", tmp_path / "again")
     )
@@ -137,8 +137,8 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(
     with pytest.raises(Interrupted, match="what is done is kept, the same command goes on"):
         measured(run, tmp_path / "out", methods=methods)
     monkeypatch.undo()
-    (shelf,) = [path for path in (run / "measure").iterdir() if path.is_dir()]
-    there = sorted(str(path.relative_to(shelf)) for path in shelf.rglob("*.*"))
+    (cache,) = [path for path in (run / "measure").iterdir() if path.is_dir()]
+    there = sorted(str(path.relative_to(cache)) for path in cache.rglob("*.*"))
     assert there == [
         "about.json", "curves-3/attention.json", "curves-3/ends.json", "curves-3/proposed.json",
         "maps/random.npy",
@@ -158,7 +158,7 @@ def test_another_seed_has_a_shelf_of_its_own(finished_run: Path, tmp_path: Path)
 
 def test_a_split_without_masks_leaves_localization_out_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    explain_split(tiny.load(run, splits__val__objects="null"), here(torch.device("cpu")))
+    explain_split(tiny.load(run, splits__val__objects="null"), local_engine(torch.device("cpu")))
     lines: list[str] = []
     found = measured(run, tmp_path / "out", lines)
     assert "pointing" not in found.means and "insertion" in found.means
@@ -177,7 +177,7 @@ def test_a_model_without_attention_is_measured_without(tiny: Tiny, tmp_path: Pat
     tree = yaml.safe_load(tiny.config.read_text())
     del tree["model"]
     settings = tiny.settings(tmp_path / "run", checkpoint=tmp_path / "bare.safetensors")
-    explain_split(parse(tree, "config", settings), here(torch.device("cpu")))
+    explain_split(parse(tree, "config", settings), local_engine(torch.device("cpu")))
     lines: list[str] = []
     named = ("cam", "grad-cam", "gradient")
     found = measured(tmp_path / "run", tmp_path / "out", lines, methods=named)
@@ -323,8 +323,8 @@ def test_a_run_that_is_being_measured_is_refused(finished_run: Path, tmp_path: P
     run = copied(finished_run, tmp_path)
     (run / "measure").mkdir()
     holder = (
-        "import sys, pathlib; from hvx.run.lock import only_writer\n"
-        "with only_writer(pathlib.Path(sys.argv[1])):\n"
+        "import sys, pathlib; from hvx.run.lock import exclusive_lock\n"
+        "with exclusive_lock(pathlib.Path(sys.argv[1])):\n"
         " print(flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

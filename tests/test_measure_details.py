@@ -23,19 +23,19 @@ from hvx import __version__
 from hvx.errors import HvxError, Interrupted
 from hvx.explain.threshold import DEVIATIONS, attention_threshold
 from hvx.measure import evaluate
-from hvx.measure.cache import Shelf
+from hvx.measure.cache import ResultCache
 from hvx.measure.evaluate import Options
 from hvx.measure.methods import computer, registry
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import METHODS
 from hvx.measure.metrics import faithfulness, pos_tags, sanity
 from hvx.measure.metrics.faithfulness import SHARES, area, blurred, curves
 from hvx.measure.metrics.localization import attended, energy_inside, enlarged, overlap, points_inside
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.metrics.scores import LOCAL, METRICS, Agreement, Regions, Scores, cropped
 from hvx.measure.metrics.words import CONTENT, FAMILIES
 from hvx.measure.report import paper
-from hvx.measure.sample import Batch, Subject
+from hvx.measure.sample import Batch, EvaluationSample
 from hvx.store.reader import RunReader
 
 # Thresholds and maps
@@ -225,7 +225,7 @@ def test_scikit_image_is_needed_only_for_sanity(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_floors_are_a_gaussian_and_seeded_noise() -> None:
-    found = Mapper(MODEL, 5).maps(["center", "random"], BATCH)
+    found = SaliencyComputer(MODEL, 5).maps(["center", "random"], BATCH)
     steps = np.linspace(-2, 2, SIZE)
     wanted = np.exp(-(steps[:, None] ** 2 + steps**2) / 2)
     for place in range(len(IMAGES)):
@@ -238,8 +238,8 @@ def test_floors_are_a_gaussian_and_seeded_noise() -> None:
 def test_only_the_methods_that_were_asked_for_are_made() -> None:
     for name, own in METHODS.items():
         if name != "integrated-gradients" and own.family != "specific":
-            assert list(Mapper(MODEL, 0).maps([name], BATCH)) == [name]
-    assert Mapper(MODEL, 0).maps([], BATCH) == {}
+            assert list(SaliencyComputer(MODEL, 0).maps([name], BATCH)) == [name]
+    assert SaliencyComputer(MODEL, 0).maps([], BATCH) == {}
 
 
 @pytest.mark.parametrize("pixels", [1, SIZE * SIZE * 2, SIZE * SIZE * 3])
@@ -295,7 +295,7 @@ def test_randomization_is_seeded_and_ends_with_the_backbones_first_block() -> No
 
 
 def other_images(images: list[int], count: int) -> list[int]:
-    return sanity._on_another_image(cast(Subject, SimpleNamespace(images=np.array(images))), count)
+    return sanity._on_another_image(cast(EvaluationSample, SimpleNamespace(images=np.array(images))), count)
 
 
 def test_maps_are_compared_with_the_next_explanation_of_another_image() -> None:
@@ -321,11 +321,13 @@ class OneBatch:
 
 def test_similarities_are_of_each_explanation_before_and_after() -> None:
     count = 3
-    found = sanity.make_similarities(cast(Subject, OneBatch()), ["gradient", "random", "proposed"], count, 2)
+    found = sanity.make_similarities(
+        cast(EvaluationSample, OneBatch()), ["gradient", "random", "proposed"], count, 2
+    )
     assert list(found) == ["gradient", "proposed"]
-    before = Mapper(MODEL, 0).maps(["gradient", "proposed"], BATCH)
+    before = SaliencyComputer(MODEL, 0).maps(["gradient", "proposed"], BATCH)
     after = {
-        stage: Mapper(model, 0).maps(["gradient", "proposed"], BATCH)
+        stage: SaliencyComputer(model, 0).maps(["gradient", "proposed"], BATCH)
         for stage, model in sanity.randomized(MODEL, 2)
     }
     for name, stages in found.items():
@@ -436,21 +438,21 @@ def test_metrics_and_which_of_them_are_merits() -> None:
 
 
 @pytest.fixture(scope="module")
-def subject(finished_run: Path) -> Subject:
-    return Subject(RunReader(finished_run), [], torch.device("cpu"), 7, 3)
+def sample(finished_run: Path) -> EvaluationSample:
+    return EvaluationSample(RunReader(finished_run), [], torch.device("cpu"), 7, 3)
 
 
 def test_defaults_of_what_is_measured() -> None:
     assert Options() == Options((), 1000, 200, 50, None, 0)
 
 
-def test_about_says_what_was_measured_with_what(subject: Subject) -> None:
-    about = evaluate._about(subject.reader, subject, Options(seed=3), evaluate._Truth(subject, Options()))
+def test_about_says_what_was_measured_with_what(sample: EvaluationSample) -> None:
+    about = evaluate._about(sample.reader, sample, Options(seed=3), evaluate._Truth(sample, Options()))
     packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
-    assert about["run"] == str(subject.reader.path)
-    assert about["explanations"] == len(subject) <= 7
-    assert about["of"] == len(subject.reader) > 7
-    assert about["images"] == len(set(subject.images.tolist()))
+    assert about["run"] == str(sample.reader.path)
+    assert about["explanations"] == len(sample) <= 7
+    assert about["of"] == len(sample.reader) > 7
+    assert about["images"] == len(set(sample.images.tolist()))
     assert (about["seed"], about["device"]) == (3, "cpu")
     assert about["versions"] == {"hvx": __version__} | {name: version(name) for name in packages}
     assert about["model"]["glimpses"] == 2
@@ -458,33 +460,29 @@ def test_about_says_what_was_measured_with_what(subject: Subject) -> None:
     assert evaluate._version("no-such-package-at-all") == "absent"
 
 
-def test_all_that_decides_a_result_is_in_the_caches_key(subject: Subject, finished_run: Path) -> None:
-    def key(subject: Subject, **options: Any) -> dict[str, Any]:
-        return evaluate._key(subject.reader, subject, Options(**options))
+def test_all_that_decides_a_result_is_in_the_caches_key(sample: EvaluationSample, finished_run: Path) -> None:
+    def key(sample: EvaluationSample, /, **options: Any) -> dict[str, Any]:
+        return evaluate._key(sample.reader, sample, Options(**options))
 
-    own = key(subject)
+    own = key(sample)
     assert sorted(own) == ["blur", "made", "path_steps", "questions", "run", "seed", "shares"]
-    assert (
-        own == key(subject) == key(subject, methods=("cam",), sample=9, curves=1, sanity=0, human=Path("x"))
-    )
-    assert own["run"] == subject.reader.about["identity"]
-    assert own["made"] == [subject.reader.about["versions"], subject.reader.about["finished"]]
+    assert own == key(sample) == key(sample, methods=("cam",), sample=9, curves=1, sanity=0, human=Path("x"))
+    assert own["run"] == sample.reader.about["identity"]
+    assert own["made"] == [sample.reader.about["versions"], sample.reader.about["finished"]]
     assert (own["blur"], own["path_steps"], own["shares"]) == (0.1, 16, SHARES)
-    assert key(subject, seed=1) == own | {"seed": 1}
-    other = Subject(RunReader(finished_run), [], torch.device("cpu"), 7, 4)
+    assert key(sample, seed=1) == own | {"seed": 1}
+    other = EvaluationSample(RunReader(finished_run), [], torch.device("cpu"), 7, 4)
     assert key(other) | {"questions": own["questions"]} == own
     assert key(other)["questions"] != own["questions"]
 
 
-def test_each_thing_left_out_has_its_reason(subject: Subject) -> None:
+def test_each_thing_left_out_has_its_reason(sample: EvaluationSample) -> None:
     def left_out(options: Options, **changes: object) -> list[str]:
         said: list[str] = []
-        made = SimpleNamespace(
-            split=subject.split, explain=subject.explain, glimpses=2, reader=subject.reader
-        )
+        made = SimpleNamespace(split=sample.split, explain=sample.explain, glimpses=2, reader=sample.reader)
         vars(made).update(changes)
-        found = Measures({}, [])
-        evaluate._leave_out(found, cast(Subject, made), options, said.append)
+        found = MetricResults({}, [])
+        evaluate._leave_out(found, cast(EvaluationSample, made), options, said.append)
         assert said == [f"left out: {line}" for line in found.left_out]
         return found.left_out
 
@@ -494,7 +492,7 @@ def test_each_thing_left_out_has_its_reason(subject: Subject) -> None:
     assert left_out(Options()) == [no_human]
     assert left_out(replace(all_of_it, curves=0)) == ["deletion and insertion: not asked for"]
     assert left_out(replace(all_of_it, sanity=0)) == ["sanity: not asked for"]
-    without = subject.split.model_copy(update={"objects": None})
+    without = sample.split.model_copy(update={"objects": None})
     assert left_out(Options(curves=0, sanity=0), glimpses=0, split=without) == [
         "localization: split 'val' has no table of objects with masks",
         "agreement with the attention: the model has none", no_human,
@@ -502,31 +500,31 @@ def test_each_thing_left_out_has_its_reason(subject: Subject) -> None:
     ]  # fmt: skip
 
 
-def test_an_interrupt_is_told_from_an_error(subject: Subject) -> None:
-    with pytest.raises(Interrupted) as raised, evaluate._interruptible(subject):
+def test_an_interrupt_is_told_from_an_error(sample: EvaluationSample) -> None:
+    with pytest.raises(Interrupted) as raised, evaluate._interruptible(sample):
         raise KeyboardInterrupt
     assert str(raised.value) == (
-        f"{subject.reader.path}: interrupted; what is done is kept, the same command goes on"
+        f"{sample.reader.path}: interrupted; what is done is kept, the same command goes on"
     )
-    with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(subject):
+    with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(sample):
         raise HvxError("a reason")
 
 
-def test_an_error_that_a_request_to_stop_led_to_is_an_interrupt(subject: Subject) -> None:
+def test_an_error_that_a_request_to_stop_led_to_is_an_interrupt(sample: EvaluationSample) -> None:
     def killed() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         raise HvxError("a decoding process was killed")  # by the same Ctrl-C
 
-    with pytest.raises(Interrupted, match="what is done is kept"), evaluate._interruptible(subject):
+    with pytest.raises(Interrupted, match="what is done is kept"), evaluate._interruptible(sample):
         killed()
-    with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(subject):
+    with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(sample):
         raise HvxError("a reason")
-    with evaluate._interruptible(subject):
-        subject.check()
+    with evaluate._interruptible(sample):
+        sample.check()
 
 
-class MadeShelf:
+class MadeCache:
     """What is kept, in memory."""
 
     def __init__(self, kept: dict[str, Any]) -> None:
@@ -546,21 +544,24 @@ def test_only_similarities_that_are_not_kept_are_computed_and_then_kept(
     whole = {"another image": [[0.5, 0.25]], "top": [[0.125, 1.0]]}
     calls: list[object] = []
 
-    def similarities(subject: object, names: list[str], count: int, seed: int) -> dict[str, Any]:
-        del subject
+    def similarities(sample: object, names: list[str], count: int, seed: int) -> dict[str, Any]:
+        del sample
         calls.append((names, count, seed))
         return {name: {**whole, "top": [[1.0, 1.0]]} for name in names}
 
     monkeypatch.setattr(sanity, "make_similarities", similarities)
-    own = MadeShelf({"sanity-1/gradient": whole, "sanity-1/grad-cam": {"top": [[1, 1]]}})
-    subject, names = cast(Subject, SimpleNamespace(model=None)), ["proposed", "grad-cam", "cam", "gradient"]
-    found = evaluate._similarities(subject, cast(Shelf, own), names, 1, 7)
+    own = MadeCache({"sanity-1/gradient": whole, "sanity-1/grad-cam": {"top": [[1, 1]]}})
+    sample, names = (
+        cast(EvaluationSample, SimpleNamespace(model=None)),
+        ["proposed", "grad-cam", "cam", "gradient"],
+    )
+    found = evaluate._similarities(sample, cast(ResultCache, own), names, 1, 7)
     assert calls == [(["proposed", "grad-cam"], 1, 7)]
     made = {**whole, "top": [[1.0, 1.0]]}
     assert list(found) == ["proposed", "grad-cam", "gradient"]  # CAM is not put to the test
     assert found == {"proposed": made, "grad-cam": made, "gradient": whole}
     assert own.kept == {f"sanity-1/{name}": value for name, value in found.items()}
-    assert evaluate._similarities(subject, cast(Shelf, own), names, 1, 7) == found
+    assert evaluate._similarities(sample, cast(ResultCache, own), names, 1, 7) == found
     assert len(calls) == 1
 
 
@@ -600,10 +601,14 @@ def test_masks_and_people_that_tell_nothing_of_the_sample_are_said_to_be_left_ou
     monkeypatch.setattr(evaluate, "image_use", lambda *arguments: {"with another image": None})
     monkeypatch.setattr(evaluate, "score_maps", lambda *arguments: (scored, agreement, asked))
 
-    found = Measures({}, ["proposed"])
+    found = MetricResults({}, ["proposed"])
     truth = SimpleNamespace(table="masks" if masks else None, human="people" if people else None)
     evaluate._measure(
-        found, cast(Subject, Sample(2)), cast(Any, None), Options(curves=0, sanity=0), cast(Any, truth)
+        found,
+        cast(EvaluationSample, Sample(2)),
+        cast(Any, None),
+        Options(curves=0, sanity=0),
+        cast(Any, truth),
     )
     assert found.left_out == left_out
     assert list(found.means) == list(scored)
@@ -619,31 +624,29 @@ def test_curves_and_sanity_are_of_no_more_explanations_than_the_sample_has(
 ) -> None:
     counts: dict[str, int] = {}
 
-    def ends(subject: object, shelf: object, count: int) -> list[tuple[float, float]]:
+    def ends(sample: object, cache: object, count: int) -> list[tuple[float, float]]:
         counts["ends"] = count
         return [(0.9, 0.1)] * count
 
-    def curves_of(
-        subject: object, shelf: object, names: object, ends: list[Any], seed: int
-    ) -> dict[str, Any]:
+    def curves_of(sample: object, cache: object, names: object, ends: list[Any], seed: int) -> dict[str, Any]:
         counts["curves"] = len(ends)
         return {"proposed": [([0.5] * 9, [0.25] * 9)] * len(ends)}
 
-    def similarities(subject: object, shelf: object, names: object, count: int, seed: int) -> dict[str, Any]:
+    def similarities(sample: object, cache: object, names: object, count: int, seed: int) -> dict[str, Any]:
         counts["sanity"] = count
         return {"proposed": {"top": [[0.5, 0.25]] * count}}
 
     agreement = Agreement(["proposed"], np.ones((there, 1, 1)))
     monkeypatch.setattr(evaluate, "make_maps", lambda *arguments: None)
-    monkeypatch.setattr(evaluate, "make_ends", ends)
+    monkeypatch.setattr(evaluate, "make_baseline_probabilities", ends)
     monkeypatch.setattr(evaluate, "make_curves", curves_of)
     monkeypatch.setattr(evaluate, "_similarities", similarities)
     monkeypatch.setattr(evaluate, "Maps", lambda *arguments: None)
     monkeypatch.setattr(evaluate, "image_use", lambda *arguments: {"with another image": None})
     monkeypatch.setattr(evaluate, "score_maps", lambda *arguments: ({}, agreement, None))
-    subject = cast(Subject, Sample(there))
-    found = Measures({}, ["proposed"])
+    sample = cast(EvaluationSample, Sample(there))
+    found = MetricResults({}, ["proposed"])
     truth = cast(Any, SimpleNamespace(table=None, human=None))
-    evaluate._measure(found, subject, cast(Any, None), Options(curves=asked, sanity=asked), truth)
+    evaluate._measure(found, sample, cast(Any, None), Options(curves=asked, sanity=asked), truth)
     assert counts == ({} if taken is None else {"ends": taken, "curves": taken, "sanity": taken})
     assert ("deletion" in found.means) is bool(taken)

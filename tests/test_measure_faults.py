@@ -26,16 +26,16 @@ from PIL import Image
 from hvx.cli.main import main
 from hvx.errors import HvxError
 from hvx.measure import cache
-from hvx.measure.cache import opened_shelf
+from hvx.measure.cache import open_cache
 from hvx.measure.evaluate import Options, _is_sanity, measure_run
 from hvx.measure.metrics import sanity
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.pipeline import is_table
-from hvx.measure.sample import Subject
+from hvx.measure.sample import EvaluationSample
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.run.lock import ReadOnly
-from hvx.store.checksum import seal
+from hvx.store.checksum import write_checksum
 from hvx.store.writer import write_view
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_line_and_the_cache_stays_consistent(finished_run: Pa
 
 def test_maps_are_written_in_any_order_each_scaled_by_its_largest_magnitude(tmp_path: Path) -> None:
     first = np.array([[[1.0, -4.0, 0.0]], [[0.0, 0.0, 0.0]]], np.float32)
-    with opened_shelf(tmp_path, {}) as cache:
+    with open_cache(tmp_path, {}) as cache:
         with cache.new_maps(["cam", "gradient"], 3) as files:
             files["cam"].put([2, 0], first)
             files["cam"].put([1], np.array([[[3.0, 0.75, 1.5]]], np.float32))
@@ -113,7 +113,7 @@ def test_maps_are_written_in_any_order_each_scaled_by_its_largest_magnitude(tmp_
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_maps_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
-    with opened_shelf(tmp_path, {}) as cache:
+    with open_cache(tmp_path, {}) as cache:
         wanted = r"^cam: a map of the network has values that are not finite$"
         with pytest.raises(HvxError, match=wanted), cache.new_maps(["cam"], 1) as files:
             files["cam"].put([0], np.array([[[1.0, value]]], np.float32))
@@ -129,7 +129,7 @@ def test_maps_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> N
     ids=["two axes", "fewer maps", "another type"],
 )
 def test_maps_of_another_shape_or_type_are_computed_again(tmp_path: Path, array: np.ndarray) -> None:
-    with opened_shelf(tmp_path, {}) as cache:
+    with open_cache(tmp_path, {}) as cache:
         (cache.path / "maps").mkdir()
         np.save(cache.path / "maps" / "cam.npy", array)
         assert not cache.has_maps("cam", 3)
@@ -139,7 +139,7 @@ def test_maps_of_another_shape_or_type_are_computed_again(tmp_path: Path, array:
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\x93NUMPY", b"\x93NUMPY\x01\x00"])
 def test_maps_cut_short_are_computed_again(tmp_path: Path, content: bytes) -> None:
-    with opened_shelf(tmp_path, {}) as cache:
+    with open_cache(tmp_path, {}) as cache:
         (cache.path / "maps").mkdir()
         (cache.path / "maps" / "cam.npy").write_bytes(content)
         assert not cache.has_maps("cam", 3)
@@ -158,7 +158,7 @@ class Opened:
 
 
 def test_nothing_that_a_file_of_maps_says_is_run(tmp_path: Path) -> None:
-    with opened_shelf(tmp_path, {}) as cache:
+    with open_cache(tmp_path, {}) as cache:
         (cache.path / "maps").mkdir()
         file = cache.path / "maps" / "cam.npy"
         file.write_bytes(pickle.dumps(Opened(tmp_path / "opened")))
@@ -181,7 +181,7 @@ def test_a_table_has_its_shape_and_finite_numbers(value: object, right: bool) ->
 
 
 def test_results_that_are_json_of_something_else_are_computed_again(own_run: Path, tmp_path: Path) -> None:
-    def measured() -> Measures:
+    def measured() -> MetricResults:
         options = Options(("gradient", "random"), 6, 2, 1)
         return measure_run(own_run, options, CPU, [], tmp_path / "out", lambda line: None)
 
@@ -213,20 +213,20 @@ def test_a_result_of_randomization_has_every_stage_in_order(
     monkeypatch: pytest.MonkeyPatch, value: object, right: bool
 ) -> None:
     monkeypatch.setattr(sanity, "stages", lambda model: ["top", "bottom"])
-    assert _is_sanity(value, cast(Subject, SimpleNamespace(model=None)), 1) is right
+    assert _is_sanity(value, cast(EvaluationSample, SimpleNamespace(model=None)), 1) is right
 
 
 # The cache's key and lock
 
 
 def test_each_key_has_a_folder_of_its_own_that_names_it(tmp_path: Path) -> None:
-    with opened_shelf(tmp_path, {"seed": 0, "b": [1, 2]}) as one:
+    with open_cache(tmp_path, {"seed": 0, "b": [1, 2]}) as one:
         one.keep("a/b", {"x": [1.5]})
         assert one.result("a/b") == {"x": [1.5]}
         assert one.result("a/c") is None
-    with opened_shelf(tmp_path, {"seed": 1, "b": [1, 2]}) as other:
+    with open_cache(tmp_path, {"seed": 1, "b": [1, 2]}) as other:
         assert other.result("a/b") is None
-    with opened_shelf(tmp_path, {"b": [1, 2], "seed": 0}) as again:
+    with open_cache(tmp_path, {"b": [1, 2], "seed": 0}) as again:
         assert again.path == one.path != other.path
         assert again.result("a/b") == {"x": [1.5]}
     assert json.loads((one.path / "about.json").read_text()) == {"version": 1, "seed": 0, "b": [1, 2]}
@@ -236,10 +236,10 @@ def test_each_key_has_a_folder_of_its_own_that_names_it(tmp_path: Path) -> None:
 def test_another_version_of_the_measures_has_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened_shelf(tmp_path, {"seed": 0}) as one:
+    with open_cache(tmp_path, {"seed": 0}) as one:
         pass
     monkeypatch.setattr(cache, "VERSION", 2)
-    with opened_shelf(tmp_path, {"seed": 0}) as other:
+    with open_cache(tmp_path, {"seed": 0}) as other:
         assert other.path != one.path
 
 
@@ -248,7 +248,7 @@ def test_remains_of_a_killed_process_are_removed_and_other_files_stay(tmp_path: 
     folder.mkdir(parents=True)
     for name in (".cam.npy.1.part", "cam.npy", "notes.part", ".hidden"):
         (folder / name).write_text("x")
-    with opened_shelf(tmp_path, {}):
+    with open_cache(tmp_path, {}):
         assert sorted(path.name for path in folder.iterdir()) == [".hidden", "cam.npy", "notes.part"]
 
 
@@ -261,7 +261,7 @@ def test_a_file_system_without_locks_is_said_and_used(
     monkeypatch.setattr(fcntl, "lockf", lockf)
     for folder, other in ((tmp_path / "run", None), (tmp_path / "run", tmp_path / "out")):
         said: list[str] = []
-        with opened_shelf(folder, {}, other, said.append) as cache:
+        with open_cache(folder, {}, other, said.append) as cache:
             cache.keep("a", [1])
             assert cache.result("a") == [1]
         assert said == [
@@ -313,11 +313,11 @@ def test_a_folder_that_may_not_be_written_gives_way_to_the_other(
         make(self, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with opened_shelf(folder, {}, other) as cache:
+    with open_cache(folder, {}, other) as cache:
         assert cache.path.parent == other
         assert (other / ".lock").is_file()
     for same in (None, folder, tmp_path / "run" / ".." / "run" / "measure"):
-        with pytest.raises(HvxError) as raised, opened_shelf(folder, {}, same):
+        with pytest.raises(HvxError) as raised, open_cache(folder, {}, same):
             pass
         wanted = f"{folder}: cannot be written: {os.strerror(number)}; -o FOLDER writes elsewhere"
         assert str(raised.value) == wanted
@@ -325,7 +325,7 @@ def test_a_folder_that_may_not_be_written_gives_way_to_the_other(
 
 def test_another_error_is_no_reason_to_write_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(HvxError) as raised, opened_shelf(tmp_path / "run" / "measure", {}, tmp_path / "out"):
+    with pytest.raises(HvxError) as raised, open_cache(tmp_path / "run" / "measure", {}, tmp_path / "out"):
         pass
     assert not isinstance(raised.value, ReadOnly)
     assert str(raised.value) == f"{tmp_path / 'run' / 'measure'}: cannot be written: Not a directory"
@@ -334,7 +334,7 @@ def test_another_error_is_no_reason_to_write_elsewhere(tmp_path: Path) -> None:
 
 def test_a_writable_run_keeps_its_cache_itself(tmp_path: Path) -> None:
     for folder in (tmp_path / "run", tmp_path / "not" / "there" / "yet"):
-        with opened_shelf(folder, {}, tmp_path / "out") as cache:
+        with open_cache(folder, {}, tmp_path / "out") as cache:
             assert cache.path.parent == folder
     assert not (tmp_path / "out").exists()
 
@@ -347,7 +347,7 @@ def test_a_run_of_a_config_with_relative_paths_is_measured_from_any_folder(
 ) -> None:
     monkeypatch.chdir(tiny.root)
     config = tiny.load(tmp_path / "run", root=".")
-    explain_split(config, here(CPU))
+    explain_split(config, local_engine(CPU))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["root"] == str(tiny.root)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -399,7 +399,7 @@ def with_zero_gradients(run: Path, bits: list[int]) -> None:
         zero = file["zero_gradient"][:]
         zero[: len(bits)] = bits
         file["zero_gradient"][:] = zero
-    seal(path)
+    write_checksum(path)
     view = run / "explanations.h5"
     with h5py.File(view) as file:
         attributes = {"crop": json.loads(file.attrs["crop"]), "run_digest": file.attrs["run_digest"]}
@@ -453,7 +453,7 @@ def explained(tiny: Tiny, run: Path, change: Callable[[dict[str, object]], None]
         change(question)
     own = run.parent / "questions.json"
     own.write_text(json.dumps(tree))
-    explain_split(tiny.load(run, splits__val__questions=own), here(CPU))
+    explain_split(tiny.load(run, splits__val__questions=own), local_engine(CPU))
     return run
 
 

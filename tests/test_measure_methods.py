@@ -18,7 +18,7 @@ from hvx.explain.explainer import Explainer
 from hvx.explain.guided import guided
 from hvx.explain.scores import heat_map, standardized
 from hvx.measure.methods import computer
-from hvx.measure.methods.computer import Mapper, integrated_gradients
+from hvx.measure.methods.computer import SaliencyComputer, integrated_gradients
 from hvx.measure.methods.registry import METHODS, chosen
 from hvx.measure.metrics.sanity import _blocks, randomized, similarity
 from hvx.measure.sample import Batch, probabilities
@@ -54,7 +54,7 @@ def small_batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
     count = len(IMAGES)
     return Batch(
-        places=list(range(count)),
+        positions=list(range(count)),
         inputs=torch.randn(2, 3, SIZE, SIZE, generator=generator, dtype=torch.float64),
         images=torch.tensor(IMAGES),
         rows=torch.randint(1, WORDS + 1, (count, 4), generator=generator),
@@ -87,7 +87,7 @@ def image_of(question: int) -> Tensor:
 
 def mapped(*names: str) -> dict[str, np.ndarray]:
     """Maps of all questions in one batch; each test makes its own, so that it reaches the code it checks."""
-    return Mapper(MODEL, 0).maps(names, BATCH)
+    return SaliencyComputer(MODEL, 0).maps(names, BATCH)
 
 
 def test_every_method_makes_a_finite_map_of_every_question() -> None:
@@ -178,7 +178,7 @@ def test_maps_of_a_batch_are_those_of_each_question_alone() -> None:
             [question], BATCH.own_inputs()[own], torch.tensor([0]), BATCH.rows[own], BATCH.lengths[own],
             BATCH.answers[own],
         )  # fmt: skip
-        for name, found in Mapper(MODEL, 0).maps(names, alone).items():
+        for name, found in SaliencyComputer(MODEL, 0).maps(names, alone).items():
             assert whole[name][question] == pytest.approx(found[0], rel=1e-4, abs=1e-12), (name, question)
 
 
@@ -189,7 +189,7 @@ def test_gradients_are_pulled_to_however_many_questions_an_image_has(questions: 
     part = Batch(
         questions, BATCH.inputs, BATCH.images[own], BATCH.rows[own], BATCH.lengths[own], BATCH.answers[own]
     )
-    found = Mapper(MODEL, 0).maps(["gradient"], part)["gradient"]
+    found = SaliencyComputer(MODEL, 0).maps(["gradient"], part)["gradient"]
     assert found == pytest.approx(whole[questions], rel=1e-4, abs=1e-12)
 
 
@@ -207,7 +207,7 @@ def test_gradients_are_pulled_to_however_many_questions_an_image_has(questions: 
 def test_methods_of_a_family_share_one_pass_and_no_other_is_made(
     monkeypatch: pytest.MonkeyPatch, names: list[str], passes: list[str]
 ) -> None:
-    own, made = Mapper(MODEL, 0), list[str]()
+    own, made = SaliencyComputer(MODEL, 0), list[str]()
     kinds = {network: kind for kind, network in own._networks.items()}
     whole, head = computer._Pass, computer._Head
 
@@ -271,8 +271,8 @@ def test_the_proposed_map_and_the_attention_are_the_explainers() -> None:
     longest = max(map(len, rows))
     padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     lengths = torch.tensor([len(row) for row in rows])
-    own = Batch(batch.places, batch.inputs, batch.images, padded, lengths, batch.answers)
-    found = Mapper(model, 0).maps(["proposed", "attention"], own)
+    own = Batch(batch.positions, batch.inputs, batch.images, padded, lengths, batch.answers)
+    found = SaliencyComputer(model, 0).maps(["proposed", "attention"], own)
     assert found["proposed"] == pytest.approx(explained.heatmap.numpy(), rel=1e-5, abs=1e-5)
     assert explained.attention is not None
     assert found["attention"] == pytest.approx(explained.attention.sum(1).numpy(), rel=1e-5)
@@ -321,7 +321,7 @@ def test_integrated_gradients_in_small_pieces_are_the_same(monkeypatch: pytest.M
 def test_cam_adds_up_to_the_answers_derivative_along_the_features(glimpses: int) -> None:
     """Σ_s CAM_s is dy/dt of scaling what is pooled by t, the attention held: CAM shares out the answer."""
     model = small_model(glimpses)
-    found = Mapper(model, 0).maps(["cam"], BATCH)["cam"]
+    found = SaliencyComputer(model, 0).maps(["cam"], BATCH)["cam"]
     features = model.backbone(BATCH.inputs)
     every, step = torch.arange(len(IMAGES)), 1e-5
     embeddings = model.head.encoder.embed(BATCH.rows)
@@ -343,7 +343,7 @@ def test_cam_of_a_linear_head_over_the_mean_is_zhous() -> None:
     model.head.config = config
     model.head.textual.weight.zero_()
     model.head.textual.bias.fill_(1)
-    found = Mapper(model, 0).maps(["cam"], BATCH)["cam"]
+    found = SaliencyComputer(model, 0).maps(["cam"], BATCH)["cam"]
     features = model.backbone(BATCH.inputs)
     cells = features.shape[-1] * features.shape[-2]
     for question in QUESTIONS:
@@ -357,9 +357,9 @@ def test_floors_know_nothing_of_the_image() -> None:
     assert (maps["center"] == maps["center"][0]).all()
     middle = maps["center"][0, SIZE // 2 - 1 : SIZE // 2 + 1, SIZE // 2 - 1 : SIZE // 2 + 1]
     assert middle.min() > 0.99 and maps["center"][0, 0, 0] < 0.05
-    again = Mapper(MODEL, 0).maps(["random"], BATCH)["random"]
+    again = SaliencyComputer(MODEL, 0).maps(["random"], BATCH)["random"]
     assert (again == maps["random"]).all()
-    assert not (Mapper(MODEL, 1).maps(["random"], BATCH)["random"] == again).any()
+    assert not (SaliencyComputer(MODEL, 1).maps(["random"], BATCH)["random"] == again).any()
     assert not (again[0] == again[1]).all()
 
 
@@ -410,7 +410,7 @@ def test_blocks_are_randomized_from_the_top_each_keeping_its_values() -> None:
 def test_a_random_classifier_changes_the_answers_gradient_and_not_eq_2() -> None:
     maps = mapped("proposed", "gradient")
     _, model = next(randomized(MODEL, 0))
-    found = Mapper(model, 0).maps(["proposed", "gradient"], BATCH)
+    found = SaliencyComputer(model, 0).maps(["proposed", "gradient"], BATCH)
     assert found["proposed"] == pytest.approx(maps["proposed"], rel=1e-6)
     assert np.abs(found["gradient"] / maps["gradient"] - 1).max() > 0.1
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hvx.measure.metrics.bootstrap import Estimate
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.report import plots
 from hvx.measure.report.markdown import PLOTS
 
@@ -23,7 +23,7 @@ FOUND = made_measures()
 SHARES = ["0%", "1%", "2%", "4%", "8%", "16%", "32%", "64%", "100%"]
 
 
-def drawn(draw: object, found: Measures = FOUND) -> Figure:
+def drawn(draw: object, found: MetricResults = FOUND) -> Figure:
     figure = draw(found)  # type: ignore[operator]
     assert isinstance(figure, Figure)
     return figure
@@ -327,7 +327,7 @@ def test_each_plot_is_written_under_its_name_and_an_earlier_one_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def painted(color: str) -> object:
-        def draw(found: Measures) -> Figure | None:
+        def draw(found: MetricResults) -> Figure | None:
             del found
             return Figure(figsize=(2, 1), facecolor=color) if color else None
 

@@ -12,7 +12,7 @@ from made_measures import KINDS, METHODS, METRICS, SIDES, STAGES, TITLES, made_m
 
 from hvx.measure.metrics.bootstrap import NOTHING, Estimate
 from hvx.measure.metrics.controls import Control
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.report.markdown import PLOTS, overview, report, zero_gradients
 
 FOUND = made_measures()
@@ -373,7 +373,7 @@ def test_the_json_has_every_number_under_its_own_name() -> None:
 
 
 def test_what_is_not_known_is_null_in_json_and_numbers_are_plain() -> None:
-    found = Measures({"a": np.int64(3), "b": np.float32(0.5), "c": (1, True, "x")}, [])
+    found = MetricResults({"a": np.int64(3), "b": np.float32(0.5), "c": (1, True, "x")}, [])
     found.chance["all"] = Estimate(0.1234567, math.nan, -math.inf, 1)
     tree = found.as_json()
     assert tree["about"] == {"a": 3, "b": 0.5, "c": [1, True, "x"]}

@@ -15,9 +15,8 @@ from PIL import Image
 from hvx.config import ImageConfig
 from hvx.data.images import load_input
 from hvx.errors import HvxError, ReplacedImage
-from hvx.measure import sample
 from hvx.measure.metrics.human_attention import HumanMaps
-from hvx.measure.sample import Subject, draw
+from hvx.measure.sample import EvaluationSample, draw
 from hvx.store.reader import RunReader
 
 IDS = np.array([30, 10, 20, 10, 40, 20, 10, 50, 40])
@@ -56,43 +55,43 @@ def test_all_are_drawn_where_all_fit_and_another_seed_draws_others() -> None:
 
 
 @pytest.fixture
-def subject(finished_run: Path) -> Subject:
-    return Subject(RunReader(finished_run), [], torch.device("cpu"), 0, 1)
+def sample(finished_run: Path) -> EvaluationSample:
+    return EvaluationSample(RunReader(finished_run), [], torch.device("cpu"), 0, 1)
 
 
-def test_batches_hold_each_question_with_its_image_words_and_answer(subject: Subject) -> None:
-    places = list(range(0, len(subject), 2))
-    found = list(subject.batches(places))
-    assert sorted(place for batch in found for place in batch.places) == places
-    images = Path(subject.reader.about["images"])
+def test_batches_hold_each_question_with_its_image_words_and_answer(sample: EvaluationSample) -> None:
+    places = list(range(0, len(sample), 2))
+    found = list(sample.batches(places))
+    assert sorted(place for batch in found for place in batch.positions) == places
+    images = Path(sample.reader.about["images"])
     counts = []
     for batch in found:
-        assert len(batch) == len(batch.places) == len(batch.images) == len(batch.answers)
+        assert len(batch) == len(batch.positions) == len(batch.images) == len(batch.answers)
         assert len(batch.inputs) <= 3  # explain.batch_images of the run
-        for row, place in enumerate(batch.places):
-            item = subject.item(place)
-            assert item.question_id == subject.reader[subject.numbers[place]].question_id
-            wanted = load_input(images / item.image_path, subject.model.config.image)
+        for row, place in enumerate(batch.positions):
+            item = sample.item(place)
+            assert item.question_id == sample.reader[sample.numbers[place]].question_id
+            wanted = load_input(images / item.image_path, sample.model.config.image)
             assert torch.equal(batch.inputs[batch.images[row]], wanted)
             assert batch.own_inputs()[row].equal(wanted)
             length = int(batch.lengths[row])
             assert length == len(item.tokens)
-            rows = subject.model.vocabulary.rows(item.tokens)
+            rows = sample.model.vocabulary.rows(item.tokens)
             assert batch.rows[row, :length].tolist() == list(rows)
-            assert subject.model.answers[int(batch.answers[row])] == item.answer
+            assert sample.model.answers[int(batch.answers[row])] == item.answer
         _, own = np.unique(batch.images.numpy(), return_counts=True)
         counts += own.tolist()
     assert counts == sorted(counts, reverse=True)  # images with others of as many questions
-    assert subject.batch_count(places) == len(found)
-    assert subject.batch_count([]) == 0
-    assert subject.batch_count([0]) == 1
+    assert sample.batch_count(places) == len(found)
+    assert sample.batch_count([]) == 0
+    assert sample.batch_count([0]) == 1
 
 
-def test_a_subject_knows_the_size_of_its_maps_and_checks_at_each_batch(subject: Subject) -> None:
-    assert subject.size == (64, 64) and subject.glimpses == 2
+def test_a_subject_knows_the_size_of_its_maps_and_checks_at_each_batch(sample: EvaluationSample) -> None:
+    assert sample.size == (64, 64) and sample.glimpses == 2
     calls: list[int] = []
-    subject.check = lambda: calls.append(1)
-    assert len(list(subject.batches(range(len(subject))))) == len(calls) > 1
+    sample.check = lambda: calls.append(1)
+    assert len(list(sample.batches(range(len(sample))))) == len(calls) > 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +104,7 @@ def test_a_subject_knows_the_size_of_its_maps_and_checks_at_each_batch(subject: 
     ],
 )
 def test_images_are_decoded_as_the_run_decoded_them(
-    subject: Subject,
+    sample: EvaluationSample,
     finished_run: Path,
     monkeypatch: pytest.MonkeyPatch,
     explain: dict[str, object],
@@ -117,7 +116,7 @@ def test_images_are_decoded_as_the_run_decoded_them(
     calls: list[tuple[object, ...]] = []
 
     def decoded(paths: list[Path], image: object, batches: list[list[int]], *more: object) -> list[object]:
-        assert image == subject.model.config.image
+        assert image == sample.model.config.image
         assert [place for batch in batches for place in batch] == list(range(len(paths)))
         calls.append(({*map(len, batches[:-1])}, 1 <= len(batches[-1]) <= step, len(batches), *more))
         return []
@@ -126,8 +125,8 @@ def test_images_are_decoded_as_the_run_decoded_them(
     reader.about["config"]["explain"].update(explain)
     reader.about.pop("exif_orientation", None)
     reader.about.update(about)
-    monkeypatch.setattr(sample, "input_batches", decoded)
-    own = Subject(reader, [], torch.device("cpu"), 0, 1)
+    monkeypatch.setattr("hvx.measure.sample.input_batches", decoded)
+    own = EvaluationSample(reader, [], torch.device("cpu"), 0, 1)
     places = range(len(own))
     assert list(own.batches(places)) == []
     images = len(set(own.images.tolist()))
@@ -148,49 +147,51 @@ def changed(finished_run: Path, folder: Path, **about: object) -> RunReader:
 def test_a_run_without_its_config_is_refused(finished_run: Path, tmp_path: Path, config: object) -> None:
     reader = changed(finished_run, tmp_path, config=config)
     with pytest.raises(HvxError) as raised:
-        Subject(reader, [], torch.device("cpu"), 0, 0)
+        EvaluationSample(reader, [], torch.device("cpu"), 0, 0)
     wanted = f"{tmp_path / 'run' / 'run.json'}: config: expected the config that the run was made with"
     assert str(raised.value) == wanted
 
 
-def test_an_answer_that_the_model_lacks_is_named(subject: Subject) -> None:
-    item = subject.item(0)
-    del subject._answers[item.answer]
+def test_an_answer_that_the_model_lacks_is_named(sample: EvaluationSample) -> None:
+    item = sample.item(0)
+    del sample._answers[item.answer]
     with pytest.raises(HvxError) as raised:
-        list(subject.batches([0]))
-    path = subject.reader.path
+        list(sample.batches([0]))
+    path = sample.reader.path
     assert str(raised.value) == f"{path}: the model has no answer {item.answer!r}, which the run gives"
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/../../b.png"])
-def test_an_image_outside_of_the_images_folder_is_refused(subject: Subject, name: str) -> None:
-    subject._paths[:] = name
+def test_an_image_outside_of_the_images_folder_is_refused(sample: EvaluationSample, name: str) -> None:
+    sample._paths[:] = name
     with pytest.raises(HvxError) as raised:
-        list(subject.batches([0]))
-    path = subject.reader.path
+        list(sample.batches([0]))
+    path = sample.reader.path
     assert str(raised.value) == f"{path}: image_path: '{name}' leads out of the images' folder"
 
 
-def test_an_image_replaced_between_the_check_and_the_batch_is_refused(subject: Subject) -> None:
-    subject.check_images()
-    subject._digests[subject.numbers[3]] = "another"
+def test_an_image_replaced_between_the_check_and_the_batch_is_refused(sample: EvaluationSample) -> None:
+    sample.check_images()
+    sample._digests[sample.numbers[3]] = "another"
     with pytest.raises(ReplacedImage, match="another image than the one explained"):
-        list(subject.batches([3]))
+        list(sample.batches([3]))
 
 
-def test_images_that_are_missing_are_left_to_what_needs_them(subject: Subject, tmp_path: Path) -> None:
-    subject._images = tmp_path
+def test_images_that_are_missing_are_left_to_what_needs_them(
+    sample: EvaluationSample, tmp_path: Path
+) -> None:
+    sample._images = tmp_path
     calls: list[int] = []
-    subject.check = lambda: calls.append(1)
-    subject.check_images()
-    assert len(calls) == len(set(subject.images.tolist()))
+    sample.check = lambda: calls.append(1)
+    sample.check_images()
+    assert len(calls) == len(set(sample.images.tolist()))
 
 
 def test_the_checkpoint_must_be_the_runs(finished_run: Path, tiny: Tiny, tmp_path: Path) -> None:
     reader = RunReader(finished_run)
     cpu = torch.device("cpu")
     with pytest.raises(HvxError) as raised:
-        Subject(reader, [f"checkpoint={tmp_path / 'gone'}"], cpu, 0, 0)
+        EvaluationSample(reader, [f"checkpoint={tmp_path / 'gone'}"], cpu, 0, 0)
     assert str(raised.value) == (
         f"{tmp_path / 'gone'}: no such checkpoint, which made the run; if it moved: --set checkpoint=FILE or "
         "--set root=FOLDER"
@@ -199,7 +200,7 @@ def test_the_checkpoint_must_be_the_runs(finished_run: Path, tiny: Tiny, tmp_pat
     other.write_bytes(b"x")
     wanted = reader.about["identity"]["checkpoint_sha256"]
     with pytest.raises(HvxError) as raised:
-        Subject(reader, [f"checkpoint={other}"], cpu, 0, 0)
+        EvaluationSample(reader, [f"checkpoint={other}"], cpu, 0, 0)
     assert str(raised.value) == (
         f"{other}: not the checkpoint that the run was made with (sha256 2d711642b726…, the run's "
         f"{wanted[:12]}…); --set checkpoint=FILE names another"

@@ -13,20 +13,20 @@ import torch
 from scipy.stats import spearmanr
 from test_measure_methods import BATCH, IMAGES, MODEL, SIZE, logits_of
 
-from hvx.data.object_masks import Asked, ObjectTable
+from hvx.data.object_masks import ObjectTable, QuestionTarget
 from hvx.errors import HvxError
 from hvx.measure import pipeline
-from hvx.measure.cache import Shelf
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.cache import ResultCache
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.metrics.agreement import pooled
 from hvx.measure.metrics.bootstrap import mean
 from hvx.measure.metrics.faithfulness import SHARES, area, blurred
 from hvx.measure.metrics.human_attention import HumanMaps
 from hvx.measure.metrics.localization import energy_inside, enlarged, overlap
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.metrics.scores import Agreement, Regions, Scores, glimpse_names, score_curves, score_maps
-from hvx.measure.pipeline import Maps, make_curves, make_ends, make_maps
-from hvx.measure.sample import Batch, Subject
+from hvx.measure.pipeline import Maps, make_baseline_probabilities, make_curves, make_maps
+from hvx.measure.sample import Batch, EvaluationSample
 
 COUNT = len(IMAGES)
 
@@ -79,8 +79,8 @@ class MadeSubject:
 
 
 @pytest.fixture
-def subject() -> Subject:
-    return cast(Subject, MadeSubject())
+def sample() -> EvaluationSample:
+    return cast(EvaluationSample, MadeSubject())
 
 
 def probability(question: int, image: torch.Tensor) -> float:
@@ -92,14 +92,14 @@ def probability(question: int, image: torch.Tensor) -> float:
 # What takes time
 
 
-def test_each_explanation_gets_its_own_map(subject: Subject, tmp_path: Path) -> None:
+def test_each_explanation_gets_its_own_map(sample: EvaluationSample, tmp_path: Path) -> None:
     names = ["proposed", "attention", "cam", "gradient", "guided-backpropagation", "center"]
-    shelf = Shelf(tmp_path)
-    make_maps(subject, shelf, names, 0)
-    wanted = Mapper(MODEL, 0).maps(names, BATCH)
-    maps = Maps(shelf, names)
+    cache = ResultCache(tmp_path)
+    make_maps(sample, cache, names, 0)
+    wanted = SaliencyComputer(MODEL, 0).maps(names, BATCH)
+    maps = Maps(cache, names)
     for place in range(COUNT):
-        item = subject.item(place)
+        item = sample.item(place)
         found = maps.at(place, item)
         assert list(found) == names
         assert (found["proposed"] == item.heatmap).all()
@@ -109,23 +109,25 @@ def test_each_explanation_gets_its_own_map(subject: Subject, tmp_path: Path) -> 
             assert found[name] == pytest.approx(own / np.abs(own).max(), abs=1e-3), (place, name)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
     assert sorted(kept) == ["cam.npy", "center.npy", "gradient.npy", "guided-backpropagation.npy"]
-    make_maps(subject, shelf, names, 0)
+    make_maps(sample, cache, names, 0)
     assert kept == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "maps").iterdir()}
 
 
-def test_curves_are_of_each_explanations_own_question_image_and_map(subject: Subject, tmp_path: Path) -> None:
-    count, shelf = 4, Shelf(tmp_path)
-    ends = make_ends(subject, shelf, count)
+def test_curves_are_of_each_explanations_own_question_image_and_map(
+    sample: EvaluationSample, tmp_path: Path
+) -> None:
+    count, cache = 4, ResultCache(tmp_path)
+    ends = make_baseline_probabilities(sample, cache, count)
     blurs = blurred(BATCH.inputs)
     for place in range(count):
         image = IMAGES[place]
         wanted = probability(place, BATCH.inputs[image]), probability(place, blurs[image])
         assert ends[place] == pytest.approx(wanted, rel=1e-9)
-    found = make_curves(subject, shelf, ["proposed", "attention"], ends, 0)
+    found = make_curves(sample, cache, ["proposed", "attention"], ends, 0)
     assert list(found) == ["proposed", "attention"]
     for place in range(count):
         image, blur = BATCH.inputs[IMAGES[place]], blurs[IMAGES[place]]
-        order = np.argsort(-subject.item(place).heatmap, axis=None)
+        order = np.argsort(-sample.item(place).heatmap, axis=None)
         deletion, insertion = [], []
         for share in SHARES:
             gone = np.zeros(SIZE * SIZE, bool)
@@ -140,17 +142,17 @@ def test_curves_are_of_each_explanations_own_question_image_and_map(subject: Sub
 
 
 def test_curves_and_their_ends_are_kept_by_their_count(
-    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: EvaluationSample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shelf = Shelf(tmp_path)
-    ends = make_ends(subject, shelf, 2)
-    first = make_curves(subject, shelf, ["proposed"], ends, 0)
+    cache = ResultCache(tmp_path)
+    ends = make_baseline_probabilities(sample, cache, 2)
+    first = make_curves(sample, cache, ["proposed"], ends, 0)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json")) == [
         "curves-2/ends.json", "curves-2/proposed.json"
     ]  # fmt: skip
     monkeypatch.setattr(pipeline, "probabilities", None)  # nothing is computed again
-    assert make_ends(subject, shelf, 2) == ends
-    assert make_curves(subject, shelf, ["proposed"], ends, 0) == first
+    assert make_baseline_probabilities(sample, cache, 2) == ends
+    assert make_curves(sample, cache, ["proposed"], ends, 0) == first
 
 
 # Scores
@@ -161,8 +163,9 @@ class MadeTable:
 
     def __init__(self) -> None:
         self.asked = {
-            100: Asked("count", (1,)), 101: Asked("shape", (2,)), 102: Asked("count", (1, 2)),
-            103: Asked("shape", (9,)), 104: Asked("shape", (1,)),
+            100: QuestionTarget("count", (1,)), 101: QuestionTarget("shape", (2,)),
+            102: QuestionTarget("count", (1, 2)), 103: QuestionTarget("shape", (9,)),
+            104: QuestionTarget("shape", (1,)),
         }  # fmt: skip
 
     def mask(self, image_id: int) -> np.ndarray:
@@ -187,23 +190,23 @@ NAMES = ["proposed", "attention", "center"]
 
 
 def scored(
-    subject: Subject, folder: Path, table: object, human: object
+    sample: EvaluationSample, folder: Path, table: object, human: object
 ) -> tuple[Maps, dict[str, Scores], Agreement, Regions | None]:
-    shelf = Shelf(folder)
-    make_maps(subject, shelf, NAMES, 0)
-    maps = Maps(shelf, NAMES)
-    return maps, *score_maps(subject, maps, cast(ObjectTable, table), cast(HumanMaps, human))
+    cache = ResultCache(folder)
+    make_maps(sample, cache, NAMES, 0)
+    maps = Maps(cache, NAMES)
+    return maps, *score_maps(sample, maps, cast(ObjectTable, table), cast(HumanMaps, human))
 
 
-def test_localization_is_scored_where_the_object_is_there(subject: Subject, tmp_path: Path) -> None:
+def test_localization_is_scored_where_the_object_is_there(sample: EvaluationSample, tmp_path: Path) -> None:
     table = MadeTable()
-    maps, found, _, regions = scored(subject, tmp_path, table, None)
+    maps, found, _, regions = scored(sample, tmp_path, table, None)
     assert list(found) == ["pointing", "energy", "overlap", "attention"]
     assert regions is not None
-    assert regions.places.tolist() == [0, 1, 2, 4]
+    assert regions.positions.tolist() == [0, 1, 2, 4]
     assert regions.kinds.tolist() == ["count", "shape", "count", "shape"]
-    for row, place in enumerate(regions.places):
-        item = subject.item(place)
+    for row, place in enumerate(regions.positions):
+        item = sample.item(place)
         inside = np.isin(table.mask(item.image_id), table.asked[item.question_id].labels)
         assert regions.shares[row] == pytest.approx(inside.mean())
         for name, map in maps.at(place, item).items():
@@ -215,17 +218,19 @@ def test_localization_is_scored_where_the_object_is_there(subject: Subject, tmp_
             assert found["energy"].values[name][row] == pytest.approx(energy_inside(whole, inside))
             assert found["overlap"].values[name][row] == pytest.approx(overlap(whole, inside))
     for metric in ("pointing", "energy", "overlap"):
-        assert found[metric].places.tolist() == [0, 1, 2, 4]
+        assert found[metric].positions.tolist() == [0, 1, 2, 4]
         assert list(found[metric].values) == NAMES
 
 
-def test_agreement_is_spearmans_on_the_lattice_with_glimpses_last(subject: Subject, tmp_path: Path) -> None:
-    maps, found, agreement, regions = scored(subject, tmp_path, None, None)
+def test_agreement_is_spearmans_on_the_lattice_with_glimpses_last(
+    sample: EvaluationSample, tmp_path: Path
+) -> None:
+    maps, found, agreement, regions = scored(sample, tmp_path, None, None)
     assert regions is None and list(found) == ["attention"]
     assert agreement.names == [*NAMES, "glimpse 1", "glimpse 2"]
     assert agreement.correlations.shape == (COUNT, 5, 5)
     for place in range(COUNT):
-        item = subject.item(place)
+        item = sample.item(place)
         cells = [pooled(map, (6, 6)) for map in maps.at(place, item).values()] + list(item.attention)
         for i, one in enumerate(cells):
             for j, other in enumerate(cells):
@@ -233,17 +238,17 @@ def test_agreement_is_spearmans_on_the_lattice_with_glimpses_last(subject: Subje
                 assert agreement.correlations[place, i, j] == pytest.approx(wanted, abs=1e-9)
         assert found["attention"].values["proposed"][place] == agreement.correlations[place, 0, 1]
         assert found["attention"].values["center"][place] == agreement.correlations[place, 2, 1]
-    assert found["attention"].places.tolist() == list(range(COUNT))
+    assert found["attention"].positions.tolist() == list(range(COUNT))
     assert list(found["attention"].values) == ["proposed", "center"]
 
 
-def test_agreement_with_people_is_the_mean_over_them(subject: Subject, tmp_path: Path) -> None:
+def test_agreement_with_people_is_the_mean_over_them(sample: EvaluationSample, tmp_path: Path) -> None:
     people = MadePeople()
-    maps, found, _, _ = scored(subject, tmp_path, None, people)
+    maps, found, _, _ = scored(sample, tmp_path, None, people)
     assert list(found) == ["human", "attention"]
-    assert found["human"].places.tolist() == [0, 3]
+    assert found["human"].positions.tolist() == [0, 3]
     for row, place in enumerate((0, 3)):
-        for name, map in maps.at(place, subject.item(place)).items():
+        for name, map in maps.at(place, sample.item(place)).items():
             each = [
                 spearmanr(pooled(map, (6, 6)).ravel(), pooled(own, (6, 6)).ravel()).statistic
                 for own in people.of(100 + place)
@@ -251,15 +256,15 @@ def test_agreement_with_people_is_the_mean_over_them(subject: Subject, tmp_path:
             assert found["human"].values[name][row] == pytest.approx(np.mean(each), abs=1e-9)
 
 
-def test_without_attention_maps_are_compared_on_14_by_14(subject: Subject, tmp_path: Path) -> None:
-    made = cast(MadeSubject, subject)
+def test_without_attention_maps_are_compared_on_14_by_14(sample: EvaluationSample, tmp_path: Path) -> None:
+    made = cast(MadeSubject, sample)
     made.glimpses = 0
-    shelf = Shelf(tmp_path)
-    make_maps(subject, shelf, ["proposed", "center"], 0)
-    maps = Maps(shelf, ["proposed", "center"])
-    found, agreement, _ = score_maps(subject, maps, None, None)
+    cache = ResultCache(tmp_path)
+    make_maps(sample, cache, ["proposed", "center"], 0)
+    maps = Maps(cache, ["proposed", "center"])
+    found, agreement, _ = score_maps(sample, maps, None, None)
     assert found == {} and agreement.names == ["proposed", "center"]
-    both = [pooled(map, (14, 14)).ravel() for map in maps.at(1, subject.item(1)).values()]
+    both = [pooled(map, (14, 14)).ravel() for map in maps.at(1, sample.item(1)).values()]
     assert agreement.correlations[1, 0, 1] == pytest.approx(spearmanr(*both).statistic, abs=1e-9)
 
 
@@ -269,11 +274,11 @@ def test_glimpses_are_named_from_1_where_there_are_several() -> None:
     ]  # fmt: skip
 
 
-def test_a_question_that_the_table_lacks_is_named(subject: Subject, tmp_path: Path) -> None:
+def test_a_question_that_the_table_lacks_is_named(sample: EvaluationSample, tmp_path: Path) -> None:
     table = MadeTable()
     table.asked = {k: own for k, own in table.asked.items() if k != 102}
     with pytest.raises(HvxError) as raised:
-        scored(subject, tmp_path, table, None)
+        scored(sample, tmp_path, table, None)
     assert str(raised.value) == (
         "objects.json: no question 102, which runs/made explains; the run is of another split"
     )
@@ -290,7 +295,7 @@ def test_a_curves_score_is_its_area_by_metric_and_method() -> None:
     found = score_curves(curves)
     assert list(found) == ["deletion", "insertion"]
     for part, metric in enumerate(("deletion", "insertion")):
-        assert found[metric].places.tolist() == [0, 1]
+        assert found[metric].positions.tolist() == [0, 1]
         for name, first in (("proposed", 0.1), ("random", 0.5)):
             wanted = [first + 0.1 * part + 0.5, first + 0.2 + 0.1 * part + 0.5]
             assert found[metric].values[name] == pytest.approx(wanted)
@@ -309,7 +314,7 @@ def made_scores(metric: str, names: Sequence[str] = ("proposed", "attention", "c
 
 
 def test_means_and_differences_are_of_each_methods_own_scores() -> None:
-    found = Measures({}, ["proposed", "attention", "center"])
+    found = MetricResults({}, ["proposed", "attention", "center"])
     scored = {metric: made_scores(metric) for metric in ("insertion", "pointing", "energy")}
     found.add_scores(scored, PICTURES, 3)
     assert list(found.means) == list(found.versus) == ["pointing", "energy", "insertion"]
@@ -322,7 +327,7 @@ def test_means_and_differences_are_of_each_methods_own_scores() -> None:
 
 
 def test_regions_give_chance_and_means_by_kind() -> None:
-    found = Measures({}, ["proposed", "attention"])
+    found = MetricResults({}, ["proposed", "attention"])
     scored = {metric: made_scores(metric) for metric in ("pointing", "energy", "overlap")}
     shares, kinds = np.array([0.1, 0.3, 0.05, 0.2]), np.array(["shape", "count", "shape", "count"])
     found.add_regions(Regions(GROUPS["places"], kinds, shares), scored, PICTURES, 3)
@@ -343,7 +348,7 @@ def test_agreement_is_that_of_the_proposed_map_and_the_sum_is_held_against_the_b
     names = ["attention", "proposed", "glimpse 1", "glimpse 2"]
     correlations = np.random.default_rng(2).random((5, 4, 4))
     correlations[:, 1, 3] += 0.5  # the second glimpse is the better one
-    found = Measures({}, ["proposed", "attention"])
+    found = MetricResults({}, ["proposed", "attention"])
     found.add_agreement(Agreement(names, correlations), PICTURES, 3)
     own = correlations[:, 1]
     assert found.agreement == {
@@ -355,7 +360,7 @@ def test_agreement_is_that_of_the_proposed_map_and_the_sum_is_held_against_the_b
     assert found.matrix is not None and found.matrix == pytest.approx(correlations.mean(0))
     assert found.matrix_names == names
     for without in (names[:2], ["other", *names[1:]]):
-        bare = Measures({}, ["proposed"])
+        bare = MetricResults({}, ["proposed"])
         k = len(without)
         bare.add_agreement(Agreement(without, correlations[:, :k, :k]), PICTURES, 3)
         assert bare.additive is None
@@ -366,7 +371,7 @@ def test_curves_are_averaged_by_method_and_their_ends_have_intervals() -> None:
     pairs = {
         name: [(chance.random(9).tolist(), chance.random(9).tolist()) for _ in range(3)] for name in "ab"
     }
-    found = Measures({}, [])
+    found = MetricResults({}, [])
     ends = [(0.9, 0.1), (0.5, 0.3), (0.7, 0.4)]
     found.add_curves(cast(Any, pairs), ends, PICTURES, 3)
     assert found.ends == (mean([0.9, 0.5, 0.7], [7, 7, 3], 3), mean([0.1, 0.3, 0.4], [7, 7, 3], 3))
@@ -379,7 +384,7 @@ def test_curves_are_averaged_by_method_and_their_ends_have_intervals() -> None:
 def test_sanity_keeps_correlation_and_ssim_of_each_stage_apart() -> None:
     chance = np.random.default_rng(7)
     made = {name: {stage: chance.random((3, 2)).tolist() for stage in ("one", "two")} for name in "ab"}
-    found = Measures({}, [])
+    found = MetricResults({}, [])
     found.add_sanity(made, PICTURES, 3)
     assert list(found.sanity) == ["a", "b"] and list(found.sanity["a"]) == ["one", "two"]
     for name, stages in made.items():

@@ -15,10 +15,10 @@ from made_measures import made_measures
 from scipy.stats import spearmanr
 from test_measure_methods import BATCH, MODEL, SIZE
 
-from hvx.data.object_masks import Asked, ObjectTable
+from hvx.data.object_masks import ObjectTable, QuestionTarget
 from hvx.errors import HvxError
 from hvx.explain.specific import question_specific
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import SPECIFIC, SPECIFIC_ATTENTION
 from hvx.measure.metrics.agreement import pooled
 from hvx.measure.metrics.bootstrap import Estimate
@@ -28,7 +28,7 @@ from hvx.measure.metrics.specific import REFERENCES, SpecificMaps
 from hvx.measure.pipeline import Maps
 from hvx.measure.report.claims import claims
 from hvx.measure.report.markdown import report
-from hvx.measure.sample import Subject
+from hvx.measure.sample import EvaluationSample
 
 NAMES = [SPECIFIC, SPECIFIC_ATTENTION]
 
@@ -98,10 +98,10 @@ def made(questions: list[str], images: list[int], numbers: list[int]) -> Any:
 
 
 class Sample:
-    """What ``attention_controls`` and ``score_maps`` read of a subject."""
+    """What ``attention_controls`` and ``score_maps`` read of a sample."""
 
-    def __init__(self, subject: Any) -> None:
-        self.__dict__ |= vars(subject)
+    def __init__(self, sample: Any) -> None:
+        self.__dict__ |= vars(sample)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -111,12 +111,12 @@ QUESTIONS, ON = ["a b", "c", "a b", "d e f", "c", "g"], [0, 0, 0, 0, 1, 2]
 
 
 def test_others_are_all_of_the_run_on_the_image_with_another_text() -> None:
-    subject = made(QUESTIONS, ON, [3, 0])  # the sample has two of the four questions on image 0
+    sample = made(QUESTIONS, ON, [3, 0])  # the sample has two of the four questions on image 0
     batch = BATCH.__class__(
         [0, 1], BATCH.inputs[:1], torch.tensor([0, 0]), BATCH.rows[:2], BATCH.lengths[:2], BATCH.answers[:2]
     )
-    found = SpecificMaps(cast(Subject, subject), Mapper(MODEL, 0)).maps(NAMES, batch)
-    items = subject.reader.items
+    found = SpecificMaps(cast(EvaluationSample, sample), SaliencyComputer(MODEL, 0)).maps(NAMES, batch)
+    items = sample.reader.items
     for row, (own, others) in enumerate([(3, [0, 1, 2]), (0, [1, 3])]):
         wanted = slowly(items[own].heatmap, [items[k].heatmap for k in others])
         np.testing.assert_allclose(found[SPECIFIC][row], wanted, atol=1e-4)
@@ -125,19 +125,19 @@ def test_others_are_all_of_the_run_on_the_image_with_another_text() -> None:
 
 
 def test_a_single_question_is_compared_with_the_most_frequent_ones_on_its_image() -> None:
-    subject = made(QUESTIONS, ON, [5])
+    sample = made(QUESTIONS, ON, [5])
     batch = BATCH.__class__(
         [0], BATCH.inputs[1:], torch.tensor([0]), BATCH.rows[:1], BATCH.lengths[:1], BATCH.answers[:1]
     )
-    found = SpecificMaps(cast(Subject, subject), Mapper(MODEL, 0)).maps(NAMES, batch)
-    item = subject.reader.items[5]
+    found = SpecificMaps(cast(EvaluationSample, sample), SaliencyComputer(MODEL, 0)).maps(NAMES, batch)
+    item = sample.reader.items[5]
     heat, attention = [], []
     for text in ("a b", "c", "d e f"):  # twice, twice, and first of those that occur once
         rows = torch.tensor([MODEL.vocabulary.rows(text.split())])
         alone = BATCH.__class__(
             [0], BATCH.inputs[1:], torch.tensor([0]), rows, torch.tensor([rows.shape[1]]), torch.tensor([0])
         )
-        maps = Mapper(MODEL, 0).maps(["proposed", "attention"], alone)
+        maps = SaliencyComputer(MODEL, 0).maps(["proposed", "attention"], alone)
         whole = maps["proposed"][0]
         heat.append(np.array([[whole[2 * r : 2 * r + 2, 2 * c : 2 * c + 2].mean() for c in range(SIZE // 2)]
                               for r in range(SIZE // 2)]))  # fmt: skip
@@ -150,18 +150,18 @@ def test_a_single_question_is_compared_with_the_most_frequent_ones_on_its_image(
 
 
 def test_a_run_of_one_question_has_no_specific_maps() -> None:
-    subject = made(["a b", "a b"], [0, 0], [0])
+    sample = made(["a b", "a b"], [0, 0], [0])
     batch = BATCH.__class__(
         [0], BATCH.inputs[:1], torch.tensor([0]), BATCH.rows[:1], BATCH.lengths[:1], BATCH.answers[:1]
     )
     with pytest.raises(HvxError, match=r"runs/made: all of its questions are the same"):
-        SpecificMaps(cast(Subject, subject), Mapper(MODEL, 0)).maps([SPECIFIC], batch)
+        SpecificMaps(cast(EvaluationSample, sample), SaliencyComputer(MODEL, 0)).maps([SPECIFIC], batch)
 
 
 def test_controls_of_attention_are_correlations_with_others() -> None:
-    subject = Sample(made(QUESTIONS, ON, [4, 0, 1, 2, 3]))
-    found = attention_controls(cast(Subject, subject), 0)
-    items = [subject.reader.items[number] for number in subject.numbers]
+    sample = Sample(made(QUESTIONS, ON, [4, 0, 1, 2, 3]))
+    found = attention_controls(cast(EvaluationSample, sample), 0)
+    items = [sample.reader.items[number] for number in sample.numbers]
     heat = [pooled(item.heatmap, (12, 12)).ravel() for item in items]
     seen = [item.attention.sum(0).ravel() for item in items]
 
@@ -193,8 +193,8 @@ def test_a_control_without_any_other_is_none() -> None:
 class Table:
     """Objects: question k asks about label k + 1, two of them about label 1; label k is quadrant k."""
 
-    asked: ClassVar = {100 + k: Asked("x", (label,)) for k, label in enumerate((1, 2, 1, 3, 1))}
-    asked[105] = Asked("x", ())  # after what is not there
+    asked: ClassVar = {100 + k: QuestionTarget("x", (label,)) for k, label in enumerate((1, 2, 1, 3, 1))}
+    asked[105] = QuestionTarget("x", ())  # after what is not there
 
     def mask(self, image_id: int) -> np.ndarray:
         mask = np.zeros((SIZE, SIZE), np.uint8)
@@ -204,8 +204,8 @@ class Table:
 
 
 def test_maps_of_other_questions_point_into_a_questions_region_as_often_as_counted() -> None:
-    subject = Sample(made(QUESTIONS, [0, 0, 0, 0, 1, 0], [0, 1, 2, 3, 4, 5]))
-    subject.split = SimpleNamespace(objects="objects.json")
+    sample = Sample(made(QUESTIONS, [0, 0, 0, 0, 1, 0], [0, 1, 2, 3, 4, 5]))
+    sample.split = SimpleNamespace(objects="objects.json")
     points = [(1, 1), (1, SIZE - 2), (1, SIZE - 2), (1, 1), (1, 1), (1, 1)]  # 0, 1 and 4 at their own
     maps: list[dict[str, np.ndarray]] = []
     for row, column in points:
@@ -213,7 +213,9 @@ def test_maps_of_other_questions_point_into_a_questions_region_as_often_as_count
         one[row, column] = 1
         maps.append({"proposed": one, "gradient": constant})
     kept = SimpleNamespace(names=["proposed", "gradient"], at=lambda place, item: maps[place])
-    _, _, regions = score_maps(cast(Subject, subject), cast(Maps, kept), cast(ObjectTable, Table()), None)
+    _, _, regions = score_maps(
+        cast(EvaluationSample, sample), cast(Maps, kept), cast(ObjectTable, Table()), None
+    )
     assert regions is not None
     # Of question 0 (label 1) the others are 1 and 3; of 1 (label 2) all of 0, 2, 3; of 3 (label 3) 0, 1, 2.
     np.testing.assert_allclose(regions.others["proposed"], [0.5, 1 / 3, 0.5, 0, np.nan])

@@ -200,7 +200,7 @@ def test_a_scale_of_the_features_is_absorbed(name: str) -> None:
     features, images, rows, lengths = _inputs()
     embeddings = model.encoder.embed(rows)
     wanted = model(3 * features, model.image_terms(3 * features), images, embeddings, lengths).logits
-    model.absorb_scale(3)
+    model.fold_feature_scale(3)
     found = model(features, model.image_terms(features), images, embeddings, lengths).logits
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-9)
 

@@ -380,7 +380,7 @@ def test_a_scale_on_the_features_folds_into_the_weights(name: str) -> None:
         return model(x, model.image_terms(x), images, model.encoder.embed(rows), lengths).logits
 
     before = logits(features * 0.03)
-    model.absorb_scale(0.03)
+    model.fold_feature_scale(0.03)
     torch.testing.assert_close(logits(features), before, rtol=0, atol=1e-12)
     if not model.config.mrn.unit_length and not isinstance(model, MCB):  # which sees no scale
         assert (logits(features * 2) - before).abs().max() > 1e-6

@@ -24,7 +24,7 @@ from hvx.models.backbone import build_backbone
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 from hvx.view.crop import middle
 from hvx.view.figure import AS_IN_THE_PAPER, FigureLayout, FigureRow, draw_figure
@@ -122,7 +122,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Paper:
 @pytest.fixture(scope="module")
 def run(paper: Paper) -> Path:
     """A run of the config's picks; tests do not change it."""
-    explain_split(paper.load("runs/picks"), here(torch.device("cpu")))
+    explain_split(paper.load("runs/picks"), local_engine(torch.device("cpu")))
     return paper.root / "runs" / "picks"
 
 
@@ -241,7 +241,7 @@ def test_a_question_id_in_the_config_takes_another_candidate(paper: Paper, tmp_p
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
     config = load(tmp_path / "config.yaml", paper.settings("runs/other"))
     said: list[str] = []
-    explain_split(config, here(torch.device("cpu")), say=said.append)
+    explain_split(config, local_engine(torch.device("cpu")), log=said.append)
     assert said == []
     assert 18 in RunReader(paper.root / "runs" / "other").column("question_id")
 
@@ -253,7 +253,7 @@ def test_rows_whose_photograph_cannot_be_read_are_missing_and_named(paper: Paper
     spoilt.image(3).unlink()
     for image_id in (9, 10):  # all of figure 5
         spoilt.image(image_id).write_bytes(b"no photograph")
-    explain_split(spoilt.load("run", "explain.on_error=skip"), here(torch.device("cpu")))
+    explain_split(spoilt.load("run", "explain.on_error=skip"), local_engine(torch.device("cpu")))
     options = ["--width", WIDTH, "--style", "paper"]
     done = hvx("figure", tmp_path / "run", "-o", tmp_path / "figures", *options)
     assert done.returncode == 3
@@ -281,7 +281,7 @@ def test_one_question_in_two_figures_has_the_printed_scores_of_each(paper: Paper
     ]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree))
     config = load(tmp_path / "config.yaml", paper.settings("runs/twice"))
-    explain_split(config, here(torch.device("cpu")))
+    explain_split(config, local_engine(torch.device("cpu")))
     reader = RunReader(paper.root / "runs" / "twice")
     assert len(reader) == 1
     drawn = write_picked_figures(reader, tmp_path, WIDTH)

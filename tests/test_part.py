@@ -20,15 +20,15 @@ from processes import datasets, explain_command, finished, shards_there, signall
 from hvx.errors import HvxError
 from hvx.run import explain, lock
 from hvx.run.explain import Options, explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.run.lock import LOCK, Part, part_writer
 
 CPU = torch.device("cpu")
 HOLD = """
 import sys
 from pathlib import Path
-from hvx.run.lock import only_writer
-with only_writer(Path(sys.argv[1]), finishing=sys.argv[2] == "finishing"):
+from hvx.run.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), finishing=sys.argv[2] == "finishing"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -194,7 +194,7 @@ def test_without_locks_parts_are_refused(tiny: Tiny, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
     with pytest.raises(HvxError, match="--part needs a file system with locks"):
-        explain_split(tiny.load(tmp_path / "run"), here(CPU), Options(part=Part(1, 2)))
+        explain_split(tiny.load(tmp_path / "run"), local_engine(CPU), Options(part=Part(1, 2)))
     assert not (tmp_path / "run" / "run.json").exists()
     monkeypatch.setattr(lock, "_posix_locks", lambda: None)  # as on a system without them
     with (
@@ -224,14 +224,14 @@ def test_a_disk_must_have_room_for_all_parts(
     checked: list[int] = []
     monkeypatch.setattr(explain, "check_room", lambda run, shards, *more: checked.append(len(shards)))
     config = tiny.load(tmp_path / "run", explain__shard_questions=1)
-    summary = explain_split(config, here(CPU), Options(part=Part(1, 4)))
+    summary = explain_split(config, local_engine(CPU), Options(part=Part(1, 4)))
     assert checked == [8] and (summary.done_now, summary.left, summary.part) == (2, 6, Part(1, 4))
 
 
 def test_a_part_that_ends_while_another_is_at_work_leaves_the_rest_to_it(tiny: Tiny, tmp_path: Path) -> None:
     """Also where no shard is missing any more: its counts are not the run's."""
     run = tmp_path / "run"
-    whole = explain_split(tiny.load(run, explain__shard_questions=1), here(CPU))
+    whole = explain_split(tiny.load(run, explain__shard_questions=1), local_engine(CPU))
     (run / "shards" / ".other.h5.part").write_bytes(b"half")  # of the other part, which is at work
     command = [sys.executable, "-c", HOLD_PART, str(run)]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -28,7 +28,7 @@ from hvx.config import Config
 from hvx.errors import BadImage, HvxError
 from hvx.run.explain import Summary, explain_split
 from hvx.run.identity import RunIdentity, versions
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.run.ray.connection import connected, import_ray
 from hvx.run.ray.placement import Workers
 from hvx.run.ray.remote import RemoteWorker
@@ -40,7 +40,7 @@ try:
     ray = import_ray(local=True)  # a cluster of this machine alone, which no one else can join
     from ray.cluster_utils import Cluster
 
-    from hvx.run.ray.engine import by_ray
+    from hvx.run.ray.engine import ray_engine
 except (HvxError, ImportError):
     pytest.skip("Ray is not installed", allow_module_level=True)
 
@@ -80,7 +80,7 @@ def undisturbed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over the tiny split in eight shards of one image each, by one process."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     torch.set_num_threads(THREADS)
-    explain_split(_in_eight(tiny, run), here(torch.device("cpu")))
+    explain_split(_in_eight(tiny, run), local_engine(torch.device("cpu")))
     return run
 
 
@@ -91,8 +91,8 @@ def _in_eight(tiny: Tiny, run: Path, **more: object) -> Config:
 def _on(cluster: Cluster, config: Config, said: list[str] | None = None, workers: int = 2) -> Summary:
     """The run that a config asks for, by workers of the cluster."""
     say = (said if said is not None else []).append
-    with by_ray(Workers(cluster.address, workers), say) as start:
-        return explain_split(config, start, say=say)
+    with ray_engine(Workers(cluster.address, workers), say) as start:
+        return explain_split(config, start, log=say)
 
 
 def _assert_equal(run: Path, other: Path, to_rounding: bool = False) -> None:
@@ -123,11 +123,11 @@ def gated(gate: Path) -> type[RemoteWorker]:
                     time.sleep(0.02)
                 seal(*args)
 
-            seal, writer.seal = writer.seal, stop_and_seal
+            seal, writer.write_checksum = writer.write_checksum, stop_and_seal
             try:
                 super().explain(shard, path)
             finally:
-                writer.seal = seal
+                writer.write_checksum = seal
 
     return Gated
 
@@ -193,7 +193,7 @@ def test_two_nodes_do_what_one_process_does(
     config = _in_eight(tiny, Path(os.path.relpath(tmp_path / "run", tiny.root)), **relative)
     assert not config.root.is_absolute()
     said: list[str] = []
-    with by_ray(Workers(cluster.address, 3), said.append) as start:
+    with ray_engine(Workers(cluster.address, 3), said.append) as start:
         summary = explain_split(config, start)
     assert _but_slow(said) == ["Ray: room for 2 of 3 workers; the others begin when there is more"]
     assert (summary.done_now, summary.failed) == (8, 0)
@@ -280,7 +280,7 @@ def test_a_checkpoint_that_a_worker_does_not_find_is_one_line(
 ) -> None:
     config = tiny.load(tmp_path / "run", checkpoint=tmp_path / "absent.safetensors")
     with (
-        by_ray(Workers(cluster.address, 1), print) as start,
+        ray_engine(Workers(cluster.address, 1), print) as start,
         pytest.raises(HvxError, match=r"^[^\n]*absent\.safetensors: no such checkpoint$") as caught,
     ):
         start(config, RunIdentity({}, versions()))
@@ -302,7 +302,7 @@ def test_a_bad_image_stops_the_run_where_the_config_says_so(
 
 def test_gpus_that_no_node_has_are_refused(cluster: Cluster, tiny: Tiny, tmp_path: Path) -> None:
     with (
-        by_ray(Workers(cluster.address, gpus=1), print) as start,
+        ray_engine(Workers(cluster.address, gpus=1), print) as start,
         pytest.raises(HvxError, match="--gpus-per-worker 1: no machine"),
     ):
         explain_split(tiny.load(tmp_path / "run"), start)

@@ -349,7 +349,7 @@ def test_the_engine_takes_nodes_that_are_alive(tiny: Tiny, monkeypatch: pytest.M
     monkeypatch.setattr(engine, "connected", Connected)
     for address, local in ((None, True), ("auto", False)):
         events.clear()
-        with engine.by_ray(Workers(address, count=3), print) as start:
+        with engine.ray_engine(Workers(address, count=3), print) as start:
             assert events == [local]
             made = start(tiny.load(tiny.root / "run"), IDENTITY)
             assert events[1:] == [(ray, address), "connected"]

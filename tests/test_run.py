@@ -19,7 +19,7 @@ from hvx.errors import BadImage, HvxError
 from hvx.explain.explainer import Explainer
 from hvx.models.checkpoint import load_checkpoint
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, IDS
 
@@ -110,7 +110,7 @@ def test_absent_shards_are_done_and_present_ones_left_alone(
     (run / "shards" / "00001.h5").unlink()
     (run / "explanations.h5").unlink()
     kept = (run / "shards" / "00000.h5").stat().st_mtime_ns
-    summary = explain_split(tiny.load(run, explain__gradient=True), here(CPU))
+    summary = explain_split(tiny.load(run, explain__gradient=True), local_engine(CPU))
     assert summary.done_now == 1
     assert (run / "shards" / "00000.h5").stat().st_mtime_ns == kept
     before, after = _datasets(finished_run), _datasets(run)
@@ -120,7 +120,7 @@ def test_absent_shards_are_done_and_present_ones_left_alone(
 
 
 def test_a_finished_run_is_not_computed_again(finished_run: Path, tiny: Tiny) -> None:
-    summary = explain_split(tiny.load(finished_run, explain__gradient=True), here(CPU))
+    summary = explain_split(tiny.load(finished_run, explain__gradient=True), local_engine(CPU))
     assert (summary.done_now, summary.failed) == (0, 0)
 
 
@@ -133,7 +133,7 @@ def test_a_run_of_another_config_is_refused_by_what_differs(
 ) -> None:
     before = (finished_run / "run.json").read_text()
     with pytest.raises(HvxError, match=named):
-        explain_split(tiny.load(finished_run, explain__gradient=True, **changed), here(CPU))
+        explain_split(tiny.load(finished_run, explain__gradient=True, **changed), local_engine(CPU))
     assert (finished_run / "run.json").read_text() == before
 
 
@@ -156,7 +156,7 @@ def test_a_bad_image_stops_the_run_naming_it_and_leaves_no_torn_shard(
     changed = _with_bad_image(tiny, tmp_path, data)
     run = tmp_path / "run"
     with pytest.raises(HvxError, match=r"SCENES_val_000001000001\.png"):
-        explain_split(tiny.load(run, explain__on_error="stop", **changed), here(CPU))
+        explain_split(tiny.load(run, explain__on_error="stop", **changed), local_engine(CPU))
     assert not (run / "explanations.h5").exists()
     assert not list(run.rglob("*.part"))
 
@@ -168,7 +168,7 @@ def test_skipping_costs_a_bad_image_its_questions_alone(
     changed = _with_bad_image(tiny, tmp_path, data)
     run = tmp_path / "run"
     config = tiny.load(run, explain__gradient=True, **changed)
-    summary = explain_split(config, here(CPU))
+    summary = explain_split(config, local_engine(CPU))
     failures = [json.loads(line) for line in (run / "failures.jsonl").read_text().splitlines()]
     questions = read_questions(config.split("val"))
     lost = {q.question_id for q in questions if q.image_id == 1_000_001}
@@ -187,7 +187,7 @@ def test_skipping_costs_a_bad_image_its_questions_alone(
 def test_a_split_none_of_whose_images_is_there_is_refused_at_once(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(HvxError, match=r"no such image \(8 of the split's 8 images are missing\)"):
-        explain_split(tiny.load(tmp_path / "run", splits__val__images=tmp_path / "images"), here(CPU))
+        explain_split(tiny.load(tmp_path / "run", splits__val__images=tmp_path / "images"), local_engine(CPU))
     assert not (tmp_path / "run").exists()
 
 
@@ -196,25 +196,25 @@ def test_a_split_none_of_whose_images_can_be_read_is_an_error(tiny: Tiny, tmp_pa
     for path in (tmp_path / "images").glob("SCENES_val_*"):
         path.write_bytes(b"not an image")
     with pytest.raises(HvxError, match="not one question"):
-        explain_split(tiny.load(tmp_path / "run", splits__val__images=tmp_path / "images"), here(CPU))
+        explain_split(tiny.load(tmp_path / "run", splits__val__images=tmp_path / "images"), local_engine(CPU))
 
 
 def test_bad_images_name_the_way_on(tiny: Tiny, tmp_path: Path) -> None:
     changed = _with_bad_image(tiny, tmp_path, b"nothing")
     with pytest.raises(BadImage, match="--on-error skip"):
-        explain_split(tiny.load(tmp_path / "run", explain__on_error="stop", **changed), here(CPU))
+        explain_split(tiny.load(tmp_path / "run", explain__on_error="stop", **changed), local_engine(CPU))
 
 
 def test_a_folder_of_something_else_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(HvxError, match="not empty and not a run"):
-        explain_split(tiny.load(tmp_path), here(CPU))
+        explain_split(tiny.load(tmp_path), local_engine(CPU))
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
 
 def test_a_config_of_another_model_is_refused_by_key(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(HvxError, match=r"model\.joint = 10, the config 11"):
-        explain_split(tiny.load(tmp_path / "run", model__joint=11), here(CPU))
+        explain_split(tiny.load(tmp_path / "run", model__joint=11), local_engine(CPU))
     assert not (tmp_path / "run").exists()
 
 
@@ -229,7 +229,7 @@ def test_an_unfinished_run_says_so_when_read(finished_run: Path, tmp_path: Path)
 def test_missing_images_are_counted_and_named_before_the_work(tiny: Tiny, tmp_path: Path) -> None:
     changed = _with_bad_image(tiny, tmp_path, None)
     said: list[str] = []
-    explain_split(tiny.load(tmp_path / "run", **changed), here(CPU), say=said.append)
+    explain_split(tiny.load(tmp_path / "run", **changed), local_engine(CPU), log=said.append)
     assert len(said) == 1
     assert "1 of the split's 8 images are missing: SCENES_val_000001000001.png;" in said[0]
 
@@ -237,7 +237,7 @@ def test_missing_images_are_counted_and_named_before_the_work(tiny: Tiny, tmp_pa
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_run_agrees_with_cpu_run(finished_run: Path, tiny: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cuda")))
+    explain_split(tiny.load(run, explain__gradient=True), local_engine(torch.device("cuda")))
     one, other = _datasets(finished_run), _datasets(run)
     np.testing.assert_allclose(one["token_z"], other["token_z"], atol=1e-2)
     for a, b in zip(one["heatmap"].astype(float), other["heatmap"].astype(float), strict=True):
@@ -258,7 +258,9 @@ def test_where_memory_lacks_batches_are_halved_and_the_run_goes_on(
 
     monkeypatch.setattr(Explainer, "_explain", short_of_memory)
     run = tmp_path / "run"
-    summary = explain_split(tiny.load(run, explain__gradient=True, explain__batch_images=8), here(CPU))
+    summary = explain_split(
+        tiny.load(run, explain__gradient=True, explain__batch_images=8), local_engine(CPU)
+    )
     assert summary.failed == 0
     assert max(sizes) > 2 and sum(size > 2 for size in sizes) <= 2  # learned once, it is not tried again
     with h5py.File(run / "explanations.h5") as found, h5py.File(finished_run / "explanations.h5") as expected:
@@ -274,15 +276,15 @@ def test_where_memory_lacks_for_one_image_the_run_says_so(
 
     monkeypatch.setattr(Explainer, "_explain", out_of_memory)
     with pytest.raises(HvxError, match="cpu: not enough memory for 1 images of 64×64 pixels"):
-        explain_split(tiny.load(tmp_path / "run"), here(CPU))
+        explain_split(tiny.load(tmp_path / "run"), local_engine(CPU))
 
 
 def test_in_bfloat16_a_run_is_near_and_another_run(tiny: Tiny, finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    explain_split(tiny.load(run, explain__precision="bfloat16"), here(CPU))
+    explain_split(tiny.load(run, explain__precision="bfloat16"), local_engine(CPU))
     with h5py.File(run / "explanations.h5") as found, h5py.File(finished_run / "explanations.h5") as expected:
         pairs = zip(found["heatmap"][:], expected["heatmap"][:], strict=True)
         each = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]
     assert np.median(each) >= 0.99
     with pytest.raises(HvxError, match="precision"):
-        explain_split(tiny.load(run), here(CPU))
+        explain_split(tiny.load(run), local_engine(CPU))

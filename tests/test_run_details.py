@@ -291,13 +291,13 @@ def test_missing_images_stop_a_run_before_its_folder_is_made_or_are_said(
     config, told, engine = in_shards(tiny, run, **more), list[str](), Made()
     counted = f"{count} images are missing"
     if said is None:
-        explain_split(config, engine, say=told.append)
+        explain_split(config, engine, log=told.append)
         (line,) = told
         assert line.startswith(f"{images}: {counted}: {names[missing[0]]}")
         assert line.endswith("; their questions will be listed in failures.jsonl")
         return
     with pytest.raises(HvxError) as refused:
-        explain_split(config, engine, say=told.append)
+        explain_split(config, engine, log=told.append)
     assert str(refused.value) == said.format(images / names[missing[0]], counted)
     assert (told, engine.computed, run.exists()) == ([], [], False)
 
@@ -307,7 +307,7 @@ def test_a_pick_that_several_questions_fit_is_said(tiny: Tiny, tmp_path: Path) -
     text = next(text for text in texts if texts.count(text) > 1)
     told: list[str] = []
     pick = json.dumps([{"question": text}])
-    summary = explain_split(in_shards(tiny, tmp_path / "run", explain__pick=pick), Made(), say=told.append)
+    summary = explain_split(in_shards(tiny, tmp_path / "run", explain__pick=pick), Made(), log=told.append)
     assert f"'{text}' fits {texts.count(text)} questions:" in told[0]
     assert len(told) == texts.count(text) + 2
     assert (summary.explained, summary.selected) == (1, True)
@@ -372,6 +372,6 @@ def test_the_local_engine_says_what_it_runs_on(
     monkeypatch.setattr(local, "ShardWorker", lambda *all: given.append(all))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
     config = in_shards(tiny, tmp_path / "run")
-    engine = local.here(torch.device(device))(config, "identity")  # type: ignore[arg-type]
+    engine = local.local_engine(torch.device(device))(config, "identity")  # type: ignore[arg-type]
     assert engine.about == name
     assert given == [(config, torch.device(device), "identity")]

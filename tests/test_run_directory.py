@@ -32,7 +32,7 @@ from hvx.models.header import read_header
 from hvx.run import explain, source
 from hvx.run.explain import Options, StartEngine, Summary, explain_split
 from hvx.run.identity import RunIdentity, versions
-from hvx.run.local import LocalEngine, here
+from hvx.run.local import LocalEngine, local_engine
 from hvx.run.lock import ReadOnly
 from hvx.run.shards import Shard
 from hvx.run.verify import verify
@@ -295,7 +295,7 @@ def test_the_solid_file_stays_until_there_is_another(tiny: Tiny, tmp_path: Path,
 
 @pytest.fixture
 def engine_of_the_command(monkeypatch: pytest.MonkeyPatch, failing: Made) -> Made:
-    monkeypatch.setattr("hvx.run.local.here", lambda device: failing)
+    monkeypatch.setattr("hvx.run.local.local_engine", lambda device: failing)
     return failing
 
 
@@ -487,7 +487,7 @@ def test_a_checkpoint_replaced_before_it_is_loaded_is_refused(
 
     monkeypatch.setattr(source, "read_header", replaced)
     with pytest.raises(HvxError) as refused:
-        explain_split(in_shards(tiny, tmp_path / "run", checkpoint=path), here(CPU))
+        explain_split(in_shards(tiny, tmp_path / "run", checkpoint=path), local_engine(CPU))
     assert str(refused.value) == (
         f"{path}: replaced since this run began; restore it, or give explain.run a new folder"
     )

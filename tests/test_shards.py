@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvx.data.questions import Question
-from hvx.explain.explainer import rounds
+from hvx.explain.explainer import question_rounds
 from hvx.run.shards import Shard, batches_of_images, plan_shards
 
 IMAGES = st.lists(st.integers(0, 12), max_size=60)
@@ -115,7 +115,7 @@ def test_images_with_as_many_questions_lie_side_by_side(images: list[int], size:
 @settings(deadline=None)
 @given(IMAGES)
 def test_rounds_hold_each_question_once_and_no_image_twice(images: list[int]) -> None:
-    found = rounds(images)
+    found = question_rounds(images)
     assert sorted(place for places in found for place in places) == list(range(len(images)))
     for places in found:
         assert places
@@ -125,15 +125,15 @@ def test_rounds_hold_each_question_once_and_no_image_twice(images: list[int]) ->
 @settings(deadline=None)
 @given(IMAGES)
 def test_there_are_as_many_rounds_as_the_most_asked_image_has_questions(images: list[int]) -> None:
-    assert len(rounds(images)) == max(Counter(images).values(), default=0)
+    assert len(question_rounds(images)) == max(Counter(images).values(), default=0)
 
 
 @settings(deadline=None)
 @given(IMAGES)
 def test_the_images_of_a_round_are_the_first_of_the_round_before(images: list[int]) -> None:
-    shown = [[images[place] for place in places] for places in rounds(images)]
+    shown = [[images[place] for place in places] for places in question_rounds(images)]
     assert all(after == before[: len(after)] for before, after in pairwise(shown))
 
 
 def test_a_round_takes_the_questions_of_one_rank() -> None:
-    assert rounds([4, 4, 9, 4, 9, 2]) == [[0, 2, 5], [1, 4], [3]]
+    assert question_rounds([4, 4, 9, 4, 9, 2]) == [[0, 2, 5], [1, 4], [3]]

@@ -14,7 +14,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from hvx.run import signals
-from hvx.run.signals import Requests, heeded
+from hvx.run.signals import StopSignal, handle_signals
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def raises(number: signal.Signals) -> bool:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_is_raised_once(clock: list[float], first: signal.Signals) -> None:
-    with heeded() as requests:
+    with handle_signals() as requests:
         requests.check()
         assert not requests.came
         assert raises(first)
@@ -50,7 +50,7 @@ def test_a_request_is_raised_once(clock: list[float], first: signal.Signals) -> 
 
 
 def test_at_the_end_nothing_is_raised(clock: list[float]) -> None:
-    with heeded() as requests:
+    with handle_signals() as requests:
         requests.end()
         assert not raises(signal.SIGINT) and not raises(signal.SIGTERM)
         assert requests.came
@@ -65,42 +65,42 @@ def handlers() -> tuple[object, object]:
 @pytest.mark.parametrize("last", [False, True])
 def test_the_handlers_are_put_back_but_not_where_the_process_ends(last: bool) -> None:
     before = handlers()
-    with heeded(last):
+    with handle_signals(last):
         assert handlers() != before
     assert handlers() == before  # nothing came
-    with pytest.raises(KeyboardInterrupt), heeded(last):
+    with pytest.raises(KeyboardInterrupt), handle_signals(last):
         signal.raise_signal(signal.SIGTERM)
     assert handlers() == ((signal.SIG_IGN, signal.SIG_IGN) if last else before)
 
 
 def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with heeded() as requests:
+    with handle_signals() as requests:
         assert not raises(signal.SIGINT) and not requests.came
         assert raises(signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_one_inside_another_shares_its_requests(clock: list[float]) -> None:
-    with heeded() as outer:
-        with heeded() as inner:
+    with handle_signals() as outer:
+        with handle_signals() as inner:
             assert inner is outer
             assert raises(signal.SIGINT)
         assert not raises(signal.SIGINT)  # still the same request
-    with heeded() as later:
+    with handle_signals() as later:
         assert later is not outer and not later.came
 
 
 def test_another_thread_has_requests_that_never_come() -> None:
-    found: list[Requests] = []
+    found: list[StopSignal] = []
 
     def beside() -> None:
-        with heeded() as requests:
+        with handle_signals() as requests:
             found.append(requests)
 
     before = handlers()
     thread = threading.Thread(target=beside)
-    with heeded() as main:
+    with handle_signals() as main:
         thread.start()
         thread.join()
         assert found[0] is not main and not found[0].came
@@ -115,7 +115,7 @@ class Closing:
 
 
 def test_a_request_that_a_finalizer_would_swallow_is_kept_for_the_next_check() -> None:
-    with heeded() as requests:
+    with handle_signals() as requests:
         Closing()
         assert requests.came
         with pytest.raises(KeyboardInterrupt):
@@ -129,7 +129,7 @@ def test_a_request_that_a_finalizer_would_swallow_is_sent_again() -> None:
         while time.monotonic() < end:
             time.sleep(0.01)
 
-    with heeded():
+    with handle_signals():
         Closing()
         with pytest.raises(KeyboardInterrupt):
             wait()
@@ -137,7 +137,7 @@ def test_a_request_that_a_finalizer_would_swallow_is_sent_again() -> None:
 
 def test_a_request_that_is_to_be_sent_again_dies_with_the_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signals, "_LATER", 0.02)
-    with heeded():
+    with handle_signals():
         Closing()
     time.sleep(0.06)  # would raise here
 
@@ -153,7 +153,7 @@ def test_signals_that_are_being_sent_again_meet_no_other_handler(monkeypatch: py
 
     monkeypatch.setattr(signals, "_LATER", 0.0)
     monkeypatch.setattr(signals.os, "kill", slow)
-    with heeded() as requests:
+    with handle_signals() as requests:
         Closing()
         Closing()
         assert sending.wait(10)
@@ -167,7 +167,7 @@ def test_a_request_that_meets_decoding_processes_half_started_is_kept() -> None:
             signal.raise_signal(signal.SIGTERM)
             return super().__iter__()
 
-    with heeded() as requests:
+    with handle_signals() as requests:
         try:
             list(DataLoader([1, 2], batch_sampler=Batches([[0], [1]]), num_workers=1))
         except KeyboardInterrupt:
@@ -189,7 +189,7 @@ def forked(act: Callable[[], None]) -> int:
 
 
 def test_in_a_decoding_process_sigterm_ends_it_and_ctrl_c_does_nothing() -> None:
-    with heeded() as requests:
+    with handle_signals() as requests:
         assert forked(lambda: signal.raise_signal(signal.SIGINT)) == 7
         assert forked(lambda: signal.raise_signal(signal.SIGTERM)) == 128 + signal.SIGTERM
         assert not requests.came
@@ -200,7 +200,7 @@ def test_a_process_is_another_whatever_its_number(monkeypatch: pytest.MonkeyPatc
     """Numbers of processes start again; a child's may be less than its parent's."""
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    with heeded() as requests:
+    with handle_signals() as requests:
         requests._process = os.getpid() + other
         assert not raises(signal.SIGINT)
         assert ended == [] and not requests.came
@@ -239,7 +239,7 @@ def test_where_nothing_can_be_raised_a_request_waits(
     name: str, deaf: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signals, "_LATER", 600.0)  # it would be sent again within this test on a busy machine
-    with heeded() as requests:
+    with handle_signals() as requests:
         raised: list[bool] = []
         called(name, lambda: raised.append(raises(signal.SIGTERM)))
         assert raised == [not deaf] and requests.came
@@ -252,7 +252,7 @@ def test_a_request_is_kept_where_no_thread_can_be_started(monkeypatch: pytest.Mo
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
     monkeypatch.setattr(signals.threading.Timer, "start", refuse)
-    with heeded() as requests:
+    with handle_signals() as requests:
         raised: list[bool] = []
         called("__del__", lambda: raised.append(raises(signal.SIGINT)))
         assert raised == [False] and requests.came

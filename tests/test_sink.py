@@ -14,7 +14,7 @@ import pytest
 from made_runs import items, written
 
 from hvx.errors import HvxError
-from hvx.store.checksum import damage
+from hvx.store.checksum import verify_checksum
 from hvx.store.sink import Sink
 from hvx.store.writer import write_shard, write_solid, write_view
 
@@ -57,7 +57,7 @@ def test_no_write_that_fails_leaves_a_file_or_ends_the_process(run: Path, kind: 
     }[kind]
     write()
     writes = 10**9 - Full.left
-    assert writes > 20 and damage(new) is None
+    assert writes > 20 and verify_checksum(new) is None
     whole = new.read_bytes()
     for number in range(0, writes, 1 + writes // 60):
         Full.left = number
@@ -86,7 +86,7 @@ def test_a_request_to_end_waits_until_hdf5_has_written(tmp_path: Path) -> None:
             write_shard(path, items(1), {}, [])  # a background job's Ctrl-C is not its own
         finally:
             signal.signal(signal.SIGINT, handler)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name] and damage(path) is None
+    assert [file.name for file in tmp_path.iterdir()] == [path.name] and verify_checksum(path) is None
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

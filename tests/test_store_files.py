@@ -19,7 +19,7 @@ from made_runs import DIGEST, ITEMS, items, written
 
 from hvx.errors import HvxError
 from hvx.store import checksum
-from hvx.store.checksum import BLOCK, damage, open_hdf5, opened, seal, sealed_digest
+from hvx.store.checksum import BLOCK, open_hdf5, open_verified, sealed_digest, verify_checksum, write_checksum
 from hvx.store.reader import RunReader
 from hvx.store.schema import AXES, FIELDS, IDS, METHOD, VERSION
 from hvx.store.sink import Sink, new_hdf5
@@ -31,7 +31,7 @@ from hvx.store.writer import write_shard, write_solid, write_view
 def sealed(path: Path, body: bytes, spans: list[tuple[int, int]] | None = None) -> str:
     """A sealed file of this body; returns the text of its seal."""
     path.write_bytes(bytes(BLOCK) + body)
-    seal(path, spans or [])
+    write_checksum(path, spans or [])
     return path.read_bytes()[:BLOCK].rstrip(b"\0").decode("ascii")
 
 
@@ -53,7 +53,12 @@ def test_the_seal_is_written_out_as_documented(tmp_path: Path) -> None:
     # Spans that touch are one.
     assert sealed(path, body, [(1040, 1044), (1124, 1134), (1034, 1040)]) == text
     assert sealed(path, body, [(1034, 1044), (1130, 1134), (1124, 1126), (1126, 1130)]) == text
-    assert damage(path, "all") is damage(path, "core") is damage(path, "length") is None
+    assert (
+        verify_checksum(path, "all")
+        is verify_checksum(path, "core")
+        is verify_checksum(path, "length")
+        is None
+    )
 
 
 def test_a_file_larger_than_what_is_read_at_once_is_digested_whole(
@@ -89,12 +94,12 @@ def test_a_seal_that_no_writer_makes_is_none(tmp_path: Path) -> None:
         changed = text.replace(old, new)
         assert changed != text
         path.write_bytes(changed.encode().ljust(BLOCK, b"\0") + bytes(2000))
-        assert damage(path, "length") == "no seal at its beginning", new
+        assert verify_checksum(path, "length") == "no seal at its beginning", new
         assert sealed_digest(path) == ""
     path.write_bytes(text.encode().ljust(BLOCK - 1, b"\0") + b"x" + bytes(2000))
-    assert damage(path, "length") == "no seal at its beginning"
+    assert verify_checksum(path, "length") == "no seal at its beginning"
     path.write_bytes(text.encode().ljust(BLOCK, b"\0") + bytes(2000))
-    assert damage(path) is None
+    assert verify_checksum(path) is None
 
 
 def test_each_depth_finds_what_it_says(tmp_path: Path) -> None:
@@ -109,11 +114,15 @@ def test_each_depth_finds_what_it_says(tmp_path: Path) -> None:
         (1200, (None, "its bytes changed", "its bytes changed")),
     ]:
         path.write_bytes(whole[:place] + b"\1" + whole[place + 1 :])
-        assert (damage(path, "length"), damage(path, "core"), damage(path, "all")) == found, place
-        assert damage(path) == found[2]
+        assert (
+            verify_checksum(path, "length"),
+            verify_checksum(path, "core"),
+            verify_checksum(path, "all"),
+        ) == found, place
+        assert verify_checksum(path) == found[2]
     for longer in (whole + b"\0", whole[:-1]):
         path.write_bytes(longer)
-        assert damage(path, "length") == damage(path) == "another length than its seal says"
+        assert verify_checksum(path, "length") == verify_checksum(path) == "another length than its seal says"
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM])
@@ -126,7 +135,7 @@ def test_what_says_nothing_of_the_file_is_an_error_and_no_damage(
     path = tmp_path / "a.h5"
     sealed(path, b"abc")
     monkeypatch.setattr(Path, "open", fails)
-    for read in (damage, sealed_digest):
+    for read in (verify_checksum, sealed_digest):
         with pytest.raises(HvxError) as raised:
             read(path)
         assert str(raised.value) == f"{path}: cannot be read: {os.strerror(number)}"
@@ -137,12 +146,12 @@ def test_a_file_on_a_bad_disk_is_damaged(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(Path, "open", fails)
-    assert damage(tmp_path / "a.h5") == "Input/output error"
+    assert verify_checksum(tmp_path / "a.h5") == "Input/output error"
 
 
 def test_an_error_in_use_of_a_sealed_file_names_it(tmp_path: Path) -> None:
     path = written(tmp_path / "run", False) / "shards" / "00000.h5"
-    with pytest.raises(HvxError) as raised, opened(path) as file:
+    with pytest.raises(HvxError) as raised, open_verified(path) as file:
         file["nothing"]
     assert str(raised.value).startswith(f"{path}: damaged (")
     assert str(raised.value).endswith(
@@ -352,7 +361,7 @@ def test_an_index_whose_columns_differ_in_length_is_refused(tmp_path: Path, name
         values = file["index"][name][:]
         del file["index"][name]
         file["index"][name] = [*values, values[0]]
-    seal(run / "explanations.h5")
+    write_checksum(run / "explanations.h5")
     with pytest.raises(HvxError, match="not the explanations of a run: zip"):
         RunReader(run)
 

@@ -19,10 +19,10 @@ from made_runs import DIGEST, ITEMS, items, written
 
 from hvx.errors import HvxError
 from hvx.run.explain import explain_split
-from hvx.run.local import here
+from hvx.run.local import local_engine
 from hvx.run.verify import verify
 from hvx.store import shards
-from hvx.store.checksum import BLOCK, seal, sealed_digest
+from hvx.store.checksum import BLOCK, sealed_digest, write_checksum
 from hvx.store.reader import RunReader
 from hvx.store.schema import FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.shards import OPEN_FILES, ShardEntry, ShardFiles, shard_mismatch
@@ -54,7 +54,7 @@ def resealed(path: Path, change: Callable[[h5py.File], None]) -> None:
     """Change a file of a run and seal it again, as somebody would who wants it to be accepted."""
     with h5py.File(path, "r+") as file:
         change(file)
-    seal(path)
+    write_checksum(path)
 
 
 def test_the_digest_of_a_run_depends_on_every_key_and_on_nothing_else() -> None:
@@ -137,8 +137,10 @@ def test_an_item_opens_its_own_shard_only(tmp_path: Path, monkeypatch: pytest.Mo
     """Whatever the number of shards: neither opening a run nor reading an item visits the others."""
     run = many(tmp_path / "run", 30)
     checked: list[Path] = []
-    check = shards.damage
-    monkeypatch.setattr(shards, "damage", lambda path, depth: checked.append(path) or check(path, depth))
+    check = shards.verify_checksum
+    monkeypatch.setattr(
+        shards, "verify_checksum", lambda path, depth: checked.append(path) or check(path, depth)
+    )
     reader = RunReader(run)
     assert checked == []
     assert reader[3 * 17 + 1].question_id == 1701
@@ -429,7 +431,7 @@ def test_a_view_of_other_shards_is_written_again(tiny: Tiny, finished_run: Path,
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
     config = tiny.load(run, explain__gradient=True)
-    assert explain_split(config, here(torch.device("cpu"))).done_now == 0
+    assert explain_split(config, local_engine(torch.device("cpu"))).done_now == 0
     path = run / "shards" / "00000.h5"
 
     def change(file: h5py.File) -> None:
@@ -442,7 +444,7 @@ def test_a_view_of_other_shards_is_written_again(tiny: Tiny, finished_run: Path,
     view = run / "explanations.h5"
     assert (found.damaged, found.finished) == ({view: "00000.h5 was replaced after it was listed"}, False)
     assert found.whole == len(list((run / "shards").glob("*.h5")))
-    assert explain_split(config, here(torch.device("cpu"))).done_now == 0
+    assert explain_split(config, local_engine(torch.device("cpu"))).done_now == 0
     assert RunReader(run)[0].probability == 0.125
     view.write_bytes((written(tmp_path / "other", False) / "explanations.h5").read_bytes())
     assert verify(run).damaged == {view: "it belongs to another run"}
@@ -457,7 +459,7 @@ def test_a_run_of_an_older_schema_is_refused_by_hvx_explain(
     assert about["identity"].pop("schema_version") == VERSION
     (run / "run.json").write_text(json.dumps(about))
     with pytest.raises(HvxError) as raised:
-        explain_split(tiny.load(run, explain__gradient=True), here(torch.device("cpu")))
+        explain_split(tiny.load(run, explain__gradient=True), local_engine(torch.device("cpu")))
     assert str(raised.value) == (
         f"{run}: holds a run with another schema_version (None, now {VERSION}); "
         "give explain.run a new folder, or delete this one"

@@ -18,7 +18,7 @@ from hvx.data.images import load_input
 from hvx.data.questions import Question, read_questions
 from hvx.data.scene_drawing import COLORS, SHAPES
 from hvx.errors import BadImage, HvxError
-from hvx.importers.skipthoughts import StartEncoder, save_start
+from hvx.importers.skipthoughts import PretrainedEncoder, save_pretrained
 from hvx.models.backbone import Backbone, build_backbone
 from hvx.models.checkpoint import load_checkpoint
 from hvx.models.mlb import MLB
@@ -200,7 +200,7 @@ def test_a_scale_on_the_features_folds_into_the_weights() -> None:
             return head(x, head.image_terms(x), images, head.encoder.embed(rows), lengths).logits  # noqa: B023
 
         before = logits(features * 0.03)
-        head.absorb_scale(0.03)
+        head.fold_feature_scale(0.03)
         torch.testing.assert_close(logits(features), before, rtol=0, atol=1e-12)
         assert (logits(features * 2) - before).abs().max() > 1e-6
 
@@ -239,8 +239,8 @@ def test_batches_hold_each_question_once_beside_its_own_image(size: int) -> None
     examples = _examples()
     seen: list[int] = []
     for batch in map(examples.batch, examples.groups(size, np.random.default_rng(0))):
-        seen += batch.places
-        for place, image in zip(batch.places, batch.images.tolist(), strict=True):
+        seen += batch.indices
+        for place, image in zip(batch.indices, batch.images.tolist(), strict=True):
             assert batch.features[image].item() == examples.questions[place].image_id
     assert sorted(seen) == list(range(8))
 
@@ -249,7 +249,7 @@ def test_swapped_images_are_never_a_questions_own() -> None:
     examples = _examples()
     for group in examples.groups(3):
         batch = examples.batch(group, examples.swapped())
-        for place, image in zip(batch.places, batch.images.tolist(), strict=True):
+        for place, image in zip(batch.indices, batch.images.tolist(), strict=True):
             assert batch.features[image].item() != examples.questions[place].image_id
 
 
@@ -340,7 +340,7 @@ def test_validation_tells_exact_match_official_accuracy_and_loss(monkeypatch: py
     people = {0: ("yes", *["no"] * 9), 1: ("a yes.", *["yes"] * 3, *["no"] * 6), 2: ("no",) * 10}
     examples = _examples(people)
     monkeypatch.setattr(
-        evaluate, "answer_logits", lambda model, batch: model.logits.repeat(len(batch.places), 1)
+        evaluate, "answer_logits", lambda model, batch: model.logits.repeat(len(batch.indices), 1)
     )
     metrics = Evaluator(_Answering([1.0, 0.0]), examples, ["yes", "two"]).metrics()  # type: ignore[arg-type]
     assert metrics["val_accuracy"] == 1.0
@@ -454,8 +454,8 @@ def test_a_start_file_fills_the_encoder_and_the_words_found_are_noted(tiny: Tiny
         {"input.weight": (36, 8), "input.bias": (36,), "gates.weight": (24, 12), "state.weight": (12, 12)},
     )
     gru = {name: torch.randn(*shape, generator=generator) for name, shape in sizes.items()}
-    start = StartEncoder("made here", words, torch.randn(4, 8, generator=generator), gru)
-    save_start(tmp_path / "start.safetensors", start)
+    start = PretrainedEncoder("made here", words, torch.randn(4, 8, generator=generator), gru)
+    save_pretrained(tmp_path / "start.safetensors", start)
     config = tiny.load(
         tmp_path, train__start=tmp_path / "start.safetensors", train__rate=1e-12, train__weight_decay=0,
         train__backbone_epochs=0, checkpoint=tmp_path / "m.safetensors",

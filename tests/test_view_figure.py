@@ -14,7 +14,7 @@ from hvx.config import ImageConfig
 from hvx.data.images import crop_photo
 from hvx.errors import HvxError
 from hvx.view.figure import FigureLayout, FigureRow, FigureStyle, column_names, draw_figure
-from hvx.view.heat import fit, shade
+from hvx.view.heat import fit, overlay_brightness
 from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_color
 
 BARE = FigureStyle("paper", legend=False)
@@ -61,8 +61,11 @@ def test_a_row_holds_photo_attention_maps_and_heat_map_in_equal_squares(glimpses
     places = squares(figure, glimpses + 2)
     side = places[0][2]
     assert {place[2] for place in places} == {side}
-    expected = [fit(row.photo, side), *(shade(row.photo, glimpse, side) for glimpse in row.attention)]
-    expected.append(shade(row.photo, row.heatmap, side))
+    expected = [
+        fit(row.photo, side),
+        *(overlay_brightness(row.photo, glimpse, side) for glimpse in row.attention),
+    ]
+    expected.append(overlay_brightness(row.photo, row.heatmap, side))
     for (left, top, _), picture in zip(places, expected, strict=True):
         assert figure.crop((left, top, left + side, top + side)).tobytes() == picture.tobytes()
 
@@ -98,7 +101,7 @@ def test_a_row_of_fewer_glimpses_keeps_the_proposed_map_in_its_column() -> None:
     full, short = make_row(4), make_row(2)
     figure = draw_figure([full, short], width=900, style=FigureStyle("paper"))
     (_, top, side), (left, _, _) = squares(figure, 6)[0], squares(figure, 6)[-1]
-    proposed = shade(short.photo, short.heatmap, side).tobytes()
+    proposed = overlay_brightness(short.photo, short.heatmap, side).tobytes()
     below = range(top + side, figure.height - side + 1)
     assert any(figure.crop((left, y, left + side, y + side)).tobytes() == proposed for y in below)
 
@@ -233,7 +236,7 @@ def test_each_word_has_its_map_under_it(count: int) -> None:
     side = layout._word_side(layout._grid.inner_width, layout.side)
     small, found = fit(row.photo, side), []
     for map in maps:
-        wanted = np.asarray(shade(small, map, side))
+        wanted = np.asarray(overlay_brightness(small, map, side))
         places = [
             (top, left)
             for top, left in np.argwhere((pixels[: -side + 1 or None, : -side + 1] == wanted[0, 0]).all(2))

@@ -21,8 +21,8 @@ from hvx.view.heat import (
     fit,
     gray_levels,
     outline,
-    shade,
-    tint,
+    overlay_brightness,
+    overlay_color,
     warmth,
 )
 
@@ -70,7 +70,7 @@ def cell(picture: Array, row: int, column: int) -> Array:
 
 
 def test_a_sharp_peak_is_bright_and_leaves_the_rest_of_the_photo_legible() -> None:
-    shaded = gray(shade(plain_photo(200), one_cell(), SIZE))
+    shaded = gray(overlay_brightness(plain_photo(200), one_cell(), SIZE))
     outside = np.ones((14, 14), bool)
     outside[4:7, 8:11] = False
     rest = shaded[np.kron(outside, np.ones((CELL, CELL))).astype(bool)]
@@ -80,7 +80,7 @@ def test_a_sharp_peak_is_bright_and_leaves_the_rest_of_the_photo_legible() -> No
 
 
 def test_a_sharp_peak_casts_no_ghosts_beside_itself() -> None:
-    shaded = gray(shade(plain_photo(), one_cell(5, 9), SIZE))
+    shaded = gray(overlay_brightness(plain_photo(), one_cell(5, 9), SIZE))
     far = cell(shaded, 12, 2).mean()
     ring = [cell(shaded, 5 + y, 9 + x) for y in (-2, 2) for x in (-2, 2)]
     assert np.abs(np.stack(ring) - far).max() <= 1
@@ -88,7 +88,7 @@ def test_a_sharp_peak_casts_no_ghosts_beside_itself() -> None:
 
 def test_both_of_two_unequal_peaks_stand_out() -> None:
     grid = blob(14, 0.3, 0.3, 0.08) + 0.7 * blob(14, 0.7, 0.75, 0.12) + 0.01
-    shaded = gray(shade(plain_photo(), grid / grid.sum(), SIZE))
+    shaded = gray(overlay_brightness(plain_photo(), grid / grid.sum(), SIZE))
     rest = cell(shaded, 12, 1).mean()
     assert cell(shaded, 4, 4).mean() > 2 * rest
     assert cell(shaded, 9, 10).mean() > 2 * rest
@@ -96,14 +96,14 @@ def test_both_of_two_unequal_peaks_stand_out() -> None:
 
 def test_a_diffuse_peak_stands_out() -> None:
     grid = 1 + blob(14, 0.5, 0.3, 0.15)
-    shaded = gray(shade(plain_photo(), grid / grid.sum(), SIZE))
+    shaded = gray(overlay_brightness(plain_photo(), grid / grid.sum(), SIZE))
     assert cell(shaded, 6, 4).mean() > 1.5 * cell(shaded, 1, 12).mean()
 
 
 @pytest.mark.parametrize("side", [112, 224, 448])
 def test_a_speckled_heat_map_shows_its_region_and_leaves_the_rest_legible(side: int) -> None:
     heatmap, attended = speckled(side)
-    shaded = gray(shade(plain_photo(200), heatmap, SIZE))
+    shaded = gray(overlay_brightness(plain_photo(200), heatmap, SIZE))
     far = blob(SIZE, 0.6, 0.35, 0.13) < 0.01
     assert shaded[attended].mean() > 0.65 * 200
     assert shaded[attended].mean() > 1.7 * shaded[far].mean()
@@ -113,7 +113,7 @@ def test_a_speckled_heat_map_shows_its_region_and_leaves_the_rest_legible(side: 
 @pytest.mark.parametrize("value", [0.0, 1 / 196, 3.0])
 @pytest.mark.parametrize("side", [1, 14, 112])
 def test_a_constant_map_shows_the_photo_as_it_is(value: float, side: int) -> None:
-    shaded = np.asarray(shade(colored_photo(), np.full((side, side), value), SIZE), np.int64)
+    shaded = np.asarray(overlay_brightness(colored_photo(), np.full((side, side), value), SIZE), np.int64)
     assert np.abs(shaded - np.asarray(fit(colored_photo(), SIZE), np.int64)).max() <= 1
 
 
@@ -125,13 +125,15 @@ def test_a_ripple_on_a_flat_map_makes_no_peak() -> None:
 def test_a_map_that_attends_to_most_of_the_photo_dims_the_rest() -> None:
     grid = np.zeros((14, 14))
     grid[:9] = 1
-    shaded = gray(shade(plain_photo(200), grid, SIZE))
+    shaded = gray(overlay_brightness(plain_photo(200), grid, SIZE))
     assert cell(shaded, 3, 7).mean() > 0.9 * 200
     assert cell(shaded, 12, 7).mean() < 0.6 * 200
 
 
 def test_unattended_regions_lose_color_and_attended_ones_keep_it() -> None:
-    shaded = np.asarray(shade(Image.new("RGB", (50, 50), (200, 100, 50)), one_cell(5, 9), SIZE), np.float64)
+    shaded = np.asarray(
+        overlay_brightness(Image.new("RGB", (50, 50), (200, 100, 50)), one_cell(5, 9), SIZE), np.float64
+    )
     peak, rest = shaded[int(5.5 * CELL), int(9.5 * CELL)], shaded[int(12.5 * CELL), int(2.5 * CELL)]
     assert np.abs(peak - [200, 100, 50]).max() <= 1
     assert 1 < rest.max() / rest.min() < 0.5 * peak.max() / peak.min()
@@ -139,14 +141,17 @@ def test_unattended_regions_lose_color_and_attended_ones_keep_it() -> None:
 
 def test_the_unit_of_a_map_does_not_matter() -> None:
     heatmap, _ = speckled(112)
-    pictures = [shade(colored_photo(), heatmap * factor, SIZE) for factor in (1.0, 2.0**-20, 2.0**10)]
+    pictures = [
+        overlay_brightness(colored_photo(), heatmap * factor, SIZE) for factor in (1.0, 2.0**-20, 2.0**10)
+    ]
     assert pictures[0].tobytes() == pictures[1].tobytes() == pictures[2].tobytes()
 
 
 def test_half_precision_as_in_a_run_file_is_read() -> None:
     heatmap, _ = speckled(112)
     full, half = (
-        np.asarray(shade(plain_photo(), m, SIZE), np.int64) for m in (heatmap, heatmap.astype(np.float16))
+        np.asarray(overlay_brightness(plain_photo(), m, SIZE), np.int64)
+        for m in (heatmap, heatmap.astype(np.float16))
     )
     assert np.abs(full - half).max() <= 2
 
@@ -155,7 +160,10 @@ def test_values_that_are_no_number_and_negative_ones_count_as_no_attention() -> 
     broken, clean = one_cell(), one_cell()
     broken[0, :4] = [np.nan, np.inf, -np.inf, -7]
     clean[0, :4] = 0
-    assert shade(plain_photo(), broken, SIZE).tobytes() == shade(plain_photo(), clean, SIZE).tobytes()
+    assert (
+        overlay_brightness(plain_photo(), broken, SIZE).tobytes()
+        == overlay_brightness(plain_photo(), clean, SIZE).tobytes()
+    )
 
 
 def test_smoothing_leaves_a_lattice_alone_and_calms_speckles() -> None:
@@ -170,12 +178,12 @@ def test_smoothing_leaves_a_lattice_alone_and_calms_speckles() -> None:
 @pytest.mark.parametrize("shape", [(14, 14), (7, 9), (448, 448)])
 @pytest.mark.parametrize("size", [33, 280])
 def test_a_shaded_photo_has_the_size_asked_for(shape: tuple[int, int], size: int) -> None:
-    assert shade(colored_photo(), np.ones(shape), size).size == (size, size)
+    assert overlay_brightness(colored_photo(), np.ones(shape), size).size == (size, size)
 
 
 def test_the_same_map_gives_the_same_pixels() -> None:
     heatmap, _ = speckled(112)
-    one, other = (shade(colored_photo(), heatmap, SIZE) for _ in range(2))
+    one, other = (overlay_brightness(colored_photo(), heatmap, SIZE) for _ in range(2))
     assert one.tobytes() == other.tobytes()
 
 
@@ -233,7 +241,7 @@ def test_a_tinted_pixel_is_gray_and_scale_in_the_share_that_its_warmth_says() ->
     """The formula of docs/method.md, pixel by pixel."""
     heatmap, _ = speckled(112)
     photo = colored_photo()
-    found = np.asarray(tint(photo, heatmap, 40), np.float64)
+    found = np.asarray(overlay_color(photo, heatmap, 40), np.float64)
     drawn, pixels = enlarge(heatmap, 40), np.asarray(fit(photo, 40), np.float64)
     least, base = drawn.min(), min(np.median(drawn), drawn.mean())
     top = max(np.quantile(drawn, 0.99), np.sort(drawn, axis=None)[-80:].mean())

@@ -543,7 +543,7 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
         Shard(1, ((5, asked(5)),)),
         Shard(2, ((2, asked(2)), (1, asked(1, 1)))),
     ]
-    found = [[one.places for one in batches] for batches in made._decoded(shards)]
+    found = [[one.indices for one in batches] for batches in made._decoded(shards)]
     assert found == [[[1, 0], [2]], [[0]], [[1, 0]]]
     ((paths, image, places, count, exif, where),) = calls
     names = [f"p{image_id}.png" for image_id in (1, 2, 3, 5, 2, 1)]
@@ -556,7 +556,7 @@ def test_images_of_all_shards_are_decoded_in_one_stream(
 def test_a_batch_moved_to_its_shard_keeps_what_failed() -> None:
     decoded = Decoded([4, 6], torch.ones(2), ["a", "b"], {5: "reason"})
     moved = module._moved(decoded, -4)
-    assert (moved.places, moved.digests, moved.failures) == ([0, 2], ["a", "b"], {1: "reason"})
+    assert (moved.indices, moved.digests, moved.failures) == ([0, 2], ["a", "b"], {1: "reason"})
     assert moved.inputs is decoded.inputs
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hvx.adapters.adapter import Adapter, ModelInputs
 from hvx.adapters.outputs import answers_of, values_of
-from hvx.adapters.questions import Given, given_of
+from hvx.adapters.questions import ModelQuestion, given_of
 from hvx.adapters.user_code import UserCode
 from hvx.capture.equations import CotangentName
 from hvx.capture.products import explain_product
@@ -165,13 +165,15 @@ class AdapterExplainer:
             return _Part(indices, _merged(parts, sort=False), values)
         return self._explain_batch(images, batch, questions, indices)
 
-    def _inputs(self, images: Tensor, questions: list[str]) -> Given:
+    def _inputs(self, images: Tensor, questions: list[str]) -> ModelQuestion:
         inputs: Any = self.adapter.inputs(images, list(questions))
         if not isinstance(inputs, ModelInputs):
             raise HvxError(f"inputs= returned {type(inputs).__name__}; expected hvx.ModelInputs")
         return given_of(inputs, len(questions), self.adapter.batch_second)
 
-    def _explain_batch(self, images: Tensor, batch: Given, questions: list[str], indices: list[int]) -> _Part:
+    def _explain_batch(
+        self, images: Tensor, batch: ModelQuestion, questions: list[str], indices: list[int]
+    ) -> _Part:
         adapter, inputs = self.adapter, batch.inputs
         mask = None if batch.mask is None else batch.mask.to(self.device)
         image = images if inputs.image is None else inputs.image
@@ -185,7 +187,7 @@ class AdapterExplainer:
         return _Part(indices, self._as_explanations(explanation, batch, questions, values), values)
 
     def _as_explanations(
-        self, explanation: ProductExplanation, batch: Given, questions: list[str], values: Tensor
+        self, explanation: ProductExplanation, batch: ModelQuestion, questions: list[str], values: Tensor
     ) -> Explanations:
         if explanation.heatmap is None:
             shape = tuple(explanation.image_gradient.shape)
@@ -212,7 +214,7 @@ class AdapterExplainer:
             scores=scores,
         )
 
-    def _checked_attention(self, explanation: ProductExplanation, batch: Given) -> Tensor | None:
+    def _checked_attention(self, explanation: ProductExplanation, batch: ModelQuestion) -> Tensor | None:
         """The attention, if its shape is the one that ``check`` found."""
         attention = None if explanation.attention is None else explanation.attention.float().cpu()
         first = self._attention

@@ -14,7 +14,7 @@ from hvx.errors import HvxError
 
 
 @dataclass(frozen=True)
-class Given:
+class ModelQuestion:
     """Inputs for N questions.
 
     Attributes:
@@ -55,7 +55,7 @@ class Given:
         return scores[0][:, :longest], scores[1].masked_fill(~within, torch.nan)[:, :longest]
 
 
-def given_of(inputs: ModelInputs, questions: int, batch_second: bool) -> Given:
+def given_of(inputs: ModelInputs, questions: int, batch_second: bool) -> ModelQuestion:
     """Check the model inputs that the user's code returned.
 
     Raises:
@@ -78,7 +78,9 @@ def given_of(inputs: ModelInputs, questions: int, batch_second: bool) -> Given:
     if not isinstance(inputs.words, Tensor):
         mask = None if inputs.mask is None else inputs.mask.detach().bool().cpu()
         longest = max(map(len, tokens), default=0) if mask is None else mask.shape[-1]
-        return Given(inputs, mask, None, batch_second and questions > 1 and longest == questions, flags)
+        return ModelQuestion(
+            inputs, mask, None, batch_second and questions > 1 and longest == questions, flags
+        )
     words = inputs.words.detach()
     if batch_second and words.ndim > 1:
         words = words.transpose(0, 1)
@@ -92,4 +94,4 @@ def given_of(inputs: ModelInputs, questions: int, batch_second: bool) -> Given:
         mask = words != 0
     cpu_mask = None if mask is None else mask.detach().bool().cpu()
     width = words.shape[1]
-    return Given(inputs, cpu_mask, width, batch_second and width == questions > 1, flags)
+    return ModelQuestion(inputs, cpu_mask, width, batch_second and width == questions > 1, flags)

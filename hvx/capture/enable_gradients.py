@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hvx.capture.recorder import Watch
+from hvx.capture.recorder import ProductRecorder
 
 _RNNS = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _FUSED = _RNNS | {
@@ -27,12 +27,12 @@ class Differentiable(TorchFunctionMode):
 
     Args:
         through_no_grad: ignore the model's attempts to switch gradients off.
-        watch: notified while one of PyTorch's RNNs or attentions runs.
+        recorder: notified while one of PyTorch's RNNs or attentions runs.
     """
 
-    def __init__(self, through_no_grad: bool, watch: Watch) -> None:
+    def __init__(self, through_no_grad: bool, recorder: ProductRecorder) -> None:
         super().__init__()
-        self._through, self._watch = through_no_grad, watch
+        self._through, self._watch = through_no_grad, recorder
         self._tables: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(

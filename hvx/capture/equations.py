@@ -14,10 +14,10 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from hvx.capture.factors import Form, vectors
 from hvx.capture.fused import FusedCNN
-from hvx.capture.graph import IMAGE, WORDS, Guidance, Reach, guided_relus
-from hvx.capture.records import Factor, Seen
+from hvx.capture.graph import IMAGE, WORDS, Dependencies, Guidance, guided_relus
+from hvx.capture.records import Factor, RecordedProduct
 from hvx.capture.result import ProductExplanation
-from hvx.capture.words import Given, Words
+from hvx.capture.words import EmbeddingTensor, Words
 from hvx.errors import HvxError
 from hvx.explain.scores import token_saliency, token_z
 
@@ -45,7 +45,7 @@ def rule_of(rule: RuleName | None, guided: bool | None) -> RuleName | None:
 
 
 @dataclass(frozen=True)
-class Rules:
+class BackwardRule:
     """How gradients pass the image branch, and how they become a map; see ``explain_product``."""
 
     guided: bool
@@ -61,7 +61,7 @@ class Rules:
         other_activations: bool,
         reshape: Reshape | None = None,
         cotangent: CotangentName = "joint",
-    ) -> Rules:
+    ) -> BackwardRule:
         """The requested rule; if None, guided for pixels, plain for features (only a head's ReLUs follow).
 
         Raises:
@@ -105,7 +105,7 @@ def _grid(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ends:
+class GradientTargets:
     """Targets of the gradients: the image and the word embeddings; and what each node depends on.
 
     Attributes:
@@ -119,7 +119,7 @@ class Ends:
 
     image: GradientEdge
     words: Words
-    reach: Reach
+    reach: Dependencies
     images: int
     questions: int
     fused: Callable[[list[Node]], FusedCNN | None] = lambda nodes: None
@@ -166,9 +166,9 @@ def explain_joint(
     for name, tensor in (("image", image), ("embeddings", embeddings)):
         if not tensor.requires_grad:
             raise HvxError(f"{name}: has no gradient; call {name}.requires_grad_() before the encoders")
-    words = Given(embeddings)
+    words = EmbeddingTensor(embeddings)
     edge = get_gradient_edge(image)
-    reach = Reach(lambda node: node is edge.node, words.makes)
+    reach = Dependencies(lambda node: node is edge.node, words.makes)
     for name, tensor, flag, source in (
         ("visual", visual, IMAGE, "image"),
         ("textual", textual, WORDS, "embeddings"),
@@ -178,8 +178,8 @@ def explain_joint(
                 f"{name}: no gradient leads from it to {source}; compute it from that tensor, gradients on"
             )
     part = Part(Factor(visual), Factor(textual), tuple(visual.shape), 0)
-    ends = Ends(edge, words, reach, len(image), len(visual))
-    rules = Rules.of(rule_of(rule, guided), image, other_activations, reshape, cotangent)
+    ends = GradientTargets(edge, words, reach, len(image), len(visual))
+    rules = BackwardRule.of(rule_of(rule, guided), image, other_activations, reshape, cotangent)
     return equations([part], ends, rules, mask, image=image)
 
 
@@ -210,10 +210,10 @@ class Part:
 
 def equations(
     parts: Sequence[Part],
-    ends: Ends,
-    rules: Rules,
+    ends: GradientTargets,
+    rules: BackwardRule,
     mask: Tensor | None,
-    joined: Sequence[Seen] = (),
+    joined: Sequence[RecordedProduct] = (),
     image: Tensor | None = None,
     **about: Any,
 ) -> ProductExplanation:
@@ -248,20 +248,22 @@ def equations(
     )  # fmt: skip
 
 
-def image_gradient(parts: Sequence[Part], ends: Ends, rules: Rules) -> tuple[Tensor, Guidance]:
+def image_gradient(
+    parts: Sequence[Part], ends: GradientTargets, rules: BackwardRule
+) -> tuple[Tensor, Guidance]:
     """Eq. 2 by a rule, a row for each question, and the activations that the rule found."""
     with _rule(parts, ends, rules) as guidance:
         return _to_image(parts, ends, rules), guidance
 
 
-def _rule(parts: Sequence[Part], ends: Ends, rules: Rules) -> Any:
+def _rule(parts: Sequence[Part], ends: GradientTargets, rules: BackwardRule) -> Any:
     """The rule by which gradients pass the image branch, as a context."""
     if not rules.guided:
         return nullcontext(Guidance())
     return guided_relus([part.visual.edge.node for part in parts], ends.reach, rules.other_activations)
 
 
-def _to_image(parts: Sequence[Part], ends: Ends, rules: Rules) -> Tensor:
+def _to_image(parts: Sequence[Part], ends: GradientTargets, rules: BackwardRule) -> Tensor:
     """Eq. 2, a row for each question: the sum over all parts, since they share the image."""
     kind = rules.cotangent
     edges = [part.visual.edge for part in parts]
@@ -278,7 +280,7 @@ def _to_image(parts: Sequence[Part], ends: Ends, rules: Rules) -> Tensor:
     return torch.stack(rows)
 
 
-def _to_words(parts: Sequence[Part], ends: Ends, kind: CotangentName) -> Tensor:
+def _to_words(parts: Sequence[Part], ends: GradientTargets, kind: CotangentName) -> Tensor:
     """Eq. 3."""
     cotangents = [_cotangent(p, 1, kind) for p in parts]
     return ends.words.gradient([part.textual.edge for part in parts], cotangents)
@@ -311,7 +313,7 @@ def _cotangent(part: Part, side: int, kind: CotangentName, rows: Tensor | None =
 
 
 def _factors(
-    parts: Sequence[Part], ends: Ends, joined: Sequence[Seen]
+    parts: Sequence[Part], ends: GradientTargets, joined: Sequence[RecordedProduct]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """V, Q and F of each part, (N, d) if the products are vectors."""
     sides: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])

@@ -15,26 +15,26 @@ from torch.autograd.graph import GradientEdge, Node, allow_mutation_on_saved_ten
 from hvx.capture.attention import attention_of
 from hvx.capture.enable_gradients import Differentiable
 from hvx.capture.equations import (
+    BackwardRule,
     CotangentName,
-    Ends,
+    GradientTargets,
     Part,
     Reshape,
     RuleName,
-    Rules,
     equations,
     image_gradient,
 )
 from hvx.capture.fused import WORTH, FusedCNN, fused_cnn
-from hvx.capture.graph import WORDS, Reach
+from hvx.capture.graph import WORDS, Dependencies
 from hvx.capture.image import InputImage, ModuleImage
 from hvx.capture.inputs import Inputs, rebuilt, replaced
-from hvx.capture.preserve_state import untouched
-from hvx.capture.product_choice import Choice
-from hvx.capture.recorder import Watch, watching
-from hvx.capture.records import Product, Seen
+from hvx.capture.preserve_state import preserve_state
+from hvx.capture.product_choice import ProductChoice
+from hvx.capture.recorder import ProductRecorder, watching
+from hvx.capture.records import Product, RecordedProduct
 from hvx.capture.result import ProductExplanation
 from hvx.capture.visual import oriented
-from hvx.capture.words import Given, LookedUp, MadeBy, Words
+from hvx.capture.words import EmbeddingLookup, EmbeddingModule, EmbeddingTensor, Words
 from hvx.errors import HvxError
 
 _ONE_AT_A_TIME = RLock()
@@ -53,21 +53,21 @@ class ForwardPass:
     """
 
     model: nn.Module
-    watch: Watch = field(repr=False)
+    recorder: ProductRecorder = field(repr=False)
     image: GradientEdge = field(repr=False)
     images: int
-    given: Tensor | None = field(repr=False)
+    image_tensor: Tensor | None = field(repr=False)
     words: Words = field(repr=False)
     tokens: int | None
-    reach: Reach = field(repr=False)
-    choice: Choice = field(repr=False)
+    reach: Dependencies = field(repr=False)
+    choice: ProductChoice = field(repr=False)
     output: Any = field(repr=False)
     open: bool = True
 
     @property
     def products(self) -> list[Product]:
         """The products of image and words, in the order of the forward."""
-        return [seen.product for seen in self.watch.seen]
+        return [seen.product for seen in self.recorder.seen]
 
     def explain(
         self,
@@ -82,7 +82,7 @@ class ForwardPass:
     ) -> ProductExplanation:
         """Explain one joint; the arguments, errors and warnings are those of ``explain_product``."""
         joined = self.choice.default(visual) if product is None else self.choice.one(product)
-        rules = Rules.of(rule, self.given, other_activations, reshape, cotangent)
+        rules = BackwardRule.of(rule, self.image_tensor, other_activations, reshape, cotangent)
         return self._explained(joined, mask, visual, rules)
 
     def explain_each(
@@ -101,44 +101,44 @@ class ForwardPass:
             chosen = [[record] for record in self.choice.candidates(visual)]
         else:
             chosen = [self.choice.one(product) for product in products]
-        rules = Rules.of(rule, self.given, other_activations, reshape, cotangent)
+        rules = BackwardRule.of(rule, self.image_tensor, other_activations, reshape, cotangent)
         return [self._explained(joined, mask, visual, rules) for joined in chosen]
 
-    def image_gradient(self, names: Sequence[str], visual: str | None, rules: Rules) -> Tensor:
+    def image_gradient(self, names: Sequence[str], visual: str | None, rules: BackwardRule) -> Tensor:
         """Eq. 2 alone (B, C, H, W), of products of these names; ``visual``, ``rules`` as of ``explain``."""
         joined = self.choice.one(list(names))
         return image_gradient(*self._parts(joined, visual), rules)[0]
 
     def _explained(
-        self, joined: list[Seen], mask: Tensor | None, visual: str | None, rules: Rules
+        self, joined: list[RecordedProduct], mask: Tensor | None, visual: str | None, rules: BackwardRule
     ) -> ProductExplanation:
         parts, ends = self._parts(joined, visual)
         nodes = [part.visual.edge.node for part in parts]
-        attention = attention_of(nodes, self.watch.softmaxes, ends.questions, self.tokens)
+        attention = attention_of(nodes, self.recorder.softmaxes, ends.questions, self.tokens)
         return equations(
-            parts, ends, rules, mask, joined, self.given,
+            parts, ends, rules, mask, joined, self.image_tensor,
             products=self.products, output=self.output, attention=attention,
         )  # fmt: skip
 
-    def _parts(self, joined: list[Seen], visual: str | None) -> tuple[list[Part], Ends]:
+    def _parts(self, joined: list[RecordedProduct], visual: str | None) -> tuple[list[Part], GradientTargets]:
         """The factors of a joint, and the targets of their gradients."""
         if not self.open:
             raise HvxError("the forward pass is over: explain within the with block of forward_pass")
-        questions, images = self.watch.questions, self.images
-        joined = [oriented(record, visual, self.watch) for record in joined]
+        questions, images = self.recorder.questions, self.images
+        joined = [oriented(record, visual, self.recorder) for record in joined]
         for record in joined:
             _check_rows(record, questions, images)
         parts = [Part(record.visual, record.textual, record.product.shape, record.rows) for record in joined]
-        return parts, Ends(self.image, self.words, self.reach, images, questions, self._fused)
+        return parts, GradientTargets(self.image, self.words, self.reach, images, questions, self._fused)
 
     def _fused(self, visual: list[Node]) -> FusedCNN | None:
         """The fast engine for the CNN, where it is worth its cost."""
-        if self.given is None or not self.watch.of_image:
+        if self.image_tensor is None or not self.recorder.of_image:
             return None
-        return fused_cnn(self.watch.of_image, visual, self.given, self.reach)
+        return fused_cnn(self.recorder.of_image, visual, self.image_tensor, self.reach)
 
 
-def _check_rows(seen: Seen, questions: int, images: int) -> None:
+def _check_rows(seen: RecordedProduct, questions: int, images: int) -> None:
     shape = seen.product.shape
     if not shape or (shape[0] % questions and seen.rows is None):
         raise HvxError(
@@ -179,35 +179,39 @@ def forward_pass(
             pairs["image"] = image, source.tensor
         else:
             source = ModuleImage(model, image)
-        embeddings: LookedUp | Given | MadeBy
+        embeddings: EmbeddingLookup | EmbeddingTensor | EmbeddingModule
         if isinstance(words, Tensor):
             copied = words.detach().clone()
-            embeddings = Given(copied.requires_grad_()) if copied.is_floating_point() else LookedUp(copied)
+            embeddings = (
+                EmbeddingTensor(copied.requires_grad_())
+                if copied.is_floating_point()
+                else EmbeddingLookup(copied)
+            )
             pairs["words"] = words, copied.clone() if copied.is_floating_point() else copied
         else:
-            embeddings = MadeBy(model, words)
+            embeddings = EmbeddingModule(model, words)
             stack.enter_context(embeddings.listening())
         arguments, keywords = replaced(inputs, kwargs, pairs)
-        reach = Reach(source.makes, embeddings.makes)
-        positions = embeddings.positions if isinstance(embeddings, LookedUp) else None
+        reach = Dependencies(source.makes, embeddings.makes)
+        positions = embeddings.positions if isinstance(embeddings, EmbeddingLookup) else None
         questions = _questions(image, words)
         one_image = isinstance(image, Tensor) and len(image) == 1 and questions >= WORTH
-        watch = Watch(questions, reach, positions, one_image)
-        stack.enter_context(source.listening(watch))
+        recorder = ProductRecorder(questions, reach, positions, one_image)
+        stack.enter_context(source.listening(recorder))
         shared = [image] if isinstance(image, Tensor) and not image.is_inference() else []
-        stack.enter_context(untouched(model, watch, shared))
+        stack.enter_context(preserve_state(model, recorder, shared))
         if "words" in pairs:
-            watch.touch(pairs["words"][1], WORDS)
+            recorder.touch(pairs["words"][1], WORDS)
         # Active until the gradients are taken: checkpoints run the forward again.
-        stack.enter_context(Differentiable(through_no_grad, watch))
-        with watching(model, watch):
+        stack.enter_context(Differentiable(through_no_grad, recorder))
+        with watching(model, recorder):
             output = call(*arguments, **keywords)
-        watch.name_products()
-        choice = Choice(model, watch, embeddings, through_no_grad, output)
+        recorder.name_products()
+        choice = ProductChoice(model, recorder, embeddings, through_no_grad, output)
         tokens = words.shape[1] if isinstance(words, Tensor) and words.ndim > 1 else None
         image_input = image if isinstance(image, Tensor) else None
         forward = ForwardPass(
-            model, watch, source.edge, source.rows, image_input, embeddings, tokens, reach, choice,
+            model, recorder, source.edge, source.rows, image_input, embeddings, tokens, reach, choice,
             detached(output),
         )  # fmt: skip
         try:

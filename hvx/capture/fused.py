@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import GradientEdge, Node
 
-from hvx.capture.graph import Reach, inputs_of, kind, nodes_behind
-from hvx.explain.fused import LeanNetwork, LeanPullback
+from hvx.capture.graph import Dependencies, inputs_of, kind, nodes_behind
+from hvx.explain.fused import FusedGuidedBackbone, FusedGuidedVJP
 from hvx.explain.fused.convolution import Convolution
-from hvx.explain.fused.ops import Other
+from hvx.explain.fused.ops import GenericOp
 
 WORTH = 3
 """Smallest number of questions on an image for which the engine saves time despite its forward pass."""
@@ -46,16 +46,16 @@ class FusedCNN:
     """A CNN's features in the graph, and the engine for the VJP from the features to the image."""
 
     features: GradientEdge
-    pullback: LeanPullback
+    pullback: FusedGuidedVJP
 
     def image_gradient(self, visual: list[GradientEdge], cotangents: list[Tensor]) -> Tensor:
         """Cotangents at V, or its parts → gradient at the image (1, C, H, W)."""
         at_features = torch.autograd.grad(visual, [self.features], cotangents, retain_graph=True)[0]
-        return self.pullback.pull(at_features)
+        return self.pullback.vjp(at_features)
 
 
 def fused_cnn(
-    calls: Sequence[ImageCall], visual: Sequence[Node], image: Tensor, reach: Reach
+    calls: Sequence[ImageCall], visual: Sequence[Node], image: Tensor, reach: Dependencies
 ) -> FusedCNN | None:
     """The outermost module that all paths from the image to V lead through; None if there is none.
 
@@ -84,7 +84,7 @@ def _has_hooks(module: nn.Module) -> bool:
     return any(getattr(part, name, None) for part in module.modules() for name in kinds)
 
 
-def _bypasses(features: Node, visual: Sequence[Node], reach: Reach) -> bool:
+def _bypasses(features: Node, visual: Sequence[Node], reach: Dependencies) -> bool:
     """Whether V depends on the image by a path that does not lead through the features."""
     seen, waiting = {features}, [node for node in visual if node is not features]
     while waiting:
@@ -117,7 +117,7 @@ class _Traced:
         sizes: of the images for which the engine is known to match the module.
     """
 
-    network: LeanNetwork | None
+    network: FusedGuidedBackbone | None
     weights: tuple[int, ...]
     sizes: set[torch.Size]
 
@@ -126,7 +126,7 @@ _TRACED: WeakKeyDictionary[nn.Module, _Traced] = WeakKeyDictionary()
 """A cache: tracing takes longer than an explanation, and questions on many images share one CNN."""
 
 
-def _engine(call: ImageCall, image: Tensor) -> LeanPullback | None:
+def _engine(call: ImageCall, image: Tensor) -> FusedGuidedVJP | None:
     """The engine for a module, if it reproduces the module's output."""
     tensors = (*call.module.parameters(), *call.module.buffers())
     weights = tuple(_checksum(tensor) for tensor in tensors)
@@ -144,7 +144,7 @@ def _engine(call: ImageCall, image: Tensor) -> LeanPullback | None:
             traced.network = None
             return None
         traced.sizes.add(image.shape)
-    return LeanPullback(traced.network, image.detach(), recorded)
+    return FusedGuidedVJP(traced.network, image.detach(), recorded)
 
 
 def _checksum(tensor: Tensor) -> int:
@@ -153,20 +153,20 @@ def _checksum(tensor: Tensor) -> int:
     return crc32(flat.view(torch.uint8).numpy().data, tensor.numel())
 
 
-def _traced(module: nn.Module) -> LeanNetwork | None:
+def _traced(module: nn.Module) -> FusedGuidedBackbone | None:
     try:
-        network = LeanNetwork(fx.symbolic_trace(_Named(module).eval()))
+        network = FusedGuidedBackbone(fx.symbolic_trace(_Named(module).eval()))
     except Exception:  # tracing runs the module's own code, which may raise anything
         return None
     # A function of unknown kind may have another gradient than its trace.
-    return None if any(isinstance(step.rule, Other) for step in network.steps) else network
+    return None if any(isinstance(step.op, GenericOp) for step in network.steps) else network
 
 
 def _reproduces(
-    network: LeanNetwork, features: Tensor, recorded: list[Tensor], convolutions: int, image: Tensor
+    network: FusedGuidedBackbone, features: Tensor, recorded: list[Tensor], convolutions: int, image: Tensor
 ) -> bool:
     """Whether an engine reproduces the recorded features and ReLU outputs."""
-    convolution_steps = sum(isinstance(step.rule, Convolution) for step in network.steps)
+    convolution_steps = sum(isinstance(step.op, Convolution) for step in network.steps)
     pullback = network(image.detach())
     if convolution_steps != convolutions or pullback.features.shape != features.shape:
         return False

@@ -19,7 +19,7 @@ IMAGE, WORDS = 1, 2
 DEPENDS = {0: "neither", IMAGE: "image", WORDS: "words", IMAGE | WORDS: "image and words"}
 
 
-class Reach:
+class Dependencies:
     """Whether each node of a graph depends on the image, the words or both.
 
     Args:
@@ -102,7 +102,7 @@ class Guidance:
 
 
 @contextmanager
-def guided_relus(visual: list[Node], reach: Reach, other_activations: bool) -> Iterator[Guidance]:
+def guided_relus(visual: list[Node], reach: Dependencies, other_activations: bool) -> Iterator[Guidance]:
     """Within the context, gradients from V to the image pass the image branch's ReLUs by the guided rule.
 
     The image branch is what depends on the image and not on the words, before V. The rule is that of

@@ -13,7 +13,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn.modules.module import register_module_forward_hook
 
 from hvx.capture.graph import IMAGE
-from hvx.capture.recorder import Watch
+from hvx.capture.recorder import ProductRecorder
 from hvx.errors import HvxError, did_you_mean
 
 
@@ -33,7 +33,7 @@ class _Share(torch.autograd.Function):
 class InputImage:
     """A tensor among the inputs: (B, C, H, W), or features of any shape (B, …).
 
-    The model reads the tensor's own storage; what it writes there is restored afterwards (``untouched``).
+    The model reads the tensor's own storage; what it writes there is restored (``preserve_state``).
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -45,8 +45,8 @@ class InputImage:
     def makes(self, node: Node) -> bool:
         return node is self.edge.node
 
-    def listening(self, watch: Watch) -> Any:
-        watch.touch(self.tensor, IMAGE)
+    def listening(self, recorder: ProductRecorder) -> Any:
+        recorder.touch(self.tensor, IMAGE)
         return nullcontext()
 
 
@@ -58,7 +58,7 @@ class ModuleImage:
         self._output: tuple[GradientEdge, int] | None = None
 
     @contextmanager
-    def listening(self, watch: Watch) -> Iterator[None]:
+    def listening(self, recorder: ProductRecorder) -> Iterator[None]:
         def note(module: nn.Module, args: Any, out: Any) -> Any:
             if module is not self._module:
                 return out
@@ -67,7 +67,7 @@ class ModuleImage:
             output = followed(out, "image", self._name, "one tensor (B, …) of floats", range(2, 6))
             if output.requires_grad:
                 self._output = get_gradient_edge(output), len(output)
-            watch.touch(output, IMAGE)
+            recorder.touch(output, IMAGE)
             return output.clone() if output.is_leaf else output  # a leaf may not be written to in place
 
         handle = register_module_forward_hook(note)

@@ -13,14 +13,14 @@ from torch.autograd.graph import Node
 
 from hvx.capture.factors import LAYOUT
 from hvx.capture.graph import inputs_of, kind, nodes_behind
-from hvx.capture.records import Seen
+from hvx.capture.records import RecordedProduct
 
 _MEET = {"Add", "Sub", "Cat", "Stack"}
 _LINEAR = LAYOUT | _MEET | {"Sum", "Mean", "Neg"}
 _PRODUCTS = {"Mul", "Bmm", "Addcmul", "Mm"}
 
 
-def joints(seen: list[Seen], output: Any) -> list[list[Seen]]:
+def joints(seen: list[RecordedProduct], output: Any) -> list[list[RecordedProduct]]:
     """Groups of products, each group one joint; in the order of the forward, by the last of a group.
 
     Two products form one joint if neither is computed from the other and they meet in a sum or a
@@ -54,7 +54,7 @@ class _Graph:
         self._taken: dict[Node, None] = {}
         self._nodes: dict[int, Node | None] = {}
 
-    def meet(self, left: Seen, right: Seen) -> bool:
+    def meet(self, left: RecordedProduct, right: RecordedProduct) -> bool:
         """Whether two products are parts of one joint."""
         first, second = self._product_node(left), self._product_node(right)
         if first is None or second is None:
@@ -69,7 +69,7 @@ class _Graph:
         nearest = [node for node in common if not common.intersection(inputs_of(node))]
         return left.site == right.site and any(kind(node) in _MEET for node in nearest)
 
-    def _product_node(self, seen: Seen) -> Node | None:
+    def _product_node(self, seen: RecordedProduct) -> Node | None:
         """The node that computed a product: it reads both factors."""
         number = seen.product.number
         if number not in self._nodes:

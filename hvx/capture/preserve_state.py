@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from hvx.capture.recorder import Watch
+from hvx.capture.recorder import ProductRecorder
 
 
 @contextmanager
-def untouched(model: nn.Module, watch: Watch, inputs: Sequence[Tensor] = ()) -> Iterator[None]:
+def preserve_state(
+    model: nn.Module, recorder: ProductRecorder, inputs: Sequence[Tensor] = ()
+) -> Iterator[None]:
     """Within the context, a model is in evaluation mode; afterwards its state is restored.
 
     The state is: training flags, attributes that its forward sets, lists, dicts and sets that it fills,
@@ -22,11 +24,11 @@ def untouched(model: nn.Module, watch: Watch, inputs: Sequence[Tensor] = ()) -> 
 
     Args:
         model: the model that runs.
-        watch: reports each tensor that is about to be written to.
+        recorder: reports each tensor that is about to be written to.
         inputs: tensors of the caller whose memory the model reads; they are restored too.
     """
     with ExitStack() as stack:
-        stack.enter_context(_preserved_tensors([*model.parameters(), *inputs], watch))
+        stack.enter_context(_preserved_tensors([*model.parameters(), *inputs], recorder))
         cuda = {t.device.index for t in (*model.parameters(), *model.buffers()) if t.device.type == "cuda"}
         stack.enter_context(torch.random.fork_rng(sorted(cuda)))
         for module in dict.fromkeys(model.modules()):
@@ -67,7 +69,7 @@ def _restore(module: nn.Module, name: str, buffer: Tensor, values: Tensor) -> No
 
 
 @contextmanager
-def _preserved_tensors(tensors: Sequence[Tensor], watch: Watch) -> Iterator[None]:
+def _preserved_tensors(tensors: Sequence[Tensor], recorder: ProductRecorder) -> Iterator[None]:
     """Restores tensors that are written to (``nn.Embedding(max_norm=…)``) from a copy taken before."""
     by_storage = {tensor.untyped_storage()._cdata: tensor for tensor in tensors if _is_plain(tensor)}
     copies: dict[int, Tensor] = {}
@@ -77,7 +79,7 @@ def _preserved_tensors(tensors: Sequence[Tensor], watch: Watch) -> Iterator[None
         if key in by_storage and key not in copies:
             copies[key] = by_storage[key].detach().clone()
 
-    watch.before_write = before_write
+    recorder.before_write = before_write
     try:
         yield
     finally:

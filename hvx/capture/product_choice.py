@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from hvx.capture.error_messages import why_none
+from hvx.capture.error_messages import explain_missing_product
 from hvx.capture.factors import Form
 from hvx.capture.joining import joints
-from hvx.capture.recorder import Watch
-from hvx.capture.records import Seen
+from hvx.capture.recorder import ProductRecorder
+from hvx.capture.records import RecordedProduct
 from hvx.capture.words import Words
 from hvx.errors import HvxError
 
@@ -22,11 +22,11 @@ _MAX_LISTED = 6
 
 
 @dataclass(frozen=True)
-class Choice:
+class ProductChoice:
     """The recorded products, to choose from; the other attributes explain why there are none."""
 
     model: nn.Module
-    watch: Watch
+    recorder: ProductRecorder
     words: Words
     through_no_grad: bool
     output: Any
@@ -37,13 +37,15 @@ class Choice:
         Raises:
             HvxError: the message says what was seen.
         """
-        if not self.watch.seen:
+        if not self.recorder.seen:
             raise HvxError(self._why_none())
 
     def _why_none(self) -> str:
-        return why_none(self.model, self.watch, self.words, self.through_no_grad, self.output)
+        return explain_missing_product(
+            self.model, self.recorder, self.words, self.through_no_grad, self.output
+        )
 
-    def default(self, visual: str | None) -> list[Seen]:
+    def default(self, visual: str | None) -> list[RecordedProduct]:
         """The only joint of the forward, explained if the user names none.
 
         Raises:
@@ -56,7 +58,7 @@ class Choice:
                 f"{len(groups)} products of image and words could be the joint; choose by product=, a name "
                 f"or a number: {_listed(candidates)}"
             )
-        others = [record for record in self.watch.seen if record not in candidates and _is_vector(record)]
+        others = [record for record in self.recorder.seen if record not in candidates and _is_vector(record)]
         if others:
             warnings.warn(
                 f"explained: {groups[-1][-1].product}; product= chooses another: {_listed(others)}",
@@ -64,20 +66,20 @@ class Choice:
             )  # fmt: skip
         return groups[-1]
 
-    def candidates(self, visual: str | None) -> list[Seen]:
+    def candidates(self, visual: str | None) -> list[RecordedProduct]:
         """The products that are one vector for each question; gates only if there is nothing else.
 
         Raises:
             HvxError: there is none.
         """
         self.check()
-        seen = self.watch.seen
+        seen = self.recorder.seen
         mixed = [record for record in seen if record.product.form is Form.MIXED]
         vectors = [record for record in seen if record.product.joint or (visual and record in mixed)]
         plain = [record for record in vectors if record.product.form is not Form.GATE]
         if plain or (vectors and not mixed):
             return plain or vectors
-        if self.watch.cut:
+        if self.recorder.cut:
             raise HvxError(self._why_none())
         if mixed:
             raise HvxError(
@@ -89,14 +91,14 @@ class Choice:
             f"{_listed(seen)}"
         )
 
-    def one(self, choice: int | str | Sequence[str]) -> list[Seen]:
+    def one(self, choice: int | str | Sequence[str]) -> list[RecordedProduct]:
         """The named product; several if the name stands for one joint, or if several names are given.
 
         Raises:
             HvxError: there is no such product, or several that do not form a joint.
         """
         self.check()
-        seen = self.watch.seen
+        seen = self.recorder.seen
         if not isinstance(choice, int | str):
             return [record for name in choice for record in self.one(name)]
         if isinstance(choice, int):
@@ -118,10 +120,10 @@ class Choice:
         return matches
 
 
-def _is_vector(seen: Seen) -> bool:
+def _is_vector(seen: RecordedProduct) -> bool:
     return seen.product.form in (Form.JOINT, Form.GATE, Form.MIXED)
 
 
-def _listed(seen: Sequence[Seen]) -> str:
+def _listed(seen: Sequence[RecordedProduct]) -> str:
     named = "; ".join(str(record.product) for record in seen[:_MAX_LISTED])
     return named + (f"; and {len(seen) - _MAX_LISTED} more" if len(seen) > _MAX_LISTED else "")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hvx.capture.equations import CotangentName, Reshape, RuleName, Rules, rule_of
+from hvx.capture.equations import BackwardRule, CotangentName, Reshape, RuleName, rule_of
 from hvx.capture.forward import forward_pass
 from hvx.capture.inputs import Inputs, replaced
 from hvx.capture.records import Product
@@ -95,7 +95,7 @@ def explain_product(
         )  # fmt: skip
     if smooth is None:
         return explanation
-    rules = Rules(explanation.rule == "guided", other_activations, reshape, cotangent)
+    rules = BackwardRule(explanation.rule == "guided", other_activations, reshape, cotangent)
 
     def equation_2(noisy: Tensor) -> Tensor:
         arguments, keywords = replaced(inputs, kwargs, {"image": (_tensor(image), noisy)})

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hvx.capture.factors import Form, form, rows_axis
 from hvx.capture.fused import ImageCall
-from hvx.capture.graph import DEPENDS, IMAGE, WORDS, Reach
-from hvx.capture.records import Cut, Factor, Product, Seen, Softmax
+from hvx.capture.graph import DEPENDS, IMAGE, WORDS, Dependencies
+from hvx.capture.records import Cut, Factor, Product, RecordedProduct, Softmax
 from hvx.capture.token_positions import Positions
 from hvx.capture.where import lines, site
 from hvx.errors import HvxError
@@ -30,7 +30,7 @@ _FACTORS = {"mul": (0, 1), "mul_": (0, 1), "addcmul": (1, 2), "addcmul_": (1, 2)
 is an element-wise product of vectors and its sum."""
 
 
-class Watch:
+class ProductRecorder:
     """What was recorded of one forward pass.
 
     Args:
@@ -41,9 +41,9 @@ class Watch:
     """
 
     def __init__(
-        self, questions: int, reach: Reach, positions: Positions | None, one_image: bool = False
+        self, questions: int, reach: Dependencies, positions: Positions | None, one_image: bool = False
     ) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[RecordedProduct] = []
         self.inside = 0
         """Calls of PyTorch's RNNs and attentions in progress: products inside them are not counted."""
         self.softmaxes: list[Softmax] = []
@@ -181,7 +181,9 @@ class Watch:
             func.overloadpacket.__name__.rstrip("_"), shape, visual, textual, kind,
         )  # fmt: skip
         rows = rows_axis(shape, self.questions)
-        self.seen.append(Seen(product, self._factor(pair[0]), self._factor(pair[1]), rows, location))
+        self.seen.append(
+            RecordedProduct(product, self._factor(pair[0]), self._factor(pair[1]), rows, location)
+        )
 
     def _factor(self, tensor: Tensor) -> Factor:
         """A factor whose values are copied before an operation writes to its storage."""
@@ -256,11 +258,11 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 class _Operations(TorchDispatchMode):
-    """Passes each operation to a watch, including those of scripted modules and of PyTorch's functions."""
+    """Passes each operation to a recorder, including those of scripted modules and of PyTorch's functions."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, recorder: ProductRecorder) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._watch = watch
+        self._watch = recorder
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -269,18 +271,18 @@ class _Operations(TorchDispatchMode):
 
 
 @contextmanager
-def watching(model: nn.Module, watch: Watch) -> Iterator[None]:
-    """Within the context, a watch records the operations of the model's forward and their modules."""
+def watching(model: nn.Module, recorder: ProductRecorder) -> Iterator[None]:
+    """Within the context, a recorder records the operations of the model's forward and their modules."""
     paths = {module: path for path, module in model.named_modules()}
 
     def enter(module: nn.Module, _: Any) -> None:
         if module in paths:
-            watch.modules.append(paths[module])
+            recorder.modules.append(paths[module])
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         if module in paths:
-            watch.note_made(watch.modules.pop(), output)
-            watch.note_call(module, args, output)
+            recorder.note_made(recorder.modules.pop(), output)
+            recorder.note_call(module, args, output)
 
     with ExitStack() as stack:
         # Global hooks: a module's own hooks would change the module, and scripted modules accept none.
@@ -290,5 +292,5 @@ def watching(model: nn.Module, watch: Watch) -> Iterator[None]:
         ):
             stack.callback(handle.remove)
         stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]  # no fused kernels
-        stack.enter_context(_Operations(watch))
+        stack.enter_context(_Operations(recorder))
         yield

@@ -86,7 +86,7 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class Seen:
+class RecordedProduct:
     """A product with its factors."""
 
     product: Product

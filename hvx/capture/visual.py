@@ -8,12 +8,12 @@ from torch.autograd.graph import Node
 
 from hvx.capture.factors import Form
 from hvx.capture.graph import inputs_of
-from hvx.capture.recorder import Watch
-from hvx.capture.records import Seen
+from hvx.capture.recorder import ProductRecorder
+from hvx.capture.records import RecordedProduct
 from hvx.errors import HvxError
 
 
-def oriented(seen: Seen, visual: str | None, watch: Watch) -> Seen:
+def oriented(seen: RecordedProduct, visual: str | None, recorder: ProductRecorder) -> RecordedProduct:
     """The product with V and Q assigned by ``visual``; a product that is not mixed is returned unchanged.
 
     V is the factor with fewer steps in the graph from the output of the module or the line: after a
@@ -22,7 +22,7 @@ def oriented(seen: Seen, visual: str | None, watch: Watch) -> Seen:
     Args:
         seen: the product.
         visual: path of a module, or ``file:line``.
-        watch: of the forward.
+        recorder: of the forward.
 
     Raises:
         HvxError: no tensor was computed there, or both factors are equally near.
@@ -34,7 +34,7 @@ def oriented(seen: Seen, visual: str | None, watch: Watch) -> Seen:
             f"product {seen.product}: say which factor is V by visual=, the path of a module or a file:line "
             "that its values come from"
         )
-    nodes = watch.made.get(visual, [])
+    nodes = recorder.made.get(visual, [])
     if not nodes:
         raise HvxError(f"visual '{visual}': no module of that path, and no such line, made a tensor")
     visual_steps, textual_steps = (_steps(factor.edge.node, nodes) for factor in (seen.visual, seen.textual))

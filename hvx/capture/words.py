@@ -29,7 +29,7 @@ class Words(Protocol):
         ...
 
 
-class LookedUp:
+class EmbeddingLookup:
     """Embeddings that the model looks up for its ids (N, T), in any of its tables.
 
     Gradients of several tables are concatenated: E is the sum of their widths.
@@ -61,7 +61,7 @@ class LookedUp:
         return torch.cat([table[1:].view(*self._shape, -1) for table in tables.values()], dim=-1)
 
 
-class Given:
+class EmbeddingTensor:
     """Embeddings (N, T, E) that the user passes to the model, or that are part of the user's own graph."""
 
     def __init__(self, embeddings: Tensor) -> None:
@@ -74,7 +74,7 @@ class Given:
         return torch.autograd.grad(textual, [self._edge], cotangents, retain_graph=True)[0]
 
 
-class MadeBy:
+class EmbeddingModule:
     """Embeddings that a module of the model returns: (N, T, E) in one call, or (N, E) in each of T calls."""
 
     def __init__(self, model: nn.Module, module: str | nn.Module) -> None:

@@ -17,7 +17,7 @@ from hvx.device_name import check_device_name
 from hvx.errors import HvxError, Interrupted
 from hvx.files import json_bytes
 from hvx.progress import reporting
-from hvx.run.signals import Requests, heeded
+from hvx.run.signals import StopSignal, handle_signals
 from hvx.terminal import (
     OutputClosed,
     echo_error,
@@ -157,14 +157,14 @@ def common(command: Command) -> Command:
     @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
-        with reporting(quiet), heeded(last=True) as requests, _report_errors(debug, requests):
+        with reporting(quiet), handle_signals(last=True) as requests, _report_errors(debug, requests):
             return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
 
 
 @contextmanager
-def _report_errors(debug: bool, requests: Requests) -> Iterator[None]:
+def _report_errors(debug: bool, requests: StopSignal) -> Iterator[None]:
     try:
         try:
             yield

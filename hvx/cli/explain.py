@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from hvx.cli.common import (
     set_option,
 )
 from hvx.errors import HvxError
+from hvx.progress import Log
 from hvx.run.lock import Part
 from hvx.run.ray.placement import Workers
 from hvx.terminal import echo
@@ -115,12 +115,12 @@ def explain(
     from hvx.adapters.source import source_for
     from hvx.run.explain import Options, explain_split
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         echo(line, err=True)
 
-    with _engine(engine, device, ray_workers, say) as start:
+    with _engine(engine, device, ray_workers, log) as start:
         summary = explain_split(
-            loaded, start, Options(retry_failed, pack, part), say, source_for(loaded, model)
+            loaded, start, Options(retry_failed, pack, part), log, source_for(loaded, model)
         )
     if as_json:
         print_json(asdict(summary) | {"run": str(summary.run)})
@@ -177,16 +177,14 @@ def _check_engine(engine: str, device: str, workers: Workers) -> None:
         raise HvxError(f"--device {device} is for --engine local; Ray's workers have --gpus-per-worker")
 
 
-def _engine(
-    engine: str, device: str, workers: Workers, say: Callable[[str], None]
-) -> AbstractContextManager[StartEngine]:
+def _engine(engine: str, device: str, workers: Workers, log: Log) -> AbstractContextManager[StartEngine]:
     """A context manager that starts the chosen engine and stops it at the end."""
     if engine == "ray":
-        from hvx.run.ray.engine import by_ray
+        from hvx.run.ray.engine import ray_engine
 
-        return by_ray(workers, say)
+        return ray_engine(workers, log)
 
     from hvx.device import pick_device
-    from hvx.run.local import here
+    from hvx.run.local import local_engine
 
-    return nullcontext(here(pick_device(device)))
+    return nullcontext(local_engine(pick_device(device)))

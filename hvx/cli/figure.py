@@ -115,14 +115,14 @@ def figure(
         # Up to here, wrong arguments are reported before PyTorch is imported.
 
         from hvx.figures import draw_runs
-        from hvx.select_items import Choice
+        from hvx.select_items import ItemFilter
         from hvx.view.run_figures import write_picked_figures
 
         style, setup = options.style(top_answers), options.setup
         if not to_folder:
             right = None if only is None else only == "right"
             row_order = cast("Order", order or "random")
-            choice = Choice(ids, answer_types, question_types, right, row_order, rows or 3, seed)
+            choice = ItemFilter(ids, answer_types, question_types, right, row_order, rows or 3, seed)
             drawn = draw_runs(readers, choice, output, width, style, setup, names, device)
             report_missing_glyphs(drawn.missing_glyphs)
             _report(output, drawn.question_ids)

@@ -168,10 +168,10 @@ def skipthoughts(folder: Path, output: Path) -> None:
     Example:
       hvx import skipthoughts skip-thoughts/ -o skipthoughts.safetensors
     """
-    from hvx.importers.skipthoughts import import_skipthoughts, save_start
+    from hvx.importers.skipthoughts import import_skipthoughts, save_pretrained
 
     start = import_skipthoughts(folder)
-    save_start(output, start)
+    save_pretrained(output, start)
     echo(f"{output}: {len(start.words):,} words; give it as train.start")
 
 

@@ -19,7 +19,7 @@ class Answers:
     """Answers of K runs to the n common questions.
 
     Attributes:
-        given: (K, n) the answers as the runs have them.
+        texts: (K, n) the answers as the runs have them.
         truths: (n) the ground truth; "" if no run knows it, or two runs differ.
         right: (K, n) bool, whether an answer is the ground truth; False if that is unknown.
         known: (n) bool, whether the ground truth is known.
@@ -28,7 +28,7 @@ class Answers:
         disputed: number of questions with different ground truths in two runs.
     """
 
-    given: np.ndarray
+    texts: np.ndarray
     truths: np.ndarray
     right: np.ndarray
     known: np.ndarray

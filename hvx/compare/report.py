@@ -12,7 +12,7 @@ import numpy as np
 
 from hvx.compare.answers import METRIC, choices, members
 from hvx.compare.compare import KINDS, Agreement, Comparison, Pair
-from hvx.files import whole_file, write_json
+from hvx.files import atomic_write, write_json
 from hvx.measure.metrics.bootstrap import DRAWS, LEVEL, Estimate
 from hvx.table import table
 
@@ -268,10 +268,10 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         HvxError: one cannot be written.
     """
     paths = [folder / name for name in ("compare.md", "compare.json", "questions.csv")]
-    with whole_file(paths[0]) as part:
+    with atomic_write(paths[0]) as part:
         part.write_text(as_document(comparison), encoding="utf-8", errors="backslashreplace")
     write_json(paths[1], as_json(comparison), indent=1)
-    with whole_file(paths[2]) as part, part.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_write(paths[2]) as part, part.open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(question_rows(comparison))
     return paths
 
@@ -287,7 +287,7 @@ def question_rows(comparison: Comparison) -> Iterator[list[Any]]:
         "changed": _flags(members(answers, "changed")),
     }
     for run, label in enumerate(map(str.lower, joined.labels)):
-        columns[f"answer_{label}"] = answers.given[run]
+        columns[f"answer_{label}"] = answers.texts[run]
         columns[f"correct_{label}"] = _flags(answers.right[run], answers.known)
         columns[f"probability_{label}"] = _numbers(joined.column(run, "probability"))
     for pair in comparison.pairs:

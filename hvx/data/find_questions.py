@@ -26,7 +26,7 @@ _ByText = dict[str, list[Question]]
 
 
 @dataclass(frozen=True)
-class Picked:
+class SelectedQuestions:
     """The selected questions.
 
     Attributes:
@@ -57,7 +57,7 @@ class Picked:
         return lines
 
 
-def pick_questions(questions: list[Question], picks: Sequence[PickConfig], source: Path) -> Picked:
+def find_questions(questions: list[Question], picks: Sequence[PickConfig], source: Path) -> SelectedQuestions:
     """Find each pick's question by its text; of several that match, the lowest question_id is selected.
 
     Only letters and digits of texts are compared. If the split has annotations, a pick's ``ground_truth``
@@ -90,7 +90,9 @@ def pick_questions(questions: list[Question], picks: Sequence[PickConfig], sourc
             }
         )
     ids = {choice["question_id"] for choice in choices}
-    return Picked(picks, [question for question in questions if question.question_id in ids], choices)
+    return SelectedQuestions(
+        picks, [question for question in questions if question.question_id in ids], choices
+    )
 
 
 def _selected_id(candidates: list[Question], pick: PickConfig) -> int | str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from hvx.data.ids import NO_TEXT, Id, storable
 from hvx.data.json_records import Row
 from hvx.data.layouts.layout import Layout
 from hvx.errors import HvxError, shown
-
-Say = Callable[[str], None]
+from hvx.progress import Log
 
 _GET_ANSWER = itemgetter("answer")
 _TRUTH_LIKE_FIELDS = frozenset(
@@ -54,11 +52,11 @@ class GroundTruths:
 
     Args:
         layout: names the fields.
-        say: is told once if a field looks like a ground truth and is not used.
+        log: is told once if a field looks like a ground truth and is not used.
     """
 
-    def __init__(self, layout: Layout, say: Say) -> None:
-        self._layout, self._say = layout, say
+    def __init__(self, layout: Layout, log: Log) -> None:
+        self._layout, self._log = layout, log
         self._texts, self._types = _Texts(), _Types()
         self._reported = False
 
@@ -112,7 +110,7 @@ class GroundTruths:
         ]
         if unused:
             self._reported = True
-            self._say(
+            self._log(
                 f"{path}: '{unused[0]}' looks like a ground truth and is not used (layout "
                 f"{self._layout.name}); hvx reads 'multiple_choice_answer', "
                 f"'{self._layout.answers[0]}' and 'answer'"

@@ -29,13 +29,13 @@ class Decoded:
     """A batch of images, decoded.
 
     Attributes:
-        places: indices of the B images that could be read, in the list of files.
+        indices: indices of the B images that could be read, in the list of files.
         inputs: of these images (B, C, H, W).
         digests: SHA-256 of each of their files.
         failures: for each image that could not be read, by index, the reason.
     """
 
-    places: list[int]
+    indices: list[int]
     inputs: Tensor
     digests: list[str]
     failures: dict[int, str]

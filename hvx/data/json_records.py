@@ -40,7 +40,7 @@ _decode = msgspec.json.Decoder().decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
-class Rows:
+class VQARecords:
     """The rows of a JSON file in its order, each with its number.
 
     Attributes:

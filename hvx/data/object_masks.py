@@ -20,7 +20,7 @@ _MASKS = "masks"
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionTarget:
     """The target of a question: its kind and the labels of the objects that it asks about."""
 
     kind: str
@@ -56,7 +56,9 @@ class ObjectTable:
             """Names of the table's targets; empty if it has one target without a name."""
             self.target = self._chosen(target)
             """The name of the target that is read; None if it has no name."""
-            self.asked = {q["question_id"]: Asked(q["kind"], self._labels(q)) for q in tree["questions"]}
+            self.asked = {
+                q["question_id"]: QuestionTarget(q["kind"], self._labels(q)) for q in tree["questions"]
+            }
             """Question id → its target."""
             self._masks = split.objects.parent / self._name(tree.get("masks", _MASKS))
             self._names = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from hvx.data.json_records import Shape
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.files import atomic_write
 
 _AT_ONCE = 64
 """Rows in memory."""
@@ -21,7 +21,7 @@ _IDS = ("question_id", "qid", "id")
 
 
 class ParquetRows:
-    """The rows of a Parquet file; see ``hvx.data.json_records.Rows``.
+    """The rows of a Parquet file; see ``hvx.data.json_records.VQARecords``.
 
     An image in it, as {bytes, path}, is written to a file in ``images``, named by the SHA-256 of its bytes;
     the row's ``image`` is then this name. A row without an id gets its number. If ``images`` is None, no file
@@ -92,7 +92,7 @@ class ParquetRows:
         if target.is_symlink():
             raise HvxError(f"{target}: a symbolic link in place of an image; delete it")
         if not target.is_file() or target.stat().st_size != len(data):
-            with whole_file(target) as part:
+            with atomic_write(target) as part:
                 part.write_bytes(data)
         return name
 

@@ -11,18 +11,19 @@ from typing import Any
 from msgspec import Struct
 
 from hvx.config import SplitConfig
-from hvx.data.ground_truth import GroundTruths, Say, first_of
+from hvx.data.ground_truth import GroundTruths, first_of
 from hvx.data.ids import NO_TEXT, Id, Ids, storable
 from hvx.data.image_files import named_by_pattern, why_unsafe
-from hvx.data.json_records import Row, Rows
+from hvx.data.json_records import Row, VQARecords
 from hvx.data.labels import label_names
 from hvx.data.layouts.daquar import DaquarRows, is_daquar_text
 from hvx.data.layouts.known import LABELS, LAYOUTS
 from hvx.data.layouts.layout import Layout, Sample
 from hvx.data.parquet import ParquetRows
 from hvx.errors import HvxError, did_you_mean, shown
+from hvx.progress import Log, no_log
 
-_Source = Rows | ParquetRows | DaquarRows
+_Source = VQARecords | ParquetRows | DaquarRows
 
 
 class Question(Struct, frozen=True, gc=False):
@@ -40,11 +41,7 @@ class Question(Struct, frozen=True, gc=False):
     answer_type: str = ""
 
 
-def _quiet(line: str) -> None:
-    del line
-
-
-def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = True) -> list[Question]:
+def read_questions(split: SplitConfig, log: Log = no_log, *, extract: bool = True) -> list[Question]:
     """The questions of a split in the order of its file, joined with their annotations.
 
     Annotations come from the split's file of annotations; without one, from the rows of the questions. The
@@ -53,7 +50,7 @@ def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = Tru
 
     Args:
         split: with its paths resolved.
-        say: is told once if a field looks like a ground truth and is not used.
+        log: is told once if a field looks like a ground truth and is not used.
         extract: write images in the file of questions (Parquet) to the folder of images.
 
     Raises:
@@ -61,13 +58,13 @@ def read_questions(split: SplitConfig, say: Say = _quiet, *, extract: bool = Tru
     """
     with _no_collection():
         rows = _opened(split, extract)
-        answers = Rows(split.annotations, "annotations") if split.annotations else None
+        answers = VQARecords(split.annotations, "annotations") if split.annotations else None
         layout = _layout(split, rows, answers)
         if layout is LABELS and split.labels is None:
             raise HvxError(
                 f"{split.questions}: images with labels; the split's 'labels' must say what to choose from"
             )
-        return _Reading(split, layout, rows.about, say).questions(rows, answers)
+        return _Reading(split, layout, rows.about, log).questions(rows, answers)
 
 
 @contextmanager
@@ -94,7 +91,7 @@ def _opened(split: SplitConfig, extract: bool) -> _Source:
         return ParquetRows(path, split.folders[0] if extract else None)
     if name == "daquar-text" or (name is None and is_daquar_text(path)):
         return DaquarRows(path)
-    return Rows(path, "questions")
+    return VQARecords(path, "questions")
 
 
 def in_parquet(split: SplitConfig) -> bool:
@@ -104,7 +101,7 @@ def in_parquet(split: SplitConfig) -> bool:
     )
 
 
-def _layout(split: SplitConfig, rows: _Source, answers: Rows | None) -> Layout:
+def _layout(split: SplitConfig, rows: _Source, answers: VQARecords | None) -> Layout:
     if split.format is not None:
         return next(layout for layout in LAYOUTS if layout.name == split.format)
     if split.labels is not None:
@@ -121,17 +118,17 @@ def _first(rows: _Source) -> Row:
 class _Reading:
     """Reads a split in a layout."""
 
-    def __init__(self, split: SplitConfig, layout: Layout, about: Mapping[str, str], say: Say) -> None:
+    def __init__(self, split: SplitConfig, layout: Layout, about: Mapping[str, str], log: Log) -> None:
         self._split, self._layout = split, layout
         self._image_fields = frozenset(layout.image)
         self._pattern = split.image_name or layout.names(about)
         self._question_ids, self._image_ids = Ids(), Ids()
         self._names: dict[Id, str] = {}
-        self._truths = GroundTruths(layout, say)
+        self._truths = GroundTruths(layout, log)
         self._labels = label_names(split)
         self._count = 0
 
-    def questions(self, rows: _Source, annotations: Rows | None) -> list[Question]:
+    def questions(self, rows: _Source, annotations: VQARecords | None) -> list[Question]:
         """All questions, with their annotations."""
         by_id: dict[Id, tuple[Any, ...]] = {}
         lacking: list[int] = []
@@ -172,7 +169,7 @@ class _Reading:
             self._names[image_id] = str(name)
 
     def _join(
-        self, by_id: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: Rows
+        self, by_id: dict[Id, tuple[Any, ...]], kinds: dict[Id, str], rows: _Source, annotations: VQARecords
     ) -> None:
         """Add the annotation of each question."""
         seen: set[Id] = set()

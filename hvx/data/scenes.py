@@ -18,7 +18,7 @@ from PIL import Image
 
 from hvx.data.scene_drawing import COLORS, SHAPES, SceneObject, cover, draw_ground, place_objects
 from hvx.errors import HvxError
-from hvx.files import whole_folder, write_json
+from hvx.files import atomic_directory, write_json
 from hvx.progress import bar
 
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
@@ -188,7 +188,7 @@ def write_scenes(folder: Path, train: int, val: int, size: int, seed: int) -> No
     """
     if size < 32:
         raise HvxError(f"size {size}: scenes are drawn at 32 pixels or more")
-    with whole_folder(folder) as part:
+    with atomic_directory(folder) as part:
         (part / "images").mkdir()
         (part / "masks").mkdir()
         for number, (subset, count) in enumerate((("train", train), ("val", val))):

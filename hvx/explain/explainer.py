@@ -12,10 +12,10 @@ from torch import Tensor
 from hvx.data.tokenize import padded, tokenizer
 from hvx.device import leave_inference_mode, standard_mode
 from hvx.errors import HvxError, OutOfMemory
-from hvx.explain.fused import LeanNetwork, LeanPullback
-from hvx.explain.hadamard import HeadPullback
+from hvx.explain.fused import FusedGuidedBackbone, FusedGuidedVJP
+from hvx.explain.hadamard import HeadVJP
 from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
-from hvx.models.base import HadamardHead, Head, Joint
+from hvx.models.base import HadamardHead, Head, HeadOutput
 from hvx.models.checkpoint import VQAModel
 
 TOP = 5
@@ -95,7 +95,7 @@ class _Round:
         is_zero: (N) whether Eq. 2 is zero everywhere.
     """
 
-    joint: Joint
+    joint: HeadOutput
     maps: list[Tensor]
     heatmap: Tensor
     gradient: Tensor | None
@@ -142,7 +142,7 @@ class Explainer:
         leave_inference_mode(model.backbone)
         leave_inference_mode(model.head)
         self._tokenize = tokenizer(model.config.encoder)
-        self._network = LeanNetwork(model.backbone.network, dtype, compiled)
+        self._network = FusedGuidedBackbone(model.backbone.network, dtype, compiled)
         self.device = next(model.head.parameters()).device
 
     @standard_mode()
@@ -184,7 +184,7 @@ class Explainer:
             torch.from_numpy(array).to(self.device)
             for array in padded([self.model.vocabulary.rows(question_tokens) for question_tokens in tokens])
         )
-        order = rounds(images)
+        order = question_rounds(images)
         inverse = torch.tensor([index for indices in order for index in indices]).argsort()
         first_images = [images[index] for index in order[0]]
         inputs = inputs if first_images == list(range(len(inputs))) else inputs[first_images]
@@ -193,7 +193,7 @@ class Explainer:
         if not isinstance(self.model.head, HadamardHead):
             joints = _joints(self.model.head, pullback.features, rows, lengths, order)
             return Answered(**self._common(tokens, joints, inverse))
-        head = HeadPullback(self.model.head, pullback.features, rows, lengths, self._free)
+        head = HeadVJP(self.model.head, pullback.features, rows, lengths, self._free)
         results: list[_Round] = []
         words: list[Tensor] = []
         for indices in order:
@@ -218,7 +218,7 @@ class Explainer:
             word_heatmaps=[words[index] for index in inverse.tolist()] if words else None,
         )
 
-    def _common(self, tokens: list[list[str]], joints: list[Joint], back: Tensor) -> dict[str, Any]:
+    def _common(self, tokens: list[list[str]], joints: list[HeadOutput], back: Tensor) -> dict[str, Any]:
         """The fields of ``Answered``, from the rounds' joints."""
         logits = _gathered([joint.logits for joint in joints], back)
         probabilities, best = logits.softmax(1).topk(min(TOP, len(self.model.answers)))
@@ -232,12 +232,12 @@ class Explainer:
             "earlier_attention": _gathered_if_any([joint.earlier_attention for joint in joints], back),
         }
 
-    def _round(self, pullback: LeanPullback, joint: Joint, cotangents: Iterator[Tensor]) -> _Round:
+    def _round(self, pullback: FusedGuidedVJP, joint: HeadOutput, cotangents: Iterator[Tensor]) -> _Round:
         """Eqs 2 and 9 of a round's questions, block by block; the last block may differ between questions."""
         maps: list[Tensor] = []
         final: dict[str, Tensor] = {}
         for block, cotangent in enumerate(cotangents):
-            raw = pullback.pull(cotangent)
+            raw = pullback.vjp(cotangent)
             gradient = standardized(raw)
             maps.append(heat_map(gradient))
             values = {"heatmap": maps[-1], "is_zero": ~raw.flatten(1).any(1)}
@@ -264,9 +264,9 @@ class Explainer:
 @torch.no_grad()
 def _joints(
     head: Head, features: Tensor, rows: Tensor, lengths: Tensor, order: list[list[int]]
-) -> list[Joint]:
+) -> list[HeadOutput]:
     """The joints of each round of questions; a round of n questions is on the first n images."""
-    terms, question = head.image_terms(features), head.read(head.encoder.embed(rows), lengths)
+    terms, question = head.image_terms(features), head.encode_question(head.encoder.embed(rows), lengths)
     joints = []
     for indices in order:
         image_rows = torch.arange(len(indices), device=features.device)
@@ -274,7 +274,7 @@ def _joints(
     return joints
 
 
-def rounds(images: list[int]) -> list[list[int]]:
+def question_rounds(images: list[int]) -> list[list[int]]:
     """Questions in rounds: the r-th round holds the r-th question of every image with at least r questions.
 
     Args:

@@ -108,11 +108,11 @@ def _other_activation(node: fx.Node, modules: dict[str, nn.Module]) -> str | Non
     return None
 
 
-class GuidedPullback:
+class GuidedVJP:
     """Features of a batch of images, and the VJP from the features to the images.
 
     The plain engine: one forward pass, whose graph is retained, and one backward pass per call of
-    ``pull``.
+    ``vjp``.
 
     Args:
         network: the traced backbone, its ReLUs guided by ``guided``.
@@ -126,9 +126,9 @@ class GuidedPullback:
 
     @property
     def features(self) -> Tensor:
-        """(B, M, S, S), detached from the graph that ``pull`` uses."""
+        """(B, M, S, S), detached from the graph that ``vjp`` uses."""
         return self._features.detach()
 
-    def pull(self, cotangent: Tensor) -> Tensor:
+    def vjp(self, cotangent: Tensor) -> Tensor:
         """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
         return torch.autograd.grad(self._features, self._images, cotangent, retain_graph=True)[0]

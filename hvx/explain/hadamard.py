@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 
 
 @dataclass
@@ -22,12 +22,12 @@ class HeadGradients:
             word, of all blocks of a question; each block's Q depends on one word.
     """
 
-    joint: Joint
+    joint: HeadOutput
     features: list[Tensor]
     embeddings: Tensor
 
 
-class HeadPullback:
+class HeadVJP:
     """Eqs 2 and 3 through the head for the questions on a batch of images.
 
     V depends on the features through the attention too. In Eq. 3 F is constant, and Q depends on the words as
@@ -51,10 +51,10 @@ class HeadPullback:
         with torch.no_grad():
             self._terms = model.image_terms(self._features)
         with torch.enable_grad():
-            self._question = model.read(self._embeddings, lengths)
+            self._question = model.encode_question(self._embeddings, lengths)
         self._to_question = torch.zeros_like(self._question)
 
-    def visual(self, indices: Tensor) -> tuple[Joint, Iterator[Tensor]]:
+    def visual(self, indices: Tensor) -> tuple[HeadOutput, Iterator[Tensor]]:
         """The joint of one question on each of the first n images, and Eq. 2 up to their features.
 
         Args:
@@ -74,7 +74,7 @@ class HeadPullback:
             self._to_question[indices] = _to_question(joint, question)
         return joint.detach(), self._block_gradients(joint, features, terms)
 
-    def _block_gradients(self, joint: Joint, features: Tensor, terms: Tensor) -> Iterator[Tensor]:
+    def _block_gradients(self, joint: HeadOutput, features: Tensor, terms: Tensor) -> Iterator[Tensor]:
         """Eq. 2 of each block, up to the features."""
         for index, block in enumerate(joint.blocks):
             gradient = self._block_gradient(block, features, terms)
@@ -84,7 +84,7 @@ class HeadPullback:
                 gradient = gradient[:count] * has_block[:count].view(-1, 1, 1, 1)
             yield gradient
 
-    def _block_gradient(self, block: Block, features: Tensor, terms: Tensor) -> Tensor:
+    def _block_gradient(self, block: HadamardProduct, features: Tensor, terms: Tensor) -> Tensor:
         """Eq. 2 of one block, up to the features."""
         if self._free:
             with torch.enable_grad():
@@ -96,14 +96,14 @@ class HeadPullback:
             output, (features, terms), cotangent, retain_graph=True, materialize_grads=True
         )
         with torch.no_grad():
-            return direct + self._model.pull_image_terms(features, terms, by_terms)
+            return direct + self._model.image_terms_vjp(features, terms, by_terms)
 
     def textual(self) -> Tensor:
         """Eq. 3 of all questions: (Q − F) ∂Q/∂q at their embeddings (N, T, E); call ``visual`` before."""
         return torch.autograd.grad(self._question, self._embeddings, self._to_question)[0]
 
 
-def _to_question(joint: Joint, question: Tensor) -> Tensor:
+def _to_question(joint: HeadOutput, question: Tensor) -> Tensor:
     """Eq. 3 up to the encoded questions: of the last block, or of the block of each word."""
     if joint.steps is None:
         outputs, cotangents = [joint.textual], [joint.textual - joint.product]
@@ -133,8 +133,8 @@ def head_gradients(
         images: (N) the image, 0 … B − 1, of each question.
         rows: (N, T) rows of the word table.
         lengths: (N) tokens of each question.
-        free: as in ``HeadPullback``.
+        free: as in ``HeadVJP``.
     """
-    pullback = HeadPullback(model, features[images], rows, lengths, free)
+    pullback = HeadVJP(model, features[images], rows, lengths, free)
     joint, to_features = pullback.visual(torch.arange(len(images), device=images.device))
     return HeadGradients(joint, list(to_features), pullback.textual())

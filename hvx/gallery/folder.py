@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.files import atomic_write
 from hvx.gallery.workers import signals_held
-from hvx.run.lock import LOCK, only_writer
+from hvx.run.lock import LOCK, exclusive_lock
 
 MARK = "hvx-gallery.js"
 """Describes the gallery. It is moved last: without it, the page reports an incomplete gallery."""
@@ -68,7 +68,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     if folder.is_symlink():
         folder.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder):
+    with exclusive_lock(folder):
         try:
             built = folder / "built"
             if os.path.lexists(built):
@@ -117,7 +117,7 @@ def _files(folder: Path) -> frozenset[str]:
 
 
 def _write_manifest(folder: Path, files: Iterable[str]) -> None:
-    with whole_file(folder / MANIFEST) as part:
+    with atomic_write(folder / MANIFEST) as part:
         part.write_text("".join(f"{name}\n" for name in sorted(files)), encoding="ascii")
 
 

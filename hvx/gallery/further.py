@@ -10,7 +10,7 @@ import numpy as np
 
 from hvx.gallery.workers import MapSource
 from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED, SPECIFIC
-from hvx.run.lock import Say, no_log
+from hvx.progress import Log, no_log
 from hvx.store.reader import RunReader
 
 SPECIFIC_TITLE = METHODS[SPECIFIC].title
@@ -24,13 +24,13 @@ class FurtherMaps:
         methods: names of ``hvx.measure.methods.registry.METHODS``, as ``hvx figure --methods`` has them.
         device: where the network runs, if maps must be computed.
         seed: of the random map.
-        say: receives a line before each computation.
+        log: receives a line before each computation.
     """
 
     methods: Sequence[str] | None = None
     device: str = "auto"
     seed: int = 0
-    say: Say = no_log
+    log: Log = no_log
 
 
 NO_MAPS = FurtherMaps()
@@ -53,7 +53,7 @@ def map_source(reader: RunReader, numbers: np.ndarray, further: FurtherMaps) -> 
     from hvx.measure.methods.maps import run_maps  # imports PyTorch, which takes seconds
 
     requested = list(further.methods)
-    with run_maps(reader, numbers.tolist(), requested, further.device, further.seed, further.say) as maps:
+    with run_maps(reader, numbers.tolist(), requested, further.device, further.seed, further.log) as maps:
         files = maps.files()
         shown = [
             name for name in requested if name != PROPOSED and (name != ATTENTION or reader.glimpses > 1)

@@ -11,7 +11,7 @@ from hvx.config import BackboneConfig, ModelConfig
 from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
 from hvx.models.backbone import build_backbone
-from hvx.models.checkpoint import VQAModel, filled_head
+from hvx.models.checkpoint import VQAModel, load_head
 
 _SAMPLE_SIZE = 96
 """Side in pixels of an image just large enough for all of torchvision's networks."""
@@ -43,7 +43,7 @@ def assemble(
             not fit the head.
     """
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in head.items()}
-    module = filled_head(config, tensors, len(words), len(answers), source)
+    module = load_head(config, tensors, len(words), len(answers), source)
     backbone = build_backbone(config.backbone)
     sample = torch.zeros(1, 3, _SAMPLE_SIZE, _SAMPLE_SIZE)
     with torch.inference_mode():

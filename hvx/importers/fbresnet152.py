@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.files import atomic_write
 from hvx.models.backbone import is_fbresnet152, new_network
 from hvx.models.weights import read_state_dict
 
@@ -32,7 +32,7 @@ def import_fbresnet152(path: Path, output: Path) -> None:
     # Through memory: on a full disk, torch.save fails with errors of many kinds.
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    with whole_file(output) as part:
+    with atomic_write(output) as part:
         part.write_bytes(buffer.getbuffer())
 
 

@@ -30,7 +30,7 @@ _LARGEST_DICTIONARY = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class StartEncoder:
+class PretrainedEncoder:
     """A pretrained question encoder, to start training from.
 
     Attributes:
@@ -72,7 +72,7 @@ class StartEncoder:
         return int(self.gru["state.weight"].shape[0])
 
 
-def import_skipthoughts(folder: Path) -> StartEncoder:
+def import_skipthoughts(folder: Path) -> PretrainedEncoder:
     """The encoder in ``uni_skip.npz``, with the words of ``utable.npy`` and ``dictionary.txt``.
 
     Raises:
@@ -85,7 +85,7 @@ def import_skipthoughts(folder: Path) -> StartEncoder:
         raise HvxError(f"{folder / 'utable.npy'}: expected words × embedding, not shape {table.shape}")
     words = _read_dictionary(folder / "dictionary.txt")
     gru = _read_gru(folder / "uni_skip.npz", table.shape[1])
-    return StartEncoder(str(folder), words, torch.from_numpy(as_float32(table)), gru)
+    return PretrainedEncoder(str(folder), words, torch.from_numpy(as_float32(table)), gru)
 
 
 def _read_dictionary(path: Path) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def _read_gru(path: Path, embedding: int) -> dict[str, Tensor]:
     }
 
 
-def save_start(path: Path, start: StartEncoder) -> None:
+def save_pretrained(path: Path, start: PretrainedEncoder) -> None:
     """Write a start file atomically: one safetensors file, with the words in its metadata.
 
     Raises:
@@ -147,7 +147,7 @@ def save_start(path: Path, start: StartEncoder) -> None:
     write_tensors(path, tensors, {"hvx_start": json.dumps(about, ensure_ascii=False)})
 
 
-def load_start(path: Path) -> StartEncoder:
+def load_pretrained(path: Path) -> PretrainedEncoder:
     """Read a start file; the rows of its table are read from disk on access.
 
     Raises:
@@ -168,7 +168,7 @@ def load_start(path: Path) -> StartEncoder:
         if actual != shape or tensors[name].dtype != torch.float32:
             raise HvxError(f"{path}: tensor '{name}' has shape {actual}; expected {shape}, float32")
     gru = {name.removeprefix("gru."): tensors[name] for name in shapes if name != "table"}
-    return StartEncoder(str(path), words, tensors["table"], gru)
+    return PretrainedEncoder(str(path), words, tensors["table"], gru)
 
 
 def _words(about: Any, path: Path) -> tuple[str, ...]:
@@ -199,7 +199,7 @@ def _shapes(about: dict[str, Any], words: int) -> dict[str, tuple[int, ...]]:
 
 
 @torch.no_grad()
-def fill_encoder(encoder: QuestionEncoder, vocabulary: Vocabulary, start: StartEncoder) -> int:
+def fill_encoder(encoder: QuestionEncoder, vocabulary: Vocabulary, start: PretrainedEncoder) -> int:
     """Copy a pretrained encoder into a question encoder with a row for each word of the vocabulary.
 
     A word without a pretrained row gets the row of ``UNK``; padding stays zero. The GRU's weights can also

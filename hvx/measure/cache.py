@@ -18,9 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hvx.errors import HvxError
-from hvx.files import read_json, whole_file, write_json
+from hvx.files import atomic_write, read_json, write_json
 from hvx.measure.methods.registry import PATH_STEPS
-from hvx.run.lock import ReadOnly, Say, no_log, only_writer
+from hvx.progress import Log, no_log
+from hvx.run.lock import ReadOnly, exclusive_lock
 from hvx.store.reader import RunReader
 
 FOLDER = "measure"
@@ -33,16 +34,16 @@ _DIGITS = 12
 
 
 @contextmanager
-def opened_shelf(
-    folder: Path, key: dict[str, Any], other: Path | None = None, say: Say = no_log
-) -> Iterator[Shelf]:
+def open_cache(
+    folder: Path, key: dict[str, Any], other: Path | None = None, log: Log = no_log
+) -> Iterator[ResultCache]:
     """The cache of a key, locked for this process.
 
     Args:
         folder: ``RUN/measure``.
         key: all that determines the results; plain values.
         other: the folder to use if ``folder`` is read-only, as in another user's run.
-        say: told if the file system has no locks, a line at a time.
+        log: told if the file system has no locks, a line at a time.
 
     Raises:
         HvxError: neither folder can be written, or another process writes it.
@@ -50,24 +51,24 @@ def opened_shelf(
     about = {"version": VERSION, **key}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     with ExitStack() as stack:
-        locked = _lock(folder, other, stack, say)
+        locked = _lock(folder, other, stack, log)
         for part in locked.rglob(".*.part"):  # left by a killed process
             part.unlink(missing_ok=True)
-        shelf = Shelf(locked / digest[:_DIGITS])
-        write_json(shelf.path / "about.json", about, indent=1)
-        yield shelf
+        cache = ResultCache(locked / digest[:_DIGITS])
+        write_json(cache.path / "about.json", about, indent=1)
+        yield cache
 
 
-def _lock(folder: Path, other: Path | None, stack: ExitStack, say: Say) -> Path:
+def _lock(folder: Path, other: Path | None, stack: ExitStack, log: Log) -> Path:
     """Lock the folder, or the other one if it is read-only; returns the locked one."""
     try:
         _make_folder(folder)
-        stack.enter_context(only_writer(folder, say))
+        stack.enter_context(exclusive_lock(folder, log))
     except ReadOnly as error:
         if other is None or other.resolve() == folder.resolve():
             raise HvxError(f"{error}; -o FOLDER writes elsewhere") from None
         _make_folder(other)
-        stack.enter_context(only_writer(other, say))
+        stack.enter_context(exclusive_lock(other, log))
         return other
     return folder
 
@@ -91,7 +92,7 @@ def maps_key(reader: RunReader, ids: Sequence[int | str]) -> dict[str, Any]:
     }
 
 
-def kept_shelves(folder: Path) -> Iterator[tuple[Shelf, dict[str, Any]]]:
+def cached_results(folder: Path) -> Iterator[tuple[ResultCache, dict[str, Any]]]:
     """The caches of a folder that this version can read, read-only, each with its key.
 
     Args:
@@ -103,10 +104,10 @@ def kept_shelves(folder: Path) -> Iterator[tuple[Shelf, dict[str, Any]]]:
         except HvxError:
             continue
         if isinstance(about, dict) and about.get("version") == VERSION:
-            yield Shelf(path.parent), about
+            yield ResultCache(path.parent), about
 
 
-class Shelf:
+class ResultCache:
     """The cache folder of one key."""
 
     def __init__(self, path: Path) -> None:
@@ -142,13 +143,13 @@ class Shelf:
         return maps
 
     @contextmanager
-    def new_maps(self, names: list[str], count: int) -> Iterator[dict[str, _MapWriter]]:
+    def new_maps(self, names: list[str], count: int) -> Iterator[dict[str, MapWriter]]:
         """Files for the maps of several methods, filled in parallel; they are discarded on an error."""
         with ExitStack() as stack:
             files = {}
             for name in names:
-                part = stack.enter_context(whole_file(self._maps_path(name)))
-                files[name] = _MapWriter(stack.enter_context(part.open("wb")), name, count)
+                part = stack.enter_context(atomic_write(self._maps_path(name)))
+                files[name] = MapWriter(stack.enter_context(part.open("wb")), name, count)
             yield files
 
     def result(self, name: str) -> Any:
@@ -172,7 +173,7 @@ class Shelf:
         return self.path / f"{name}.json"
 
 
-class _MapWriter:
+class MapWriter:
     """Writes a file of maps (n, h, w) as they are computed, in any order.
 
     The file is not mapped into memory: on a full disk a write raises an error, but a mapped page without room

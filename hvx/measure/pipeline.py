@@ -9,28 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.measure.cache import Shelf
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.cache import ResultCache
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED
 from hvx.measure.metrics.faithfulness import SHARES, blurred, curves, ranks
 from hvx.measure.metrics.localization import enlarged
 from hvx.measure.metrics.specific import SpecificMaps
-from hvx.measure.sample import Batch, Subject, probabilities
+from hvx.measure.sample import Batch, EvaluationSample, probabilities
 from hvx.progress import bar
 from hvx.store.reader import Item
 
 Curves = tuple[list[float], list[float]]
 """An explanation's curves of deletion and of insertion."""
-Ends = tuple[float, float]
+BaselineProbabilities = tuple[float, float]
 """The answer's probability on an image and on its blur."""
 
 
 class Maps:
     """The maps of the sample by method and position: the run's own, or those in the cache."""
 
-    def __init__(self, shelf: Shelf, names: list[str]) -> None:
+    def __init__(self, cache: ResultCache, names: list[str]) -> None:
         self.names = names
-        self._cached = {name: shelf.maps(name) for name in names if METHODS[name].family != "run"}
+        self._cached = {name: cache.maps(name) for name in names if METHODS[name].family != "run"}
 
     def at(self, position: int, item: Item) -> dict[str, np.ndarray]:
         """The map by each method of an explanation, which is ``item``: (H, W), or (S, S) on the grid."""
@@ -41,40 +41,46 @@ class Maps:
         }
 
 
-def make_maps(subject: Subject, shelf: Shelf, names: list[str], seed: int) -> None:
+def make_maps(sample: EvaluationSample, cache: ResultCache, names: list[str], seed: int) -> None:
     """Compute the maps that are not in the cache, by family: methods of one family share a pass."""
     absent = [
-        name for name in names if METHODS[name].family != "run" and not shelf.has_maps(name, len(subject))
+        name for name in names if METHODS[name].family != "run" and not cache.has_maps(name, len(sample))
     ]
-    mapper = Mapper(subject.model, seed)
-    specific = SpecificMaps(subject, mapper)
+    computer = SaliencyComputer(sample.model, seed)
+    specific = SpecificMaps(sample, computer)
     for family in dict.fromkeys(METHODS[name].family for name in absent):
         family_names = [name for name in absent if METHODS[name].family == family]
-        make = specific.maps if family == "specific" else mapper.maps
-        with shelf.new_maps(family_names, len(subject)) as files:
-            for batch in _batches(subject, range(len(subject)), f"maps: {', '.join(family_names)}"):
+        make = specific.maps if family == "specific" else computer.maps
+        with cache.new_maps(family_names, len(sample)) as files:
+            for batch in _batches(sample, range(len(sample)), f"maps: {', '.join(family_names)}"):
                 for name, maps in make(family_names, batch).items():
-                    files[name].put(batch.places, maps)
+                    files[name].put(batch.positions, maps)
 
 
-def make_ends(subject: Subject, shelf: Shelf, count: int) -> list[Ends]:
+def make_baseline_probabilities(
+    sample: EvaluationSample, cache: ResultCache, count: int
+) -> list[BaselineProbabilities]:
     """The endpoints of the curves of the sample's first ``count`` explanations."""
-    cached = shelf.result(f"curves-{count}/ends")
+    cached = cache.result(f"curves-{count}/ends")
     if not is_table(cached, (count, 2)):
-        shelf.keep(f"curves-{count}/ends", cached := _ends(subject, count))
+        cache.keep(f"curves-{count}/ends", cached := _ends(sample, count))
     return [(sharp, blurry) for sharp, blurry in cached]
 
 
 def make_curves(
-    subject: Subject, shelf: Shelf, names: list[str], ends: list[Ends], seed: int
+    sample: EvaluationSample,
+    cache: ResultCache,
+    names: list[str],
+    ends: list[BaselineProbabilities],
+    seed: int,
 ) -> dict[str, list[Curves]]:
     """Curves of deletion and insertion of the sample's first explanations, by method."""
     by_method: dict[str, list[Curves]] = {}
     for name in names:
-        cached = shelf.result(f"curves-{len(ends)}/{name}")
+        cached = cache.result(f"curves-{len(ends)}/{name}")
         if not is_table(cached, (len(ends), 2, len(SHARES))):
-            cached = _curves(subject, Maps(shelf, [name]), name, ends, seed)
-            shelf.keep(f"curves-{len(ends)}/{name}", cached)
+            cached = _curves(sample, Maps(cache, [name]), name, ends, seed)
+            cache.keep(f"curves-{len(ends)}/{name}", cached)
         by_method[name] = [(deletion, insertion) for deletion, insertion in cached]
     return by_method
 
@@ -88,38 +94,40 @@ def is_table(value: Any, shape: tuple[int, ...]) -> bool:
     return array.shape == shape and bool(np.isfinite(array).all())
 
 
-def _ends(subject: Subject, count: int) -> list[Ends]:
+def _ends(sample: EvaluationSample, count: int) -> list[BaselineProbabilities]:
     ends = [(0.0, 0.0)] * count
-    for batch in _batches(subject, range(count), "probabilities"):
+    for batch in _batches(sample, range(count), "probabilities"):
         blurs = blurred(batch.inputs)
-        for row, position in enumerate(batch.places):
+        for row, position in enumerate(batch.positions):
             image = batch.images[row]
             both = torch.stack([batch.inputs[image], blurs[image]])
-            sharp, blurry = _score(subject, batch, row)(both).tolist()
+            sharp, blurry = _score(sample, batch, row)(both).tolist()
             ends[position] = sharp, blurry
     return ends
 
 
-def _curves(subject: Subject, maps: Maps, name: str, ends: list[Ends], seed: int) -> list[Curves]:
+def _curves(
+    sample: EvaluationSample, maps: Maps, name: str, ends: list[BaselineProbabilities], seed: int
+) -> list[Curves]:
     by_position: list[Curves] = [([], [])] * len(ends)
-    for batch in _batches(subject, range(len(ends)), f"deletion and insertion: {name}"):
+    for batch in _batches(sample, range(len(ends)), f"deletion and insertion: {name}"):
         blurs = blurred(batch.inputs)
-        for row, position in enumerate(batch.places):
+        for row, position in enumerate(batch.positions):
             image = batch.images[row]
-            pixel_ranks = ranks(enlarged(maps.at(position, subject.item(position))[name], subject.size), seed)
-            score = _score(subject, batch, row)
+            pixel_ranks = ranks(enlarged(maps.at(position, sample.item(position))[name], sample.size), seed)
+            score = _score(sample, batch, row)
             by_position[position] = curves(
                 score, batch.inputs[image], blurs[image], ends[position], pixel_ranks
             )
     return by_position
 
 
-def _score(subject: Subject, batch: Batch, row: int) -> Callable[[Tensor], Tensor]:
+def _score(sample: EvaluationSample, batch: Batch, row: int) -> Callable[[Tensor], Tensor]:
     """Images → the probability of the answer to a batch's question."""
     question = batch.rows[row], batch.lengths[row], batch.answers[row]
-    return lambda images: probabilities(subject.model, images, *question)
+    return lambda images: probabilities(sample.model, images, *question)
 
 
-def _batches(subject: Subject, positions: Sequence[int], label: str) -> Iterator[Batch]:
+def _batches(sample: EvaluationSample, positions: Sequence[int], label: str) -> Iterator[Batch]:
     """The batches of these explanations, with a progress bar."""
-    return bar(subject.batches(positions), label, "batch", total=subject.batch_count(positions))
+    return bar(sample.batches(positions), label, "batch", total=sample.batch_count(positions))

@@ -31,7 +31,7 @@ class Batch:
     """Images with questions of the sample on them, on the model's device.
 
     Attributes:
-        places: position in the sample of each question (N).
+        positions: position in the sample of each question (N).
         inputs: normalized images (B, C, H, W).
         images: (N) the image, 0 … B − 1, of each question.
         rows: (N, T) rows of the word table.
@@ -39,7 +39,7 @@ class Batch:
         answers: (N) the answer that the run explains.
     """
 
-    places: list[int]
+    positions: list[int]
     inputs: Tensor
     images: Tensor
     rows: Tensor
@@ -47,14 +47,14 @@ class Batch:
     answers: Tensor
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.positions)
 
     def own_inputs(self) -> Tensor:
         """Each question's own image (N, C, H, W)."""
         return self.inputs[self.images]
 
 
-class Subject:
+class EvaluationSample:
     """A run, its model, and explanations drawn from it at random.
 
     Whole images are drawn, with all of their questions, so that what depends only on the image is computed
@@ -188,9 +188,9 @@ class Subject:
                 hint = f"; if images moved: --set splits.{self.explain.split}.images=FOLDER"
                 raise BadImage(f"{reason} (the run explains it{hint if self._takes_set else ''})")
             self.check()
-            for number, digest in zip(decoded.places, decoded.digests, strict=True):
+            for number, digest in zip(decoded.indices, decoded.digests, strict=True):
                 self._check_digest(paths[number], groups[number][0], digest)
-            yield self._batch(decoded.inputs, [groups[number] for number in decoded.places])
+            yield self._batch(decoded.inputs, [groups[number] for number in decoded.indices])
 
     def batch_count(self, positions: Sequence[int]) -> int:
         """The number of ``batches`` of these explanations."""

@@ -16,7 +16,7 @@ from hvx.models.encoder import QuestionEncoder
 
 
 @dataclass
-class Block:
+class HadamardProduct:
     """One Hadamard product of N questions, d wide.
 
     Complex vectors are stored as real ones with the same inner products: real and imaginary parts side by
@@ -33,13 +33,13 @@ class Block:
     product: Tensor
 
     @classmethod
-    def of(cls, visual: Tensor, textual: Tensor) -> Block:
+    def of(cls, visual: Tensor, textual: Tensor) -> HadamardProduct:
         """The block with these two factors."""
         return cls(visual, textual, textual * visual)
 
 
 @dataclass
-class Joint:
+class HeadOutput:
     """The output of a head for N questions.
 
     ``visual``, ``textual``, ``product`` are those of each question's last block, the one nearest to the
@@ -57,7 +57,7 @@ class Joint:
             phrases, while ``textual_attention`` is that of the question level; None for other networks.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[HadamardProduct, ...]
     attention: Tensor | None
     logits: Tensor
     textual_attention: Tensor | None = None
@@ -84,14 +84,16 @@ class Joint:
             return of_blocks[-1]
         return torch.stack(of_blocks)[self.steps - 1, torch.arange(len(self.steps), device=self.steps.device)]
 
-    def detach(self) -> Joint:
+    def detach(self) -> HeadOutput:
         """The same values, detached from the autograd graph."""
-        blocks = (Block(b.visual.detach(), b.textual.detach(), b.product.detach()) for b in self.blocks)
+        blocks = (
+            HadamardProduct(b.visual.detach(), b.textual.detach(), b.product.detach()) for b in self.blocks
+        )
         attention, textual, earlier = (
             None if x is None else x.detach()
             for x in (self.attention, self.textual_attention, self.earlier_attention)
         )
-        return Joint(tuple(blocks), attention, self.logits.detach(), textual, self.steps, earlier)
+        return HeadOutput(tuple(blocks), attention, self.logits.detach(), textual, self.steps, earlier)
 
 
 class Head(nn.Module, ABC):
@@ -124,7 +126,7 @@ class Head(nn.Module, ABC):
         return columns
 
     @abstractmethod
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         """The linear layers whose input is only the features, directly or pooled."""
 
     def problem(self) -> str | None:
@@ -132,19 +134,19 @@ class Head(nn.Module, ABC):
         return None
 
     @torch.no_grad()
-    def absorb_scale(self, scale: float) -> None:
+    def fold_feature_scale(self, scale: float) -> None:
         """Fold a factor on the features into the weights that are applied to them.
 
         The model then returns for ``features`` what it returned for ``scale * features``.
         """
-        for linear in self.readers():
+        for linear in self.feature_projections():
             linear.get_parameter("weight").mul_(scale)
 
     @abstractmethod
     def image_terms(self, features: Tensor) -> Tensor:
         """What depends only on the image (B, …), from features (B, M, S, S)."""
 
-    def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+    def encode_question(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """What depends only on the question (N, …), from embeddings (N, T, E): q (N, hidden)."""
         question: Tensor = self.encoder(embeddings, lengths)
         return question
@@ -152,12 +154,12 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         """``forward`` after ``read``, whose output is ``question``."""
 
     def forward(
         self, features: Tensor, terms: Tensor, images: Tensor, embeddings: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         """Join N questions with the images they ask about.
 
         Args:
@@ -167,7 +169,7 @@ class Head(nn.Module, ABC):
             embeddings: (N, T, E) from ``encoder.embed``.
             lengths: (N) tokens of each question.
         """
-        return self.join(features, terms, images, self.read(embeddings, lengths), lengths)
+        return self.join(features, terms, images, self.encode_question(embeddings, lengths), lengths)
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training)
@@ -176,7 +178,7 @@ class Head(nn.Module, ABC):
 class HadamardHead(Head):
     """A head with Hadamard products, which Eqs 2 and 3 explain: its output has blocks."""
 
-    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+    def image_terms_vjp(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
         """Map a cotangent of the output of ``image_terms`` to one of the features, (B, M, S, S).
 
         Args:

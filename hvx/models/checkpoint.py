@@ -21,7 +21,7 @@ from hvx.config import Config, ModelConfig
 from hvx.data.tokenize import Vocabulary
 from hvx.device import standard_mode
 from hvx.errors import HvxError, shown
-from hvx.files import whole_file
+from hvx.files import atomic_write
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
 from hvx.models.base import Head
 from hvx.models.header import FORMAT, CheckpointHeader, header_of, open_tensors
@@ -87,7 +87,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         HvxError: the file cannot be written.
     """
     try:
-        with whole_file(path) as part:
+        with atomic_write(path) as part:
             save_file(tensors, part, metadata=metadata)
     except SafetensorError as error:  # raised for system errors such as a full disk
         raise HvxError(f"{path}: cannot be written: {error}") from None
@@ -105,7 +105,7 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
         tensors = {name: file.get_tensor(name) for name in header.shapes}
     backbone = _backbone(header, tensors, path)
     sizes = len(header.words), len(header.answers)
-    head = filled_head(header.config, _part(tensors, "head."), *sizes, f"{path}: head")
+    head = load_head(header.config, _part(tensors, "head."), *sizes, f"{path}: head")
     vocabulary = Vocabulary(tuple(header.words))
     return VQAModel(
         header.config, backbone.to(device), head.to(device), vocabulary, header.answers, header.training
@@ -160,9 +160,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-def filled_head(
-    config: ModelConfig, tensors: dict[str, Tensor], words: int, answers: int, source: str
-) -> Head:
+def load_head(config: ModelConfig, tensors: dict[str, Tensor], words: int, answers: int, source: str) -> Head:
     """A head with these tensors, frozen and in evaluation mode.
 
     Raises:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 from hvx.models.encoder import SkipThoughtGRU
 
 
@@ -48,7 +48,7 @@ class DAN(HadamardHead):
         self.output_textual = nn.ModuleList(nn.Linear(d, 1, bias=False) for _ in steps)
         self.classifier = nn.Linear(encoder.hidden, answers)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         return [*self.visual, *self.attention_visual]
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -56,12 +56,12 @@ class DAN(HadamardHead):
         cells = self._drop(features.flatten(2).transpose(1, 2))
         return torch.tanh(torch.cat([linear(cells) for linear in self.attention_visual], 2))
 
-    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+    def image_terms_vjp(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
         weights = torch.cat([linear.get_parameter("weight") for linear in self.attention_visual])
         pulled = (cotangent * (1 - terms.square())) @ weights
         return pulled.transpose(1, 2).unflatten(2, features.shape[2:])
 
-    def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+    def encode_question(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """The words' states u (N, T, hidden), zero beyond each question's tokens."""
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
         mask = positions < lengths.unsqueeze(1)
@@ -73,23 +73,23 @@ class DAN(HadamardHead):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         states = self._drop(question)
         cells = features.index_select(0, images).flatten(2).transpose(1, 2)
         step_terms = terms.index_select(0, images).chunk(self.config.dan.steps, dim=2)
         mask = torch.arange(states.shape[1], device=states.device) < lengths.unsqueeze(1)
         mean = states.sum(1) / lengths.clamp(min=1).unsqueeze(1)
-        blocks = [Block.of(torch.tanh(self.visual[0](self._drop(cells.mean(1)))), mean)]
+        blocks = [HadamardProduct.of(torch.tanh(self.visual[0](self._drop(cells.mean(1)))), mean)]
         memory, over_cells, over_words = blocks[0].product, [], torch.zeros_like(mask, dtype=states.dtype)
         for k in range(self.config.dan.steps):
             over_cells.append(self._attend_cells(k, step_terms[k], memory))
             pooled = torch.bmm(over_cells[-1].unsqueeze(1), cells).squeeze(1)
             visual = torch.tanh(self.visual[k + 1](self._drop(pooled)))
             over_words = self._attend_words(k, states, memory, mask)
-            blocks.append(Block.of(visual, torch.bmm(over_words.unsqueeze(1), states).squeeze(1)))
+            blocks.append(HadamardProduct.of(visual, torch.bmm(over_words.unsqueeze(1), states).squeeze(1)))
             memory = memory + blocks[-1].product
         attention = torch.stack(over_cells, 1).unflatten(2, features.shape[2:])
-        return Joint(tuple(blocks), attention, self.classifier(self._drop(memory)), over_words)
+        return HeadOutput(tuple(blocks), attention, self.classifier(self._drop(memory)), over_words)
 
     def _attend_cells(self, k: int, terms: Tensor, memory: Tensor) -> Tensor:
         """α of step k + 1 (N, S²)."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 
 
 class GatedTanh(nn.Module):
@@ -54,7 +54,7 @@ class Gated(HadamardHead):
         self.output = GatedTanh(d, d)
         self.classifier = nn.Linear(d, answers)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         return self.attention_visual, self.visual.linear, self.visual.gate
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -62,19 +62,19 @@ class Gated(HadamardHead):
         terms: Tensor = self.attention_visual(self._drop(features.flatten(2).transpose(1, 2)))
         return terms
 
-    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+    def image_terms_vjp(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
         gradient = cotangent @ self.attention_visual.weight
         return gradient.transpose(1, 2).unflatten(2, features.shape[2:])
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         question = self._drop(question)
         both = terms.index_select(0, images) + self.attention_textual(question).unsqueeze(1)
         linear, gate = both.chunk(2, dim=2)
         attention = self.attention_output(torch.tanh(linear) * torch.sigmoid(gate)).softmax(1)
         cells = features.index_select(0, images).flatten(2)
         pooled = torch.bmm(cells, attention).squeeze(2)
-        joint = Block.of(self.visual(self._drop(pooled)), self.textual(question))
+        joint = HadamardProduct.of(self.visual(self._drop(pooled)), self.textual(question))
         logits = self.classifier(self.output(self._drop(joint.product)))
-        return Joint((joint,), attention.transpose(1, 2).unflatten(2, features.shape[2:]), logits)
+        return HeadOutput((joint,), attention.transpose(1, 2).unflatten(2, features.shape[2:]), logits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
-from hvx.models.base import Head, Joint
+from hvx.models.base import Head, HeadOutput
 
 WINDOWS = (1, 2, 3)
 """Numbers of words in a phrase."""
@@ -91,7 +91,7 @@ class HieCoAtt(Head):
         self.levels = nn.ModuleList(nn.Linear(d if level == 0 else 2 * d, d) for level in range(3))
         self.classifier = nn.Linear(d, answers)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         return [self.visual]
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class HieCoAtt(Head):
         dropped = self._drop(cells)
         return torch.cat([cells, *(level.terms(dropped) for level in self._attending())], 2)
 
-    def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+    def encode_question(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """Words, phrases, question (N, T, 3 · d), zero beyond each question's tokens."""
         positions = torch.arange(embeddings.shape[1], device=embeddings.device)
         mask = (positions < lengths.unsqueeze(1)).unsqueeze(2)
@@ -111,7 +111,7 @@ class HieCoAtt(Head):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         d, k = self.config.encoder.hidden, self.config.joint
         mask = torch.arange(question.shape[1], device=question.device) < lengths.unsqueeze(1)
         cells, *level_terms = terms.index_select(0, images).split([d] + 3 * [d + k], 2)
@@ -129,7 +129,9 @@ class HieCoAtt(Head):
         assert state is not None
         attention = torch.stack(over_cells, 1).unflatten(2, features.shape[2:])
         logits = self.classifier(self._drop(state))
-        return Joint((), attention, logits, over_words[2], earlier_attention=torch.stack(over_words[:2], 1))
+        return HeadOutput(
+            (), attention, logits, over_words[2], earlier_attention=torch.stack(over_words[:2], 1)
+        )
 
     def _attending(self) -> list[CoAttention]:
         return [level for level in self.attend if isinstance(level, CoAttention)]

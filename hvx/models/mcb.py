@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from hvx.config import ModelConfig
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 
 
 class CountSketch(nn.Module):
@@ -87,7 +87,7 @@ class MCB(HadamardHead):
     def channels_of(cls, columns: int, config: ModelConfig) -> int:
         return columns // max(1, config.glimpses)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         """None: features with L2 norm 1 have no scale to fold."""
         return []
 
@@ -105,14 +105,14 @@ class MCB(HadamardHead):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         question = self._drop(question)
         attention, pooled = self._pool(question, features, terms, images)
         visual = torch.fft.rfft(self.visual_sketch(pooled))
         textual = torch.fft.rfft(self.textual_sketch(question))
         product = textual * visual
-        block = Block(self._real(visual), self._real(textual), self._real(product))
-        return Joint((block,), attention, self.classifier(self._drop(self._fused(product))))
+        block = HadamardProduct(self._real(visual), self._real(textual), self._real(product))
+        return HeadOutput((block,), attention, self.classifier(self._drop(self._fused(product))))
 
     def _pool(
         self, question: Tensor, features: Tensor, terms: Tensor, images: Tensor

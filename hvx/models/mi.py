@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hvx.config import ModelConfig
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 from hvx.models.encoder import SkipThoughtGRU
 
 
@@ -53,7 +53,7 @@ class MI(HadamardHead):
             self.seen = nn.Linear(channels, 3 * hidden, bias=False)
         self.classifier = nn.Linear(hidden, answers)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         return [self.start, *([self.attention_visual, self.seen] if self.attends else [])]
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class MI(HadamardHead):
             return torch.tanh(self.start(cells.mean(1)))
         return torch.tanh(self.initial(self._drop(torch.tanh(self.start(cells)).amax(1))))
 
-    def read(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+    def encode_question(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """W x_t of each token (N, T, 3 · hidden); with attention followed by tanh(P u_t), (N, T, … + d).
 
         A question without tokens has one step, without input.
@@ -89,7 +89,7 @@ class MI(HadamardHead):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         gru, hidden = self.encoder.gru, self.config.encoder.hidden
         steps = lengths.clamp(min=1)
         words, queries = question.tensor_split([3 * hidden], dim=2)
@@ -102,14 +102,16 @@ class MI(HadamardHead):
             attended = self.seen(self._drop(torch.bmm(alpha, cells)))
             last = alpha[torch.arange(len(steps), device=steps.device), steps - 1]
             attention = last.unflatten(1, features.shape[2:]).unsqueeze(1)
-        blocks: list[Block] = []
+        blocks: list[HadamardProduct] = []
         for t in range(int(steps.max()) if len(steps) else 1):
             visual = torch.cat([gru.gates(h), gru.state(h)], 1)
-            blocks.append(Block.of(visual if attended is None else visual + attended[:, t], words[:, t]))
+            blocks.append(
+                HadamardProduct.of(visual if attended is None else visual + attended[:, t], words[:, t])
+            )
             h = torch.where((t < lengths).unsqueeze(1), self._next(blocks[-1], h), h)
-        return Joint(tuple(blocks), attention, self.classifier(self._drop(h)), steps=steps)
+        return HeadOutput(tuple(blocks), attention, self.classifier(self._drop(h)), steps=steps)
 
-    def _next(self, block: Block, h: Tensor) -> Tensor:
+    def _next(self, block: HadamardProduct, h: Tensor) -> Tensor:
         """h' (N, hidden), from a step's factors and h."""
         gru, hidden = self.encoder.gru, self.config.encoder.hidden
         gates, rest = slice(0, 2 * hidden), slice(2 * hidden, None)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hvx.config import ModelConfig
 from hvx.models.activations import activation, slope
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 
 
 class MLB(HadamardHead):
@@ -51,7 +51,7 @@ class MLB(HadamardHead):
     def channels_of(cls, columns: int, config: ModelConfig) -> int:
         return columns // (max(1, config.glimpses) if config.visual_projection == "joint" else 1)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         return [*([self.attention_visual] if self.config.glimpses else []), *self.visual]
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -63,16 +63,16 @@ class MLB(HadamardHead):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         question = self._drop(question)
         attention, pooled = self._pool(question, features, terms, images)
         visual = self._activate("visual", self._project(self._drop(pooled)))
         textual = self._activate("textual", self.textual(question))
-        joint = Block.of(visual, textual)  # Eq. 6
+        joint = HadamardProduct.of(visual, textual)  # Eq. 6
         logits = self.classifier(self._drop(self._activate("product", joint.product)))  # Eq. 7
-        return Joint((joint,), attention, logits)
+        return HeadOutput((joint,), attention, logits)
 
-    def pull_image_terms(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
+    def image_terms_vjp(self, features: Tensor, terms: Tensor, cotangent: Tensor) -> Tensor:
         grid = features.shape[2:]
         if not self.config.glimpses:
             cells = grid[0] * grid[1]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.config import ModelConfig
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 
 
 class MRN(HadamardHead):
@@ -44,7 +44,7 @@ class MRN(HadamardHead):
         self.visual = nn.ModuleList(nn.Linear(inner, d) for _ in widths)
         self.classifier = nn.Linear(d, answers)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         # Features of unit length have no scale to fold.
         return [] if self.config.mrn.unit_length else list(self.visual_inner)
 
@@ -62,11 +62,11 @@ class MRN(HadamardHead):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         state = self._drop(question)
         blocks = []
         for index, visual in enumerate(terms.index_select(0, images).unbind(1)):
-            blocks.append(Block.of(visual, torch.tanh(self.textual[index](state))))
+            blocks.append(HadamardProduct.of(visual, torch.tanh(self.textual[index](state))))
             shortcut = self.shortcut[index](state) if self.config.mrn.shortcuts else 0
             state = shortcut + blocks[-1].product
-        return Joint(tuple(blocks), None, self.classifier(self._drop(state)))
+        return HeadOutput(tuple(blocks), None, self.classifier(self._drop(state)))

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from hvx.config import ModelConfig
 from hvx.models.activations import activation
-from hvx.models.base import Block, HadamardHead, Joint
+from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 
 
 class Mutan(HadamardHead):
@@ -51,7 +51,7 @@ class Mutan(HadamardHead):
         self.textual_parts = nn.Linear(sizes.textual, sizes.rank * config.joint)
         self.classifier = nn.Linear(config.joint, answers)
 
-    def readers(self) -> Sequence[nn.Module]:
+    def feature_projections(self) -> Sequence[nn.Module]:
         return [*([self.attention_visual] if self.config.glimpses else []), *self.visual]
 
     def image_terms(self, features: Tensor) -> Tensor:
@@ -64,19 +64,19 @@ class Mutan(HadamardHead):
 
     def join(
         self, features: Tensor, terms: Tensor, images: Tensor, question: Tensor, lengths: Tensor
-    ) -> Joint:
+    ) -> HeadOutput:
         question = self._drop(question)
         attention, pooled = self._pool(question, features, terms, images)
         glimpses = [linear(self._drop(pooled[:, g])) for g, linear in enumerate(self.visual)]
         x = self._activate("visual", torch.cat(glimpses, 1))
         y = self._activate("textual", self.textual(question))
-        joint = Block.of(
+        joint = HadamardProduct.of(
             self._part("visual", self.visual_parts(self._drop(x))),
             self._part("textual", self.textual_parts(self._drop(y))),
         )
         summed = joint.product.unflatten(1, (self.config.mutan.rank, -1)).sum(1)
         summed = self._activate("product", activation(self.config.mutan.sum_activation)(summed))
-        return Joint((joint,), attention, self.classifier(self._drop(summed)))
+        return HeadOutput((joint,), attention, self.classifier(self._drop(summed)))
 
     def _pool(
         self, question: Tensor, features: Tensor, terms: Tensor, images: Tensor

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hvx.config import Config, ExplainConfig, ImageConfig, SplitConfig
-from hvx.data.find_questions import Picked, pick_questions
+from hvx.data.find_questions import SelectedQuestions, find_questions
 from hvx.data.image_files import folders_shown, missing_images, some_names
 from hvx.data.images import crop_rule
 from hvx.data.questions import Question, read_questions
 from hvx.errors import HvxError, Interrupted
 from hvx.files import sha256
-from hvx.progress import bar
+from hvx.progress import Log, bar, no_log
 from hvx.run.identity import RunIdentity, versions
-from hvx.run.lock import Busy, Part, Say, no_log
+from hvx.run.lock import Busy, Part
 from hvx.run.run_directory import SHARDS, RunFolder, now, opened_run, own_shards
 from hvx.run.shards import Shard, plan_shards
-from hvx.run.signals import Requests, heeded
+from hvx.run.signals import StopSignal, handle_signals
 from hvx.run.size import check_room
 from hvx.run.source import CheckpointSource, Source
 from hvx.store.schema import IDS, VERSION
@@ -79,7 +79,7 @@ def explain_split(
     config: Config,
     start: StartEngine,
     options: Options = Options(),
-    say: Say = no_log,
+    log: Log = no_log,
     source: Source | None = None,
 ) -> Summary:
     """Explain the split that the config names; an existing run folder is resumed.
@@ -90,7 +90,7 @@ def explain_split(
         config: the whole tree, with ``explain``.
         start: creates the engine; called after the request has been checked.
         options: how the run is stored, and which part of it to compute.
-        say: receives messages for the user, a line at a time.
+        log: receives messages for the user, a line at a time.
         source: the model; the checkpoint that the config names if None.
 
     Raises:
@@ -102,20 +102,20 @@ def explain_split(
         raise HvxError("config: key 'explain' is missing; it names the run folder (explain.run)")
     split = config.split(config.explain.split)
     data = data_digests(split)
-    questions, picked = _questions(split, config.explain, say)
+    questions, picked = _questions(split, config.explain, log)
     if data_digests(split) != data:
         raise HvxError(f"{split.questions}: changed while it, or its annotations, was read; run this again")
     shards = plan_shards(questions, config.explain.shard_questions)
-    _check_images(split, shards, config.explain, say)
+    _check_images(split, shards, config.explain, log)
     model = source or CheckpointSource(config)
     values = identity_values(model, config.explain, split, data, picked)
     identity = RunIdentity(values, versions() | model.versions(), source)
     for line in model.notes():
-        say(line)
+        log(line)
     image, run = model.image, config.path(config.explain.run)
     assigned = own_shards(shards, options.part)
     # For all missing shards, even if this is a part: the other parts write to the same disk.
-    check_room(run, shards, model.item_bytes(), options.pack, say)
+    check_room(run, shards, model.item_bytes(), options.pack, log)
     engine = start(config, identity)
     about = _run_description(config, split, image, picked, len(shards), identity, _integer_ids(questions)) | {
         "device": engine.about
@@ -124,16 +124,16 @@ def explain_split(
 
     def finish(folder: RunFolder) -> Summary:
         packed = options.pack or folder.is_packed
-        folder.finish(attributes, time.time() - started, packed, say)
+        folder.finish(attributes, time.time() - started, packed, log)
         return _summary(folder, shards, len(folder.failures()), folder.zero_gradients())
 
     with (
-        opened_run(run, about, shards, say, options.part) as folder,
+        opened_run(run, about, shards, log, options.part) as folder,
         _interruptible(folder) as requests,
     ):
-        to_compute = _shards_to_compute(folder, options, say)
+        to_compute = _shards_to_compute(folder, options, log)
         if to_compute:
-            folder.record_versions(identity.versions, say)
+            folder.record_versions(identity.versions, log)
             _compute(engine, folder, to_compute, requests)
         summary = (
             _summary(folder, assigned, _count_failed(folder, assigned)) if options.part else finish(folder)
@@ -141,7 +141,7 @@ def explain_split(
     if options.part:
         left = sum(not folder.is_done(shard) for shard in shards)
         incomplete = replace(summary, part=options.part, left=left)
-        summary = _finish_if_last_part(run, about, shards, say, finish) or incomplete
+        summary = _finish_if_last_part(run, about, shards, log, finish) or incomplete
     return replace(
         summary,
         done_now=len(to_compute),
@@ -165,7 +165,7 @@ def _count_failed(folder: RunFolder, shards: list[Shard]) -> int:
 
 
 def _finish_if_last_part(
-    run: Path, about: dict[str, Any], shards: list[Shard], say: Say, finish: Callable[[RunFolder], Summary]
+    run: Path, about: dict[str, Any], shards: list[Shard], log: Log, finish: Callable[[RunFolder], Summary]
 ) -> Summary | None:
     """Finish the run if all of its parts are done; None if others are still at work or have not begun.
 
@@ -173,8 +173,8 @@ def _finish_if_last_part(
     one that checks finds all shards.
     """
     try:
-        with opened_run(run, about, shards, say, finishing=True) as folder, _interruptible(folder):
-            if _shards_to_compute(folder, Options(), say):
+        with opened_run(run, about, shards, log, finishing=True) as folder, _interruptible(folder):
+            if _shards_to_compute(folder, Options(), log):
                 return None
             folder.sweep()
             return finish(folder)
@@ -182,7 +182,7 @@ def _finish_if_last_part(
         return None
 
 
-def _shards_to_compute(folder: RunFolder, options: Options, say: Say) -> list[Shard]:
+def _shards_to_compute(folder: RunFolder, options: Options, log: Log) -> list[Shard]:
     """The shards to compute: absent and damaged ones and, with ``retry_failed``, those with failures."""
     if folder.stands_alone:
         if options.retry_failed and folder.failures():
@@ -191,7 +191,7 @@ def _shards_to_compute(folder: RunFolder, options: Options, say: Say) -> list[Sh
                 "try again"
             )
         return []
-    shards = folder.missing(say)
+    shards = folder.missing(log)
     if options.retry_failed:
         absent = {shard.number for shard in shards}
         written = [shard for shard in folder.own if shard.number not in absent]
@@ -199,7 +199,7 @@ def _shards_to_compute(folder: RunFolder, options: Options, say: Say) -> list[Sh
     return sorted(shards, key=lambda shard: shard.number)
 
 
-def _compute(engine: Engine, folder: RunFolder, shards: list[Shard], requests: Requests) -> None:
+def _compute(engine: Engine, folder: RunFolder, shards: list[Shard], requests: StopSignal) -> None:
     folder.reopen()
     # Closed in any case, so that nothing is written after this function ends.
     with closing(engine.compute(shards, folder.path / SHARDS)) as results:
@@ -209,9 +209,9 @@ def _compute(engine: Engine, folder: RunFolder, shards: list[Shard], requests: R
 
 
 @contextmanager
-def _interruptible(folder: RunFolder) -> Iterator[Requests]:
+def _interruptible(folder: RunFolder) -> Iterator[StopSignal]:
     """On a request to stop, raise an error that says how to resume."""
-    with heeded() as requests:
+    with handle_signals() as requests:
         try:
             yield requests
         except (KeyboardInterrupt, Exception) as error:
@@ -225,18 +225,20 @@ def _interruptible(folder: RunFolder) -> Iterator[Requests]:
             ) from None
 
 
-def _questions(split: SplitConfig, explain: ExplainConfig, say: Say) -> tuple[list[Question], Picked | None]:
+def _questions(
+    split: SplitConfig, explain: ExplainConfig, log: Log
+) -> tuple[list[Question], SelectedQuestions | None]:
     """The questions to explain: all of the split's, or those that the config selects."""
-    questions = read_questions(split, say)
+    questions = read_questions(split, log)
     if not explain.pick:
         return questions, None
-    picked = pick_questions(questions, explain.pick, split.questions)
+    picked = find_questions(questions, explain.pick, split.questions)
     for line in picked.ambiguities():
-        say(line)
+        log(line)
     return picked.questions, picked
 
 
-def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfig, say: Say) -> None:
+def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfig, log: Log) -> None:
     """Check for missing images before any work is done."""
     names = [questions[0].image for shard in shards for _, questions in shard.images]
     missing = missing_images(split, names)
@@ -246,7 +248,7 @@ def _check_images(split: SplitConfig, shards: list[Shard], explain: ExplainConfi
     if explain.on_error == "stop" or len(missing) == len(names):
         skip = "" if len(missing) == len(names) else "; --on-error skip explains the others"
         raise HvxError(f"{missing[0]}: no such image ({count}{skip})")
-    say(
+    log(
         f"{folders_shown(split)}: {count}: {some_names(missing)}; "
         "their questions will be listed in failures.jsonl"
     )
@@ -264,7 +266,11 @@ def _integer_ids(questions: list[Question]) -> list[str]:
 
 
 def identity_values(
-    source: Source, explain: ExplainConfig, split: SplitConfig, data: dict[str, Any], picked: Picked | None
+    source: Source,
+    explain: ExplainConfig,
+    split: SplitConfig,
+    data: dict[str, Any],
+    picked: SelectedQuestions | None,
 ) -> dict[str, Any]:
     """Everything that determines the run's items."""
     return {
@@ -288,7 +294,7 @@ def _run_description(
     config: Config,
     split: SplitConfig,
     image: ImageConfig,
-    picked: Picked | None,
+    picked: SelectedQuestions | None,
     shards: int,
     identity: RunIdentity,
     integer_ids: list[str],

@@ -35,6 +35,6 @@ class LocalEngine:
         yield from self._worker.explain_all(shards, folder)
 
 
-def here(device: torch.device) -> Callable[[Config, RunIdentity], LocalEngine]:
+def local_engine(device: torch.device) -> Callable[[Config, RunIdentity], LocalEngine]:
     """A function that starts the local engine on a device."""
     return lambda config, identity: LocalEngine(config, device, identity)

@@ -9,7 +9,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hvx.errors import HvxError
+from hvx.progress import Log, no_log
 
 LOCK = ".lock"
 WITHOUT_LOCKS = {
@@ -24,10 +25,6 @@ WITHOUT_LOCKS = {
 }  # fmt: skip
 """Errors of file systems that have no locks."""
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
-
-Say = Callable[[str], None]
-"""Receives messages for the user, a line at a time."""
-
 
 _PATIENCE, _GRACE = 600.0, 2.0
 """Seconds for which a part waits: while another process finishes the run; and until a process that has just
@@ -103,13 +100,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def no_log(line: str) -> None:
-    """Default no-op logger."""
-    del line
-
-
 @contextmanager
-def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterator[Held]:
+def exclusive_lock(run: Path, log: Log = no_log, finishing: bool = False) -> Iterator[Held]:
     """Lock a run folder against other processes, on this machine or another that shares the folder.
 
     The lock is a POSIX record lock, so the operating system releases it when the process dies. The lock file
@@ -118,7 +110,7 @@ def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterat
 
     Args:
         run: the folder.
-        say: is told if there are no locks.
+        log: is told if there are no locks.
         finishing: note in the lock file that this takes only a moment, so that parts wait for it.
 
     Raises:
@@ -127,7 +119,7 @@ def only_writer(run: Path, say: Say = no_log, finishing: bool = False) -> Iterat
         HvxError: its lock cannot be written.
     """
     with _opened(run / LOCK) as file:
-        locked = _take(file, run, say)
+        locked = _take(file, run, log)
         content = _write(file, run / LOCK, {_FINISHING: True} if finishing else {})
         yield Held(run, LOCK, content, locked)
 
@@ -210,11 +202,11 @@ def _posix_locks() -> Any:
     return fcntl
 
 
-def _take(file: FileIO, run: Path, say: Say, target: str = "this run", shared: bool = False) -> bool:
+def _take(file: FileIO, run: Path, log: Log, target: str = "this run", shared: bool = False) -> bool:
     """Lock a lock file; False where the system or the file system has no locks."""
     fcntl = _posix_locks()
     if fcntl is None:
-        say(f"{run}: this system has no file locks; let no other process write this run")
+        log(f"{run}: this system has no file locks; let no other process write this run")
         return False
     try:
         # Unlike a lock of flock, a record lock is not inherited: when a run is killed, its decoding processes
@@ -222,7 +214,7 @@ def _take(file: FileIO, run: Path, say: Say, target: str = "this run", shared: b
         fcntl.lockf(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in WITHOUT_LOCKS:
-            say(
+            log(
                 f"{run}: the file system has no locks ({error.strerror}); let no other process write this run"
             )
             return False

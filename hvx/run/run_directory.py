@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from hvx.errors import HvxError
-from hvx.files import json_bytes, read_json, whole_file, write_json
+from hvx.files import atomic_write, json_bytes, read_json, write_json
+from hvx.progress import Log, no_log
 from hvx.run.lock import (
     LOCK,
     Held,
     Part,
-    Say,
     delete_locks_of_parts,
-    no_log,
+    exclusive_lock,
     one_part_at_a_time,
-    only_writer,
     part_writer,
 )
 from hvx.run.shards import Shard
-from hvx.store.checksum import Depth, damage, opened
+from hvx.store.checksum import Depth, open_verified, verify_checksum
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT, run_digest
 from hvx.store.shards import check_inside, shard_mismatch, view_mismatch
@@ -69,7 +68,7 @@ class RunFolder:
     def is_done(self, shard: Shard) -> bool:
         """Whether a shard exists with the length that was written; ``missing`` sets aside foreign ones."""
         path = self.shard_path(shard)
-        return path.exists() and damage(path, "length") is None
+        return path.exists() and verify_checksum(path, "length") is None
 
     @property
     def digest(self) -> str:
@@ -82,7 +81,7 @@ class RunFolder:
         lacks = not all(self.is_done(shard) for shard in self.shards)
         return lacks and self.is_packed and self.is_finished
 
-    def missing(self, say: Say) -> list[Shard]:
+    def missing(self, log: Log) -> list[Shard]:
         """The shards of ``own`` to compute: absent ones, and those that are set aside here with a message.
 
         A shard is set aside if HDF5 could not read it, or if it is another shard or another run's.
@@ -96,20 +95,20 @@ class RunFolder:
             reason = shard_fault(path, shard.number, digest, "core")
             if reason:
                 aside = set_aside(path)
-                say(f"{path}: not a whole shard of this run ({reason}); set aside as {aside.name}")
+                log(f"{path}: not a whole shard of this run ({reason}); set aside as {aside.name}")
                 absent.append(shard)
         return absent
 
     def failures_of(self, shard: Shard) -> list[dict[str, Any]]:
         """A shard's questions that could not be explained, with the reason."""
-        with opened(self.shard_path(shard)) as file:
+        with open_verified(self.shard_path(shard)) as file:
             failures: list[dict[str, Any]] = json.loads(file.attrs["failures"])
             return failures
 
     def failures(self) -> list[dict[str, Any]]:
         """All failures of the run."""
         if self.stands_alone:
-            with opened(self.path / VIEW) as file:
+            with open_verified(self.path / VIEW) as file:
                 failures: list[dict[str, Any]] = json.loads(file.attrs["failures"])
                 return failures
         return [failure for shard in self.shards for failure in self.failures_of(shard)]
@@ -148,7 +147,7 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether explanations.h5 exists, is undamaged, and matches these shards."""
         view = self.path / VIEW
-        if self._about().get("finished") is None or damage(view, "core") is not None:
+        if self._about().get("finished") is None or verify_checksum(view, "core") is not None:
             return False
         try:
             return view_mismatch(view, self.path, self.digest) is None
@@ -170,18 +169,18 @@ class RunFolder:
             with suppress(FileNotFoundError):
                 (self.path / VIEW).unlink()
 
-    def finish(self, attributes: dict[str, Any], seconds: float, pack: bool, say: Say) -> None:
+    def finish(self, attributes: dict[str, Any], seconds: float, pack: bool, log: Log) -> None:
         """Write failures.jsonl, explanations.h5 and results.json where they are missing or wrong.
 
         Args:
             attributes: facts about the whole run, for the attributes of explanations.h5.
             seconds: that this run took.
             pack: write one solid file instead of a view of the shards.
-            say: is told which files of a finished run are written again.
+            log: is told which files of a finished run are written again.
         """
         self.check_held()
         failures, finished = self.failures(), self.is_finished
-        repaired = say if finished else no_log
+        repaired = log if finished else no_log
         _write(self.path / FAILURES, b"".join(map(json_bytes, failures)), repaired)
         if not finished or pack != self.is_packed:
             metadata = attributes | {"run_digest": self.digest} | ({"failures": failures} if pack else {})
@@ -191,7 +190,7 @@ class RunFolder:
         if not finished or pack != self.is_packed:
             self.note({"finished": now(), "seconds": round(seconds, 2), "packed": pack})
 
-    def record_versions(self, versions: dict[str, str], say: Say) -> None:
+    def record_versions(self, versions: dict[str, str], log: Log) -> None:
         """Record in run.json which versions compute shards from now on; report those new to the run."""
         about = self._about()
         later = about.get("later_versions", [])
@@ -201,7 +200,7 @@ class RunFolder:
         latest = known[-1] if isinstance(known[-1], dict) else {}
         changed = [f"{name} {new} (was {latest.get(name)})" for name, new in versions.items()
                    if new != latest.get(name)]  # fmt: skip
-        say(f"{self.path}: resumed with other versions, which run.json records: {', '.join(changed)}")
+        log(f"{self.path}: resumed with other versions, which run.json records: {', '.join(changed)}")
         self.note({"later_versions": [*known[1:], versions]})
 
     def note(self, news: dict[str, Any]) -> None:
@@ -232,7 +231,7 @@ def opened_run(
     path: Path,
     about: dict[str, Any],
     shards: list[Shard],
-    say: Say = no_log,
+    log: Log = no_log,
     part: Part | None = None,
     finishing: bool = False,
 ) -> Iterator[RunFolder]:
@@ -242,9 +241,9 @@ def opened_run(
         path: the folder.
         about: the content of run.json; ``identity`` has everything that determines the run's items.
         shards: the plan.
-        say: receives messages for the user, a line at a time.
+        log: receives messages for the user, a line at a time.
         part: the part of the shards to hold; other processes may hold other parts. All shards if None.
-        finishing: as for ``only_writer``; partial files then stay until ``sweep``.
+        finishing: as for ``exclusive_lock``; partial files then stay until ``sweep``.
 
     Raises:
         Busy: another process writes the run, or this part of it.
@@ -256,7 +255,7 @@ def opened_run(
         (path / SHARDS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HvxError(f"{path}: cannot be written: {error.strerror or error}") from None
-    with part_writer(path, part) if part else only_writer(path, say, finishing) as held:
+    with part_writer(path, part) if part else exclusive_lock(path, log, finishing) as held:
         with one_part_at_a_time(path) if part else nullcontext():
             if not description.exists():
                 write_json(description, about, indent=1, parents=False)
@@ -292,11 +291,11 @@ def shard_fault(path: Path, number: int, digest: str, depth: Depth) -> str | Non
         path: the file.
         number: of the shard.
         digest: ``run_digest`` of the run's identity.
-        depth: as for ``damage``.
+        depth: as for ``verify_checksum``.
     """
     if path.is_symlink():
         return "a symbolic link"
-    return damage(path, depth) or shard_mismatch(path, number, digest)
+    return verify_checksum(path, depth) or shard_mismatch(path, number, digest)
 
 
 def set_aside(path: Path) -> Path:
@@ -360,13 +359,13 @@ def _sweep(path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes, repaired: Say) -> None:
+def _write(path: Path, content: bytes, repaired: Log) -> None:
     """Write a file unless it has this content already."""
     with suppress(OSError):
         if path.read_bytes() == content:
             return
     repaired(f"{path}: missing or changed; written again")
-    with whole_file(path, parents=False) as part:
+    with atomic_write(path, parents=False) as part:
         part.write_bytes(content)
 
 

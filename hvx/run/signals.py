@@ -28,7 +28,7 @@ _LATER = 0.05
 """Seconds after which a signal is sent again that arrived where exceptions are dropped."""
 
 
-class Requests:
+class StopSignal:
     """The requests to stop since handling began."""
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ def _drops_exceptions(frame: FrameType | None) -> bool:
     return False
 
 
-_active: list[Requests] = []
+_active: list[StopSignal] = []
 
 
 @contextmanager
-def heeded(last: bool = False) -> Iterator[Requests]:
+def handle_signals(last: bool = False) -> Iterator[StopSignal]:
     """Turn requests to stop into KeyboardInterrupt, at once or at the next check; only in the main thread.
 
     A nested call shares the outer one's requests. A second signal within a second is the same request.
@@ -104,12 +104,12 @@ def heeded(last: bool = False) -> Iterator[Requests]:
         last: the process exits after this block; after a request, later ones are ignored until then.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield Requests()
+        yield StopSignal()
         return
     if _active:
         yield _active[0]
         return
-    requests = Requests()
+    requests = StopSignal()
     # A process that a shell started in the background ignores Ctrl-C, and still does here.
     signals = [number for number in _REQUESTS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, requests.take) for number in signals}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hvx.config import ExplainConfig, ModelConfig
 from hvx.errors import HvxError
-from hvx.run.lock import Say
+from hvx.progress import Log
 from hvx.run.run_directory import absent_shards
 from hvx.run.shards import Shard
 
@@ -56,7 +56,7 @@ def explanation_bytes(model: ModelConfig, explain: ExplainConfig) -> int:
     return heatmaps + attention + gradient + _TEXTS
 
 
-def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) -> None:
+def check_room(run: Path, shards: list[Shard], each: int, pack: bool, log: Log) -> None:
     """Report how large a large run gets, and refuse it if the disk has not enough space.
 
     Args:
@@ -64,7 +64,7 @@ def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) 
         shards: all of its shards; those already written need no more space.
         each: bytes of an explanation, by ``explanation_bytes``.
         pack: whether a solid file of all shards is written as well.
-        say: is told the size.
+        log: is told the size.
 
     Raises:
         HvxError: names the folder, what it needs and what is free.
@@ -79,7 +79,7 @@ def check_room(run: Path, shards: list[Shard], each: int, pack: bool, say: Say) 
             "explain.heatmap {size, dtype} makes it smaller"
         )
     if absent and each * total >= _MUCH:
-        say(f"{run}: {total:,} explanations take about {in_words(each * total)}")
+        log(f"{run}: {total:,} explanations take about {in_words(each * total)}")
 
 
 def free_bytes(path: Path) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hvx.errors import HvxError
 from hvx.files import read_json
-from hvx.progress import bar
-from hvx.run.lock import ReadOnly, Say, no_log, only_writer
+from hvx.progress import Log, bar, no_log
+from hvx.run.lock import ReadOnly, exclusive_lock
 from hvx.run.run_directory import DESCRIPTION, SHARDS, VIEW, check_links, set_aside, shard_fault
-from hvx.store.checksum import damage
+from hvx.store.checksum import verify_checksum
 from hvx.store.schema import run_digest
 from hvx.store.shards import shard_name, view_mismatch
 
@@ -35,7 +35,7 @@ class Verification:
     read_only: bool
 
 
-def verify(run: Path, say: Say = no_log) -> Verification:
+def verify(run: Path, log: Log = no_log) -> Verification:
     """Check every shard of a run, and explanations.h5.
 
     ``.damaged`` is added to the name of a damaged file, so that the next ``hvx explain`` computes it again. A
@@ -43,7 +43,7 @@ def verify(run: Path, say: Say = no_log) -> Verification:
 
     Args:
         run: the folder.
-        say: receives messages for the user, a line at a time.
+        log: receives messages for the user, a line at a time.
 
     Raises:
         HvxError: not a run, a run that is being written, or one with a file that cannot be renamed.
@@ -57,7 +57,7 @@ def verify(run: Path, say: Say = no_log) -> Verification:
     packed, read_only = about.get("packed") is True, False
     with ExitStack() as stack:
         try:
-            stack.enter_context(only_writer(run, say))
+            stack.enter_context(exclusive_lock(run, log))
         except ReadOnly:
             read_only = True
         verification = _check(run, planned, run_digest(identity), packed, read_only)
@@ -75,7 +75,7 @@ def _check(run: Path, planned: int, digest: str, packed: bool, read_only: bool) 
         path: why for path in bar(paths, "checking", "shard") if (why := _fault(path, planned, digest))
     }
     whole = len(paths) - len(damaged)
-    reason = damage(view) if view.exists() else None
+    reason = verify_checksum(view) if view.exists() else None
     if view.exists() and not reason and (whole == planned or not damaged):
         reason = view_mismatch(view, run, digest)
     if reason:

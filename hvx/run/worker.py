@@ -136,10 +136,10 @@ class ShardWorker:
                 if self._explain.on_error == "stop":
                     raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
                 failures += [_failure(question, reason) for question in shard.images[image][1]]
-            for image, digest in zip(batch.places, batch.digests, strict=True):
+            for image, digest in zip(batch.indices, batch.digests, strict=True):
                 digests[starts[image] : starts[image + 1]] = [digest] * len(rows(image))
-            if batch.places:
-                self._add(columns, questions, [rows(image) for image in batch.places], batch.inputs)
+            if batch.indices:
+                self._add(columns, questions, [rows(image) for image in batch.indices], batch.inputs)
         for row, reason in sorted(columns.odd.items()):
             if self._explain.on_error == "stop":
                 raise HvxError(f"question_id {questions[row].question_id}: {reason}")
@@ -197,7 +197,7 @@ def _moved(decoded: Decoded, offset: int) -> Decoded:
     """A decoded batch with ``offset`` added to its indices."""
     return replace(
         decoded,
-        places=[index + offset for index in decoded.places],
+        indices=[index + offset for index in decoded.indices],
         failures={index + offset: reason for index, reason in decoded.failures.items()},
     )
 

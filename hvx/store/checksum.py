@@ -54,7 +54,7 @@ class _Seal:
         return text.encode().ljust(BLOCK, b"\0")
 
 
-def seal(path: Path, numbers: Sequence[Span] = ()) -> None:
+def write_checksum(path: Path, numbers: Sequence[Span] = ()) -> None:
     """Write the seal of a file created with ``userblock_size=BLOCK`` into its user block.
 
     Args:
@@ -70,7 +70,7 @@ def seal(path: Path, numbers: Sequence[Span] = ()) -> None:
         file.write(_Seal(digest, size, core, spans).block())
 
 
-def damage(path: Path, depth: Depth = "all") -> str | None:
+def verify_checksum(path: Path, depth: Depth = "all") -> str | None:
     """A short description of a sealed file's damage; None if it is undamaged.
 
     Args:
@@ -119,13 +119,13 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def open_verified(path: Path) -> Iterator[h5py.File]:
     """Open a sealed file with HDF5 after checking its core.
 
     Raises:
         HvxError: it is damaged, or reading from it fails.
     """
-    reason = damage(path, "core")
+    reason = verify_checksum(path, "core")
     if reason:
         raise damaged(path, reason)
     try:
@@ -144,7 +144,7 @@ def damaged(path: Path, reason: object) -> HvxError:
 
 
 def _parse_seal(block: bytes) -> _Seal | None:
-    """The seal in a block; None if ``seal`` did not write the block."""
+    """The seal in a block; None if ``write_checksum`` did not write the block."""
     match = _SEAL.fullmatch(block)
     if match is None:
         return None

@@ -15,7 +15,7 @@ import numpy as np
 
 from hvx.errors import HvxError
 from hvx.files import read_json
-from hvx.store.checksum import damage, damaged, open_hdf5
+from hvx.store.checksum import damaged, open_hdf5, verify_checksum
 from hvx.store.heatmaps import SCALES, from_8_bits
 from hvx.store.schema import EARLIER, EXPLAINING, FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
@@ -101,7 +101,7 @@ class RunReader:
                 f"{self.path}: the run is not finished (no explanations.h5); run `hvx explain` again"
             )
         check_inside(self._view, self.path)
-        reason = damage(self._view, "core")
+        reason = verify_checksum(self._view, "core")
         if reason:
             raise damaged(self._view, reason)
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 
 from hvx.errors import HvxError
-from hvx.store.checksum import damage, damaged, open_hdf5, sealed_digest
+from hvx.store.checksum import damaged, open_hdf5, sealed_digest, verify_checksum
 from hvx.store.schema import FIELDS
 
 OPEN_FILES = 16
@@ -81,7 +81,7 @@ def view_mismatch(path: Path, run: Path, digest: str) -> str | None:
     A view may list shards that are absent; the caller checks for them.
 
     Args:
-        path: the file, a view or a solid file, checked by ``damage(path, "core")``.
+        path: the file, a view or a solid file, checked by ``verify_checksum(path, "core")``.
         run: the run folder.
         digest: ``run_digest`` of the run's identity.
 
@@ -105,7 +105,7 @@ def shard_mismatch(path: Path, number: int, digest: str) -> str | None:
     """Why an undamaged shard is not the run's shard with this number; None if it is.
 
     Args:
-        path: the shard's file, checked by ``damage(path, "core")``.
+        path: the shard's file, checked by ``verify_checksum(path, "core")``.
         number: its index in the run.
         digest: ``run_digest`` of the run's identity.
 
@@ -202,7 +202,7 @@ class ShardFiles:
     def _opened(self, entry: ShardEntry) -> h5py.File:
         path = entry.path
         check_inside(path, self._run)
-        reason = damage(path, "core")
+        reason = verify_checksum(path, "core")
         if reason:
             raise damaged(path, reason)
         try:

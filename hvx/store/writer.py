@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.files import atomic_write
 from hvx.store.axes import name_axes
-from hvx.store.checksum import BLOCK, Span, opened, seal, sealed_digest
+from hvx.store.checksum import BLOCK, Span, open_verified, sealed_digest, write_checksum
 from hvx.store.heatmaps import HALF_MAX, SCALES
 from hvx.store.schema import FIELDS, IDS, METHOD, NO_METHOD, TEXT, VERSION, Field
 from hvx.store.shards import INDEX, own_dataset
@@ -122,7 +122,7 @@ def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> N
             fill = {} if field.dtype == TEXT else {"fillvalue": field.fill}
             dataset = file.create_dataset(name, shape, field.dtype, **chunks, **fill)
             for shard, destination, _ in combined.parts(name):
-                with opened(shard) as source:
+                with open_verified(shard) as source:
                     values = own_dataset(source, name)[:]
                 dataset[destination] = values
                 sink.check()
@@ -133,7 +133,7 @@ def write_solid(path: Path, shards: list[Path], attributes: dict[str, Any]) -> N
 def _copy_ragged(dataset: h5py.Dataset, name: str, combined: _AllShards) -> None:
     """Copy the shards' maps of tokens into one dataset, item by item, without the padding."""
     for shard, destination, _ in combined.parts(name):
-        with opened(shard) as source:
+        with open_verified(shard) as source:
             maps, lengths = own_dataset(source, name), own_dataset(source, "length")[:].tolist()
             for row, length in enumerate(lengths):
                 if length:
@@ -151,7 +151,9 @@ class _AllShards:
                 f"{path.parent}: not one question of the split could be explained; see failures.jsonl"
             )
         self._total = sum(by_name["question_id"][0] for _, by_name in self._non_empty)
-        with opened(self._non_empty[0][0]) as file:  # heat maps have the same dtype in all shards of a run
+        with open_verified(
+            self._non_empty[0][0]
+        ) as file:  # heat maps have the same dtype in all shards of a run
             self._dtypes = {name: own_dataset(file, name).dtype for name in SCALES if name in file}
 
     def fields(self) -> Iterator[tuple[str, Field, tuple[int, ...]]]:
@@ -195,12 +197,12 @@ def _chunks(item: tuple[int, ...]) -> dict[str, Any]:
 @contextmanager
 def _sealed(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
     """A new HDF5 file, which is sealed and written atomically."""
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         with new_hdf5(part, BLOCK) as (file, sink):
             yield file, sink
             file.flush()
             numbers = [span for name in FIELDS if name in file for span in _chunked(file[name])]
-        seal(part, numbers)
+        write_checksum(part, numbers)
 
 
 def _chunked(dataset: h5py.Dataset) -> list[Span]:
@@ -225,5 +227,5 @@ def _describe(file: h5py.File, attributes: dict[str, Any]) -> None:
 
 
 def _shapes(shard: Path) -> dict[str, tuple[int, ...]]:
-    with opened(shard) as file:
+    with open_verified(shard) as file:
         return {name: own_dataset(file, name).shape for name in FIELDS if name in file}

@@ -71,7 +71,7 @@ class Batch:
     images: Tensor
     rows: Tensor
     lengths: Tensor
-    places: list[int]
+    indices: list[int]
 
 
 class Examples:

@@ -78,8 +78,8 @@ class Evaluator:
             if features is not None:
                 batch = replace(batch, features=features, images=torch.zeros_like(batch.images))
             logits = answer_logits(self.model, batch)
-            loss += self._targets.expected_loss(logits, batch.places)
-            for index, answer in zip(batch.places, logits.argmax(1).tolist(), strict=True):
+            loss += self._targets.expected_loss(logits, batch.indices)
+            for index, answer in zip(batch.indices, logits.argmax(1).tolist(), strict=True):
                 predicted[index] = self.answers[answer]
         return predicted, loss
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from hvx.data.images import input_batches
 from hvx.errors import BadImage, HvxError
 from hvx.files import flush_to_disk
 from hvx.models.backbone import Backbone
-from hvx.progress import bar
+from hvx.progress import Log, bar
 from hvx.run.lock import WITHOUT_LOCKS
 
 _BATCH = 32
@@ -88,7 +87,7 @@ class CacheJob:
 
 
 def cached_features(
-    backbone: Backbone, image: ImageConfig, jobs: list[CacheJob], say: Callable[[str], None], workers: int = 1
+    backbone: Backbone, image: ImageConfig, jobs: list[CacheJob], log: Log, workers: int = 1
 ) -> list[FeatureCache]:
     """The features of splits' images: read from a job's file if it has exactly these, else computed into it.
 
@@ -96,7 +95,7 @@ def cached_features(
         backbone: the frozen network, on the device to compute on.
         image: how a photograph becomes an input.
         jobs: images and cache files.
-        say: told the size of each file before it is written, a line at a time.
+        log: told the size of each file before it is written, a line at a time.
         workers: processes that decode images in advance; 0: decode in this process.
 
     Raises:
@@ -110,7 +109,7 @@ def cached_features(
     if missing:
         shape = _shape(backbone, image)
         started = [(job, key, _rows_done(job, key, shape)) for job, key in missing]
-        _check_room(started, shape, say)
+        _check_room(started, shape, log)
         for job, key, rows_done in started:
             _compute(backbone, image, job, key, shape, rows_done, workers)
     return [FeatureCache(job.path) for job in jobs]
@@ -129,9 +128,7 @@ def _shape(backbone: Backbone, image: ImageConfig) -> tuple[int, ...]:
     return shape
 
 
-def _check_room(
-    started: list[tuple[CacheJob, str, int]], shape: tuple[int, ...], say: Callable[[str], None]
-) -> None:
+def _check_room(started: list[tuple[CacheJob, str, int]], shape: tuple[int, ...], log: Log) -> None:
     """Report the sizes of the files, and reject them if the disk has too little space."""
     folder = started[0][0].path.parent
     try:
@@ -144,7 +141,7 @@ def _check_room(
     for job, _, rows_done in started:
         count = len(job.images)
         note = f", {rows_done:,} images are done" if rows_done else ""
-        say(
+        log(
             f"{job.path}: {count:,} images × {sizes} × 2 bytes = {_size(count * row_bytes)} of features{note}"
         )
     needed = sum(len(job.images) - rows_done for job, _, rows_done in started) * row_bytes
@@ -153,7 +150,7 @@ def _check_room(
             f"{folder}: {_size(needed)} of features do not fit, {_size(free)} are free; "
             "make room, or let train.feature_cache name a folder that has it"
         )
-    say(f"{folder}: {_size(needed)} to write, {_size(free)} are free")
+    log(f"{folder}: {_size(needed)} to write, {_size(free)} are free")
 
 
 def _size(count: int) -> str:
@@ -224,7 +221,7 @@ def _fill(
         for batch in bar(inputs, f"features for {job.path.stem}", "batch", len(batches)):
             if batch.failures:
                 raise BadImage(next(iter(batch.failures.values())))
-            rows = slice(batch.places[0], batch.places[-1] + 1)
+            rows = slice(batch.indices[0], batch.indices[-1] + 1)
             features = backbone(batch.inputs.to(device))
             if not bool(features.abs().amax() <= _LARGEST):
                 raise HvxError(

@@ -86,7 +86,7 @@ class HeadTrainer:
         """
         progress = self.progress
         batch = self.examples.batch(group)
-        targets = torch.from_numpy(self._drawn[batch.places]).to(self.examples.device)
+        targets = torch.from_numpy(self._drawn[batch.indices]).to(self.examples.device)
         seed_sequence = np.random.SeedSequence([_DROPOUT, self.seed, progress.steps])
         torch.manual_seed(int(seed_sequence.generate_state(1, np.uint64)[0]))
         for options in self.optimizer.param_groups:

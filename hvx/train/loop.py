@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hvx.data.answers import ACCURACIES
-from hvx.files import whole_file
-from hvx.progress import bar
+from hvx.files import atomic_write
+from hvx.progress import Log, bar
 from hvx.train.evaluate import Evaluator
 from hvx.train.head_trainer import HeadTrainer
 from hvx.train.plot import write_plot
@@ -21,7 +21,7 @@ _LOSS_DIGITS = 4
 
 
 @dataclass
-class Course:
+class TrainingLoop:
     """Trains a head for the remaining epochs, from the current progress of its trainer.
 
     Args:
@@ -30,7 +30,7 @@ class Course:
         files: paths of all outputs.
         identity: of the training, stored in its state.
         keep: writes a checkpoint of the current head; its arguments are the path and the epoch's metrics.
-        say: receives each epoch's metrics, a line at a time.
+        log: receives each epoch's metrics, a line at a time.
     """
 
     trainer: HeadTrainer
@@ -38,7 +38,7 @@ class Course:
     files: TrainingFiles
     identity: dict[str, Any]
     keep: Callable[[Path, Metrics], None]
-    say: Callable[[str], None]
+    log: Log
 
     def run(self) -> list[Metrics]:
         """Train to the end; returns the metrics of every epoch.
@@ -89,12 +89,12 @@ class Course:
         self.keep(self.files.last, row)
         if best == row["epoch"]:
             self.keep(self.files.checkpoint, row)
-        with whole_file(self.files.metrics) as part:
+        with atomic_write(self.files.metrics) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in rows))
         write_plot(self.files.plot, rows, best if self.evaluator else None)
         self.trainer.progress.end_epoch(row)
         self._save()
-        self.say(", ".join(f"{name} {value}" for name, value in row.items()))
+        self.log(", ".join(f"{name} {value}" for name, value in row.items()))
 
     def _save(self) -> None:
         save_state(self.files.state, self.identity, self.trainer.progress, self.trainer.tensors())

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hvx.files import whole_file
+from hvx.files import atomic_write
 
 _TRAIN, _VALIDATION, _EXACT = "#8a8f98", "#0b5cad", "#d1701f"
 _LOSSES = (("loss", "train, with dropout", _TRAIN), ("val_loss", "validation", _VALIDATION))
@@ -50,7 +50,7 @@ def write_plot(path: Path, rows: list[dict[str, Any]], best: int | None) -> None
         panel.legend(
             frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, columnspacing=1.4
         )
-    with whole_file(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png")
 
 

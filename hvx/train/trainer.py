@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,34 +16,29 @@ from hvx.data.tokenize import Vocabulary, tokenizer
 from hvx.device import standard_mode
 from hvx.errors import HvxError
 from hvx.explain.guided import guided
-from hvx.importers.skipthoughts import fill_encoder, load_start
+from hvx.importers.skipthoughts import fill_encoder, load_pretrained
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone
 from hvx.models.base import HadamardHead, Head
 from hvx.models.checkpoint import VQAModel, save_checkpoint
 from hvx.models.encoder import QuestionEncoder
 from hvx.models.networks import NETWORKS, new_head
+from hvx.progress import Log, no_log
 from hvx.train.backbone_pretraining import train_backbone
 from hvx.train.dataset import Examples, frequent_answers
 from hvx.train.evaluate import Evaluator
 from hvx.train.features import CacheJob, FeatureCache, cached_features
 from hvx.train.head_trainer import HeadTrainer
-from hvx.train.loop import Course, best_of
+from hvx.train.loop import TrainingLoop, best_of
 from hvx.train.resume_state import Metrics, Progress, TrainingFiles, identity, read_state, save_state
 
 _SMALLEST_FEATURES = 1e-6
 """Lower limit for the features' scale, so that zero features are not divided by zero."""
 
-Say = Callable[[str], None]
 State = tuple[dict[str, Tensor], Progress]
 
 
-def _no_log(line: str) -> None:
-    """Default no-op logger."""
-    del line
-
-
 @standard_mode()
-def train_model(config: Config, device: torch.device, say: Say = _no_log, restart: bool = False) -> Metrics:
+def train_model(config: Config, device: torch.device, log: Log = no_log, restart: bool = False) -> Metrics:
     """Train the model of a config, or resume its training if it was killed.
 
     ``TrainingFiles`` names the files next to the checkpoint. Errors that can be detected early are raised
@@ -53,7 +47,7 @@ def train_model(config: Config, device: torch.device, say: Say = _no_log, restar
     Args:
         config: the full config.
         device: of the networks.
-        say: receives messages for the user, a line at a time.
+        log: receives messages for the user, a line at a time.
         restart: discard an earlier training and start again.
 
     Returns:
@@ -63,10 +57,10 @@ def train_model(config: Config, device: torch.device, say: Say = _no_log, restar
         HvxError: a file is missing or wrong, or is of another training.
         BadImage: an image of the splits cannot be read.
     """
-    training = _Training(config, device, say)
+    training = _Training(config, device, log)
     state = training.earlier(restart)
     if state and state[1].finished is not None:
-        say(f"{training.files.checkpoint}: was trained before; --restart trains it again")
+        log(f"{training.files.checkpoint}: was trained before; --restart trains it again")
         return state[1].finished
     return training.run(state)
 
@@ -99,8 +93,8 @@ class _TrainingData:
 class _Training:
     """The stages of a config's training."""
 
-    def __init__(self, config: Config, device: torch.device, say: Say) -> None:
-        self.config, self.device, self.say = config, device, say
+    def __init__(self, config: Config, device: torch.device, log: Log) -> None:
+        self.config, self.device, self.log = config, device, log
         self.files = TrainingFiles(config.path(config.checkpoint))
         self.splits = {"train": config.split(config.train.split)}
         if config.train.validation:
@@ -152,21 +146,21 @@ class _Training:
         if state:
             trainer.restore(state[0], self.files.state)
             state[0].clear()  # as large as three models
-            self.say(f"{self.files.state}: continued in epoch {progress.epoch}, after {progress.step} steps")
+            self.log(f"{self.files.state}: continued in epoch {progress.epoch}, after {progress.step} steps")
         notes = dict(data.notes)
         if progress.start_words is not None:
             notes |= {"words": len(data.vocabulary), "start_words": progress.start_words}
 
         def keep(path: Path, row: Metrics) -> None:
             scaled = copy.deepcopy(head)
-            scaled.absorb_scale(examples["train"].scale)
+            scaled.fold_feature_scale(examples["train"].scale)
             words, answers = data.vocabulary, data.answers
             save_checkpoint(path, VQAModel(self.config.model, backbone, scaled, words, answers, row | notes))
 
         evaluator = None
         if "val" in examples:
             evaluator = Evaluator(head, examples["val"], data.answers, self.splits["val"].accuracy)
-        rows = Course(trainer, evaluator, self.files, self.identity, keep, self.say).run()
+        rows = TrainingLoop(trainer, evaluator, self.files, self.identity, keep, self.log).run()
         clock.stage("head")
         progress.finished = rows[-1] | best_of(rows) | notes | {"seconds": clock.seconds}
         save_state(self.files.state, self.identity, progress, {})
@@ -197,7 +191,7 @@ class _Training:
     def _examples(self, data: _TrainingData, backbone: Backbone) -> dict[str, Examples]:
         """The splits' questions with the features of their images."""
         image, workers = self.config.model.image, self.config.train.workers
-        caches = cached_features(backbone, image, data.jobs, self.say, workers)
+        caches = cached_features(backbone, image, data.jobs, self.log, workers)
         # Some networks' features are so large that tanh would be saturated from the first step on.
         scale = 1 / max(caches[0].root_mean_square, _SMALLEST_FEATURES)
         return {
@@ -206,7 +200,7 @@ class _Training:
         }
 
     def _questions(self) -> dict[str, list[Question]]:
-        questions = {name: read_questions(split, self.say) for name, split in self.splits.items()}
+        questions = {name: read_questions(split, self.log) for name, split in self.splits.items()}
         for name, split_questions in questions.items():
             if not split_questions[0].answers:
                 raise HvxError(
@@ -230,9 +224,9 @@ class _Training:
         if self.config.train.start is None:
             return None
         encoder = QuestionEncoder(self.config.model.encoder, len(vocabulary))
-        start = load_start(self.config.path(self.config.train.start))
+        start = load_pretrained(self.config.path(self.config.train.start))
         progress.start_words = fill_encoder(encoder, vocabulary, start)
-        self.say(
+        self.log(
             f"{start.source}: has {progress.start_words:,} of the vocabulary's {len(vocabulary):,} words"
         )
         return encoder

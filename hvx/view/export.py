@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from PIL.PngImagePlugin import PngInfo
 
 from hvx.errors import HvxError
-from hvx.files import whole_file
+from hvx.files import atomic_write
 from hvx.view.figure import DPI, FigureLayout, FigureRow, PageTooLarge
 from hvx.view.page import settings
 from hvx.view.text import missing_glyphs
@@ -112,7 +112,7 @@ def export_figure(
             yield row
 
     kind = path.suffix.lower()
-    with whole_file(path) as part, settings(), part.open("wb") as file:
+    with atomic_write(path) as part, settings(), part.open("wb") as file:
         if kind == ".pdf":
             _write_pdf(file, layout, checked_rows(), page_rows, description)
             return "".join(sorted(missing))

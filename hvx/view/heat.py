@@ -68,11 +68,11 @@ def fit(photo: Image.Image, size: int) -> Image.Image:
 
 
 def overlay(photo: Image.Image, map: NDArray[np.floating], size: int, style: Style) -> Image.Image:
-    """A photograph with a map in one of the styles; see ``shade`` and ``tint``."""
-    return (shade if style == "paper" else tint)(photo, map, size)
+    """A photograph with a map in one of the styles; see ``overlay_brightness`` and ``overlay_color``."""
+    return (overlay_brightness if style == "paper" else overlay_color)(photo, map, size)
 
 
-def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
+def overlay_brightness(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
     """A photograph whose attended regions are bright and whose rest is dim, as in the paper.
 
     Args:
@@ -92,10 +92,10 @@ def shade(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Ima
     return Image.fromarray(shaded.round().clip(0, 255).astype(np.uint8))
 
 
-def tint(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
+def overlay_color(photo: Image.Image, map: NDArray[np.floating], size: int) -> Image.Image:
     """A photograph in gray under a map's colors, from dark violet (low) to pale yellow (a peak).
 
-    Arguments and result as of ``shade``; a constant map has the lowest color everywhere.
+    Arguments and result as of ``overlay_brightness``; a constant map has the lowest color everywhere.
     """
     heat = warmth(enlarge(map, size))
     gray = (np.asarray(fit(photo, size), np.float64) @ _LUMA)[:, :, None]

@@ -12,7 +12,7 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional
 
 from hvx.adapters.dual.words import TextTokenizer
-from hvx.capture.graph import Reach
+from hvx.capture.graph import Dependencies
 from hvx.config import ImageConfig
 from hvx.errors import HvxError
 
@@ -80,10 +80,10 @@ class Branch:
         return torch.autograd.grad(self.vectors, self.source, cotangent, retain_graph=True)[0]
 
     @property
-    def reach(self) -> Reach:
+    def reach(self) -> Dependencies:
         """The dependencies of the graph's nodes, with ``source`` as the image."""
         node = get_gradient_edge(self.source).node
-        return Reach(lambda candidate: candidate is node, lambda candidate: False)
+        return Dependencies(lambda candidate: candidate is node, lambda candidate: False)
 
 
 def image_branch(encoder: DualEncoder, pixels: Tensor) -> Branch:

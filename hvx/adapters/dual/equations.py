@@ -13,7 +13,7 @@ from torch import Tensor
 from hvx.adapters.dual.encoder import Branch, DualEncoder, text_branch
 from hvx.adapters.dual.words import Word
 from hvx.capture.graph import guided_relus
-from hvx.explain.explainer import rounds
+from hvx.explain.explainer import question_rounds
 from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 
 Cotangent = Literal["joint", "score"]
@@ -77,7 +77,7 @@ def explain_pairs(
     if free:
         to_image = to_image * (1 - t)
     maps, gradients, zero = [], [], []
-    round_indices = rounds(list(images))
+    round_indices = question_rounds(list(images))
     start = image.vectors.grad_fn
     assert start is not None
     with guided_relus([start], image.reach, False) if encoder.rule == "guided" else nullcontext():
@@ -121,5 +121,5 @@ def _by_word(saliency: Tensor, words: list[list[Word]]) -> tuple[Tensor, Tensor]
     by_word = saliency.new_zeros(len(words), max(1, int(lengths.max()) if len(words) else 0))
     for row, text_words in enumerate(words):
         for position, word in enumerate(text_words):
-            by_word[row, position] = saliency[row, list(word.places)].sum()
+            by_word[row, position] = saliency[row, list(word.positions)].sum()
     return by_word, lengths

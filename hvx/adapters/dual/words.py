@@ -16,7 +16,7 @@ class Word:
     """A word: its text, and the positions of its pieces in the row of ids."""
 
     text: str
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
     unknown: bool
 
 

@@ -1,5 +1,5 @@
 """The fused engine: guided backpropagation through a frozen network that saves only masks of its ReLUs."""
 
-from hvx.explain.fused.network import LeanNetwork, LeanPullback
+from hvx.explain.fused.network import FusedGuidedBackbone, FusedGuidedVJP
 
-__all__ = ["LeanNetwork", "LeanPullback"]
+__all__ = ["FusedGuidedBackbone", "FusedGuidedVJP"]

@@ -49,7 +49,7 @@ class Convolution:
         self._turned = self._turned_padding()
         few = self.weight.shape[1] <= _FEW_CHANNELS and self.groups == 1 and self.dilation == (1, 1)
         self._in_phases = few and self.stride[0] == self.stride[1] > 1
-        self.packs = self.packs and _packs(self.weight)
+        self.packs = self.packs and _use_onednn_fusion(self.weight)
 
     @staticmethod
     def of(
@@ -59,7 +59,7 @@ class Convolution:
         weight = module.weight.detach()
         bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach()
         if norm is not None:
-            scale, shift = affine(norm)
+            scale, shift = batchnorm_scale_shift(norm)
             weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale + shift
         dtype = dtype or weight.dtype
         weight = weight.to(dtype, memory_format=torch.channels_last)
@@ -200,7 +200,7 @@ def _pair(sizes: Any) -> Size:
     return int(sizes[0]), int(sizes[1])
 
 
-def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def batchnorm_scale_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """A frozen BatchNorm as y = scale · x + shift, (C) each."""
     assert norm.running_var is not None and norm.running_mean is not None
     scale = torch.rsqrt(norm.running_var + norm.eps)
@@ -210,7 +210,7 @@ def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias.detach()
 
 
-def _packs(weight: Tensor) -> bool:
+def _use_onednn_fusion(weight: Tensor) -> bool:
     """Whether PyTorch has oneDNN's convolutions with fused sum and ReLU for such weights."""
     return (
         weight.device.type == "cpu"

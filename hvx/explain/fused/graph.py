@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.nn import functional
 
-from hvx.explain.fused.convolution import Convolution, affine
-from hvx.explain.fused.ops import Add, Affine, AveragePool, Concatenate, MaxPool, Other, ReLU, Rule
+from hvx.explain.fused.convolution import Convolution, batchnorm_scale_shift
+from hvx.explain.fused.ops import Add, Affine, AveragePool, Concatenate, GenericOp, MaxPool, Op, ReLU
 from hvx.explain.guided import is_relu
 
 _IDENTITIES = (nn.Dropout, nn.Dropout2d, nn.Identity)
@@ -41,16 +41,16 @@ Value = fx.Node
 
 @dataclass(frozen=True)
 class Step:
-    """One use of a rule or a convolution.
+    """One use of an op or a convolution.
 
     Attributes:
-        rule: the operation; a convolution adds its second input, if there is one, to its result.
+        op: the operation; a convolution adds its second input, if there is one, to its result.
         inputs: the values it reads.
         output: the value it computes.
-        guided: it ends with a ReLU, whose ``pull`` follows the guided rule.
+        guided: it ends with a ReLU, whose ``vjp`` follows the guided rule.
     """
 
-    rule: Rule | Convolution
+    op: Op | Convolution
     inputs: tuple[Value, ...]
     output: Value
     guided: bool = False
@@ -100,14 +100,12 @@ class _Reader:
             self._add(ReLU(), [node.args[0] if node.args else node.kwargs["input"]], node, guided=True)
         else:
             known = self._module(node) if node.op == "call_module" else self._function(node)
-            rule, inputs = known or self._other(node)
-            if rule is not None:
-                self._add(rule, inputs, node)
+            op, inputs = known or self._other(node)
+            if op is not None:
+                self._add(op, inputs, node)
 
-    def _add(
-        self, rule: Rule | Convolution, inputs: Sequence[Any], node: fx.Node, guided: bool = False
-    ) -> None:
-        self.steps.append(Step(rule, tuple(self._value(x) for x in inputs), node, guided))
+    def _add(self, op: Op | Convolution, inputs: Sequence[Any], node: fx.Node, guided: bool = False) -> None:
+        self.steps.append(Step(op, tuple(self._value(x) for x in inputs), node, guided))
 
     def _is_identity(self, node: fx.Node) -> bool:
         if node.op == "call_module":
@@ -122,21 +120,23 @@ class _Reader:
         source = node.all_input_nodes[0]
         for index, step in enumerate(self.steps):
             module = self._modules.get(str(source.target))
-            if step.output is source and isinstance(step.rule, Convolution) and isinstance(module, nn.Conv2d):
+            if step.output is source and isinstance(step.op, Convolution) and isinstance(module, nn.Conv2d):
                 folded = Convolution.of(module, self._dtype, self._packs, norm)
-                self.steps[index] = replace(step, rule=folded)
+                self.steps[index] = replace(step, op=folded)
                 return True
         return False
 
-    def _module(self, node: fx.Node) -> tuple[Rule | Convolution, Sequence[Any]] | None:
-        rule = self._rule_of(self._modules[str(node.target)])
-        return (rule, node.args) if rule else None
+    def _module(self, node: fx.Node) -> tuple[Op | Convolution, Sequence[Any]] | None:
+        op = self._op_of(self._modules[str(node.target)])
+        return (op, node.args) if op else None
 
-    def _rule_of(self, module: nn.Module) -> Rule | Convolution | None:
+    def _op_of(self, module: nn.Module) -> Op | Convolution | None:
         if type(module) is nn.Conv2d and module.padding_mode == "zeros" and isinstance(module.padding, tuple):
             return Convolution.of(module, self._dtype, self._packs)
         if _is_frozen_norm(module):
-            return Affine(*(x.to(self._dtype or x.dtype).view(1, -1, 1, 1) for x in affine(module)))
+            return Affine(
+                *(x.to(self._dtype or x.dtype).view(1, -1, 1, 1) for x in batchnorm_scale_shift(module))
+            )
         if isinstance(module, nn.MaxPool2d) and not module.return_indices:
             return MaxPool(
                 module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
@@ -148,7 +148,7 @@ class _Reader:
             )  # fmt: skip
         return None
 
-    def _function(self, node: fx.Node) -> tuple[Rule | Convolution, Sequence[Any]] | None:
+    def _function(self, node: fx.Node) -> tuple[Op | Convolution, Sequence[Any]] | None:
         if node.op != "call_function":
             return None
         args: tuple[Any, ...] = node.args
@@ -157,21 +157,21 @@ class _Reader:
             return (Add(), args) if len(shapes) == 1 and None not in shapes else None
         if node.target in _POOLS and args:
             kind, names = _POOLS[node.target]
-            rule = self._rule_of(kind(**dict(zip(names, args[1:], strict=False)) | dict(node.kwargs)))
-            return (rule, args[:1]) if rule else None
+            op = self._op_of(kind(**dict(zip(names, args[1:], strict=False)) | dict(node.kwargs)))
+            return (op, args[:1]) if op else None
         if node.target is torch.cat and isinstance(args[0], (list, tuple)):
             dim = args[1] if len(args) > 1 else node.kwargs.get("dim", 0)
             return (Concatenate(), args[0]) if dim == 1 and not self._lazy & set(args[0]) else None
         return None
 
-    def _other(self, node: fx.Node) -> tuple[Rule | None, Sequence[Value]]:
+    def _other(self, node: fx.Node) -> tuple[Op | None, Sequence[Value]]:
         """A node, with the lazy nodes before it, as a function of feature maps."""
         if self._shape(node) is None:
             self._lazy.add(node)
             return None, ()
         inputs: list[Value] = []
         function = self._as_function(node, inputs)
-        return Other(lambda *tensors: function(dict(zip(inputs, tensors, strict=True)))), inputs
+        return GenericOp(lambda *tensors: function(dict(zip(inputs, tensors, strict=True)))), inputs
 
     def _as_function(self, node: fx.Node, inputs: list[Value]) -> Callable[[dict[Value, Tensor]], Any]:
         """A function that computes a node from the values of ``inputs``; missing inputs are added there."""
@@ -238,14 +238,14 @@ def _merge_steps(steps: list[Step], features: Value) -> list[Step]:
 
 def _merge_step(step: Step, merged: list[Step], users: dict[Value, int]) -> tuple[int, Step] | None:
     """The index of the convolution that can include a sum or a ReLU, and the merged step."""
-    if not isinstance(step.rule, (Add, ReLU)) or len(set(step.inputs)) < len(step.inputs):
+    if not isinstance(step.op, (Add, ReLU)) or len(set(step.inputs)) < len(step.inputs):
         return None
     for index in range(len(merged) - 1, -1, -1):
         previous = merged[index]
-        alone = users[previous.output] == 1 and isinstance(previous.rule, Convolution) and not previous.guided
+        alone = users[previous.output] == 1 and isinstance(previous.op, Convolution) and not previous.guided
         if previous.output not in step.inputs or not alone:
             continue
-        if isinstance(step.rule, ReLU):
+        if isinstance(step.op, ReLU):
             return index, replace(previous, output=step.output, guided=True)
         if len(previous.inputs) == 1:
             (other,) = (value for value in step.inputs if value is not previous.output)

@@ -18,7 +18,7 @@ from hvx.errors import HvxError
 from hvx.explain.fused.convolution import Convolution
 from hvx.explain.fused.graph import Step, Value, read_steps
 from hvx.explain.fused.masks import PackedMask
-from hvx.explain.fused.ops import Kept, Other
+from hvx.explain.fused.ops import GenericOp, SavedTensors
 from hvx.explain.guided import guided
 
 _TOLERANCE = {False: 1e-2, True: 1e-1}
@@ -26,12 +26,12 @@ _TOLERANCE = {False: 1e-2, True: 1e-1}
 _IN_USE = 5
 """Number of tensors in use at once in a pass, each counted as large as the largest."""
 
-Saved = tuple["Tensor | PackedMask | None", Kept]
+Saved = tuple["Tensor | PackedMask | None", SavedTensors]
 """What a step saves: the mask of its ReLU, and its other values."""
 
 
 @dataclass
-class _Forward:
+class ForwardPlan:
     """How a step runs forward: whether it may overwrite the tensor that it adds; what is read last here."""
 
     step: Step
@@ -40,7 +40,7 @@ class _Forward:
 
 
 @dataclass
-class _Turn:
+class BackwardPlan:
     """How a cotangent passes back through a step.
 
     Attributes:
@@ -58,8 +58,8 @@ class _Turn:
     clamps: list[bool] = field(default_factory=list)
 
 
-class LeanNetwork:
-    """Guided backpropagation through a frozen network: the same as ``GuidedPullback``, but faster.
+class FusedGuidedBackbone:
+    """Guided backpropagation through a frozen network: the same as ``GuidedVJP``, but faster.
 
     BatchNorm is folded into convolutions, weights have no gradients, and a mask of each ReLU is saved instead
     of activations: on the CPU a bit for each value, elsewhere and in compiled passes a byte.
@@ -83,13 +83,13 @@ class LeanNetwork:
         self.steps = [step for step in steps if step.output in _needed(steps, self._features)]
         self._forwards = _plan_forward(self.steps, self._image, self._features)
         self._turns = _plan_pull(self.steps, self._features)
-        self._eager = (self.forward, self.pull) if compiled else None
+        self._eager = (self.forward, self.vjp) if compiled else None
         self._checked: set[torch.Size] = set()
         if compiled:
             self.forward = torch.compile(self.forward, dynamic=False)  # type: ignore[method-assign]
-            self.pull = torch.compile(self.pull, dynamic=False)  # type: ignore[method-assign]
+            self.vjp = torch.compile(self.vjp, dynamic=False)  # type: ignore[method-assign]
 
-    def __call__(self, images: Tensor) -> LeanPullback:
+    def __call__(self, images: Tensor) -> FusedGuidedVJP:
         """The features of normalized images (B, C, H, W), from which cotangents can be pulled back.
 
         Raises:
@@ -98,19 +98,19 @@ class LeanNetwork:
         if self._eager is not None and images.shape not in self._checked:
             self._check_compiled(images, *self._eager)
             self._checked.add(images.shape)
-        return LeanPullback(self, images)
+        return FusedGuidedVJP(self, images)
 
     @torch.no_grad()
-    def _check_compiled(self, images: Tensor, forward: Any, pull: Any) -> None:
+    def _check_compiled(self, images: Tensor, forward: Any, vjp: Any) -> None:
         """Compare both compiled passes with the uncompiled ones, on the first images of each shape.
 
         PyTorch 2.11 compiles some networks to code with other results, without an error.
         """
         features, saved = forward(images)
         cotangent = torch.ones_like(features)
-        expected = features, pull(cotangent, saved)
+        expected = features, vjp(cotangent, saved)
         features, saved = self.forward(images)
-        for compiled, eager in zip((features, self.pull(cotangent, saved)), expected, strict=True):
+        for compiled, eager in zip((features, self.vjp(cotangent, saved)), expected, strict=True):
             difference = (compiled.double() - eager.double()).norm() / eager.double().norm().clamp(min=1e-30)
             if not difference <= _TOLERANCE[eager.dtype == torch.bfloat16]:
                 raise HvxError(
@@ -132,7 +132,7 @@ class LeanNetwork:
             inputs = [values[value] for value in run.step.inputs]
             if recorded and run.step.guided:
                 output = next(recorded_outputs).contiguous(memory_format=torch.channels_last)
-                extra: Kept = (inputs[0].shape[2:],) if isinstance(run.step.rule, Convolution) else ()
+                extra: SavedTensors = (inputs[0].shape[2:],) if isinstance(run.step.op, Convolution) else ()
             else:
                 output, extra = _forward(run, inputs)
             saved.append((self._mask(output) if run.step.guided else None, extra))
@@ -160,7 +160,7 @@ class LeanNetwork:
         largest = max(tensor.numel() for tensor in tensors) * features.element_size()
         return sum(tensor.nbytes for tensor in tensors) + _IN_USE * largest + features.nbytes + images.nbytes
 
-    def pull(self, cotangent: Tensor, saved: list[Saved]) -> Tensor:
+    def vjp(self, cotangent: Tensor, saved: list[Saved]) -> Tensor:
         """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
         start = cotangent.to(self._dtype or cotangent.dtype, memory_format=torch.channels_last)
         cotangents: dict[Value, Tensor] = {self._features: start}
@@ -175,16 +175,16 @@ class LeanNetwork:
         return cotangents[self._image]
 
 
-class LeanPullback:
+class FusedGuidedVJP:
     """Features of a batch of images, and the VJP from the features to the images.
 
     Args:
         network: computes the features.
         images: normalized images (B, C, H, W).
-        recorded: see ``LeanNetwork.forward``.
+        recorded: see ``FusedGuidedBackbone.forward``.
     """
 
-    def __init__(self, network: LeanNetwork, images: Tensor, recorded: Sequence[Tensor] = ()) -> None:
+    def __init__(self, network: FusedGuidedBackbone, images: Tensor, recorded: Sequence[Tensor] = ()) -> None:
         self._network = network
         with torch.no_grad():
             features, self._saved = network.forward(images, recorded)
@@ -196,11 +196,11 @@ class LeanPullback:
         masks = [mask for mask, _ in self._saved if mask is not None]
         return [mask.unpacked().bool() if isinstance(mask, PackedMask) else mask for mask in masks]
 
-    def pull(self, cotangent: Tensor) -> Tensor:
+    def vjp(self, cotangent: Tensor) -> Tensor:
         """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
         count = len(cotangent)
         with torch.no_grad():
-            gradient = self._network.pull(cotangent, [_first(saved, count) for saved in self._saved])
+            gradient = self._network.vjp(cotangent, [_first(saved, count) for saved in self._saved])
         return gradient.to(cotangent.dtype)
 
 
@@ -211,16 +211,16 @@ def _first(saved: Saved, count: int) -> Saved:
     return None if mask is None else mask[:count], rows
 
 
-def _forward(run: _Forward, inputs: list[Tensor]) -> tuple[Tensor, Kept]:
+def _forward(run: ForwardPlan, inputs: list[Tensor]) -> tuple[Tensor, SavedTensors]:
     step = run.step
-    if isinstance(step.rule, Convolution):
+    if isinstance(step.op, Convolution):
         x, *added = inputs
-        output = step.rule(x, added[0] if added else None, run.overwrites, step.guided)
+        output = step.op(x, added[0] if added else None, run.overwrites, step.guided)
         return output, (x.shape[2:],)
-    return step.rule.forward(*inputs)
+    return step.op.forward(*inputs)
 
 
-def _guide(g: Tensor, mask: Tensor | PackedMask, turn: _Turn) -> Tensor:
+def _guide(g: Tensor, mask: Tensor | PackedMask, turn: BackwardPlan) -> Tensor:
     """The guided rule: g where the ReLU's input and g are positive."""
     if isinstance(mask, PackedMask):
         factors = mask.unpacked()
@@ -232,17 +232,19 @@ def _guide(g: Tensor, mask: Tensor | PackedMask, turn: _Turn) -> Tensor:
     return g if turn.clamped else g.clamp_(min=0)
 
 
-def _propagate(step: Step, turn: _Turn, g: Tensor, saved: Kept, cotangents: dict[Value, Tensor]) -> None:
+def _propagate(
+    step: Step, turn: BackwardPlan, g: Tensor, saved: SavedTensors, cotangents: dict[Value, Tensor]
+) -> None:
     """Pass a cotangent back to each input of a step."""
-    if isinstance(step.rule, Convolution):
+    if isinstance(step.op, Convolution):
         x = step.inputs[0]
-        pulled = step.rule.transposed(g, saved[0], cotangents.get(x), turn.overwrites[0], turn.clamps[0])
+        pulled = step.op.transposed(g, saved[0], cotangents.get(x), turn.overwrites[0], turn.clamps[0])
         # The sum passes the cotangent on unchanged; it may be changed in place after its last other reader.
         cotangents[x], outgoing = pulled, [(1, g)] if len(step.inputs) > 1 else []
-    elif step.rule.passes:
+    elif step.op.passes:
         outgoing = [(index, g) for index in range(len(step.inputs))]
     else:
-        outgoing = list(enumerate(step.rule.pull(g, saved)))
+        outgoing = list(enumerate(step.op.vjp(g, saved)))
     for index, input_cotangent in outgoing:
         value = step.inputs[index]
         if not turn.into[index]:
@@ -262,24 +264,24 @@ def _needed(steps: list[Step], features: Value) -> set[Value]:
     return needed
 
 
-def _plan_forward(steps: list[Step], image: Value, features: Value) -> list[_Forward]:
+def _plan_forward(steps: list[Step], image: Value, features: Value) -> list[ForwardPlan]:
     last_use = {value: index for index, step in enumerate(steps) for value in step.inputs}
     # A rule of unknown kind saves its inputs, and its output may share their memory.
     fixed = {image, features}
     for step in steps:
-        if isinstance(step.rule, Other):
+        if isinstance(step.op, GenericOp):
             fixed.update(step.inputs, [step.output])
     plan = []
     for index, step in enumerate(steps):
         last_read = [v for v in dict.fromkeys(step.inputs) if last_use[v] == index and v is not features]
         *_, added = step.inputs
-        sums = isinstance(step.rule, Convolution) and len(step.inputs) > 1
+        sums = isinstance(step.op, Convolution) and len(step.inputs) > 1
         overwrites = sums and added in last_read and added not in fixed and added is not step.inputs[0]
-        plan.append(_Forward(step, overwrites, last_read))
+        plan.append(ForwardPlan(step, overwrites, last_read))
     return plan
 
 
-def _plan_pull(steps: list[Step], features: Value) -> list[_Turn]:
+def _plan_pull(steps: list[Step], features: Value) -> list[BackwardPlan]:
     """Follow the cotangents through the steps, last to first: which values hold which memory at each step."""
     caller = object()
     memory: dict[Value, Any] = {features: caller}
@@ -289,15 +291,15 @@ def _plan_pull(steps: list[Step], features: Value) -> list[_Turn]:
     first_use = {value: index for index, step in reversed(list(enumerate(steps))) for value in step.inputs}
     plan = []
     for index in range(len(steps) - 1, -1, -1):
-        step, turn = steps[index], _Turn()
+        step, turn = steps[index], BackwardPlan()
         memory_id = memory.pop(step.output)
         turn.owned, turn.clamped = holders[memory_id] == 1, step.output in clamped
         holders[memory_id] -= 1
         if step.guided and not turn.owned:
             memory_id = object()
-        convolves = isinstance(step.rule, Convolution)
+        convolves = isinstance(step.op, Convolution)
         for position, value in enumerate(step.inputs):
-            passes = position > 0 if convolves else step.rule.passes  # type: ignore[union-attr]
+            passes = position > 0 if convolves else step.op.passes  # type: ignore[union-attr]
             existing = memory.get(value)
             turn.into.append(existing is not None)
             turn.overwrites.append(existing is not None and holders[existing] == 1)

@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hvx.explain.guided import GuidedPullback, guided
+from hvx.explain.guided import GuidedVJP, guided
 from hvx.explain.scores import heat_map, standardized
 from hvx.measure.methods.registry import ATTENTION, METHODS, PATH_STEPS, PROPOSED
 from hvx.measure.sample import Batch
-from hvx.models.base import Joint
+from hvx.models.base import HeadOutput
 from hvx.models.checkpoint import VQAModel
 
 _PATH_PIXELS = 1 << 21
 """Pixels of the images computed at once for integrated gradients: 10 images of 448×448."""
 
 
-class Mapper:
+class SaliencyComputer:
     """Makes maps of a model by any of the methods.
 
     Args:
@@ -65,9 +65,9 @@ class Mapper:
     def _plain(self, forward: _Pass, wanted: set[str]) -> dict[str, Tensor]:
         maps = {}
         if "unguided" in wanted:
-            maps["unguided"] = heat_map(standardized(forward.pull(forward.head.deviation)))
+            maps["unguided"] = heat_map(standardized(forward.vjp(forward.head.deviation)))
         if wanted & {"gradient", "input-x-gradient"}:
-            gradient = forward.pull(forward.head.answer)
+            gradient = forward.vjp(forward.head.answer)
             maps["gradient"] = gradient.abs().sum(1)
             maps["input-x-gradient"] = (forward.batch.own_inputs() * gradient).abs().sum(1)
         return {name: map for name, map in maps.items() if name in wanted}
@@ -75,11 +75,11 @@ class Mapper:
     def _guided(self, forward: _Pass, wanted: set[str]) -> dict[str, Tensor]:
         maps = {}
         if PROPOSED in wanted:
-            maps[PROPOSED] = heat_map(standardized(forward.pull(forward.head.deviation)))
+            maps[PROPOSED] = heat_map(standardized(forward.vjp(forward.head.deviation)))
         if "free-product" in wanted:
-            maps["free-product"] = heat_map(standardized(forward.pull(forward.head.free)))
+            maps["free-product"] = heat_map(standardized(forward.vjp(forward.head.free)))
         if wanted & {"guided-backpropagation", "guided-grad-cam"}:
-            gradient = forward.pull(forward.head.answer).abs().sum(1)
+            gradient = forward.vjp(forward.head.answer).abs().sum(1)
             cam = forward.head.grad_cam().unsqueeze(1)
             enlarged = functional.interpolate(cam, gradient.shape[1:], mode="bilinear", align_corners=False)
             maps["guided-backpropagation"] = gradient
@@ -113,9 +113,11 @@ class _Head:
         with torch.enable_grad():
             self.joint = self._forward(self._model.image_terms(self._features))
 
-    def _forward(self, terms: Tensor) -> Joint:
+    def _forward(self, terms: Tensor) -> HeadOutput:
         embeddings = self._model.encoder.embed(self._batch.rows)
-        joint: Joint = self._model(self._features, terms, self._questions, embeddings, self._batch.lengths)
+        joint: HeadOutput = self._model(
+            self._features, terms, self._questions, embeddings, self._batch.lengths
+        )
         return joint
 
     def _back(self, output: Tensor, cotangent: Tensor | None = None) -> Tensor:
@@ -166,10 +168,10 @@ class _Pass:
     """A forward pass of a backbone and the head over a batch's images, and the backward pass."""
 
     def __init__(self, model: VQAModel, network: torch.nn.Module, batch: Batch) -> None:
-        self.batch, self._pullback = batch, GuidedPullback(network, batch.inputs)
+        self.batch, self._pullback = batch, GuidedVJP(network, batch.inputs)
         self.head = _Head(model, self._pullback.features, batch)
 
-    def pull(self, cotangents: Tensor) -> Tensor:
+    def vjp(self, cotangents: Tensor) -> Tensor:
         """Cotangents (N, M, S, S) → gradients at each question's image (N, C, H, W), in rounds.
 
         Each round takes one question of each image that has one left.
@@ -182,7 +184,7 @@ class _Pass:
             round_images = [images[question] for question in questions]
             cotangent = cotangents.new_zeros((len(self.batch.inputs), *cotangents.shape[1:]))
             cotangent[round_images] = cotangents[questions]
-            gradients[questions] = self._pullback.pull(cotangent)[round_images]
+            gradients[questions] = self._pullback.vjp(cotangent)[round_images]
         return gradients
 
 
@@ -196,7 +198,7 @@ def integrated_gradients(model: VQAModel, batch: Batch, steps: int) -> Tensor:
         features = model.backbone(images)
         every = torch.arange(len(images), device=images.device)
         terms = model.head.image_terms(features)
-        joint: Joint = model.head(features, terms, every, embeddings[question], batch.lengths[question])
+        joint: HeadOutput = model.head(features, terms, every, embeddings[question], batch.lengths[question])
         return joint.logits
 
     method, all_questions = IntegratedGradients(logits), torch.arange(len(batch), device=batch.inputs.device)
@@ -225,5 +227,5 @@ def _center(batch: Batch) -> Tensor:
 
 def _random(batch: Batch, seed: int) -> Tensor:
     shape = tuple(batch.inputs.shape[-2:])
-    maps = [np.random.default_rng([seed, position]).random(shape, np.float32) for position in batch.places]
+    maps = [np.random.default_rng([seed, position]).random(shape, np.float32) for position in batch.positions]
     return torch.from_numpy(np.stack(maps))

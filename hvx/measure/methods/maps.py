@@ -17,13 +17,13 @@ from hvx.data.images import crop_photo, to_input
 from hvx.data.tokenize import padded
 from hvx.device import pick_device, standard_mode
 from hvx.errors import HvxError
-from hvx.measure.cache import FOLDER, Shelf, kept_shelves, maps_key
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.cache import FOLDER, ResultCache, cached_results, maps_key
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED, check_installed, in_order
 from hvx.measure.pipeline import make_maps
-from hvx.measure.sample import Batch, Subject, draw
+from hvx.measure.sample import Batch, EvaluationSample, draw
 from hvx.models.checkpoint import VQAModel
-from hvx.run.lock import Say, no_log
+from hvx.progress import Log, no_log
 from hvx.store.reader import Item, RunReader
 from hvx.view.figure import MapColumn
 
@@ -87,7 +87,7 @@ def photo_maps(
     if specific:
         raise HvxError(f"methods: '{specific}' compares the questions of a run; one question has no such map")
     if absent:
-        maps = Mapper(model, seed).maps(absent, _photo_batch(model, photo, tokens, answer))
+        maps = SaliencyComputer(model, seed).maps(absent, _photo_batch(model, photo, tokens, answer))
         known |= {name: _scaled(name, maps[name][0]) for name in absent}
     return tuple(known[name] for name in wanted)
 
@@ -157,7 +157,7 @@ def run_maps(
     names: Sequence[str],
     device: str,
     seed: int = 0,
-    say: Say = no_log,
+    log: Log = no_log,
 ) -> Iterator[MethodMaps]:
     """Maps of some items of a run by methods: its own, those that ``hvx measure`` saved; others are computed.
 
@@ -170,7 +170,7 @@ def run_maps(
         names: of methods, at least one, without duplicates.
         device: of the network, if it is needed: ``auto``, ``cpu``, ``cuda`` or ``cuda:0``, ….
         seed: of the random map.
-        say: told what must be computed, before it is computed.
+        log: told what must be computed, before it is computed.
 
     Raises:
         HvxError: a run without heat maps, no such method, one that this network has no map for, captum is
@@ -187,13 +187,13 @@ def run_maps(
         return
     check_installed(absent)
     missing = [n for n in dict.fromkeys(numbers) if any(n not in saved[name] for name in absent)]
-    say(_cost(reader, absent, len(missing), len(numbers)))
-    subject = Subject(reader, [], pick_device(device), numbers=missing, takes_set=False)
+    log(_cost(reader, absent, len(missing), len(numbers)))
+    sample = EvaluationSample(reader, [], pick_device(device), numbers=missing, takes_set=False)
     with TemporaryDirectory(prefix="hvx-figure-") as folder:
-        shelf = Shelf(Path(folder))
-        make_maps(subject, shelf, absent, seed)
+        cache = ResultCache(Path(folder))
+        make_maps(sample, cache, absent, seed)
         for name in absent:
-            maps = shelf.maps(name)
+            maps = cache.maps(name)
             computed = {number: (maps, index) for index, number in enumerate(missing)}
             saved[name] = computed | saved[name]
         yield MethodMaps(wanted, saved)
@@ -212,17 +212,17 @@ def _kept_maps(reader: RunReader, numbers: Sequence[int], names: Sequence[str]) 
     """The maps that ``hvx measure`` saved of these items of exactly this run, by method."""
     saved: _SavedMaps = {name: {} for name in names}
     image_ids, ids = reader.column("image_id"), reader.column("question_id")
-    for shelf, about in kept_shelves(reader.path / FOLDER) if names else ():
-        counts = {name: count for name in names if (count := shelf.map_count(name))}
+    for cache, about in cached_results(reader.path / FOLDER) if names else ():
+        counts = {name: count for name in names if (count := cache.map_count(name))}
         for count in set(counts.values()):
-            sample = _sample(about.get("seed"), count, image_ids)
+            drawn = _sample(about.get("seed"), count, image_ids)
             # The key identifies the questions and their order; the draw is only a guess of them.
-            key = maps_key(reader, ids[sample].tolist())
+            key = maps_key(reader, ids[drawn].tolist())
             if any(about.get(part) != value for part, value in key.items()):
                 continue
-            indices = {number: index for index, number in enumerate(sample)}
+            indices = {number: index for index, number in enumerate(drawn)}
             for name in (name for name in counts if counts[name] == count):
-                maps = shelf.maps(name)
+                maps = cache.maps(name)
                 matching = {number: (maps, indices[number]) for number in numbers if number in indices}
                 saved[name] = matching | saved[name]
     return saved

@@ -13,7 +13,7 @@ import numpy as np
 
 from hvx.measure.metrics.agreement import pooled, unit_ranks
 from hvx.measure.metrics.bootstrap import Estimate, mean
-from hvx.measure.sample import Subject
+from hvx.measure.sample import EvaluationSample
 from hvx.progress import bar
 
 QUESTION, IMAGE, BETWEEN = "another question", "another image", "both attentions"
@@ -48,26 +48,26 @@ class _Sketch:
     attention: np.ndarray
 
 
-def attention_controls(subject: Subject, seed: int) -> dict[str, Control]:
+def attention_controls(sample: EvaluationSample, seed: int) -> dict[str, Control]:
     """The controls of the sample's maps, by name; those without any value are absent.
 
     Other questions are all on the image with another text; the mean over them is taken. Another image is the
     next one of the sample, whose order is random: one of its questions.
 
     Args:
-        subject: a sample of a network with attention.
+        sample: a sample of a network with attention.
         seed: of the intervals.
     """
     by_image: dict[int | str, list[int]] = {}
-    for position, image in enumerate(subject.images.tolist()):
+    for position, image in enumerate(sample.images.tolist()):
         by_image.setdefault(image, []).append(position)
-    pairs, groups = _Pairs(len(subject)), list(by_image.values())
-    first = following = [_sketch(subject, position) for position in groups[0]]
+    pairs, groups = _Pairs(len(sample)), list(by_image.values())
+    first = following = [_sketch(sample, position) for position in groups[0]]
     for number in bar(range(len(groups)), "measuring controls", "image", total=len(groups)):
         sketches, last = following, number + 1 == len(groups)
-        following = first if last else [_sketch(subject, position) for position in groups[number + 1]]
+        following = first if last else [_sketch(sample, position) for position in groups[number + 1]]
         _add(pairs, groups[number], sketches, following if len(groups) > 1 else [])
-    return pairs.controls(subject.images, seed)
+    return pairs.controls(sample.images, seed)
 
 
 class _Pairs:
@@ -108,8 +108,8 @@ def control(values: np.ndarray, baseline: np.ndarray, images: np.ndarray, seed: 
     return Control(means[0], means[1], means[2], int((np.isfinite(values) & ~both).sum()))
 
 
-def _sketch(subject: Subject, position: int) -> _Sketch:
-    item = subject.item(position)
+def _sketch(sample: EvaluationSample, position: int) -> _Sketch:
+    item = sample.item(position)
     summed = item.attention.sum(0)
     heat = unit_ranks(pooled(item.heatmap, summed.shape)[None])[0]
     return _Sketch(item.question, heat, unit_ranks(summed[None])[0])

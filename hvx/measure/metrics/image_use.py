@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hvx.measure.cache import Shelf
+from hvx.measure.cache import ResultCache
 from hvx.measure.metrics.controls import Control, control
-from hvx.measure.sample import Batch, Subject
+from hvx.measure.sample import Batch, EvaluationSample
 from hvx.progress import bar
 
 MEAN, OTHER = "mean feature map", "another image's features"
@@ -25,7 +25,7 @@ FREQUENT, FREQUENT_OF_TYPE = "most frequent answer", "most frequent answer of th
 """Names of the baselines that the network's accuracy is compared with."""
 
 
-def image_use(subject: Subject, shelf: Shelf, seed: int) -> dict[str, Control]:
+def image_use(sample: EvaluationSample, cache: ResultCache, seed: int) -> dict[str, Control]:
     """The accuracy of the run's answers compared with each baseline, by name; empty without ground truth.
 
     An answer is right if it equals the ground truth exactly. The mean feature map is that of the sample's
@@ -33,23 +33,23 @@ def image_use(subject: Subject, shelf: Shelf, seed: int) -> dict[str, Control]:
     sample's own ground truth, which favors them.
 
     Args:
-        subject: the sample.
-        shelf: caches the answers of the network without its image.
+        sample: the sample.
+        cache: caches the answers of the network without its image.
         seed: of the intervals.
     """
-    truth = subject.reader.column("ground_truth")[subject.numbers]
+    truth = sample.reader.column("ground_truth")[sample.numbers]
     known = np.flatnonzero(truth != "")
     if not len(known):
         return {}
-    answers = _without_the_image(subject, shelf)
-    kinds = subject.reader.column("question_type")[subject.numbers]
+    answers = _without_the_image(sample, cache)
+    kinds = sample.reader.column("question_type")[sample.numbers]
     answers[FREQUENT] = _most_frequent(truth, known, np.zeros(len(truth), int))
     if len(set(kinds[known].tolist())) > 1:
         answers[FREQUENT_OF_TYPE] = _most_frequent(truth, known, kinds)
-    right = (subject.reader.column("answer")[subject.numbers] == truth)[known].astype(np.float64)
+    right = (sample.reader.column("answer")[sample.numbers] == truth)[known].astype(np.float64)
     controls = {
         name: control(
-            right, _right(np.array(others, object)[known], truth[known]), subject.images[known], seed
+            right, _right(np.array(others, object)[known], truth[known]), sample.images[known], seed
         )
         for name, others in answers.items()
     }
@@ -70,11 +70,11 @@ def _most_frequent(truth: np.ndarray, known: np.ndarray, kinds: np.ndarray) -> l
     return [best.get(kind, "") for kind in kinds]
 
 
-def _without_the_image(subject: Subject, shelf: Shelf) -> dict[str, list[str]]:
+def _without_the_image(sample: EvaluationSample, cache: ResultCache) -> dict[str, list[str]]:
     """The network's answers with the mean feature map and with another image's features, by name."""
-    cached = shelf.result("image-use")
-    if not _are_answers(cached, len(subject)):
-        shelf.keep("image-use", cached := _answers(subject))
+    cached = cache.result("image-use")
+    if not _are_answers(cached, len(sample)):
+        cache.keep("image-use", cached := _answers(sample))
     return dict(cached)
 
 
@@ -89,37 +89,39 @@ def _are_answers(value: Any, count: int) -> bool:
 
 
 @torch.no_grad()
-def _answers(subject: Subject) -> dict[str, list[str]]:
+def _answers(sample: EvaluationSample) -> dict[str, list[str]]:
     """One pass over the images. The mean is known at its end; only the words are needed from then on.
 
     "" if there is no other image.
     """
-    answers = {MEAN: [""] * len(subject), OTHER: [""] * len(subject)}
+    answers = {MEAN: [""] * len(sample), OTHER: [""] * len(sample)}
     total, count, previous, question_batches = torch.zeros(()), 0, None, []
-    sample = range(len(subject))
-    batches = bar(subject.batches(sample), "without the image", "batch", total=subject.batch_count(sample))
+    positions = range(len(sample))
+    batches = bar(
+        sample.batches(positions), "without the image", "batch", total=sample.batch_count(positions)
+    )
     for batch in batches:
-        features = subject.model.backbone(batch.inputs)
+        features = sample.model.backbone(batch.inputs)
         other = features.roll(1, 0) if len(features) > 1 else previous
         if other is not None:
-            _put(answers[OTHER], batch, _predicted(subject, other, batch.images, batch))
+            _put(answers[OTHER], batch, _predicted(sample, other, batch.images, batch))
         previous, count = features[-1:], count + len(features)
         total = total.to(features.device) + features.double().sum(0)
         question_batches.append(replace(batch, inputs=batch.inputs[:0]))
     mean_map = (total / count).to(features.dtype).unsqueeze(0)
     for batch in question_batches:
-        _put(answers[MEAN], batch, _predicted(subject, mean_map, torch.zeros_like(batch.images), batch))
+        _put(answers[MEAN], batch, _predicted(sample, mean_map, torch.zeros_like(batch.images), batch))
     return answers
 
 
-def _predicted(subject: Subject, features: Tensor, images: Tensor, batch: Batch) -> list[str]:
+def _predicted(sample: EvaluationSample, features: Tensor, images: Tensor, batch: Batch) -> list[str]:
     """The most probable answers to a batch's questions on these features (B, M, S, S)."""
-    head = subject.model.head
+    head = sample.model.head
     embeddings = head.encoder.embed(batch.rows)
     joint = head(features, head.image_terms(features), images, embeddings, batch.lengths)
-    return [subject.model.answers[answer] for answer in joint.logits.argmax(1).tolist()]
+    return [sample.model.answers[answer] for answer in joint.logits.argmax(1).tolist()]
 
 
 def _put(answers: list[str], batch: Batch, predicted: list[str]) -> None:
-    for position, answer in zip(batch.places, predicted, strict=True):
+    for position, answer in zip(batch.positions, predicted, strict=True):
         answers[position] = answer

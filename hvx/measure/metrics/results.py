@@ -24,7 +24,7 @@ Means = dict[str, dict[str, Estimate]]
 
 
 @dataclass
-class Measures:
+class MetricResults:
     """All reported results of a run.
 
     Attributes:
@@ -81,7 +81,7 @@ class Measures:
         """Add the scores of the sample; ``images`` (n) are its images."""
         for metric in [metric for metric in METRICS if metric in scored]:
             scores = scored[metric]
-            groups = images[scores.places]
+            groups = images[scores.positions]
             self.means[metric] = {name: mean(values, groups, seed) for name, values in scores.values.items()}
             proposed = scores.values[PROPOSED]
             self.versus[metric] = {
@@ -92,7 +92,7 @@ class Measures:
 
     def add_regions(self, regions: Regions, scored: dict[str, Scores], images: np.ndarray, seed: int) -> None:
         """Add the chance level, and localization by kind of question."""
-        groups = images[regions.places]
+        groups = images[regions.positions]
         self.chance[ALL] = mean(regions.shares, groups, seed)
         hits = scored["pointing"].values[PROPOSED]
         self.above_chance = mean(hits - regions.shares, groups, seed)

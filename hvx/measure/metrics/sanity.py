@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from hvx.errors import HvxError
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import ATTENTION, PROPOSED
 from hvx.measure.metrics.agreement import rank_correlation
 from hvx.measure.metrics.localization import enlarged
-from hvx.measure.sample import Subject
+from hvx.measure.sample import EvaluationSample
 from hvx.models.checkpoint import VQAModel
 from hvx.progress import bar
 
@@ -116,43 +116,45 @@ def check_installed() -> None:
         raise HvxError("SSIM needs scikit-image; pip install 'hvx[measure]', or give --sanity 0")
 
 
-def make_similarities(subject: Subject, names: list[str], count: int, seed: int) -> dict[str, Any]:
+def make_similarities(sample: EvaluationSample, names: list[str], count: int, seed: int) -> dict[str, Any]:
     """The similarity of maps before and after randomization, for the sample's first ``count`` explanations.
 
     Returns:
         By method and stage (the block randomized last), (rank correlation, SSIM) of each explanation.
     """
     checked = [name for name in names if name in CHECKED]
-    before = _maps(subject, subject.model, checked, count)
+    before = _maps(sample, sample.model, checked, count)
     similarities: dict[str, dict[str, list[tuple[float, float]]]] = {name: {} for name in checked}
-    others = _on_another_image(subject, count)
+    others = _on_another_image(sample, count)
     for name in checked:
         similarities[name][OTHER_IMAGE] = [
             similarity(before[name][position], before[name][other]) for position, other in enumerate(others)
         ]
-    total = len(stages(subject.model))
-    for stage, model in bar(randomized(subject.model, seed), "randomizing", "block", total=total):
-        after = _maps(subject, model, checked, count)
+    total = len(stages(sample.model))
+    for stage, model in bar(randomized(sample.model, seed), "randomizing", "block", total=total):
+        after = _maps(sample, model, checked, count)
         for name in checked:
             pairs = zip(before[name], after[name], strict=True)
             similarities[name][stage] = [similarity(*pair) for pair in pairs]
     return similarities
 
 
-def _maps(subject: Subject, model: VQAModel, names: list[str], count: int) -> dict[str, list[np.ndarray]]:
+def _maps(
+    sample: EvaluationSample, model: VQAModel, names: list[str], count: int
+) -> dict[str, list[np.ndarray]]:
     """Maps of a model by method and explanation, at the images' size."""
-    mapper = Mapper(model, 0)
+    computer = SaliencyComputer(model, 0)
     by_method = {name: [np.empty(0)] * count for name in names}
-    for batch in subject.batches(range(count)):
-        for name, maps in mapper.maps(names, batch).items():
-            for position, map in zip(batch.places, maps, strict=True):
-                by_method[name][position] = enlarged(map, subject.size).astype(np.float32)
+    for batch in sample.batches(range(count)):
+        for name, maps in computer.maps(names, batch).items():
+            for position, map in zip(batch.positions, maps, strict=True):
+                by_method[name][position] = enlarged(map, sample.size).astype(np.float32)
     return by_method
 
 
-def _on_another_image(subject: Subject, count: int) -> list[int]:
+def _on_another_image(sample: EvaluationSample, count: int) -> list[int]:
     """For each explanation the next one of another image; itself if all are of one image."""
-    images = subject.images[:count].tolist()
+    images = sample.images[:count].tolist()
     following = ([(position + step) % count for step in range(count)] for position in range(count))
     return [
         next((other for other in candidates if images[other] != images[position]), position)

@@ -16,7 +16,7 @@ from hvx.measure.metrics.faithfulness import area
 from hvx.measure.metrics.human_attention import HumanMaps
 from hvx.measure.metrics.localization import Peaks, covers, energy_inside, enlarged, overlap, peaks
 from hvx.measure.pipeline import Curves, Maps
-from hvx.measure.sample import Subject
+from hvx.measure.sample import EvaluationSample
 from hvx.progress import bar
 
 LATTICE = (14, 14)
@@ -52,11 +52,11 @@ class Scores:
     """One measure of several explanations.
 
     Attributes:
-        places: (n) positions of the explanations in the sample.
+        positions: (n) positions of the explanations in the sample.
         values: method → (n) scores.
     """
 
-    places: np.ndarray
+    positions: np.ndarray
     values: dict[str, np.ndarray]
 
 
@@ -73,14 +73,14 @@ class Regions:
     """Where explanations should point, for those whose question asks about something in the image.
 
     Attributes:
-        places: (n) positions of the explanations in the sample.
+        positions: (n) positions of the explanations in the sample.
         kinds: (n) kinds of the questions.
         shares: (n) shares of the picture that the regions cover: the chance level of the pointing game.
         others: method → (n) how often the maximum of another question's map on the same image is in the
             region, the mean over questions about other objects in the image; NaN if there is none.
     """
 
-    places: np.ndarray
+    positions: np.ndarray
     kinds: np.ndarray
     shares: np.ndarray
     others: dict[str, np.ndarray] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def glimpse_names(glimpses: int) -> list[str]:
 
 
 def score_maps(
-    subject: Subject, maps: Maps, table: ObjectTable | None, human: HumanMaps | None
+    sample: EvaluationSample, maps: Maps, table: ObjectTable | None, human: HumanMaps | None
 ) -> tuple[dict[str, Scores], Agreement, Regions | None]:
     """All scores that need no network: localization, agreement with attention and with human maps.
 
@@ -101,13 +101,13 @@ def score_maps(
     local_scores, human_scores = _Collected(), _Collected()
     regions: list[tuple[int, str, float]] = []
     pointed: list[_Pointed] = []
-    names = [*maps.names, *glimpse_names(subject.glimpses)]
-    correlations = np.empty((len(subject), len(names), len(names)))
-    for position in bar(range(len(subject)), "measuring maps", "explanation"):
-        item = subject.item(position)
+    names = [*maps.names, *glimpse_names(sample.glimpses)]
+    correlations = np.empty((len(sample), len(names), len(names)))
+    for position in bar(range(len(sample)), "measuring maps", "explanation"):
+        item = sample.item(position)
         method_maps = maps.at(position, item)
-        grid = item.attention.shape[1:] if subject.glimpses else LATTICE
-        glimpses = list(item.attention) if subject.glimpses > 1 else []
+        grid = item.attention.shape[1:] if sample.glimpses else LATTICE
+        glimpses = list(item.attention) if sample.glimpses > 1 else []
         pooled_maps = [pooled(map, grid) for map in chain(method_maps.values(), glimpses)]
         correlations[position] = rank_correlations(np.stack(pooled_maps))
         human_maps = [pooled(map, grid) for map in (human.of(item.question_id) if human else [])]
@@ -119,7 +119,7 @@ def score_maps(
                 position, {("human", name): with_human[k].mean() for k, name in enumerate(maps.names)}
             )
         if table:
-            inside = _asked_about(table, item.image_id, item.question_id, subject)
+            inside = _asked_about(table, item.image_id, item.question_id, sample)
             maxima = {name: peaks(map) for name, map in method_maps.items()}
             pointed.append(_Pointed(item.question_id, item.image_id, maxima))
             if inside is not None:
@@ -131,31 +131,31 @@ def score_maps(
     if ATTENTION in names:
         summed = names.index(ATTENTION)
         values = {name: correlations[:, k, summed] for k, name in enumerate(maps.names) if name != ATTENTION}
-        scored["attention"] = Scores(np.arange(len(subject)), values)
+        scored["attention"] = Scores(np.arange(len(sample)), values)
     agreement = Agreement(names, correlations)
     if not table or not regions:
         return scored, agreement, None
     positions, kinds, shares = (np.array(column) for column in zip(*regions, strict=True))
-    others = _pointing_of_others(subject, table, local_scores.positions, pointed)
+    others = _pointing_of_others(sample, table, local_scores.positions, pointed)
     return scored, agreement, Regions(positions, kinds, shares, others)
 
 
-def check_masks(subject: Subject, table: ObjectTable) -> None:
+def check_masks(sample: EvaluationSample, table: ObjectTable) -> None:
     """Reject masks that are unreadable or differ in size from their photograph, before any work is done.
 
     Raises:
         HvxError: names the mask.
     """
     positions: dict[int | str, int] = {}
-    ids = subject.reader.column("question_id")[subject.numbers].tolist()
-    for position, (question, image) in enumerate(zip(ids, subject.images.tolist(), strict=True)):
+    ids = sample.reader.column("question_id")[sample.numbers].tolist()
+    for position, (question, image) in enumerate(zip(ids, sample.images.tolist(), strict=True)):
         target = table.asked.get(question)
         if target and target.labels:
             positions.setdefault(image, position)
     for image, position in positions.items():
         height, width = table.mask(image).shape
         try:
-            expected = subject.photo_size(position)
+            expected = sample.photo_size(position)
         except BadImage:
             continue  # reported where the image is read, with a hint
         if (width, height) != expected:
@@ -213,7 +213,7 @@ class _Pointed:
 
 
 def _pointing_of_others(
-    subject: Subject, table: ObjectTable, positions: list[int], pointed: list[_Pointed]
+    sample: EvaluationSample, table: ObjectTable, positions: list[int], pointed: list[_Pointed]
 ) -> dict[str, np.ndarray]:
     """``Regions.others`` of the explanations at these positions; ``pointed`` covers the whole sample."""
     labels = [frozenset(table.asked[explanation.question_id].labels) for explanation in pointed]
@@ -225,7 +225,7 @@ def _pointing_of_others(
         image_id, question_id = pointed[position].image_id, pointed[position].question_id
         # The map of a question about an absent object has no region it should point at.
         others = [p for p in by_image[image_id] if labels[p] and labels[p].isdisjoint(labels[position])]
-        inside = _asked_about(table, image_id, question_id, subject) if others else None
+        inside = _asked_about(table, image_id, question_id, sample) if others else None
         if inside is not None:
             for name, values in shares.items():
                 values[row] = np.mean([covers(inside, pointed[other].peaks[name]) for other in others])
@@ -233,18 +233,18 @@ def _pointing_of_others(
 
 
 def _asked_about(
-    table: ObjectTable, image_id: int | str, question_id: int | str, subject: Subject
+    table: ObjectTable, image_id: int | str, question_id: int | str, sample: EvaluationSample
 ) -> np.ndarray | None:
     """The region that a question asks about (H, W) bool, as the network sees it; None if it is empty."""
     target = table.asked.get(question_id)
     if target is None:
         raise HvxError(
-            f"{subject.split.objects}: no question {question_id}, which {subject.reader.path} explains; "
+            f"{sample.split.objects}: no question {question_id}, which {sample.reader.path} explains; "
             "the run is of another split"
         )
     if not target.labels:
         return None
-    inside = cropped(np.isin(table.mask(image_id), target.labels), subject.size)
+    inside = cropped(np.isin(table.mask(image_id), target.labels), sample.size)
     return inside if inside.any() else None
 
 

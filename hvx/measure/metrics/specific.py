@@ -11,9 +11,9 @@ import torch
 from hvx.data.tokenize import padded
 from hvx.errors import HvxError
 from hvx.explain.specific import question_specific
-from hvx.measure.methods.computer import Mapper
+from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import ATTENTION, PROPOSED, SPECIFIC, SPECIFIC_ATTENTION
-from hvx.measure.sample import Batch, Subject
+from hvx.measure.sample import Batch, EvaluationSample
 from hvx.store.reader import Item
 
 REFERENCES = 3
@@ -29,18 +29,18 @@ class SpecificMaps:
     not. If there are none, the run's most frequent questions are asked on the image instead.
 
     Args:
-        subject: the sample.
-        mapper: makes maps of reference questions.
+        sample: the sample.
+        computer: makes maps of reference questions.
     """
 
-    def __init__(self, subject: Subject, mapper: Mapper) -> None:
-        self._subject, self._mapper = subject, mapper
+    def __init__(self, sample: EvaluationSample, computer: SaliencyComputer) -> None:
+        self._subject, self._mapper = sample, computer
 
     def maps(self, names: list[str], batch: Batch) -> dict[str, np.ndarray]:
         """Maps of a batch's N questions by method: (N, H, W) or, of the attention, (N, S, S), float32."""
         by_method: dict[str, list[np.ndarray]] = {name: [] for name in names}
         cached: dict[int, list[Item]] = {}
-        for position, image in zip(batch.places, batch.images.tolist(), strict=True):
+        for position, image in zip(batch.positions, batch.images.tolist(), strict=True):
             number = self._subject.numbers[position]
             if image not in cached:
                 cached = {image: self._items(number)}  # in a batch, questions on one image are adjacent

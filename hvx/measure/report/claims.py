@@ -10,7 +10,7 @@ from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED
 from hvx.measure.metrics.bootstrap import Estimate
 from hvx.measure.metrics.controls import BETWEEN, QUESTION
 from hvx.measure.metrics.image_use import MEAN
-from hvx.measure.metrics.results import ALL, Measures, plain
+from hvx.measure.metrics.results import ALL, MetricResults, plain
 from hvx.measure.metrics.scores import GLIMPSE, METRICS
 from hvx.measure.report.words import WordMeans
 
@@ -72,7 +72,7 @@ def signed(mean: Estimate) -> str:
     return f"{mean.value:+.3f}" + (f" [{mean.low:+.3f}, {mean.high:+.3f}]" if mean.bounded else "")
 
 
-def claims(measures: Measures) -> list[Claim]:
+def claims(measures: MetricResults) -> list[Claim]:
     """The paper's claims that were measured, each with its control.
 
     Claims about words need no control: z is relative to the question's own tokens. Forms of Eq. 2 are
@@ -93,12 +93,12 @@ def claims(measures: Measures) -> list[Claim]:
     return [claim for claim in candidates if claim]
 
 
-def as_json(measures: Measures) -> dict[str, Any]:
+def as_json(measures: MetricResults) -> dict[str, Any]:
     """All measures as plain values, with the claims and their verdicts; unknown values are null."""
     return measures.as_json() | {"claims": plain([asdict(claim) for claim in claims(measures)])}
 
 
-def in_words(measures: Measures) -> list[str]:
+def in_words(measures: MetricResults) -> list[str]:
     """The verdicts of the claims and the rank of the proposed method, as sentences."""
     judged = claims(measures)
     sentences = []
@@ -110,7 +110,7 @@ def in_words(measures: Measures) -> list[str]:
     return [*sentences, *_rank_in_words(measures)]
 
 
-def _rank_in_words(measures: Measures) -> list[str]:
+def _rank_in_words(measures: MetricResults) -> list[str]:
     """How the proposed method ranks among the methods, and the methods that are significantly better."""
     ranks: dict[int, list[str]] = {}
     better: dict[str, list[str]] = {}
@@ -138,7 +138,7 @@ def _ordinal(number: int) -> str:
     return f"{number}{'th' if number % 100 in (11, 12, 13) else endings.get(number % 10, 'th')}"
 
 
-def _order(measures: Measures, metric: str) -> list[str]:
+def _order(measures: MetricResults, metric: str) -> list[str]:
     """The methods from the best by a measure to the worst."""
     sign = 1 if METRICS[metric].more_is_better else -1
     means = measures.means[metric]
@@ -153,7 +153,7 @@ def verdict(*differences: Estimate) -> str:
     return HELD if above else FAILED if below else OPEN
 
 
-def ranking(measures: Measures) -> list[str]:
+def ranking(measures: MetricResults) -> list[str]:
     """A line for each measure: the proposed method's rank, and which methods differ significantly from it."""
     lines = []
     for metric, means in measures.means.items():
@@ -169,7 +169,7 @@ def ranking(measures: Measures) -> list[str]:
     return lines
 
 
-def _side(measures: Measures, metric: str, name: str) -> int:
+def _side(measures: MetricResults, metric: str, name: str) -> int:
     """1 if a method is significantly better than the proposed one, -1 if significantly worse, else 0."""
     difference = measures.versus[metric][name]
     sign = 1 if METRICS[metric].more_is_better else -1
@@ -180,14 +180,14 @@ def _titles(names: list[str]) -> str:
     return ", ".join(METHODS[name].title for name in names)
 
 
-def mark(measures: Measures, metric: str, name: str) -> str:
+def mark(measures: MetricResults, metric: str, name: str) -> str:
     """``_side`` as the tables show it."""
     if name not in measures.versus.get(metric, {}) or METRICS[metric].more_is_better is None:
         return ""
     return {1: " ▲", -1: " ▽", 0: ""}[_side(measures, metric, name)]
 
 
-def _uses_the_image(measures: Measures) -> Claim | None:
+def _uses_the_image(measures: MetricResults) -> Claim | None:
     """Whether the answers depend on the image at all: the control of all claims about maps."""
     if MEAN not in measures.image_use:
         return None
@@ -199,7 +199,7 @@ def _uses_the_image(measures: Measures) -> Claim | None:
     return _claimed("The answers depend on the image (control)", evidence, control.less)
 
 
-def _similar(measures: Measures) -> Claim | None:
+def _similar(measures: MetricResults) -> Claim | None:
     if ATTENTION not in measures.agreement:
         return None
     with_sum = measures.agreement[ATTENTION]
@@ -214,7 +214,7 @@ def _similar(measures: Measures) -> Claim | None:
     return _claimed("The heat map is similar to the attention maps (section 5)", evidence, with_sum)
 
 
-def _similar_by_question(measures: Measures) -> Claim | None:
+def _similar_by_question(measures: MetricResults) -> Claim | None:
     """Whether the similarity depends on the question: the control of ``_similar``."""
     if QUESTION not in measures.controls:
         return None
@@ -234,7 +234,7 @@ def _similar_by_question(measures: Measures) -> Claim | None:
     )
 
 
-def _finds_by_question(measures: Measures) -> Claim | None:
+def _finds_by_question(measures: MetricResults) -> Claim | None:
     """Whether pointing depends on the question: the control of ``_finds``."""
     if PROPOSED not in measures.others:
         return None
@@ -251,7 +251,7 @@ def _finds_by_question(measures: Measures) -> Claim | None:
     )
 
 
-def _additive(measures: Measures) -> Claim | None:
+def _additive(measures: MetricResults) -> Claim | None:
     if measures.additive is None:
         return None
     single = {name: estimate for name, estimate in measures.agreement.items() if name.startswith(GLIMPSE)}
@@ -267,7 +267,7 @@ def _additive(measures: Measures) -> Claim | None:
     )
 
 
-def _finds(measures: Measures) -> Claim | None:
+def _finds(measures: MetricResults) -> Claim | None:
     if measures.above_chance is None:
         return None
     hits, chance = measures.means["pointing"][PROPOSED], measures.chance[ALL]
@@ -278,7 +278,7 @@ def _finds(measures: Measures) -> Claim | None:
     return _claimed("The heat map finds what is asked about (section 5)", evidence, measures.above_chance)
 
 
-def _form(measures: Measures, other: str, claim: str) -> Claim | None:
+def _form(measures: MetricResults, other: str, claim: str) -> Claim | None:
     """Whether the proposed form of Eq. 2 is better than another one, by ``_JUDGED``."""
     gains, parts = [], []
     for metric in [metric for metric in _JUDGED if other in measures.versus.get(metric, {})]:

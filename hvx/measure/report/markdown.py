@@ -9,7 +9,7 @@ from hvx.measure.methods.registry import METHODS, PROPOSED
 from hvx.measure.metrics.bootstrap import DRAWS, LEVEL, NOTHING, Estimate
 from hvx.measure.metrics.controls import BETWEEN
 from hvx.measure.metrics.faithfulness import BLUR
-from hvx.measure.metrics.results import ALL, Measures
+from hvx.measure.metrics.results import ALL, MetricResults
 from hvx.measure.metrics.sanity import OTHER_IMAGE
 from hvx.measure.metrics.scores import LOCAL, METRICS
 from hvx.measure.report.claims import RULE, claims, in_words, mark, ranking, shown, signed
@@ -26,7 +26,7 @@ PLOTS = {
 """Names of the plots, in the order of the report, and their captions."""
 
 
-def report(measures: Measures, plots: Sequence[str]) -> str:
+def report(measures: MetricResults, plots: Sequence[str]) -> str:
     """The whole report; ``plots`` names the plots that were drawn, as ``NAME.png`` next to it."""
     parts = [f"# What the explanations of {measures.about['run']} show", _about(measures)]
     parts += zero_gradients(measures)
@@ -58,7 +58,7 @@ def report(measures: Measures, plots: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def zero_gradients(measures: Measures) -> list[str]:
+def zero_gradients(measures: MetricResults) -> list[str]:
     """A line for each equation that is zero everywhere for some explanations."""
     lines = []
     if measures.zero_maps:
@@ -75,13 +75,13 @@ def zero_gradients(measures: Measures) -> list[str]:
     return lines
 
 
-def claims_table(measures: Measures, markdown: bool | None = True) -> str:
+def claims_table(measures: MetricResults, markdown: bool | None = True) -> str:
     """The paper's claims and their verdicts; ``markdown`` as of ``hvx.table.table``."""
     rows = [(claim.claim, claim.verdict, claim.evidence) for claim in claims(measures)]
     return table(("claim", "verdict", "measured"), rows, markdown=markdown)
 
 
-def overview(measures: Measures, markdown: bool | None = True) -> str:
+def overview(measures: MetricResults, markdown: bool | None = True) -> str:
     """Every method by every measure; ``markdown`` as of ``hvx.table.table``."""
     metrics = [metric for metric in METRICS if metric in measures.means]
     header = ["method"]
@@ -100,7 +100,7 @@ def overview(measures: Measures, markdown: bool | None = True) -> str:
     return table(header, rows, markdown=markdown)
 
 
-def image_use_table(measures: Measures) -> str:
+def image_use_table(measures: MetricResults) -> str:
     """The accuracy with and without the image."""
     first = next(iter(measures.image_use.values()))
     rows = [("of the network", shown(first.own), "")]
@@ -114,7 +114,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return table(header, rows, markdown=True)
 
 
-def _about(measures: Measures) -> str:
+def _about(measures: MetricResults) -> str:
     info = measures.about
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     target = f" Localization: {_target(info)}." if info.get("target") else ""
@@ -135,7 +135,7 @@ def _target(about: dict[str, Any]) -> str:
     return f"of the target *{about['target']}*" + (f" (others: {', '.join(others)})" if others else "")
 
 
-def _legend(measures: Measures) -> str:
+def _legend(measures: MetricResults) -> str:
     text = (
         "▲ better, ▽ worse than the proposed method: the interval of the paired difference does not hold 0. "
         "↓: less is better."
@@ -146,7 +146,7 @@ def _legend(measures: Measures) -> str:
     return text
 
 
-def _others(measures: Measures) -> str:
+def _others(measures: MetricResults) -> str:
     """The pointing game compared with other questions' maps: what a map finds for any question."""
     rows = [
         (METHODS[name].title, shown(control.own), shown(control.other), signed(control.less))
@@ -163,7 +163,7 @@ def _others(measures: Measures) -> str:
     return f"{_markdown(header, rows)}\n\n{text}"
 
 
-def _kinds(measures: Measures) -> str:
+def _kinds(measures: MetricResults) -> str:
     parts = []
     kinds = list(measures.by_kind)
     for metric in LOCAL:
@@ -179,7 +179,7 @@ def _kinds(measures: Measures) -> str:
     return "\n\n".join(parts)
 
 
-def _agreement(measures: Measures) -> str:
+def _agreement(measures: MetricResults) -> str:
     rows = [
         (METHODS[name].title if name in METHODS else name, shown(estimate))
         for name, estimate in sorted(measures.agreement.items(), key=lambda row: -row[1].value)
@@ -193,7 +193,7 @@ def _agreement(measures: Measures) -> str:
     return text
 
 
-def _controls(measures: Measures) -> str:
+def _controls(measures: MetricResults) -> str:
     """Agreement of the proposed map with its own question's attention and with others'."""
     rows = [
         (f"attention of {name}", shown(pair.own), shown(pair.other), signed(pair.less), f"{pair.less.n:,}")
@@ -203,7 +203,7 @@ def _controls(measures: Measures) -> str:
     return _markdown(("the proposed map with the", "own attention", "the other's", "difference", "n"), rows)
 
 
-def _faithfulness(measures: Measures) -> str:
+def _faithfulness(measures: MetricResults) -> str:
     assert measures.ends
     sharp, blurry = measures.ends
     return (
@@ -214,7 +214,7 @@ def _faithfulness(measures: Measures) -> str:
     )
 
 
-def _sanity(measures: Measures) -> str:
+def _sanity(measures: MetricResults) -> str:
     stages = next(iter(measures.sanity.values()))
     n = next(iter(stages.values()))[0].n
     parts = [

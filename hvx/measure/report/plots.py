@@ -11,11 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from hvx.files import whole_file
+from hvx.files import atomic_write
 from hvx.measure.methods.registry import METHODS, PROPOSED
 from hvx.measure.metrics.bootstrap import Estimate
 from hvx.measure.metrics.faithfulness import SHARES
-from hvx.measure.metrics.results import Measures
+from hvx.measure.metrics.results import MetricResults
 from hvx.measure.metrics.sanity import OTHER_IMAGE
 from hvx.measure.metrics.scores import METRICS
 
@@ -41,7 +41,7 @@ _BETTER = {True: "(more is better)", False: "(less is better)", None: ""}
 _DPI = 110
 
 
-def write_plots(measures: Measures, folder: Path) -> list[str]:
+def write_plots(measures: MetricResults, folder: Path) -> list[str]:
     """Draw the plots that have data, each into ``NAME.png``; returns their names.
 
     Raises:
@@ -51,7 +51,7 @@ def write_plots(measures: Measures, folder: Path) -> list[str]:
     for name, draw in _DRAWN.items():
         figure = draw(measures)
         if figure is not None:
-            with whole_file(folder / f"{name}.png") as part:
+            with atomic_write(folder / f"{name}.png") as part:
                 figure.savefig(part, format="png", dpi=_DPI)
             drawn.append(name)
         else:
@@ -65,7 +65,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _methods(measures: Measures) -> Figure | None:
+def _methods(measures: MetricResults) -> Figure | None:
     """A panel for each measure, a row for each method."""
     metrics = [metric for metric in METRICS if metric in measures.means]
     if not metrics:
@@ -95,7 +95,7 @@ def _whisker(panel: Axes, estimate: Estimate, row: float, color: str) -> None:
     panel.plot([estimate.value], [row], "o", color=color, markersize=4)
 
 
-def _agreement(measures: Measures) -> Figure | None:
+def _agreement(measures: MetricResults) -> Figure | None:
     if measures.matrix is None:
         return None
     names = [METHODS[name].title if name in METHODS else name for name in measures.matrix_names]
@@ -112,7 +112,7 @@ def _agreement(measures: Measures) -> Figure | None:
     return figure
 
 
-def _curves(measures: Measures) -> Figure | None:
+def _curves(measures: MetricResults) -> Figure | None:
     if not measures.curves:
         return None
     figure = _figure(10, 4.6)
@@ -136,7 +136,7 @@ def _curves(measures: Measures) -> Figure | None:
     return figure
 
 
-def _sanity(measures: Measures) -> Figure | None:
+def _sanity(measures: MetricResults) -> Figure | None:
     if not measures.sanity:
         return None
     stages = [stage for stage in next(iter(measures.sanity.values())) if stage != OTHER_IMAGE]
@@ -163,7 +163,7 @@ def _sanity(measures: Measures) -> Figure | None:
     return figure
 
 
-def _line(measures: Measures, name: str) -> dict[str, object]:
+def _line(measures: MetricResults, name: str) -> dict[str, object]:
     """The line style of a method: the proposed one thick, the baselines dotted or dashed."""
     if name == PROPOSED:
         return {"color": _RUN_COLOR, "linewidth": 2.6, "zorder": 3}
@@ -173,7 +173,7 @@ def _line(measures: Measures, name: str) -> dict[str, object]:
     return {"color": _PALETTE[others.index(name) % len(_PALETTE)], "linewidth": 1.3}
 
 
-def _words(measures: Measures) -> Figure | None:
+def _words(measures: MetricResults) -> Figure | None:
     if not measures.words or not measures.paper_words:
         return None
     run_means, paper_means = measures.words.part_of_speech, measures.paper_words.part_of_speech
@@ -196,7 +196,7 @@ def _words(measures: Measures) -> Figure | None:
     return figure
 
 
-_DRAWN: dict[str, Callable[[Measures], Figure | None]] = {
+_DRAWN: dict[str, Callable[[MetricResults], Figure | None]] = {
     "methods": _methods,
     "agreement": _agreement,
     "curves": _curves,

@@ -15,8 +15,8 @@ from typing import Any
 
 from hvx.config import Config
 from hvx.errors import HvxError
+from hvx.progress import Log
 from hvx.run.identity import RunIdentity
-from hvx.run.lock import Say
 from hvx.run.ray.connection import connected, import_ray
 from hvx.run.ray.placement import Placement, Workers, place
 from hvx.run.ray.remote import RemoteWorker, absolute
@@ -66,7 +66,7 @@ class RayEngine:
         config: the whole tree, with ``explain``.
         placement: how many workers, and what each gets.
         identity: the run that the shards belong to.
-        say: receives messages for the user, a line at a time.
+        log: receives messages for the user, a line at a time.
 
     Raises:
         HvxError: as ``RemoteWorker.load``, if a worker fails before the first is ready; or none could be
@@ -74,9 +74,9 @@ class RayEngine:
     """
 
     def __init__(
-        self, ray: Any, config: Config, placement: Placement, identity: RunIdentity, say: Say
+        self, ray: Any, config: Config, placement: Placement, identity: RunIdentity, log: Log
     ) -> None:
-        self._ray, self._placement, self._say = ray, placement, say
+        self._ray, self._placement, self._log = ray, placement, log
         self._calls: dict[Any, tuple[_WorkerHandle, Shard | _Call]] = {}
         self._todo: deque[Shard] = deque()
         self._deaths: Counter[int] = Counter()
@@ -88,7 +88,7 @@ class RayEngine:
         for worker in self._workers:
             self._await_start(worker)
         if placement.count > placement.room:
-            say(
+            log(
                 f"Ray: room for {placement.room} of {placement.count} workers; "
                 "the others begin when there is more"
             )
@@ -165,7 +165,7 @@ class RayEngine:
             if finished:
                 return self._ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)[0][0]
             if not reported and not self._ready():
-                self._say(f"Ray: no worker has begun yet; waiting for {self._placement}")
+                self._log(f"Ray: no worker has begun yet; waiting for {self._placement}")
                 reported = True
 
     def _handle_loss(self, worker: _WorkerHandle, task: Shard | _Call, reason: str) -> None:
@@ -179,7 +179,7 @@ class RayEngine:
             self._deaths[worked_on.number] += 1
             if self._deaths[worked_on.number] >= _DEATHS:
                 raise HvxError(f"{worked_on.name}: {_DEATHS} workers died of this shard; the last: {reason}")
-            self._say(f"Ray: a worker was lost; {names} will be done again")
+            self._log(f"Ray: a worker was lost; {names} will be done again")
         else:
             worker.deaths += 1
             if task is _Call.START or worker.deaths >= _DEATHS:
@@ -196,7 +196,7 @@ class RayEngine:
         self._ray.kill(worker.actor)
         if not self._workers:
             raise HvxError(f"Ray: no worker can be started: {reason}")
-        self._say(f"Ray: a worker cannot be started, {len(self._workers)} are left: {reason}")
+        self._log(f"Ray: a worker cannot be started, {len(self._workers)} are left: {reason}")
 
 
 def _reason(error: Exception) -> str:
@@ -222,12 +222,12 @@ def _wait_for(path: Path) -> None:
 
 
 @contextmanager
-def by_ray(asked: Workers, say: Say) -> Iterator[Callable[[Config, RunIdentity], RayEngine]]:
+def ray_engine(asked: Workers, log: Log) -> Iterator[Callable[[Config, RunIdentity], RayEngine]]:
     """A function that starts an engine with Ray workers; on exit, workers and connection are closed.
 
     Args:
         asked: address, number of workers, and GPUs of each.
-        say: receives messages for the user, a line at a time.
+        log: receives messages for the user, a line at a time.
 
     Raises:
         HvxError: Ray is not installed.
@@ -238,6 +238,6 @@ def by_ray(asked: Workers, say: Say) -> Iterator[Callable[[Config, RunIdentity],
         def start(config: Config, identity: RunIdentity) -> RayEngine:
             stack.enter_context(connected(ray, asked.address))
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            return RayEngine(ray, config, place(nodes, asked), identity, say)
+            return RayEngine(ray, config, place(nodes, asked), identity, log)
 
         yield start
