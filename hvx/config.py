@@ -108,8 +108,9 @@ _FIGURE_PATTERN = r"^[^\x00-/:-@\[-^`{-\x7f][^\x00-\x1f!-,./:-@\[-^`{-\x7f]{0,39
 class Section(BaseModel):
     """A part of the tree: frozen, and closed to keys it does not know."""
 
-    # The docstring below a field is its description: in the JSON schema and in docs/config.md.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    # The docstring below a field is its description. ``config_schema`` reads it from the source; pydantic
+    # would do so at each start of hvx. Validators are built when a section is first used.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def _question_id(value: Any) -> int | str:

@@ -6,9 +6,13 @@ two kinds of section, and rules between keys that a schema can express.
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, get_args
 
+from hvx import config
 from hvx.config import DUAL_ENCODERS, MI_ENCODER, Config, ModelConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -39,10 +43,27 @@ def config_schema() -> dict[str, Any]:
     sections = schema.pop("$defs")
     for name, rule in _RULES.items():
         sections[name] |= rule
-    for section in (schema, *sections.values()):
+    descriptions = _descriptions()
+    for name, section in {"Config": schema, **sections}.items():
+        for key, value in section["properties"].items():
+            value |= {"description": text} if (text := descriptions.get((name, key))) else {}
         _tidy(section, sections)
     _split_model(schema)
     return {"$schema": DRAFT, "title": "Config file of hvx"} | schema | {"$defs": sections}
+
+
+def _descriptions() -> dict[tuple[str, str], str]:
+    """(section, key) → the docstring below the key in the source of ``hvx.config``."""
+    classes = (node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef))
+    return {
+        (section.name, key.target.id): inspect.cleandoc(text.value.value)
+        for section in classes
+        for key, text in pairwise(section.body)
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)
+        if isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def _split_model(schema: dict[str, Any]) -> None:

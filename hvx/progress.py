@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from hvx.terminal import echo, safe
 
 LINE_SECONDS = 30.0
@@ -47,6 +45,8 @@ def reporting(quiet: bool) -> Iterator[None]:
 def bar(items: Iterable[Item], label: str, unit: str = "it", total: int | None = None) -> Iterator[Item]:
     """``items``, with a progress bar ``label`` that appears after two seconds, or with lines in a log."""
     if _quiet or _last_line is None or sys.stderr.isatty():
+        from tqdm import tqdm  # slow import
+
         # disable=None: tqdm stays silent where stderr is no terminal.
         yield from tqdm(items, desc=safe(label), unit=unit, total=total, delay=2, disable=_quiet or None)
     else:
@@ -69,6 +69,8 @@ def _with_lines(items: Iterable[Item], label: str, unit: str, total: int | None)
 
 def _line(label: str, unit: str, completed: int, total: int | None, seconds: float) -> str:
     """``training the backbone: batch 120 of 400, 01:10 elapsed, 02:43 left``"""
+    from tqdm import tqdm  # slow import
+
     count = f"{completed:,}" if total is None else f"{completed:,} of {total:,}"
     line = f"{label}: {unit} {count}, {tqdm.format_interval(seconds)} elapsed"
     if total is not None and completed <= total:

@@ -48,8 +48,10 @@ def page() -> str:
 def _commands(group: click.Group, prefix: str) -> Iterator[tuple[str, click.Command]]:
     """A group and all below it, by name."""
     yield prefix, group
-    for name in sorted(group.commands):
-        command = group.commands[name]
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from _commands(command, f"{prefix} {name}")
         else:

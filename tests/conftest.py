@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import yaml
@@ -32,6 +33,9 @@ SHARED = REPOSITORY.parent / "shared"
 # HYPOTHESIS_PROFILE=default searches for new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+for _name in main.list_commands(click.Context(main)):
+    main.get_command(click.Context(main), _name)  # tests look into the commands, which are imported when used
 
 SLOWEST = ["test_ray.py", "test_reproduce.py", "test_cli.py", "test_fused_engine.py", "test_ray_engine.py"]
 """Files that start first, so that no process is left alone with one of them at the end."""

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from hvx.checkpoint_info import _NETWORKS
 from hvx.config import ModelConfig
 from hvx.explain.hadamard import HeadVJP
-from hvx.info import _NETWORKS
 from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
 from hvx.models.networks import NETWORKS, new_head
 

@@ -38,6 +38,7 @@ ORDER = [
     "figures",
     "gallery",
     "train",
+    "checkpoint_info",
     "info",
     "check",
     "opened_run",

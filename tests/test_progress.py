@@ -98,7 +98,7 @@ def test_a_terminal_has_bars(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> N
         shown.append(options["disable"])
         return items
 
-    monkeypatch.setattr(progress, "tqdm", bar)
+    monkeypatch.setattr("tqdm.tqdm", bar)
     with progress.reporting(quiet=False):
         assert len(list(progress.bar(clock.items(20, 10), "work", "row", 20))) == 20
     with progress.reporting(quiet=True):

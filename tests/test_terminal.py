@@ -137,7 +137,7 @@ def test_warnings_are_one_safe_line_while_a_command_runs(capsys: pytest.CaptureF
 
 def test_the_label_of_a_progress_bar_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = []
-    monkeypatch.setattr(progress, "tqdm", lambda items, **options: labels.append(options["desc"]) or items)
+    monkeypatch.setattr("tqdm.tqdm", lambda items, **options: labels.append(options["desc"]) or items)
     assert list(progress.bar([1, 2], f"a{ESC}b")) == [1, 2]
     assert labels == ["a\\x1bb"]
 

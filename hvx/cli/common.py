@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -211,7 +212,26 @@ def _memory_is_limited() -> bool:
 
 
 class Main(click.Group):
-    """The group of commands; checks the platform and the output, and escapes click's errors."""
+    """The group of commands; checks the platform and the output, and escapes click's errors.
+
+    Args:
+        modules: command → the module that has it, under the same name or, for a keyword, with ``_`` after it.
+    """
+
+    def __init__(self, *args: Any, modules: dict[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._modules = modules or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in order."""
+        return sorted({*self.commands, *self._modules})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command; its module is imported now."""
+        module = self._modules.get(cmd_name)
+        if module and cmd_name not in self.commands:
+            self.add_command(getattr(import_module(module), module.rpartition(".")[2]))
+        return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line."""

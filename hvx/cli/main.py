@@ -5,23 +5,19 @@ from __future__ import annotations
 import click
 
 from hvx import __version__
-from hvx.cli.ask import ask
-from hvx.cli.check import check
 from hvx.cli.common import Main
-from hvx.cli.compare import compare
-from hvx.cli.config import config
-from hvx.cli.explain import explain
-from hvx.cli.figure import figure
-from hvx.cli.gallery import gallery
-from hvx.cli.import_ import import_
-from hvx.cli.info import info
-from hvx.cli.measure import measure
-from hvx.cli.reproduce import reproduce
-from hvx.cli.scenes import scenes
-from hvx.cli.train import train
+
+COMMANDS = {
+    name: f"hvx.cli.{name}"
+    for name in (
+        "ask", "check", "compare", "config", "explain", "figure", "gallery", "info", "measure", "reproduce",
+        "scenes", "train",
+    )
+} | {"import": "hvx.cli.import_"}  # fmt: skip
+"""Command → its module, which is imported when the command is needed."""
 
 
-@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Main, modules=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hvx")
 def main() -> None:
     """Explain why a network that joins image and question answered as it did.
@@ -38,21 +34,3 @@ def main() -> None:
     hvx config show configs/daquar.yaml     show every key of a config with its value
     hvx import torch7 -h                    convert a checkpoint of other software
     """
-
-
-for _command in (
-    ask,
-    check,
-    compare,
-    config,
-    explain,
-    figure,
-    gallery,
-    import_,
-    info,
-    measure,
-    reproduce,
-    scenes,
-    train,
-):
-    main.add_command(_command)
