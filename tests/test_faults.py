@@ -84,7 +84,7 @@ def test_a_run_killed_as_it_is_finished_is_finished_by_the_same_command(
         "import os, sys, pathlib, torch",
         "from hvx.config import load",
         "from hvx.run.explain import explain_split",
-        "from hvx.run.local import here",
+        "from hvx.run.local import local_engine",
         "replace, seen = pathlib.Path.replace, []",
         "def dying(self, target):",
         f"    if target.name == {stage!r} and ({stage != 'run.json'} or seen):",
@@ -92,7 +92,7 @@ def test_a_run_killed_as_it_is_finished_is_finished_by_the_same_command(
         "    seen.extend([1] * (target.name == 'results.json'))",
         "    return replace(self, target)",
         "pathlib.Path.replace = dying",
-        "explain_split(load(pathlib.Path(sys.argv[1]), sys.argv[2:]), here(torch.device('cpu')))",
+        "explain_split(load(pathlib.Path(sys.argv[1]), sys.argv[2:]), local_engine(torch.device('cpu')))",
     )
     settings = tiny.settings(run, explain__shard_questions=1)
     died = started([sys.executable, "-c", "\n".join(lines), str(tiny.config), *settings])

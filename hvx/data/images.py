@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import multiprocessing
 import os
 import signal
 import threading
@@ -9,6 +11,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,8 @@ class Decoded:
     failures: dict[int, str]
 
 
+_PREFETCH = 2
+"""Batches that each decoding process decodes in advance."""
 _PATIENCE = 600
 """Seconds in which a batch must be decoded, in case a decoding process hangs."""
 
@@ -79,7 +85,12 @@ def normalized(crops: Tensor, image: ImageConfig) -> Tensor:
         torch.tensor(values, dtype=torch.float32, device=crops.device).view(3, 1, 1)
         for values in (image.mean, image.std)
     )
-    return crops.to(torch.float32).div_(255).sub_(mean).div_(std)
+    if crops.device.type != "cpu":
+        return crops.to(torch.float32).div_(255).sub_(mean).div_(std)
+    inputs = torch.empty(crops.shape, dtype=torch.float32, device=crops.device)
+    for image_input, crop in zip(inputs, crops, strict=True):  # one by one, in the processor's cache
+        image_input.copy_(crop).div_(255).sub_(mean).div_(std)
+    return inputs
 
 
 def load_input(path: Path, image: ImageConfig, exif_orientation: bool = False) -> Tensor:
@@ -97,8 +108,9 @@ def _crop_and_digest(path: Path, image: ImageConfig, exif_orientation: bool) -> 
     return crop_photo(decode_photo(data, path, exif_orientation), image), digest
 
 
-_Loaded = tuple[int, tuple[np.ndarray, str] | str]
-"""An image's index, with its crop (C, H, W) uint8 and digest, or with the reason why it has none."""
+_Loaded = tuple[int, int, tuple[np.ndarray, str] | str]
+"""The number of an image's batch and the image's index, with its crop (C, H, W) uint8 and digest, or with the
+reason why it has none."""
 
 
 class _Crops(Dataset[_Loaded]):
@@ -110,12 +122,39 @@ class _Crops(Dataset[_Loaded]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> _Loaded:
+    def __getitem__(self, batch_and_index: tuple[int, int]) -> _Loaded:
+        batch, index = batch_and_index
         try:
             crop, digest = _crop_and_digest(self.paths[index], self.image, self.exif_orientation)
-            return index, (_planes(crop), digest)
+            return batch, index, (_planes(crop), digest)
         except BadImage as error:
-            return index, str(error)
+            return batch, index, str(error)
+
+
+class _Slots:
+    """Memory that decoding processes share with this one, for as many batches as may be on their way.
+
+    Without it a batch is copied through a pipe. It exists only where processes are started by fork, since it
+    has no name; files in the folder for temporary files or in /dev/shm are too small on some systems.
+
+    Args:
+        batches: that may be decoded before one is used, and one.
+        shape: of the largest batch, (B, C, H, W).
+    """
+
+    def __init__(self, batches: int, shape: tuple[int, ...]) -> None:
+        memory = mmap.mmap(-1, max(1, batches * prod(shape)))
+        self._batches = np.frombuffer(memory, np.uint8, batches * prod(shape)).reshape(batches, *shape)
+
+    def put(self, batch: int, crops: Sequence[np.ndarray]) -> None:
+        """Store the crops of a batch."""
+        for target, crop in zip(self._batches[batch % len(self._batches)], crops, strict=False):
+            target[:] = crop
+
+    def get(self, batch: int, count: int) -> np.ndarray:
+        """The first ``count`` crops of a batch, until as many batches later."""
+        stored: np.ndarray = self._batches[batch % len(self._batches), :count]
+        return stored
 
 
 def input_batches(
@@ -144,12 +183,14 @@ def input_batches(
             answer. The error of a killed process is raised wherever the main thread is, so also in code that
             uses the batches.
     """
+    slots = _slots(batches, workers, image)
     loader = DataLoader(
         _Crops(paths, image, exif_orientation),
-        batch_sampler=list(map(list, batches)),
+        batch_sampler=[[(number, index) for index in batch] for number, batch in enumerate(batches)],
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, slots),
         timeout=_PATIENCE if workers else 0,
+        prefetch_factor=_PREFETCH if workers else None,
         worker_init_fn=_end_with_parent,
     )
     try:
@@ -160,8 +201,8 @@ def input_batches(
     if workers:
         _catch_deaths()
     try:
-        for indices, arrays, digests, failures in stream:
-            crops = torch.from_numpy(arrays)
+        for number, (indices, arrays, digests, failures) in enumerate(stream):
+            crops = torch.from_numpy(slots.get(number, len(indices)) if slots else arrays)
             if device is not None:
                 crops = crops.pin_memory().to(device, non_blocking=True)
             yield Decoded(indices, normalized(crops, image), digests, failures)
@@ -232,17 +273,29 @@ def _catch_deaths() -> None:
             signal.signal(signal.SIGCHLD, _DeathHandler(inner))
 
 
+_NONE = np.empty((0, 3, 0, 0), np.uint8)
 _Batch = tuple[list[int], np.ndarray, list[str], dict[int, str]]
-"""``Decoded``, as a decoding process sends it."""
+"""``Decoded``, as a decoding process sends it; without crops if these are in shared memory."""
 
 
-def _collate(items: list[_Loaded]) -> _Batch:
-    """A batch as arrays, which are sent through a pipe.
+def _slots(batches: Sequence[Sequence[int]], workers: int, image: ImageConfig) -> _Slots | None:
+    """Shared memory for the crops; None where there are no decoding processes, or none by fork."""
+    if not workers or multiprocessing.get_start_method() != "fork":
+        return None
+    # A batch is asked for when one is taken, and that one is still read.
+    return _Slots(_PREFETCH * workers + 1, (max(map(len, batches), default=0), 3, image.size, image.size))
+
+
+def _collate(slots: _Slots | None, items: list[_Loaded]) -> _Batch:
+    """A batch, with its crops in shared memory, or as an array that is sent through a pipe.
 
     Tensors would be sent through a socket in the folder for temporary files. If its path is too long for a
     socket, PyTorch waits forever.
     """
-    decoded = [(index, *value) for index, value in items if not isinstance(value, str)]
-    failures = {index: value for index, value in items if isinstance(value, str)}
-    crops = np.stack([crop for _, crop, _ in decoded]) if decoded else np.empty((0, 3, 0, 0), np.uint8)
-    return [index for index, _, _ in decoded], crops, [digest for _, _, digest in decoded], failures
+    decoded = [(index, *value) for _, index, value in items if not isinstance(value, str)]
+    failures = {index: value for _, index, value in items if isinstance(value, str)}
+    crops = [crop for _, crop, _ in decoded]
+    if slots:
+        slots.put(items[0][0] if items else 0, crops)
+    arrays = np.stack(crops) if crops and not slots else _NONE
+    return [index for index, _, _ in decoded], arrays, [digest for _, _, digest in decoded], failures

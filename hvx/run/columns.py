@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from hvx.config import HeatmapConfig
 from hvx.data.questions import Question
 from hvx.explain.explainer import TOP, Answered, Explanations
-from hvx.store.heatmaps import SCALES, shrunk, to_8_bits, to_half
+from hvx.store.heatmaps import HALF_MAX, SCALES, shrunk, to_8_bits, to_half
 from hvx.store.schema import EARLIER, FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
 _GETTERS: dict[str, Callable[[Question], Any]] = {
@@ -24,8 +25,30 @@ _GETTERS: dict[str, Callable[[Question], Any]] = {
     "question_type": lambda question: question.question_type,
     "answer_type": lambda question: question.answer_type,
 }
-_AT_ONCE = 4
+_LARGE = 1 << 18
+"""Smallest number of values of a column whose memory is used again."""
 _OVERFLOW = "is not finite (NaN or infinite): the network's numbers overflow on this question"
+
+
+class BufferPool:
+    """Memory of large columns that is used again for later shards.
+
+    Memory that is new to a process is slow to write: the system clears each page when it is first touched.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...], dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """An array without defined values, and its buffer (bytes), to be given back when it is written."""
+        size = prod(shape) * np.dtype(dtype).itemsize
+        fitting = [index for index, buffer in enumerate(self._free) if len(buffer) >= size]
+        buffer = self._free.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
+        return buffer[:size].view(dtype).reshape(shape), buffer
+
+    def give(self, buffers: Sequence[np.ndarray]) -> None:
+        """Take buffers back whose arrays nobody reads any more; earlier ones that were not needed go."""
+        self._free = list(buffers)
 
 
 class ShardColumns:
@@ -34,10 +57,16 @@ class ShardColumns:
     Args:
         questions: the shard's questions, in its order.
         stored: how heat maps are stored.
+        pool: memory for large columns.
     """
 
-    def __init__(self, questions: Sequence[Question], stored: HeatmapConfig) -> None:
+    def __init__(
+        self, questions: Sequence[Question], stored: HeatmapConfig, pool: BufferPool | None = None
+    ) -> None:
         self._questions, self._stored = questions, stored
+        self._pool = pool or BufferPool()
+        self.buffers: list[np.ndarray] = []
+        """Of the pool; to be given back when the columns are written."""
         self._known = np.zeros(len(questions), bool)
         self._columns: dict[str, np.ndarray] = {}
         self._tokens: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
@@ -53,12 +82,19 @@ class ShardColumns:
         for name, values in _columns(explained, self._stored):
             if name not in self._columns:
                 dtype = np.float16 if isinstance(values, Tensor) else values.dtype
-                self._columns[name] = np.empty((len(self._questions), *values.shape[1:]), dtype)
+                self._columns[name] = self._new((len(self._questions), *values.shape[1:]), dtype)
             if isinstance(values, Tensor):
                 _put_half(values, self._columns[name], rows)
             else:
                 self._columns[name][rows] = values
         self._tokens.append((rows, _token_columns(explained, self._stored)))
+
+    def _new(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if np.dtype(dtype).hasobject or prod(shape) < _LARGE:
+            return np.empty(shape, dtype)
+        column, buffer = self._pool.take(shape, dtype)
+        self.buffers.append(buffer)
+        return column
 
     def done(self, digests: Sequence[str]) -> dict[str, np.ndarray]:
         """All columns of the schema that have values, for the questions that have a row.
@@ -95,14 +131,18 @@ class ShardColumns:
 
 
 def _put_half(values: Tensor, column: np.ndarray, rows: np.ndarray) -> None:
-    """Write values into these rows of a half-precision column.
+    """Write finite values into these rows of a half-precision column, clamped to its range.
 
-    On the CPU a few items at a time: a buffer for all of them would be allocated at each call, which takes
-    longer than the conversion.
+    On the CPU directly, item by item, without a copy of all values in between.
     """
-    count = _AT_ONCE if values.device.type == "cpu" else max(1, len(values))
-    for start in range(0, len(values), count):
-        column[rows[start : start + count]] = to_half(values[start : start + count]).cpu().numpy()
+    if values.device.type != "cpu":
+        column[rows] = to_half(values).cpu().numpy()
+        return
+    if values.numel() and max(float(values.amax()), -float(values.amin())) > HALF_MAX:
+        values = to_half(values)
+    target = torch.from_numpy(column)
+    for row, item in zip(rows.tolist(), values, strict=True):
+        target[row] = item
 
 
 def _columns(explained: Answered, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:

@@ -20,7 +20,7 @@ from hvx.data.images import Decoded, crop_rule, input_batches
 from hvx.data.questions import Question
 from hvx.device import free_memory
 from hvx.errors import BadImage, HvxError, OutOfMemory
-from hvx.run.columns import ShardColumns
+from hvx.run.columns import BufferPool, ShardColumns
 from hvx.run.identity import RunIdentity
 from hvx.run.shards import Shard, batches_of_images
 from hvx.run.source import CheckpointSource, SplitExplainer
@@ -41,6 +41,7 @@ class _Explained:
     shard: Shard
     items: dict[str, np.ndarray]
     failures: list[dict[str, Any]]
+    buffers: list[np.ndarray]
 
 
 class ShardWorker:
@@ -70,6 +71,7 @@ class ShardWorker:
         self._explain, self._split = config.explain, config.split(config.explain.split)
         self._image, self._device = source.image, device
         self._batch = config.explain.batch_images or _batch_images(self._explainer)
+        self._pool = BufferPool()
 
     def explain(self, shard: Shard, path: Path) -> None:
         """Explain a shard's questions and write them to ``path``, whole or not at all.
@@ -90,17 +92,20 @@ class ShardWorker:
             HvxError: as ``explain``; shards explained before are still written.
         """
         with ThreadPoolExecutor(1, "hvx-writer") as writer:
-            pending: tuple[Shard, Future[None]] | None = None
+            pending: tuple[_Explained, Future[None]] | None = None
             for shard, batches in zip(shards, self._decoded(shards), strict=True):
                 explained = self._explained(shard, batches)
                 if pending:
-                    pending[1].result()
-                    yield pending[0]
-                pending = shard, writer.submit(self._write, explained, folder / shard.name)
-                del explained
+                    yield self._written(*pending)
+                pending = explained, writer.submit(self._write, explained, folder / shard.name)
             if pending:
-                pending[1].result()
-                yield pending[0]
+                yield self._written(*pending)
+
+    def _written(self, explained: _Explained, writing: Future[None]) -> Shard:
+        """Wait until a shard is written, and use its memory again."""
+        writing.result()
+        self._pool.give(explained.buffers)
+        return explained.shard
 
     def _decoded(self, shards: Sequence[Shard]) -> Iterator[Iterator[Decoded]]:
         """The decoded images of each shard, in batches, with their indices in it; to be read in order."""
@@ -124,7 +129,7 @@ class ShardWorker:
     def _explained(self, shard: Shard, batches: Iterator[Decoded]) -> _Explained:
         starts = list(accumulate((len(group) for _, group in shard.images), initial=0))
         questions = [question for _, group in shard.images for question in group]
-        columns = ShardColumns(questions, self._explain.heatmap)
+        columns = ShardColumns(questions, self._explain.heatmap, self._pool)
         failures: list[dict[str, Any]] = []
         digests = [""] * len(questions)
 
@@ -144,7 +149,7 @@ class ShardWorker:
             if self._explain.on_error == "stop":
                 raise HvxError(f"question_id {questions[row].question_id}: {reason}")
             failures.append(_failure(questions[row], reason))
-        return _Explained(shard, columns.done(digests), failures)
+        return _Explained(shard, columns.done(digests), failures, columns.buffers)
 
     def _add(
         self, columns: ShardColumns, questions: Sequence[Question], rows_by_image: list[range], inputs: Tensor

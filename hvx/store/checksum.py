@@ -176,10 +176,11 @@ def _core_spans(spans: Sequence[Span], end: int) -> list[Span]:
 def _digest(file: BinaryIO, spans: Sequence[Span]) -> str:
     """SHA-256 of the bytes in these spans and of the spans themselves."""
     digest = hashlib.sha256(repr(spans).encode() if len(spans) > 1 else b"")
+    buffer = memoryview(bytearray(_PIECE))
     for start, end in spans:
         file.seek(start)
         remaining = end - start
-        while remaining and (piece := file.read(min(_PIECE, remaining))):
-            digest.update(piece)
-            remaining -= len(piece)
+        while remaining and (count := file.readinto(buffer[: min(_PIECE, remaining)])):  # type: ignore[attr-defined]
+            digest.update(buffer[:count])
+            remaining -= count
     return digest.hexdigest()
