@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hvx.errors import BadImage, HvxError
     from hvx.models.checkpoint import VQAModel
     from hvx.opened_run import Run, RunItem, open_run
-    from hvx.view.figure import FigureStyle
+    from hvx.view.style import FigureStyle
 
 __version__ = "0.1.0"
 
@@ -33,7 +33,7 @@ _HOMES = {
     "BadImage": "hvx.errors",
     "Explainer": "hvx.api",
     "Explanation": "hvx.api",
-    "FigureStyle": "hvx.view.figure",
+    "FigureStyle": "hvx.view.style",
     "ForwardPass": "hvx.capture.forward",
     "HvxError": "hvx.errors",
     "ModelInputs": "hvx.adapters.adapter",

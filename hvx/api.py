@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -21,10 +21,15 @@ from hvx.device import pick_device, standard_mode
 from hvx.errors import HvxError, cut
 from hvx.explain.explainer import Answered, Explanations
 from hvx.explain.explainer import Explainer as BatchExplainer
+from hvx.extras import lacking, require
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.crop import is_cropped, middle
-from hvx.view.figure import DPI, FigureLayout, FigureRow, FigureStyle, draw_figure
+from hvx.view.figure import FigureLayout, FigureRow, draw_figure
+from hvx.view.style import DPI, FigureStyle
+
+if TYPE_CHECKING:
+    from hvx.view.figure import FigureLayout, FigureRow
 
 _TOGETHER = 64
 """Questions explained in one batch, which limits the memory for intermediate results."""
@@ -112,9 +117,11 @@ class Explanation:
                 map; the model that gave the answer computes their maps.
 
         Raises:
-            HvxError: an unknown style or method, a method without a map for this network, or a width in which
-                the pictures would be too small.
+            HvxError: an unknown style or method, a method without a map for this network, a width in which
+                the pictures would be too small, or the extra ``figures`` is not installed.
         """
+        require("figures", "a figure")
+
         style = FigureStyle.of(style, outline)
         row = self.row(self.layout(width, style).side)
         if not methods:
@@ -139,6 +146,8 @@ class Explanation:
             style: how it shows the row.
             dpi: pixels in an inch.
         """
+        from hvx.view.figure import FigureLayout
+
         glimpses = 0 if self.attention is None else len(self.attention)
         blocks = int(self.heatmap is not None) if self.block_heatmaps is None else len(self.block_heatmaps)
         levels = self.earlier_attention is not None
@@ -146,6 +155,8 @@ class Explanation:
 
     def row(self, side: int) -> FigureRow:
         """The row of a figure whose pictures are ``side`` pixels wide."""
+        from hvx.view.figure import FigureRow
+
         size = max(self.image.size, side)
         return FigureRow(
             crop_photo(self.photo, self.image.model_copy(update={"size": size})),
@@ -169,13 +180,15 @@ class Explanation:
         size = "no heat map" if self.heatmap is None else "H " + "×".join(map(str, self.heatmap.shape))
         return f"Explanation({cut(self.question)!r} → {answer!r:.60} {probability:.3f}, {size})"
 
-    def _repr_png_(self) -> bytes:
-        return _png(self.figure())
+    def _repr_png_(self) -> bytes | None:
+        return None if lacking("figures", "a figure") else _png(self.figure())
 
     def _repr_html_(self) -> str:
+        if lacking("figures", "a figure"):
+            return f"<pre>{html.escape(repr(self))}</pre>"
         likeliest = ", ".join(f"{html.escape(answer)} {p:.3f}" for answer, p in self.answers)
         question = html.escape(self.question, quote=True)
-        picture = base64.b64encode(self._repr_png_()).decode()
+        picture = base64.b64encode(_png(self.figure())).decode()
         return (
             f'<figure><img style="max-width: 100%" alt="Explanation of: {question}" '
             f'src="data:image/png;base64,{picture}"><figcaption>{question} {likeliest}</figcaption></figure>'

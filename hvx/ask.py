@@ -12,7 +12,7 @@ from hvx.api import WITH_ANSWERS, Explainer
 from hvx.models.checkpoint import load_checkpoint
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.export import SCREEN, PageSetup, check_suffix, export_figure
-from hvx.view.figure import FigureStyle
+from hvx.view.style import FigureStyle
 
 _ZERO = (
     (ZERO_IMAGE_GRADIENT, "the gradient of the image (Eq. 2) is zero everywhere: there is no heat map"),

@@ -13,8 +13,8 @@ from hvx.measure.methods.maps import run_maps
 from hvx.select_items import ItemFilter, select_items
 from hvx.store.reader import RunReader
 from hvx.view.export import SCREEN, PageSetup
-from hvx.view.figure import IN_COLOR, FigureStyle
 from hvx.view.run_figures import drawn_ids, drawn_items, source_of, write_figure, write_items
+from hvx.view.style import IN_COLOR, FigureStyle
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from hvx.errors import HvxError, cut, shown
+from hvx.extras import require
 from hvx.store.reader import Item, RunReader
 from hvx.store.schema import EXPLAINING
 
 if TYPE_CHECKING:
     import pandas
 
-    from hvx.view.figure import FigureStyle
+    from hvx.view.style import FigureStyle
 
 _COLUMNS = (
     "question_id", "image_id", "image_path", "question", "question_type", "answer_type", "answer",
@@ -111,12 +112,14 @@ class RunItem:
             device: where the network runs, if maps must be computed.
 
         Raises:
-            HvxError: an unknown style or method, a method without a map for this network, or a width in which
-                the pictures would be too small.
+            HvxError: an unknown style or method, a method without a map for this network, a width in which
+                the pictures would be too small, or the extra ``figures`` is not installed.
             BadImage: the photo is missing, or was replaced after the run.
         """
-        from hvx.view.figure import FigureLayout, FigureStyle, draw_figure
+        require("figures", "a figure")
+        from hvx.view.figure import FigureLayout, draw_figure
         from hvx.view.run_figures import figure_row, heatmap_columns
+        from hvx.view.style import FigureStyle
 
         style, reader = FigureStyle.of(style, outline), self._reader
         blocks, levels = heatmap_columns(reader), reader.attends_on_levels

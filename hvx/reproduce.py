@@ -26,8 +26,8 @@ from hvx.run.explain import explain_split
 from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 from hvx.train.trainer import train_model
-from hvx.view.figure import AS_IN_THE_PAPER
 from hvx.view.run_figures import write_figure
+from hvx.view.style import AS_IN_THE_PAPER
 
 REPORT = "reproduce.json"
 """Marks a folder that a reproduction may replace."""

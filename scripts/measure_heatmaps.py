@@ -37,7 +37,8 @@ from hvx.measure.metrics.localization import enlarged, points_inside
 from hvx.measure.metrics.scores import cropped
 from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
 from hvx.store.reader import Item, RunReader
-from hvx.view.heat import STYLES, overlay
+from hvx.view.heat import overlay
+from hvx.view.style import STYLES
 
 REDUCTIONS = (1, 2, 4, 8)
 DTYPES = ("float16", "uint8")

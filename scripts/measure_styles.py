@@ -27,8 +27,9 @@ from hvx.errors import HvxError
 from hvx.measure.metrics.agreement import rank_correlation
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT
-from hvx.view.heat import FLOOR_TINT, STYLES, TINT, Style, color_scale, enlarge, overlay
+from hvx.view.heat import FLOOR_TINT, TINT, color_scale, enlarge, overlay
 from hvx.view.run_figures import figure_row
+from hvx.view.style import STYLES, Style
 
 SIDE = 300
 """Of the drawn picture in pixels."""

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from hvx.data.scenes import draw_scene
-from hvx.view.figure import FigureRow, FigureStyle, draw_figure
+from hvx.view.figure import FigureRow, draw_figure
+from hvx.view.style import FigureStyle
 
 FOLDER = Path(__file__).parent / "golden"
 WIDTH = 400

@@ -20,7 +20,7 @@ from hvx.capture.forward import detached
 from hvx.capture.products import explain_product
 from hvx.capture.result import ProductExplanation
 from hvx.errors import HvxError
-from hvx.view.figure import FigureStyle
+from hvx.view.style import FigureStyle
 
 SIDE, GLIMPSES = 8, 2
 

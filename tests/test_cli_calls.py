@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from hvx.cli import main
 from hvx.view.export import PageSetup
-from hvx.view.figure import FigureStyle
+from hvx.view.style import FigureStyle
 
 
 @dataclass

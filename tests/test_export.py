@@ -22,8 +22,9 @@ from PIL import Image, ImageChops, ImageFilter
 from hvx.errors import HvxError
 from hvx.view import export
 from hvx.view.export import MOST_ROWS, export_figure
-from hvx.view.figure import FigureLayout, FigureRow, FigureStyle, draw_figure
+from hvx.view.figure import FigureLayout, FigureRow, draw_figure
 from hvx.view.heat import fit
+from hvx.view.style import FigureStyle
 
 WIDTH = 600
 STYLE = FigureStyle("color", outline=True, top_answers=True)

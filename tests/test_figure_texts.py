@@ -15,10 +15,11 @@ from PIL import Image
 
 from hvx.errors import HvxError
 from hvx.view import text
-from hvx.view.figure import FigureLayout, FigureRow, FigureStyle
-from hvx.view.heat import Style, color_scale, outline
+from hvx.view.figure import FigureLayout, FigureRow
+from hvx.view.heat import color_scale, outline
 from hvx.view.legend import draw_answers, draw_label, draw_outline, draw_scales, scales
 from hvx.view.page import Page, settings
+from hvx.view.style import FigureStyle, Style
 from hvx.view.tokens import BLACK, HIGH, LOW, NEUTRAL, PRINTED_INK, WHITE, TextSizes
 
 SIZES = TextSizes.for_figure(1200, 200)

@@ -20,8 +20,9 @@ from PIL import Image
 from hvx.gallery.build import build_gallery
 from hvx.gallery.pictures import PHOTO_SIDE
 from hvx.store.reader import RunReader
-from hvx.view.heat import Style, overlay
+from hvx.view.heat import overlay
 from hvx.view.run_figures import figure_row
+from hvx.view.style import Style
 from hvx.view.tokens import contrast
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here")

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "hvx"
 GROUND = {
     "cpu_count",
     "errors",
+    "extras",
     "files",
     "progress",
     "device",

@@ -27,7 +27,7 @@ from hvx.run.explain import explain_split
 from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 from hvx.view.crop import middle
-from hvx.view.figure import AS_IN_THE_PAPER, FigureLayout, FigureRow, draw_figure
+from hvx.view.figure import FigureLayout, FigureRow, draw_figure
 from hvx.view.run_figures import (
     figure_row,
     open_photo_of,
@@ -36,6 +36,7 @@ from hvx.view.run_figures import (
     write_figure,
     write_picked_figures,
 )
+from hvx.view.style import AS_IN_THE_PAPER
 
 CONFIG = REPOSITORY / "configs" / "paper_figures.yaml"
 FIGURES = [f"figure{number}" for number in (2, 3, 4, 5) for _ in range(3)]

@@ -21,7 +21,7 @@ from hvx.measure.evaluate import Options
 from hvx.measure.report.markdown import claims_table, overview
 from hvx.reproduce_checks import Check, as_table
 from hvx.store.reader import RunReader
-from hvx.view.figure import AS_IN_THE_PAPER, FigureStyle
+from hvx.view.style import AS_IN_THE_PAPER, FigureStyle
 
 SMALL = {
     "model.image.size": 64,

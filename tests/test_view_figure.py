@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from hvx.config import ImageConfig
 from hvx.data.images import crop_photo
 from hvx.errors import HvxError
-from hvx.view.figure import FigureLayout, FigureRow, FigureStyle, column_names, draw_figure
+from hvx.view.figure import FigureLayout, FigureRow, column_names, draw_figure
 from hvx.view.heat import fit, overlay_brightness
+from hvx.view.style import FigureStyle
 from hvx.view.tokens import PRINTED_INK, WRONG_INK, chip_color
 
 BARE = FigureStyle("paper", legend=False)

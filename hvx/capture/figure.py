@@ -12,7 +12,8 @@ from torch import Tensor
 from hvx.capture.result import ProductExplanation
 from hvx.errors import HvxError
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
-from hvx.view.figure import FigureRow, FigureStyle, draw_figure
+from hvx.view.figure import FigureRow, draw_figure
+from hvx.view.style import FigureStyle
 
 _COLORS = 3
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from hvx.capture.records import Product
 from hvx.explain.scores import heat_map, standardized
+from hvx.extras import lacking, require
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from hvx.view.figure import FigureStyle
+    from hvx.view.style import FigureStyle
 
 _SHOWN = 8
 """Questions that a notebook shows."""
@@ -96,8 +97,9 @@ class ProductExplanation:
 
         Raises:
             HvxError: there is no heat map or no z-score, the number of rows or tokens is wrong, or there are
-                no photos and the image is not pixels.
+                no photos and the image is not pixels; or the extra ``figures`` is not installed.
         """
+        require("figures", "a figure")
         from hvx.capture.figure import product_figure  # drawing is not needed to explain
 
         return product_figure(self, photos, tokens, answers, width, style)
@@ -116,9 +118,11 @@ class ProductExplanation:
 
     def _repr_html_(self) -> str:
         """The figure of the first questions if one can be drawn, else the same as ``repr``."""
+        text = html.escape(repr(self))
+        if lacking("figures", "a figure"):
+            return f"<pre>{text}</pre>"
         from hvx.capture.figure import can_be_drawn
 
-        text = html.escape(repr(self))
         if not can_be_drawn(self):
             return f"<pre>{text}</pre>"
         buffer = io.BytesIO()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hvx.errors import HvxError
+from hvx.extras import require
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ def mean_over_noise(gradient: Callable[[Tensor], Tensor], image: Tensor, smooth:
     Raises:
         HvxError: Captum is not installed.
     """
-    try:
-        from captum.attr import Attribution, NoiseTunnel
-        from captum.log import log_usage
-    except ImportError:
-        raise HvxError("smooth needs captum: pip install 'hvx[measure]'") from None
+    require("measure", "smooth", "captum")
+    from captum.attr import Attribution, NoiseTunnel
+    from captum.log import log_usage
+
     axes = tuple(range(1, image.ndim))
     # Captum takes one standard deviation for all images: scale each to a range of 1 for Captum.
     span = (image.amax(axes, keepdim=True) - image.amin(axes, keepdim=True)).detach()

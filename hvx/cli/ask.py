@@ -8,6 +8,7 @@ import click
 
 from hvx.cli.common import PATH, Existing, common, device_option, json_option, print_json
 from hvx.cli.figure_options import FigureOptions, figure_options, report_missing_glyphs
+from hvx.extras import require
 from hvx.terminal import echo
 
 
@@ -39,13 +40,15 @@ def ask(
     """Ask CHECKPOINT a QUESTION on the photo IMAGE and draw why it answered so.
 
     The figure has the likeliest answers as bars. Prints them too, each token's z-score, and which words the
-    model does not know. A photo is turned as its EXIF data says.
+    model does not know. A photo is turned as its EXIF data says. Needs the
+    extra: pip install 'hvx[figures]'.
 
     \b
     Example:
       hvx ask model.safetensors photo.jpg "what is on the table?" -o why.png
       hvx ask model.safetensors photo.jpg "is it red?" -o why.pdf --style paper
     """
+    require("figures", "hvx ask")
     from hvx.view.export import check_suffix
 
     check_suffix(output)

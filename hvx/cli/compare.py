@@ -12,6 +12,7 @@ import click
 
 from hvx.cli.common import PATH, RunPath, common, json_option, print_json, seed_option
 from hvx.errors import HvxError
+from hvx.extras import require
 from hvx.terminal import echo, echo_lines
 
 if TYPE_CHECKING:
@@ -63,13 +64,14 @@ def compare(
     the other run's map of another question on the same image, and of another image. Every mean has a 95 %
     bootstrap interval over images. Prints tables, as Markdown into a pipe or a file.
 
-    -o FOLDER gets compare.md, compare.json and questions.csv.
+    -o FOLDER gets compare.md, compare.json and questions.csv. Needs the extra: pip install 'hvx[measure]'.
 
     \b
     Example:
       hvx compare runs/mlb/run runs/dan/run
       hvx compare runs/mlb/run runs/dan/run --list only-b-correct --by disagreement
     """
+    require("measure", "hvx compare", "scipy")
     from hvx.store.reader import RunReader
 
     _check(listed, by, as_json or output is not None or no_maps)

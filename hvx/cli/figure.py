@@ -12,6 +12,7 @@ from hvx.cli.common import PATH, RunPath, common, device_option, seed_option
 from hvx.cli.explain import SOME_FAILED
 from hvx.cli.figure_options import FigureOptions, figure_options, report_missing_glyphs
 from hvx.errors import HvxError
+from hvx.extras import require
 from hvx.terminal import echo
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def figure(
     A PNG or SVG is one picture of at most 100 rows; a PDF has as many pages as it needs.
 
     Exit status 3 says that questions picked for a figure could not be explained and are missing from it.
+    Needs the extra: pip install 'hvx[figures]'.
 
     \b
     Example:
@@ -92,6 +94,7 @@ def figure(
       hvx figure runs/daquar/run runs/other/run -o two.png --only wrong
       hvx figure runs/paper_figures -o figures/ --style paper
     """
+    require("figures", "hvx figure")
     from hvx.store.reader import RunReader
     from hvx.view.export import check_suffix
 

@@ -13,8 +13,7 @@ from hvx.terminal import echo
 
 if TYPE_CHECKING:
     from hvx.view.export import PageSetup
-    from hvx.view.figure import FigureStyle
-    from hvx.view.heat import Style
+    from hvx.view.style import FigureStyle, Style
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,7 +60,7 @@ class FigureOptions:
 
     def style(self, top_answers: bool) -> FigureStyle:
         """The style of the figure."""
-        from hvx.view.figure import FigureStyle
+        from hvx.view.style import FigureStyle
 
         size = self.font_pt
         if size is None and self.inches is not None:

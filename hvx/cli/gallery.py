@@ -8,6 +8,7 @@ import click
 
 from hvx.cli.common import PATH, RunPath, common, device_option, seed_option
 from hvx.cli.explain import SOME_FAILED
+from hvx.extras import require
 from hvx.terminal import echo
 
 
@@ -56,7 +57,7 @@ def gallery(
     an earlier gallery in FOLDER are replaced; other files there stay.
 
     Exit status 3 says that photographs could not be read, or were replaced after the run; their items are
-    there without them.
+    there without them. Needs the extra: pip install 'hvx[figures]'.
 
     \b
     Example:
@@ -64,6 +65,7 @@ def gallery(
       hvx gallery runs/daquar/run runs/other/run -o side-by-side
       hvx gallery runs/daquar/run -o methods --methods grad-cam,gradient
     """
+    require("figures", "hvx gallery")
     from hvx.gallery.build import build_gallery
     from hvx.gallery.further import FurtherMaps
 

@@ -17,6 +17,7 @@ from hvx.cli.common import (
     seed_option,
     set_option,
 )
+from hvx.extras import require
 from hvx.terminal import echo, echo_lines
 
 
@@ -83,6 +84,7 @@ def measure(
       hvx measure runs/daquar/run
       hvx measure runs/reproduce/run --methods attention,grad-cam,gradient --sample 200
     """
+    require("measure", "hvx measure", "matplotlib", "scipy")
     from hvx.measure.methods.registry import check_known
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())

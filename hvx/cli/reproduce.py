@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hvx.cli.common import PATH, common, device_option, seed_option, set_option
+from hvx.extras import require
 from hvx.terminal import echo, echo_lines
 
 SOME_MISSED = 3
@@ -28,12 +29,13 @@ def reproduce(output: Path, train: int, val: int, seed: int, overrides: tuple[st
     """Draw a split, train on it, explain it, draw the paper's Figures 2-5, check and measure its claims.
 
     Everything is made from the seed on this machine. Exit status 3 says that a check missed. A sample is
-    compared with other methods, as by `hvx measure`; that needs the extra: pip install 'hvx[measure]'.
+    compared with other methods, as by `hvx measure`. Needs extras: pip install 'hvx[figures,measure]'.
 
     \b
     Example:
       hvx reproduce -o runs/reproduce --seed 1
     """
+    require("figures,measure", "hvx reproduce")
     from hvx.device import pick_device
     from hvx.measure.report.markdown import claims_table, overview
     from hvx.reproduce import reproduce as work

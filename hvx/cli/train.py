@@ -20,7 +20,8 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
     """Train the model that CONFIG describes and write its checkpoint; a killed training goes on.
 
     The backbone is frozen; its features are computed once and kept next to the checkpoint. So are the
-    training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them.
+    training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them. The plot needs
+    the extra: pip install 'hvx[figures]'; without it, it is left out.
 
     \b
     Example:
@@ -45,6 +46,7 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
     echo(f"{files.checkpoint}: trained, the checkpoint of the best epoch")
     echo(f"{files.last}: of the last epoch")
     echo(f"{files.metrics}: each epoch's metrics")
-    echo(f"{files.plot}: loss and accuracy")
+    if files.plot.exists():
+        echo(f"{files.plot}: loss and accuracy")
     for name, value in metrics.items():
         echo(f"  {name}: {value}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from hvx.data.json_records import Shape
 from hvx.errors import HvxError
+from hvx.extras import require
 from hvx.files import atomic_write
 
 _AT_ONCE = 64
@@ -37,11 +38,10 @@ class ParquetRows:
 
     def __init__(self, path: Path, images: Path | None) -> None:
         self.path, self._images = path, images
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise HvxError(f"{path}: Parquet needs pyarrow; pip install 'hvx[data]'") from None
+        require("data", f"{path}: Parquet", "pyarrow")
+        import pyarrow
+        import pyarrow.parquet
+
         self._wrong = (pyarrow.ArrowException, OSError)
         try:
             self._file = pyarrow.parquet.ParquetFile(path)

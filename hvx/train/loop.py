@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hvx.data.answers import ACCURACIES
+from hvx.extras import lacking
 from hvx.files import atomic_write
 from hvx.progress import Log, bar
 from hvx.train.evaluate import Evaluator
 from hvx.train.head_trainer import HeadTrainer
-from hvx.train.plot import write_plot
 from hvx.train.resume_state import Metrics, TrainingFiles, save_state
 
 _LOSS_DIGITS = 4
@@ -47,6 +47,12 @@ class TrainingLoop:
             HvxError: a file cannot be written, or the loss is no longer finite.
         """
         progress = self.trainer.progress
+        if without := lacking("figures", "the plot of the training", "matplotlib"):
+            self.log(f"left out: {without}")
+            self.files.plot.unlink(
+                missing_ok=True
+            )  # it would show fewer epochs, or those of another training
+        self._plots = not without
         while progress.epoch <= self.trainer.train.epochs:
             self._learn()
             self._conclude(self._row())
@@ -91,7 +97,10 @@ class TrainingLoop:
             self.keep(self.files.checkpoint, row)
         with atomic_write(self.files.metrics) as part:
             part.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        write_plot(self.files.plot, rows, best if self.evaluator else None)
+        if self._plots:
+            from hvx.train.plot import write_plot
+
+            write_plot(self.files.plot, rows, best if self.evaluator else None)
         self.trainer.progress.end_epoch(row)
         self._save()
         self.log(", ".join(f"{name} {value}" for name, value in row.items()))

@@ -13,8 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from hvx.errors import HvxError
 from hvx.files import atomic_write
-from hvx.view.figure import DPI, FigureLayout, FigureRow, PageTooLarge
+from hvx.view.figure import FigureLayout, FigureRow, PageTooLarge
 from hvx.view.page import settings
+from hvx.view.style import DPI
 from hvx.view.text import missing_glyphs
 
 SUFFIXES = (".png", ".pdf", ".svg")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, count
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,11 @@ from hvx.errors import HvxError
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view import legend
 from hvx.view.crop import framed, is_cropped
-from hvx.view.heat import STYLES, Style, fit, outline, overlay
+from hvx.view.heat import fit, outline, overlay
 from hvx.view.page import Page, settings
+from hvx.view.style import DPI, IN_COLOR, FigureStyle, MapColumn
 from hvx.view.text import line_height, shorten, unbroken, wrap
-from hvx.view.tokens import BLACK, DIGITS, PRINTED_INK, Panel, TextSizes, draw_panel, lay_out
-
-DPI = 200
-"""Default resolution in pixels per inch."""
+from hvx.view.tokens import BLACK, PRINTED_INK, Panel, TextSizes, draw_panel, lay_out
 
 SMALLEST_SQUARE = 48
 """Pixels; a narrower picture has no room for a z-score."""
@@ -40,21 +37,6 @@ ZERO_WORDS_NOTE = "The gradient of the words is zero everywhere: there are no z-
 LEVELS = ("Word", "Phrase", "Question")
 """The levels of the question from which a network may attend."""
 _ORDINALS = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth")
-
-
-@dataclass(frozen=True)
-class MapColumn:
-    """A column of maps that replaces the attention and the heat map.
-
-    Attributes:
-        title: column name in the heading.
-        outlined: whether ``FigureStyle.outline`` applies to it.
-        proposed: whether its maps are of the proposed method, to which ``FigureRow.zero_gradient`` applies.
-    """
-
-    title: str
-    outlined: bool = True
-    proposed: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,61 +112,6 @@ class FigureRow:
             (self.predicted, self.ground_truth, self.label),
             (answer for answer, _ in self.top_answers),
         )
-
-
-@dataclass(frozen=True)
-class FigureStyle:
-    """The style of a figure.
-
-    Attributes:
-        style: how maps lie on the photograph.
-        outline: outline regions above the heat map's mean + 2 standard deviations; None: only in the color
-            style.
-        top_answers: whether there is a column with the likeliest answers as bars.
-        legend: whether the color scales are drawn under the last row.
-        digits: decimals of the z-scores.
-        font_pt: size of the smallest text in points; if None, proportional to the width, 8 at 5.5 inches.
-    """
-
-    style: Style = "color"
-    outline: bool | None = None
-    top_answers: bool = False
-    legend: bool = True
-    digits: int = DIGITS
-    font_pt: float | None = None
-
-    def __post_init__(self) -> None:
-        """Raise an ``HvxError`` for an unknown style."""
-        if self.style not in STYLES:
-            raise HvxError(f"style: {self.style!r}: {wrong_style(self.style)}")
-
-    @classmethod
-    def of(cls, style: FigureStyle | str | None, outline: bool | None = None) -> FigureStyle:
-        """The style of a figure of one explanation, with the likeliest answers.
-
-        Args:
-            style: a name as of ``hvx figure --style``, or a ``FigureStyle``; the default if None.
-            outline: whether outlines are drawn; the style's own setting if None.
-
-        Raises:
-            HvxError: an unknown style.
-        """
-        if not isinstance(style, FigureStyle):
-            style = cls(cast("Style", style or cls.style), top_answers=True)
-        return style if outline is None else replace(style, outline=outline)
-
-    @property
-    def outlined(self) -> bool:
-        """Whether outlines are drawn."""
-        return self.style == "color" if self.outline is None else self.outline
-
-
-IN_COLOR, AS_IN_THE_PAPER = FigureStyle(), FigureStyle("paper")
-
-
-def wrong_style(name: str) -> str:
-    """The hint for an unknown style name."""
-    return "this style is called 'paper'" if name == "brightness" else f"give one of {', '.join(STYLES)}"
 
 
 class _Grid:

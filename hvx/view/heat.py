@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from contourpy import contour_generator
@@ -14,6 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from hvx.explain.threshold import attention_threshold
+from hvx.view.style import Style
 
 SMOOTHING = 0.01
 """The Gaussian's sigma, as a share of the map's side. It smooths speckled pixel gradients. On a grid of few
@@ -56,8 +56,6 @@ _STEPS = 8192
 """Number of steps in the tables of ``gray_levels``."""
 
 Map = NDArray[np.float64]
-Style = Literal["color", "paper"]
-STYLES: tuple[Style, ...] = ("color", "paper")
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 

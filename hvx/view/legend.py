@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hvx.explain.threshold import DEVIATIONS
-from hvx.view.heat import Style, color_scale
+from hvx.view.heat import color_scale
 from hvx.view.page import Page
+from hvx.view.style import Style
 from hvx.view.text import line_height, shorten, unbroken, width, wrap
 from hvx.view.tokens import BLACK, LOW, VALUE_INK, WHITE, Z_LIMIT, TextSizes, chip_color
 

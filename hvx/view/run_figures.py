@@ -20,8 +20,9 @@ from hvx.store.names import short_names
 from hvx.store.reader import Item, RunReader
 from hvx.view.crop import is_cropped, middle
 from hvx.view.export import SCREEN, FigureSource, PageSetup, check_rows, export_figure
-from hvx.view.figure import IN_COLOR, FigureLayout, FigureRow, FigureStyle, MapColumn
+from hvx.view.figure import FigureLayout, FigureRow
 from hvx.view.run_photos import open_photo_of
+from hvx.view.style import IN_COLOR, FigureStyle, MapColumn
 
 _FIGURE_NUMBER = re.compile(r"figure[ _-]?(?=\d)", re.IGNORECASE)
 

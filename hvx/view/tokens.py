@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hvx.view.page import RGB, Box, Page
+from hvx.view.style import DIGITS
 from hvx.view.text import is_right_to_left, line_height, width, wrap
 
 Z_LIMIT = 2.0
@@ -20,9 +21,6 @@ VALUE_INK, PRINTED_INK, WRONG_INK = (64, 64, 64), (96, 96, 96), (178, 24, 43)
 
 WRONG = "✕"
 """The mark before a wrong answer."""
-
-DIGITS = 2
-"""Decimals of a z-score."""
 
 SMALLEST_PIXELS = 10
 """The smallest text if no size in points is given."""

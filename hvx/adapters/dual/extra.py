@@ -12,11 +12,10 @@ from types import ModuleType
 from typing import Literal
 
 from hvx.errors import HvxError
+from hvx.extras import require
 
 RANDOM = "random"
 """Instead of weights, for benchmarks and tests only."""
-_OF = {"open_clip": "open_clip_torch", "transformers": "transformers"}
-"""Module → package."""
 
 
 def needed(module: Literal["open_clip", "transformers"]) -> ModuleType:
@@ -25,12 +24,8 @@ def needed(module: Literal["open_clip", "transformers"]) -> ModuleType:
     Raises:
         HvxError: it is not installed.
     """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise HvxError(
-            f"model.network: {module} needs {_OF[module]} ({error}); pip install 'hvx[clip]'"
-        ) from None
+    require("clip", "model.network: this dual encoder", module)
+    return import_module(module)
 
 
 def three(values: Sequence[float]) -> tuple[float, float, float]:

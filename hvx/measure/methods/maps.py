@@ -25,7 +25,7 @@ from hvx.measure.sample import Batch, EvaluationSample, draw
 from hvx.models.checkpoint import VQAModel
 from hvx.progress import Log, no_log
 from hvx.store.reader import Item, RunReader
-from hvx.view.figure import MapColumn
+from hvx.view.style import MapColumn
 
 Map = NDArray[np.floating]
 _SavedMaps = dict[str, dict[int, tuple[np.ndarray, int]]]

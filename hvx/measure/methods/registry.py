@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 from hvx.errors import HvxError, did_you_mean
+from hvx.extras import require
 
 PROPOSED, ATTENTION = "proposed", "attention"
 SPECIFIC, SPECIFIC_ATTENTION = "question-specific", "question-specific-attention"
@@ -128,7 +128,5 @@ def check_installed(names: Iterable[str], about: str = "--methods") -> None:
     Raises:
         HvxError: says what to install.
     """
-    if any(METHODS[name].family == "path" for name in names) and not find_spec("captum"):
-        raise HvxError(
-            f"{about}: integrated-gradients needs captum; pip install 'hvx[measure]', or name others"
-        )
+    if any(METHODS[name].family == "path" for name in names):
+        require("measure", f"{about}: integrated-gradients", "captum", hint=", or name others")

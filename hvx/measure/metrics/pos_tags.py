@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.util import find_spec
 
-from hvx.errors import HvxError
+from hvx.extras import require
 from hvx.measure.metrics.words import COLORS
 
 _WORDS = {
@@ -54,8 +53,7 @@ def check_installed() -> None:
     Raises:
         HvxError: says what to install.
     """
-    if not find_spec("textblob"):
-        raise HvxError("words by part of speech need TextBlob; pip install 'hvx[measure]'")
+    require("measure", "the part of speech of a word", "textblob")
 
 
 @lru_cache(maxsize=1 << 16)

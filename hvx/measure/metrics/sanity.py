@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from hvx.errors import HvxError
+from hvx.extras import require
 from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import ATTENTION, PROPOSED
 from hvx.measure.metrics.agreement import rank_correlation
@@ -112,8 +111,7 @@ def check_installed() -> None:
     Raises:
         HvxError: says what to install.
     """
-    if not find_spec("skimage"):
-        raise HvxError("SSIM needs scikit-image; pip install 'hvx[measure]', or give --sanity 0")
+    require("measure", "SSIM", "skimage", hint=", or give --sanity 0")
 
 
 def make_similarities(sample: EvaluationSample, names: list[str], count: int, seed: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hvx.errors import HvxError
+from hvx.extras import require
 
 _ANSWER = 10
 """Seconds for a cluster to answer."""
@@ -44,6 +45,7 @@ def import_ray(local: bool) -> Any:
     Raises:
         HvxError: it is not installed.
     """
+    require("ray", "--engine ray", "ray")
     if local:
         # Ray reads these when it is imported. Disabling clusters (a switch for Windows and macOS) is the only
         # way to make it listen on 127.0.0.1 only; the token keeps out other users of this machine.
@@ -54,10 +56,7 @@ def import_ray(local: bool) -> Any:
         "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # SIGTERM is not reported as a crash
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # no warning about future behavior
     }
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise HvxError("--engine ray: Ray is not installed; pip install 'hvx[ray]'") from None
+    return importlib.import_module("ray")
 
 
 @contextmanager
