@@ -55,7 +55,7 @@ wheel: $(VENV)/installed-build
 check-wheel: wheel
 	rm -rf $(CHECK)
 	$(PYTHON) -m venv $(CHECK)/venv
-	$(CHECK)/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[measure]"
+	$(CHECK)/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/*.whl)[figures,measure]"
 	cd $(CHECK) && venv/bin/hvx reproduce -o reproduce
 
 bench: $(VENV)/installed-bench
@@ -69,7 +69,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e '.[measure]' $(TORCH_REQUIREMENTS)
+	$(PIP) -e '.[figures,measure]' $(TORCH_REQUIREMENTS)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

@@ -20,8 +20,8 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
     """Train the model that CONFIG describes and write its checkpoint; a killed training goes on.
 
     The backbone is frozen; its features are computed once and kept next to the checkpoint. So are the
-    training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them. The plot needs
-    the extra: pip install 'hvx[figures]'; without it, it is left out.
+    training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them. The plot is
+    left out without the extra: pip install 'hvx[figures]'.
 
     \b
     Example:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrainingLoop:
     identity: dict[str, Any]
     keep: Callable[[Path, Metrics], None]
     log: Log
+    _plots: bool = field(default=True, init=False)
 
     def run(self) -> list[Metrics]:
         """Train to the end; returns the metrics of every epoch.
@@ -49,9 +50,7 @@ class TrainingLoop:
         progress = self.trainer.progress
         if without := lacking("figures", "the plot of the training", "matplotlib"):
             self.log(f"left out: {without}")
-            self.files.plot.unlink(
-                missing_ok=True
-            )  # it would show fewer epochs, or those of another training
+            self.files.plot.unlink(missing_ok=True)  # it shows fewer epochs, or another training
         self._plots = not without
         while progress.epoch <= self.trainer.train.epochs:
             self._learn()
