@@ -342,7 +342,8 @@ def test_folders_of_transformers_that_are_refused(tmp_path: Path) -> None:
 def test_the_missing_extra_is_named(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     said = refused("RN50", "random") if module == "open_clip" else refused_folder("a/b")
-    assert said.startswith(f"model.network: {module} needs ") and said.endswith("; pip install 'hvx[clip]'")
+    package = "open_clip_torch" if module == "open_clip" else module
+    assert said == f"model.network: this dual encoder needs {package}: pip install 'hvx[clip]'"
 
 
 def test_no_warnings_of_other_packages_are_heard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

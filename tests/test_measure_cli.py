@@ -308,7 +308,7 @@ def test_masks_and_human_maps_that_are_gone_are_named(finished_run: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("package", "named"), [("captum", "captum"), ("skimage", "scikit-image"), ("textblob", "TextBlob")]
+    ("package", "named"), [("captum", "Captum"), ("skimage", "scikit-image"), ("textblob", "TextBlob")]
 )
 def test_a_library_that_is_not_installed_is_named_ahead_of_any_work(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, named: str

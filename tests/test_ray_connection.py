@@ -324,4 +324,4 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch)
     for local in (False, True):
         with pytest.raises(HvxError) as refused:
             import_ray(local)
-        assert str(refused.value) == "--engine ray: Ray is not installed; pip install 'hvx[ray]'"
+        assert str(refused.value) == "--engine ray needs Ray: pip install 'hvx[ray]'"

@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 
 import hvx as package
 from hvx.data import images
+from hvx.data.parquet import ParquetRows
 from hvx.device import pick_device
 from hvx.errors import HvxError
+from hvx.run.ray.connection import import_ray
 from hvx.run.run_directory import check_same_run
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -28,7 +30,13 @@ import site_hooks
 
 DOCS = REPOSITORY / "docs"
 QUOTED = re.findall(r"^```console\n(.*?)\n```", (DOCS / "troubleshooting.md").read_text("utf-8"), re.M | re.S)
-COMPOSED = ("no such image (", "a PyTorch pickle", "unknown key", "image-decoding process died")
+COMPOSED = (
+    "no such image (",
+    "a PyTorch pickle",
+    "unknown key",
+    "image-decoding process died",
+    "pip install",
+)
 """In quoted messages that hvx puts together from several texts: the tests below have hvx give these."""
 LEAST = 0.35
 """The share of a quoted message that must be hvx's own words; the rest are the example's names."""
@@ -186,6 +194,20 @@ def test_the_quoted_message_about_devices_is_given(monkeypatch: pytest.MonkeyPat
     with pytest.raises(HvxError) as raised:
         pick_device("cuda")
     said(str(raised.value))
+
+
+def test_the_quoted_messages_about_extras_are_given(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("matplotlib", "contourpy", "scipy", "ray", "pyarrow"):
+        monkeypatch.setitem(sys.modules, module, None)
+    said(hvx("figure", finished_run, "-o", tmp_path / "a.png").stderr)
+    with pytest.raises(HvxError) as raised:
+        import_ray(local=False)
+    said(str(raised.value))
+    with pytest.raises(HvxError) as raised:
+        ParquetRows(Path("val.parquet"), None)
+    said(str(raised.value))  # that of the training's plot: tests/test_extras.py
 
 
 def test_the_quoted_message_about_keys_is_given(tmp_path: Path) -> None:

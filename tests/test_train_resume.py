@@ -25,7 +25,7 @@ from hvx.cli.main import main
 from hvx.config import Config
 from hvx.errors import HvxError
 from hvx.models.checkpoint import load_checkpoint
-from hvx.train import evaluate, features, loop, trainer
+from hvx.train import evaluate, features, loop, plot, trainer
 from hvx.train.features import CacheJob, cached_features
 from hvx.train.trainer import train_model
 
@@ -154,7 +154,7 @@ def _kill_at(call: int, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("call", "owner", "name"),
     [
-        (2, evaluate, "accuracy"), (3, trainer, "save_checkpoint"), (2, loop, "write_plot"),
+        (2, evaluate, "accuracy"), (3, trainer, "save_checkpoint"), (2, plot, "write_plot"),
         (4, loop, "save_state"), (1, trainer, "save_state"),
     ],
     ids=["validation", "checkpoint", "plot", "state", "end"],
@@ -246,7 +246,7 @@ def test_a_damaged_state_is_refused_by_name(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, state = _short(tiny, tmp_path / "m.safetensors"), tmp_path / "m.training.safetensors"
-    _kill_at(1, loop, "write_plot", monkeypatch, config)
+    _kill_at(1, plot, "write_plot", monkeypatch, config)
     whole, about, tensors = state.read_bytes(), _about(state), load_file(state)
 
     def refused(match: str) -> None:
