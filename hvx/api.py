@@ -25,7 +25,6 @@ from hvx.extras import lacking, require
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 from hvx.view.crop import is_cropped, middle
-from hvx.view.figure import FigureLayout, FigureRow, draw_figure
 from hvx.view.style import DPI, FigureStyle
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ class Explanation:
                 the pictures would be too small, or the extra ``figures`` is not installed.
         """
         require("figures", "a figure")
+        from hvx.view.figure import draw_figure
 
         style = FigureStyle.of(style, outline)
         row = self.row(self.layout(width, style).side)
