@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hvx.device_name import check_device_name
 from hvx.errors import HvxError
@@ -45,6 +45,13 @@ def standard_mode() -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the CPU, copied to a device; the host does not wait for the GPU's queued work."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def leave_inference_mode(module: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from hvx.data.tokenize import padded, tokenizer
-from hvx.device import leave_inference_mode, standard_mode
+from hvx.device import leave_inference_mode, standard_mode, to_device
 from hvx.errors import HvxError, OutOfMemory
 from hvx.explain.fused import FusedGuidedBackbone, FusedGuidedVJP
-from hvx.explain.hadamard import HeadVJP
+from hvx.explain.hadamard import HeadVJP, encode_questions
 from hvx.explain.scores import heat_map, standardized, token_saliency, token_z
 from hvx.models.base import HadamardHead, Head, HeadOutput
 from hvx.models.checkpoint import VQAModel
@@ -180,39 +180,47 @@ class Explainer:
 
     def _explain(self, inputs: Tensor, images: list[int], questions: list[str]) -> Answered:
         tokens = [self._tokenize(question) for question in questions]
+        # All indices are copied to the GPU before its work is queued: a later copy would wait for that.
         rows, lengths = (
-            torch.from_numpy(array).to(self.device)
+            to_device(torch.from_numpy(array), self.device)
             for array in padded([self.model.vocabulary.rows(question_tokens) for question_tokens in tokens])
         )
         order = question_rounds(images)
-        inverse = torch.tensor([index for indices in order for index in indices]).argsort()
+        positions = torch.tensor([index for indices in order for index in indices], dtype=torch.long)
+        selected = to_device(positions, self.device).split([len(indices) for indices in order])
+        inverse = positions.argsort()
+        back = to_device(inverse, self.device)
         first_images = [images[index] for index in order[0]]
-        inputs = inputs if first_images == list(range(len(inputs))) else inputs[first_images]
+        if first_images != list(range(len(inputs))):
+            inputs = inputs[to_device(torch.tensor(first_images), inputs.device)]
+        head = self.model.head
+        # Before the backbone: the encoder reads the lengths, for which the host waits.
+        encoded = encode_questions(head, rows, lengths)
         pullback = self._network(inputs.to(self.device, non_blocking=True))
         self._check(pullback.features)
-        if not isinstance(self.model.head, HadamardHead):
-            joints = _joints(self.model.head, pullback.features, rows, lengths, order)
-            return Answered(**self._common(tokens, joints, inverse))
-        head = HeadVJP(self.model.head, pullback.features, rows, lengths, self._free)
+        if not isinstance(head, HadamardHead):
+            joints = _joints(head, pullback.features, encoded[1], lengths, selected)
+            return Answered(**self._common(tokens, joints, back))
+        head_pullback = HeadVJP(head, pullback.features, rows, lengths, self._free, encoded)
         results: list[_Round] = []
         words: list[Tensor] = []
-        for indices in order:
-            joint, cotangents = head.visual(torch.tensor(indices, device=self.device))
+        for indices in selected:
+            joint, cotangents = head_pullback.visual(indices)
             results.append(self._round(pullback, joint, cotangents))
             if joint.steps is not None:  # to the CPU as early as possible: they are many
                 words += results[-1].of_words(lengths[indices])
                 results[-1].maps.clear()
-        saliency = token_saliency(head.textual())
+        saliency = token_saliency(head_pullback.textual())
         blocks = None
         if not words and len(results[0].maps) > 1:
-            blocks = _gathered([torch.stack(result.maps, 1) for result in results], inverse)
+            blocks = _gathered([torch.stack(result.maps, 1) for result in results], back)
         return Explanations(
-            **self._common(tokens, [result.joint for result in results], inverse),
+            **self._common(tokens, [result.joint for result in results], back),
             saliency=saliency,
             z=token_z(saliency, lengths),
-            heatmap=_gathered([result.heatmap for result in results], inverse),
-            gradient=_gathered_if_any([result.gradient for result in results], inverse),
-            zero_image_gradient=_gathered([result.is_zero for result in results], inverse),
+            heatmap=_gathered([result.heatmap for result in results], back),
+            gradient=_gathered_if_any([result.gradient for result in results], back),
+            zero_image_gradient=_gathered([result.is_zero for result in results], back),
             zero_word_gradient=~saliency.any(1),
             block_heatmaps=blocks,
             word_heatmaps=[words[index] for index in inverse.tolist()] if words else None,
@@ -263,12 +271,12 @@ class Explainer:
 
 @torch.no_grad()
 def _joints(
-    head: Head, features: Tensor, rows: Tensor, lengths: Tensor, order: list[list[int]]
+    head: Head, features: Tensor, question: Tensor, lengths: Tensor, selected: Sequence[Tensor]
 ) -> list[HeadOutput]:
-    """The joints of each round of questions; a round of n questions is on the first n images."""
-    terms, question = head.image_terms(features), head.encode_question(head.encoder.embed(rows), lengths)
+    """The joints of each round of encoded questions; a round of n questions is on the first n images."""
+    terms = head.image_terms(features)
     joints = []
-    for indices in order:
+    for indices in selected:
         image_rows = torch.arange(len(indices), device=features.device)
         joints.append(head.join(features, terms, image_rows, question[indices], lengths[indices]))
     return joints
@@ -294,7 +302,7 @@ def question_rounds(images: list[int]) -> list[list[int]]:
 
 def _gathered(parts: list[Tensor], back: Tensor) -> Tensor:
     """The rounds' tensors concatenated, in the order of the questions."""
-    return torch.cat(parts)[back.to(parts[0].device)]
+    return torch.cat(parts)[back]
 
 
 def _gathered_if_any(parts: list[Tensor | None], back: Tensor) -> Tensor | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hvx.models.base import HadamardHead, HadamardProduct, HeadOutput
+from hvx.models.base import HadamardHead, HadamardProduct, Head, HeadOutput
 
 
 @dataclass
@@ -27,6 +27,13 @@ class HeadGradients:
     embeddings: Tensor
 
 
+def encode_questions(model: Head, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The embeddings (N, T, E) of questions, and what the head reads from them, differentiable by them."""
+    embeddings = model.encoder.embed(rows).detach().requires_grad_()
+    with torch.enable_grad():
+        return embeddings, model.encode_question(embeddings, lengths)
+
+
 class HeadVJP:
     """Eqs 2 and 3 through the head for the questions on a batch of images.
 
@@ -41,17 +48,22 @@ class HeadVJP:
         rows: (N, T) rows of the word table.
         lengths: (N) tokens of each question.
         free: in Eq. 2, F varies with the image; otherwise it is held constant.
+        encoded: what ``encode_questions`` returns for the questions, if known.
     """
 
     def __init__(
-        self, model: HadamardHead, features: Tensor, rows: Tensor, lengths: Tensor, free: bool = False
+        self,
+        model: HadamardHead,
+        features: Tensor,
+        rows: Tensor,
+        lengths: Tensor,
+        free: bool = False,
+        encoded: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self._model, self._features, self._lengths, self._free = model, features.detach(), lengths, free
-        self._embeddings = model.encoder.embed(rows).detach().requires_grad_()
+        self._embeddings, self._question = encoded or encode_questions(model, rows, lengths)
         with torch.no_grad():
             self._terms = model.image_terms(self._features)
-        with torch.enable_grad():
-            self._question = model.encode_question(self._embeddings, lengths)
         self._to_question = torch.zeros_like(self._question)
 
     def visual(self, indices: Tensor) -> tuple[HeadOutput, Iterator[Tensor]]:

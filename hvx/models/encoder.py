@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from hvx.config import EncoderConfig
 from hvx.data.tokenize import PADDING
+from hvx.device import to_device
 
 
 class SkipThoughtGRU(nn.Module):
@@ -83,15 +84,15 @@ class SkipThoughtGRU(nn.Module):
         hidden = self.state.in_features
         order = lengths.argsort(descending=True, stable=True)
         steps = torch.arange(embeddings.shape[1], device=embeddings.device).unsqueeze(1)
-        mask = steps < lengths[order]
-        counts = mask.sum(1)
+        counts = (steps < lengths[order]).sum(1)
         # Without any token, one step with no questions, so that q stays connected to the embeddings.
         sizes = [count for count in counts.tolist() if count] or [0]
         h = embeddings.new_zeros(len(embeddings), hidden)
         states = [embeddings.new_zeros(1, hidden)]
+        rank, step = (to_device(index, embeddings.device) for index in _token_indices(sizes))
         # split instead of a slice per step: the gradient of a slice has the size of all steps.
         for size, projected in zip(
-            sizes, self.project(embeddings[order].transpose(0, 1)[mask]).split(sizes), strict=True
+            sizes, self.project(embeddings[order[rank], step]).split(sizes), strict=True
         ):
             h = self._step(projected, h if len(h) == size else h[:size])
             states.append(h)
@@ -131,6 +132,16 @@ class SkipThoughtGRU(nn.Module):
         """α ∘ F + β₁ ∘ u + β₂ ∘ W x + b, F = W x ∘ u, for the part ``part`` of [r | z | h̃]."""
         alpha, beta_state, beta_input = self.alpha[part], self.beta_state[part], self.beta_input[part]
         return alpha * product + beta_state * by_state + beta_input * by_input + self.input.bias[part]
+
+
+def _token_indices(sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """Of each token, step after step: its question's rank by length, and its step.
+
+    A mask as an index would make the host wait for the GPU.
+    """
+    step = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    rank = torch.cat([torch.arange(size) for size in sizes])
+    return rank, step
 
 
 class QuestionEncoder(nn.Module):
