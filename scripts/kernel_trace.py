@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from hvx.explain.lean import LeanNetwork
+from hvx.explain.fused import FusedGuidedBackbone
 from hvx.explain.scores import heat_map, standardized
 
 ATEN = torch.ops.aten
@@ -113,23 +113,23 @@ def trace(network: fx.GraphModule, dtype: torch.dtype, batch: int, size: int) ->
         batch: images.
         size: their height and width.
     """
-    engine = LeanNetwork(network.to("meta").eval(), dtype)
+    engine = FusedGuidedBackbone(network.to("meta").eval(), dtype)
     with FakeTensorMode():
         for step in engine.steps:
-            for name, value in vars(step.rule).items():
+            for name, value in vars(step.op).items():
                 if isinstance(value, Tensor):
                     on_cuda = torch.empty_strided(
                         value.shape, value.stride(), dtype=value.dtype, device="cuda"
                     )
-                    setattr(step.rule, name, on_cuda)
+                    setattr(step.op, name, on_cuda)
         images = torch.empty(batch, 3, size, size, device="cuda")
         first = engine(images)
         cotangent = torch.empty_like(first.features)
-        first.pull(cotangent)  # computes what is computed once
+        first.vjp(cotangent)  # computes what is computed once
         with KernelTrace() as forward:
             pullback = engine(images)
         with KernelTrace() as backward:
-            gradient = pullback.pull(cotangent)
+            gradient = pullback.vjp(cotangent)
         with KernelTrace() as scores:
             maps = heat_map(standardized(gradient))
     return {

@@ -1,9 +1,9 @@
 """A GPU that computes on the CPU, and records what would make the host wait for a real one.
 
-Its tensors report another device than the CPU, so that code takes the path for GPUs, and compute with a tensor
-on the CPU that they hold. Recorded are: values read by the host (``item``, ``tolist``, ``cpu``, branches),
-operations whose output's size depends on values (``nonzero``, boolean indices), and copies to the device that
-are not ``non_blocking``. A plain operation on tensors of both devices is refused, as on a GPU.
+Its tensors report another device than the CPU, so that code takes the path for GPUs, and compute with a
+tensor on the CPU that they hold. Recorded are: values read by the host (``item``, ``tolist``, ``cpu``,
+branches), operations whose output's size depends on values (``nonzero``, boolean indices), and copies to the
+device that are not ``non_blocking``. A plain operation on tensors of both devices is refused, as on a GPU.
 """
 
 from __future__ import annotations
@@ -26,9 +26,17 @@ from hvx.explain.fused.convolution import Convolution
 ATEN = torch.ops.aten
 DEVICE = torch.device("lazy:0")
 """A device type that PyTorch knows and has no kernels for; its autograd needs no driver."""
-_READS = (ATEN._local_scalar_dense.default, ATEN.nonzero.default, ATEN.masked_select.default, ATEN.equal.default)
+_READS = (
+    ATEN._local_scalar_dense.default,
+    ATEN.nonzero.default,
+    ATEN.masked_select.default,
+    ATEN.equal.default,
+)
 _INDEXED = (ATEN.index.Tensor, ATEN.index_put_.default, ATEN.index_put.default)
 _COPIES = (ATEN._to_copy.default, ATEN.copy_.default)
+
+_PHYSICAL = {ATEN._conj.default: ATEN.conj_physical.default, ATEN._neg_view.default: ATEN.neg.default}
+"""Views that are a flag of the tensor, which a mode does not see → operations that compute them."""
 
 
 class _OnDevice(Tensor):
@@ -65,6 +73,7 @@ class _Dispatch(TorchDispatchMode):
             given["device"] = torch.device("cpu")
         if was_on_device or on_device:
             self._record(func, args, given, tensors, was_on_device, on_device)
+        func = _PHYSICAL.get(func, func)
         result = func(*tree_map(_held, args), **tree_map(_held, given))
         if was_on_device and func._schema.name.endswith("_"):
             return args[0]
@@ -148,11 +157,11 @@ def move(explainer: Explainer) -> None:
             if buffer is not None:
                 module._buffers[name] = buffer.to(DEVICE)
     for step in explainer._network.steps:
-        for name, value in vars(step.rule).items():
+        for name, value in vars(step.op).items():
             if isinstance(value, Tensor):
-                setattr(step.rule, name, value.to(DEVICE))
-        if isinstance(step.rule, Convolution):
-            step.rule.packs = False
+                setattr(step.op, name, value.to(DEVICE))
+        if isinstance(step.op, Convolution):
+            step.op.packs = False
 
 
 @contextmanager

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hvx.explain.fused.cudnn import Epilogues, has_epilogues
+
 _FEW_CHANNELS = 4
 """Largest number of input channels for which a strided convolution is transposed phase by phase."""
 _NO_KERNEL = "could not create a", "needs the cpu support"
@@ -33,7 +35,7 @@ class Convolution:
     Attributes:
         weight: (K, M / groups, u, v).
         bias: (K).
-        packs: convert the weights to oneDNN's layout, if oneDNN is available.
+        packs: use oneDNN's or cuDNN's fused kernels, if available; oneDNN's have weights in their own layout.
     """
 
     weight: Tensor
@@ -49,6 +51,7 @@ class Convolution:
         self._turned = self._turned_padding()
         few = self.weight.shape[1] <= _FEW_CHANNELS and self.groups == 1 and self.dilation == (1, 1)
         self._in_phases = few and self.stride[0] == self.stride[1] > 1
+        self._epilogues = Epilogues() if self.packs and has_epilogues(self.weight) else None
         self.packs = self.packs and _use_onednn_fusion(self.weight)
 
     @staticmethod
@@ -84,10 +87,8 @@ class Convolution:
                 packed = self._reordered("forward", self.weight, self.padding, self.stride, x)
                 options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
                 return _in_one(x, options, other, overwrite, relu)
-        y = functional.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
-        return _sum_and_relu(y, other, relu)
+        options = self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        return self._with_epilogue(x, options, other, relu)
 
     def transposed(
         self, g: Tensor, size: Size, into: Tensor | None = None, overwrite: bool = False, relu: bool = False
@@ -112,7 +113,27 @@ class Convolution:
                     packed = self._reordered("turned", weight, self._turned, (1, 1), g)
                 options = packed, None, self._turned, (1, 1), self.dilation, 1
                 return _in_one(g, options, into, overwrite, relu)
+        if self._epilogues is not None and relu and self._turned is not None:
+            return self._with_epilogue(g, self._turned_options(), into, relu)
         return _sum_and_relu(self._plain_transpose(g, size), into, relu)
+
+    def _with_epilogue(self, x: Tensor, options: Any, other: Tensor | None, relu: bool) -> Tensor:
+        """A convolution, a sum and a ReLU: in one kernel of cuDNN if it has one."""
+
+        def separate(x: Tensor, other: Tensor | None) -> Tensor:
+            return _sum_and_relu(functional.conv2d(x, *options), other, relu)
+
+        return (
+            self._epilogues(x, options, other, separate) if self._epilogues and relu else separate(x, other)
+        )
+
+    def _turned_options(self) -> Any:
+        """The transpose as a convolution: weights, a bias of zeros, and the other options."""
+        if "turned" not in self._packed:
+            weight = self.weight.transpose(0, 1).flip(2, 3)
+            self._packed["turned"] = weight.contiguous(memory_format=torch.channels_last)
+            self._packed["zeros"] = self.bias.new_zeros(len(weight))
+        return self._packed["turned"], self._packed["zeros"], (1, 1), self._turned, self.dilation, 1
 
     @contextmanager
     def _with_fallback(self) -> Iterator[None]:
