@@ -31,6 +31,7 @@ import click
 import torch
 from benchmark_page import MATRICES, Figures, page
 from benchmark_peers import PEERS, Score
+from count_kernels import GPU, section
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet152
@@ -353,7 +354,7 @@ def main(output: Path | None, turns: int, device: str, memory: str | None) -> No
             memory=memory_of_each() if chosen.type == "cpu" else {},
             pipeline=pipeline_costs(),
         )
-    text = page(figures)
+    text = f"{page(figures)}\n{section(GPU(), questions=len(QUESTIONS))}"
     click.echo(text)
     if output:
         output.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 import torch
@@ -84,10 +85,28 @@ def everything(kernels: Sequence[Kernel]) -> list[list[Kernel]]:
     return groups
 
 
+HEADING = "## On paper: "
+SECTION = """{heading}{gpu}
+
+An estimate, not a measurement: none of this has run on a GPU. `scripts/count_kernels.py` runs both passes
+of hvx over ResNet-152 on PyTorch's fake CUDA tensors, {batch} images of {size}×{size} pixels, and records
+each operation. Kernels, GB read and written, and TFLOP are those of a forward pass + those of one backward
+pass with Eq. 9 and the heat map. Each kernel takes its time for memory or for arithmetic, the longer:
+memory at {memory:.2f} TB/s × {memory_efficiency}, convolutions at {matrix} TFLOP/s
+× {matrix_efficiency}. These two shares are assumptions. The head, copies from and to the CPU, and the time to
+launch kernels are left out. Each image has {questions} questions.
+
+{table}
+
+On a GPU hvx uses cuDNN's convolutions with fused sum and ReLU where a check of their results succeeds; in the
+backward pass for the transposes of stride 1. If cuDNN has no such kernel, the first row applies. "Everything
+fused" also applies and writes the masks of ReLUs within the convolutions; hvx has no such kernels.
+"""
+
 VARIANTS: dict[str, Merge] = {
-    "eager, as today": separate,
-    "cuDNN's epilogues, forward": cudnn_epilogues,
-    "cuDNN's epilogues, both passes": cudnn_epilogues_in_both,
+    "separate kernels": separate,
+    "sum and ReLU in cuDNN's kernel, forward": cudnn_epilogues,
+    "the same in both passes, as in hvx": cudnn_epilogues_in_both,
     "everything fused": everything,
 }
 
@@ -121,7 +140,7 @@ class GPU:
         memory_efficiency, matrix_efficiency: shares, of a large copy and of a convolution.
     """
 
-    name: str = "H100 SXM"
+    name: str = "an H100"
     memory: float = 3.35e12
     matrix: dict[str, float] = field(
         default_factory=lambda: {"bfloat16": 989e12, "float32, TF32": 494e12, "float32": 67e12}
@@ -182,31 +201,40 @@ def table(counted: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def section(gpu: GPU, batch: int = 32, size: int = 448, questions: int = 5) -> str:
+    """The section of docs/benchmarks.md, for ResNet-152."""
+    network = cut_network(BackboneConfig(), new_network(BackboneConfig().architecture, empty=True))
+    matrix = ", ".join(f"{rate / 1e12:.0f} ({name})" for name, rate in gpu.matrix.items())
+    return SECTION.format(
+        heading=HEADING, gpu=gpu.name, batch=batch, size=size, questions=questions, matrix=matrix,
+        memory=gpu.memory / 1e12, memory_efficiency=gpu.memory_efficiency,
+        matrix_efficiency=gpu.matrix_efficiency, table=table(rows(network, gpu, batch, size, questions)),
+    )  # fmt: skip
+
+
 @click.command()
-@click.option("--architecture", default="resnet152", show_default=True)
-@click.option("--node", default="layer4", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Replace the section in this page.")
 @click.option("--batch", default=32, show_default=True, help="Images.")
 @click.option("--size", default=448, show_default=True, help="Their height and width.")
 @click.option("--questions", default=5, show_default=True, help="On each image.")
+@click.option("--gpu", default=GPU.name, show_default=True, help="Its name, in the heading.")
 @click.option("--memory-rate", default=3350.0, show_default=True, help="GB/s.")
-@click.option("--bf16-rate", default=989.0, show_default=True, help="TFLOP/s.")
-@click.option("--tf32-rate", default=494.0, show_default=True, help="TFLOP/s.")
-@click.option("--fp32-rate", default=67.0, show_default=True, help="TFLOP/s.")
+@click.option("--matrix-rates", default=(989.0, 494.0, 67.0), show_default=True, type=(float, float, float),
+              help="TFLOP/s in bfloat16, in float32 with TF32, in float32 without.")  # fmt: skip
 @click.option("--memory-efficiency", default=GPU.memory_efficiency, show_default=True)
 @click.option("--matrix-efficiency", default=GPU.matrix_efficiency, show_default=True)
-def main(architecture: str, node: str, batch: int, size: int, questions: int, **rates: float) -> None:
+def main(
+    output: Path | None, batch: int, size: int, questions: int, gpu: str, memory_rate: float,
+    matrix_rates: tuple[float, ...], memory_efficiency: float, matrix_efficiency: float,
+) -> None:  # fmt: skip
     """Print the count and the estimate; the defaults are an H100's (SXM)."""
-    matrix = {
-        name: rates[option] * 1e12
-        for name, option in (
-            ("bfloat16", "bf16_rate"), ("float32, TF32", "tf32_rate"), ("float32", "fp32_rate"),
-        )
-    }  # fmt: skip
-    efficiency = rates["memory_efficiency"], rates["matrix_efficiency"]
-    gpu = GPU("", rates["memory_rate"] * 1e9, matrix, *efficiency)
-    config = BackboneConfig(architecture=architecture, node=node)
-    network = cut_network(config, new_network(architecture, empty=True))
-    click.echo(table(rows(network, gpu, batch, size, questions)))
+    matrix = {name: rate * 1e12 for name, rate in zip(GPU().matrix, matrix_rates, strict=True)}
+    chosen = GPU(gpu, memory_rate * 1e9, matrix, memory_efficiency, matrix_efficiency)
+    text = section(chosen, batch, size, questions)
+    click.echo(text)
+    if output:
+        page = output.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
+        output.write_text(f"{page}\n\n{text}", encoding="utf-8")
 
 
 if __name__ == "__main__":
