@@ -20,9 +20,9 @@ from benchmark import matrix_rate
 from torch import Tensor
 
 from hvx.config import ModelConfig
-from hvx.explain.lean import LeanNetwork, LeanPullback, network
-from hvx.explain.lean.convolution import Convolution
-from hvx.explain.lean.rules import MaxPool
+from hvx.explain.fused import FusedGuidedBackbone, FusedPullback, network
+from hvx.explain.fused.convolution import Convolution
+from hvx.explain.fused.rules import MaxPool
 from hvx.models.backbone import build_backbone
 
 ROUNDS = 5

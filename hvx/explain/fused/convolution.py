@@ -8,9 +8,10 @@ slow there. A sum with another tensor and a final ReLU need no extra pass over m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ _FEW_CHANNELS = 4
 _NO_KERNEL = "could not create a", "needs the cpu support"
 """Texts of PyTorch's errors: no kernel for such a convolution, as for some with a single channel; none for
 bfloat16 on this processor, where plain convolutions still work."""
+
+_PACKING = Lock()
+"""Held while weights are converted: threads that pass images at once share them."""
 
 Size = tuple[int, int]
 
@@ -84,7 +88,7 @@ class Convolution:
         """
         if self.packs:
             with self._with_fallback():
-                packed = self._reordered("forward", self.weight, self.padding, self.stride, x)
+                packed = self._reordered("forward", lambda: self.weight, self.padding, self.stride, x)
                 options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
                 return _in_one(x, options, other, overwrite, relu)
         options = self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
@@ -103,14 +107,11 @@ class Convolution:
         if self._in_phases:
             if self.packs:
                 with self._with_fallback():
-                    return _sum_and_relu(self._by_phases(g, size), into, relu)
-            return _sum_and_relu(self._by_phases(g, size), into, relu)
+                    return _sum_and_relu(self._by_phases(g, size, True), into, relu)
+            return _sum_and_relu(self._by_phases(g, size, False), into, relu)
         if self.packs and self._turned is not None:
             with self._with_fallback():
-                packed = self._packed.get("turned")
-                if packed is None:
-                    weight = self.weight.transpose(0, 1).flip(2, 3).contiguous()
-                    packed = self._reordered("turned", weight, self._turned, (1, 1), g)
+                packed = self._reordered("turned", self._turned_weights, self._turned, (1, 1), g)
                 options = packed, None, self._turned, (1, 1), self.dilation, 1
                 return _in_one(g, options, into, overwrite, relu)
         if self._epilogues is not None and relu and self._turned is not None:
@@ -166,7 +167,7 @@ class Convolution:
             g, self.weight, None, self.stride, self.padding, left, self.groups, self.dilation
         )
 
-    def _by_phases(self, g: Tensor, size: Size) -> Tensor:
+    def _by_phases(self, g: Tensor, size: Size, packs: bool) -> Tensor:
         """The transpose at each phase of the stride: convolutions of g, concatenated as channels.
 
         With stride s and padding p, x's row s·q + r meets y's row q − t by the weights' row s·t + r + p.
@@ -176,16 +177,11 @@ class Convolution:
         counts = [-(-length // step) for length in size]
         # Not less than 0, also where the padding is so wide that some rows of y meet no row of x.
         padding = tuple(max(0, last[axis], counts[axis] - first[axis] - g.shape[2 + axis]) for axis in (0, 1))
-        weight = self._packed.get("phases")
-        if weight is None:
-            weight = self._phase_weights(first, last)
-            if self.packs:
-                weight = self._reordered("phases", weight, padding, (1, 1), g)
-            self._packed["phases"] = weight
-        if self.packs:
+        if packs:
+            weight = self._reordered("phases", lambda: self._phase_weights(first, last), padding, (1, 1), g)
             phases = _in_one(g, (weight, None, padding, (1, 1), (1, 1), 1), None, False, False)
         else:
-            phases = functional.conv2d(g, weight, None, 1, padding)
+            phases = functional.conv2d(g, self._phase_weights(first, last), None, 1, padding)
         top, left = padding[0] - last[0], padding[1] - last[1]
         phases = phases[:, :, top : top + counts[0], left : left + counts[1]]
         return functional.pixel_shuffle(phases, step)[:, :, : size[0], : size[1]]
@@ -207,14 +203,21 @@ class Convolution:
                 weight[:, r, q, :, last[0] - t, last[1] - u] = self.weight[:, :, y, x].T
         return weight.flatten(0, 2)
 
-    def _reordered(self, name: str, weight: Tensor, padding: Size, stride: Size, like: Tensor) -> Tensor:
+    def _turned_weights(self) -> Tensor:
+        return self.weight.transpose(0, 1).flip(2, 3).contiguous()
+
+    def _reordered(
+        self, name: str, weight: Callable[[], Tensor], padding: Size, stride: Size, like: Tensor
+    ) -> Tensor:
         """Weights in oneDNN's layout, for inputs of the shape of ``like``."""
-        if name not in self._packed:
-            groups = self.groups if name == "forward" else 1
-            self._packed[name] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-                weight.contiguous().to_mkldnn(), padding, stride, self.dilation, groups, list(like.shape)
-            )
-        return self._packed[name]
+        with _PACKING:
+            packed = self._packed.get(name)
+            if packed is None:
+                groups = self.groups if name == "forward" else 1
+                packed = self._packed[name] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+                    weight().contiguous().to_mkldnn(), padding, stride, self.dilation, groups, list(like.shape)
+                )
+        return packed
 
 
 def _pair(sizes: Any) -> Size:

@@ -19,6 +19,7 @@ from hvx.explain.fused.convolution import Convolution
 from hvx.explain.fused.graph import Step, Value, read_steps
 from hvx.explain.fused.masks import PackedMask
 from hvx.explain.fused.ops import GenericOp, SavedTensors
+from hvx.explain.fused.parallel import map_parallel
 from hvx.explain.guided import guided
 
 _TOLERANCE = {False: 1e-2, True: 1e-1}
@@ -142,10 +143,19 @@ class FusedGuidedBackbone:
                 del values[value]
         return values[self._features], saved
 
+    def by_image(self, images: Tensor) -> bool:
+        """Whether each image passes alone, in parallel with others.
+
+        An operation of unknown kind may depend on the whole batch, or not be safe to run in several threads.
+        """
+        known = not any(isinstance(step.op, GenericOp) for step in self.steps)
+        return known and self._eager is None and images.device.type == "cpu" and len(images) > 0
+
     def _mask(self, output: Tensor) -> Tensor | PackedMask:
         """Where a ReLU's output is positive."""
-        mask = output > 0
-        return PackedMask(mask) if self._eager is None and mask.device.type == "cpu" else mask
+        if self._eager is None and output.device.type == "cpu":
+            return PackedMask.of_positive(output)
+        return output > 0
 
     def memory(self, images: Tensor) -> int:
         """Approximate bytes of the passes over some images: saved tensors and those in use at one time."""
@@ -186,22 +196,36 @@ class FusedGuidedVJP:
 
     def __init__(self, network: FusedGuidedBackbone, images: Tensor, recorded: Sequence[Tensor] = ()) -> None:
         self._network = network
-        with torch.no_grad():
-            features, self._saved = network.forward(images, recorded)
-        self.features = features.to(images.dtype)
+        rows = range(len(images)) if network.by_image(images) else [slice(None)]
+        parts = [slice(row, row + 1) if isinstance(row, int) else row for row in rows]
+        forward = map_parallel(
+            lambda part: network.forward(images[part], [output[part] for output in recorded]), parts
+        )
+        self._saved = [saved for _, saved in forward]
+        """Of each image, or of the whole batch."""
+        self.features = _joined([features for features, _ in forward]).to(images.dtype)
 
     @property
     def masks(self) -> list[Tensor]:
         """Where each ReLU's output is positive, in order."""
-        masks = [mask for mask, _ in self._saved if mask is not None]
-        return [mask.unpacked().bool() if isinstance(mask, PackedMask) else mask for mask in masks]
+        parts = [[mask for mask, _ in saved if mask is not None] for saved in self._saved]
+        return [
+            _joined([m.unpacked().bool() if isinstance(m, PackedMask) else m for m in masks])
+            for masks in zip(*parts, strict=True)
+        ]
 
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
         count = len(cotangent)
-        with torch.no_grad():
-            gradient = self._network.vjp(cotangent, [_first(saved, count) for saved in self._saved])
-        return gradient.to(cotangent.dtype)
+        if len(self._saved) == 1:
+            parts = [(cotangent, [_first(saved, count) for saved in self._saved[0]])]
+        else:
+            parts = list(zip(cotangent.split(1), self._saved, strict=False))
+        return _joined(map_parallel(lambda part: self._network.vjp(*part), parts)).to(cotangent.dtype)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _first(saved: Saved, count: int) -> Saved:
@@ -223,12 +247,12 @@ def _forward(run: ForwardPlan, inputs: list[Tensor]) -> tuple[Tensor, SavedTenso
 def _guide(g: Tensor, mask: Tensor | PackedMask, turn: BackwardPlan) -> Tensor:
     """The guided rule: g where the ReLU's input and g are positive."""
     if isinstance(mask, PackedMask):
-        factors = mask.unpacked()
+        g = mask.multiply(g, turn.owned)
     else:
         # PyTorch multiplies by bytes several times faster than by booleans; its compiler (2.11) lacks this
         # view.
         factors = mask if torch.compiler.is_compiling() else mask.view(torch.uint8)
-    g = g.mul_(factors) if turn.owned else g * factors
+        g = g.mul_(factors) if turn.owned else g * factors
     return g if turn.clamped else g.clamp_(min=0)
 
 
