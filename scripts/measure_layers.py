@@ -3,7 +3,8 @@
 python scripts/measure_layers.py --dtype bfloat16
 
 Each operation of the engine is timed inside whole passes, a forward pass and five backward ones on a batch, so
-caches are as full as in use. Shares are of PyTorch's rate of matrix products, measured in the same turns.
+caches are as full as in use. Images do not pass in parallel here: all threads share each operation. Shares are
+of PyTorch's rate of matrix products, measured in the same turns.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from benchmark import matrix_rate
 from torch import Tensor
 
 from hvx.config import ModelConfig
-from hvx.explain.fused import FusedGuidedBackbone, FusedPullback, network
+from hvx.explain.fused import FusedGuidedBackbone, network
 from hvx.explain.fused.convolution import Convolution
-from hvx.explain.fused.rules import MaxPool
+from hvx.explain.fused.ops import MaxPool
 from hvx.models.backbone import build_backbone
 
 ROUNDS = 5
@@ -85,10 +86,10 @@ def watch(stopwatch: Stopwatch) -> None:
 
     stopwatch.wrap(Convolution, "__call__", forward)
     stopwatch.wrap(Convolution, "transposed", backward)
-    stopwatch.wrap(LeanNetwork, "_mask", lambda *_: (("forward", "masks"), 0))
+    stopwatch.wrap(FusedGuidedBackbone, "_mask", lambda *_: (("forward", "masks"), 0))
     stopwatch.wrap(network, "_guide", lambda *_: (("backward", "masks"), 0))
     stopwatch.wrap(MaxPool, "forward", lambda *_: (("forward", "max pool"), 0))
-    stopwatch.wrap(MaxPool, "pull", lambda *_: (("backward", "max pool"), 0))
+    stopwatch.wrap(MaxPool, "vjp", lambda *_: (("backward", "max pool"), 0))
 
 
 @click.command()
@@ -99,25 +100,30 @@ def main(dtype: str, images: int, turns: int) -> None:
     """Print a table of the time by kind of layer."""
     torch.manual_seed(0)
     kind = getattr(torch, dtype)
-    engine = LeanNetwork(build_backbone(ModelConfig().backbone).network, kind)
+    engine = FusedGuidedBackbone(build_backbone(ModelConfig().backbone).network, kind)
     batch = torch.randn(images, 3, 448, 448)
-    stopwatch, rates, totals = Stopwatch(), [], []
+    stopwatch = Stopwatch()
+    rates: list[float] = []
+    totals: list[float] = []
     watch(stopwatch)
     for turn in range(turns + 1):
         stopwatch.start_turn()
         start = time.perf_counter()
-        pullback = LeanPullback(engine, batch)
-        for _ in range(ROUNDS):
-            pullback.pull(torch.randn_like(pullback.features))
+        with torch.no_grad():
+            features, saved = engine.forward(batch)
+            for _ in range(ROUNDS):
+                engine.vjp(torch.randn_like(features), saved)
         totals.append(time.perf_counter() - start)
         rates.append(matrix_rate(torch.device("cpu"), kind))
         if not turn:  # warms up
-            stopwatch.seconds.clear(), rates.clear(), totals.clear()
+            for measured in (stopwatch.seconds, rates, totals):
+                measured.clear()
     rate, total = statistics.median(rates), statistics.median(totals)
     times = {key: statistics.median(turn[key] for turn in stopwatch.seconds) for key in stopwatch.flops}
     print(f"{dtype}, {images} images, a forward pass and {ROUNDS} backward: {total:.3f} s, ", end="")
     print(f"share {sum(stopwatch.flops.values()) / total / rate:.3f} of {rate / 1e9:.0f} GFLOP/s\n")
-    print("| pass | layer | calls | seconds | of the time | share of the matrix rate |\n|---|---|---|---|---|---|")
+    print("| pass | layer | calls | seconds | of the time | share of the matrix rate |")
+    print("|---|---|---|---|---|---|")
     for key in sorted(times, key=lambda key: (key[0] != "forward", -times[key])):
         share = f"{stopwatch.flops[key] / times[key] / rate:.2f}" if stopwatch.flops[key] else ""
         print(f"| {key[0]} | {key[1]} | {stopwatch.calls[key]} | {times[key]:.3f}", end=" ")

@@ -215,7 +215,12 @@ class Convolution:
             if packed is None:
                 groups = self.groups if name == "forward" else 1
                 packed = self._packed[name] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-                    weight().contiguous().to_mkldnn(), padding, stride, self.dilation, groups, list(like.shape)
+                    weight().contiguous().to_mkldnn(),
+                    padding,
+                    stride,
+                    self.dilation,
+                    groups,
+                    list(like.shape),
                 )
         return packed
 

@@ -57,6 +57,7 @@ def _workers(count: int, threads: int) -> ThreadPoolExecutor:
     before = torch.get_num_threads()
 
     def start() -> None:
+        torch.get_num_threads()  # its first call in a thread sets the process's number
         torch.set_num_threads(threads)
         started.wait()  # every thread starts
 

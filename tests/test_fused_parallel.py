@@ -1,0 +1,72 @@
+"""Images in parallel on the CPU, and the masks' products."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from hvx.explain.fused.masks import PackedMask
+from hvx.explain.fused.parallel import map_parallel
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("items", "threads"),
+    [
+        (0, []),
+        (1, [4]),
+        (2, [2] * 2),
+        (3, [2, 2, 4]),
+        (4, [1] * 4),
+        (5, [1] * 4 + [4]),
+        (7, [1] * 4 + [2, 2, 4]),
+    ],
+)
+def test_threads_are_shared_out_among_the_items(items: int, threads: list[int]) -> None:
+    def work(item: int) -> tuple[int, int, bool]:
+        return item, torch.get_num_threads(), torch.is_grad_enabled()
+
+    with torch.enable_grad():
+        assert map_parallel(work, range(items)) == [(n, count, False) for n, count in enumerate(threads)]
+        assert torch.is_grad_enabled()
+    assert torch.get_num_threads() == 4  # the caller's own are as before
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_items_run_at_the_same_time() -> None:
+    meeting = threading.Barrier(4)
+    map_parallel(lambda item: meeting.wait(30), range(4))  # raises if one waits in vain
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_an_error_in_a_thread_reaches_the_caller() -> None:
+    with pytest.raises(ZeroDivisionError):
+        map_parallel(lambda item: 1 // item, range(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_mask_is_where_values_are_positive_and_sets_the_others_to_zero(
+    dtype: torch.dtype, overwrite: bool
+) -> None:
+    values = torch.tensor([1.0, 0.0, -0.0, -2.0, 1e-7, 3.0]).view(1, 3, 1, 2).to(dtype)
+    values = values.contiguous(memory_format=torch.channels_last)
+    g = torch.tensor([5.0, 6.0, -7.0, 8.0, -9.0, 1.0]).view(1, 3, 1, 2).to(dtype)
+    g = g.contiguous(memory_format=torch.channels_last)
+    before, mask = g.clone(), PackedMask.of_positive(values)
+    found: Tensor = mask.multiply(g, overwrite)
+    assert torch.equal(found, before * (values > 0))
+    assert torch.equal(g, found if overwrite else before)
+    assert found.is_contiguous(memory_format=torch.channels_last)
