@@ -2,9 +2,9 @@
 
 python scripts/measure_layers.py --dtype bfloat16
 
-Each operation of the engine is timed inside whole passes, a forward pass and five backward ones on a batch, so
-caches are as full as in use. Images do not pass in parallel here: all threads share each operation. Shares are
-of PyTorch's rate of matrix products, measured in the same turns.
+Each operation of the engine is timed inside whole passes, a forward pass and five backward ones on a batch,
+so caches are as full as in use. Images do not pass in parallel here: all threads share each operation. Shares
+are of PyTorch's rate of matrix products, measured in the same turns.
 """
 
 from __future__ import annotations
