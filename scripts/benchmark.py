@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,8 +90,8 @@ class Material:
         return self.model.head
 
 
-def made_model(device: torch.device) -> VQAModel:
-    """MLB at the paper's sizes over ResNet-152, of random weights."""
+def made_model(device: torch.device, questions: Sequence[str] = QUESTIONS) -> VQAModel:
+    """MLB at the paper's sizes over ResNet-152, of random weights; it knows the words of these questions."""
     torch.manual_seed(0)
     config = ModelConfig()
     backbone = build_backbone(config.backbone)
@@ -99,7 +99,7 @@ def made_model(device: torch.device) -> VQAModel:
         if name.endswith("bn3") and isinstance(module, nn.BatchNorm2d):
             nn.init.constant_(module.weight, 0.25)  # or fifty blocks' sums grow beyond all bounds
     tokenize = tokenizer(config.encoder)
-    words = sorted({token for question in QUESTIONS for token in tokenize(question)})
+    words = sorted({token for question in questions for token in tokenize(question)})
     with torch.device("meta"):  # the GRU's own initialization takes 20 s
         head = MLB(config, 2048, len(words), ANSWERS)
     head = head.to_empty(device="cpu").requires_grad_(False).eval()

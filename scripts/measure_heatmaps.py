@@ -65,12 +65,37 @@ def stored(heatmap: np.ndarray, reduction: int, dtype: str) -> np.ndarray:
     return from_8_bits(*to_8_bits(small)) if dtype == "uint8" else small.astype(np.float16).astype(np.float32)
 
 
-def named(masks: Masks, item: Item, size: int) -> np.ndarray | None:
-    """Where in the crop the class lies that the question names; None without one, or of several."""
-    labels, path = masks.of_words(item.tokens), masks.path(item.image_path)
-    if len(labels) != 1 or not path.is_file():
-        return None
-    return cropped(read_mask(path) == labels[0], (size, size))
+class Regions:
+    """Where in the crop the object lies that a question asks about.
+
+    By the split's table of objects; or by class masks, where the question names one class.
+
+    Args:
+        reader: a run, whose config names the split.
+        masks: used if the split has no table.
+    """
+
+    def __init__(self, reader: RunReader, masks: Masks | None) -> None:
+        config = parse(copy.deepcopy(reader.about["config"]), str(reader.path / "run.json"))
+        assert config.explain is not None
+        self.split = config.split(config.explain.split)
+        self._table = ObjectTable(self.split) if self.split.objects else None
+        self._masks, self._size = masks, reader.heatmap_size[0]
+
+    def of(self, item: Item) -> np.ndarray | None:
+        """(H, W) bool; None if it is unknown, outside of the crop, or of several objects."""
+        region = None
+        if self._table and self._table.asked[item.question_id].kind in SINGLE:
+            region = np.isin(self._table.mask(item.image_id), self._table.asked[item.question_id].labels)
+        elif self._masks:
+            region = self._named(self._masks, item)
+        return region if region is not None and region.any() else None
+
+    def _named(self, masks: Masks, item: Item) -> np.ndarray | None:
+        labels, path = masks.of_words(item.tokens), masks.path(item.image_path)
+        if len(labels) != 1 or not path.is_file():
+            return None
+        return cropped(read_mask(path) == labels[0], (self._size, self._size))
 
 
 def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
@@ -78,26 +103,12 @@ def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
     with RunReader(run) as reader:
         if reader.column("heatmap").dtype != np.float16:
             raise HvxError(f"{run}: its heat maps are stored in 8 bits; give a run of whole maps")
-        config = parse(copy.deepcopy(reader.about["config"]), str(run / "run.json"))
-        assert config.explain is not None
-        split = config.split(config.explain.split)
-        table = ObjectTable(split) if split.objects else None
-        size = reader.heatmap_size[0]
+        regions, size = Regions(reader, masks), reader.heatmap_size[0]
         made = []
         for number in range(min(count, len(reader))):
             item = reader[number]
-            inside = None
-            if table and table.asked[item.question_id].kind in SINGLE:
-                inside = np.isin(table.mask(item.image_id), table.asked[item.question_id].labels)
-            elif masks:
-                inside = named(masks, item, size)
-            made.append(
-                Sample(
-                    item,
-                    inside if inside is not None and inside.any() else None,
-                    _photo(find_image(split.folders, item.image_path), size),
-                )
-            )
+            photo = _photo(find_image(regions.split.folders, item.image_path), size)
+            made.append(Sample(item, regions.of(item), photo))
     return made
 
 
