@@ -7,7 +7,7 @@ Every column compares the first run with something else:
 - the second run;
 - with --same, a float32 run whose difference has no meaning: another batch size, or photographs that look the
   same (scripts/precision_data.py makes them). It is the scale for the second run's differences;
-- itself, the controls: another question on the same image, and another image. A number as good there is useless.
+- itself, the controls: another question on the same image, another image. As good a number there is useless.
 
 Where several pixels of a map are equally large, the nearest ones count. The second table is the criterion.
 """
@@ -16,133 +16,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 from class_masks import Masks
 from measure_heatmaps import Regions
+from precision_differences import ATTENDED, MOVED, SEED, Differences, Side, compare
 
-from hvx.compare.agreement import GRID, Words, correlations, heatmap_ranks
+from hvx.compare.agreement import GRID
 from hvx.compare.controls import other_images, other_questions
-from hvx.compare.join import Joined, join
+from hvx.compare.join import join
 from hvx.errors import HvxError
-from hvx.measure.agreement import rank_correlation
-from hvx.measure.bootstrap import Estimate, mean
-from hvx.measure.localization import Peaks, covers, peaks
 from hvx.store.reader import RunReader
 from hvx.table import table
 
-SEED = 0
-MOVED = 0.05
-"""Of the image's width: a maximum that is farther away has moved."""
 MARGIN = 0.01
 """Between the probabilities of the first two answers: the criterion allows a change of a closer pair."""
-ATTENDED = 2.0
-"""The paper's threshold of z-scores."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """What a run has of the n common questions, in their order; ``margins``: p₁ − p₂ (n)."""
-
-    maps: np.ndarray
-    ranks: np.ndarray
-    attention: np.ndarray | None
-    z: np.ndarray
-    lengths: np.ndarray
-    answers: np.ndarray
-    margins: np.ndarray
-
-    @classmethod
-    def of(cls, joined: Joined, run: int) -> Side:
-        words, top = Words(joined, run), joined.column(run, "top_probabilities")
-        return cls(
-            joined.column(run, "heatmap"),
-            heatmap_ranks(joined, run),
-            joined.column(run, "attention") if joined.runs[run].glimpses else None,
-            words.z,
-            words.lengths,
-            joined.column(run, "answer").astype(str),
-            top[:, 0] - top[:, 1],
-        )
-
-
-@dataclass(frozen=True)
-class Differences:
-    """Of two sides, for each question that has a partner; those of z per token, where lengths are equal.
-
-    Attributes:
-        hits: of the questions with a region, whether each side's maximum is in it.
-        images: the image of each of ``hits``.
-    """
-
-    pixels: np.ndarray
-    cells: np.ndarray
-    distances: np.ndarray
-    same_cell: np.ndarray
-    attention: np.ndarray
-    z: np.ndarray
-    signs: np.ndarray
-    crossings: np.ndarray
-    answers: np.ndarray
-    margins: np.ndarray
-    hits: np.ndarray
-    images: np.ndarray
-
-    @property
-    def moved(self) -> float:
-        """Share of explanations whose maximum is farther away than ``MOVED``; NaN counts as moved."""
-        return float(np.mean(~(self.distances <= MOVED)))
-
-    @property
-    def pointing(self) -> list[Estimate]:
-        """The pointing game of each side, and the paired difference."""
-        return [mean(values, self.images, SEED) for values in (*self.hits, self.hits[1] - self.hits[0])]
-
-
-def compare(
-    first: Side, second: Side, partners: np.ndarray, regions: dict[int, np.ndarray], images: np.ndarray
-) -> Differences:
-    """The first side's explanation of each question with the second's of its partner (−1: none)."""
-    rows = np.flatnonzero((partners >= 0) & (first.maps.max((1, 2)) > first.maps.min((1, 2))))
-    others = partners[rows]
-    pairs = list(zip(rows.tolist(), others.tolist(), strict=True))
-    tops = {row: (peaks(first.maps[row]), peaks(second.maps[other])) for row, other in pairs}
-    hits = [[covers(regions[row], top) for top in tops[row]] for row in tops if row in regions]
-    alike = rows[first.lengths[rows] == second.lengths[others]]
-    known = np.isfinite(first.z[alike])
-    one, two = first.z[alike][known], second.z[partners[alike]][known]
-    attention = np.zeros(0)
-    if first.attention is not None and second.attention is not None:
-        attention = np.abs(first.attention[rows] - second.attention[others]).sum((2, 3)).ravel() / 2
-    return Differences(
-        pixels=np.array([rank_correlation(first.maps[row], second.maps[other]) for row, other in pairs]),
-        cells=correlations(first.ranks[rows], second.ranks[others]),
-        distances=np.array([distance(*both) for both in tops.values()]),
-        same_cell=np.array([_share_a_cell(*both) for both in tops.values()]),
-        attention=attention,
-        z=np.abs(one - two),
-        signs=np.sign(one) != np.sign(two),
-        crossings=(np.abs(one) > ATTENDED) != (np.abs(two) > ATTENDED),
-        answers=first.answers[rows] != second.answers[others],
-        margins=first.margins[rows],
-        hits=np.array(hits).reshape(-1, 2).T,
-        images=images[[row for row in tops if row in regions]],
-    )
-
-
-def distance(first: Peaks, second: Peaks) -> float:
-    """Between the nearest maxima of two maps, in shares of the side; NaN if either map is constant."""
-    if first is None or second is None:
-        return np.nan
-    return float(np.linalg.norm(first[:, None] - second[None], axis=2).min())
-
-
-def _share_a_cell(first: Peaks, second: Peaks) -> bool:
-    cells = [set(map(tuple, (points * GRID).astype(int))) for points in (first, second) if points is not None]
-    return len(cells) == 2 and bool(cells[0] & cells[1])
 
 
 def rows_of(found: Differences) -> list[tuple[str, str]]:
@@ -154,6 +44,7 @@ def rows_of(found: Differences) -> list[tuple[str, str]]:
         (f"maximum in the same of {GRID}×{GRID} cells", f"{found.same_cell.mean():.4f}"),
         (f"maximum farther away than {MOVED:.0%} of the width", f"{found.moved:.4f}"),
         ("distance of the maxima, % of it: median, 95 %", _quantiles(100 * found.distances, (0.5, 0.95), 2)),
+        ("float32's map there, of its largest value: median, 5 %", _quantiles(found.heights, (0.5, 0.05))),
         ("attention, ½Σ|Δα|: median, 95 %, largest", _quantiles(found.attention, (0.5, 0.95, 1))),
         ("|Δz|: median, 99 %, largest", _quantiles(found.z, (0.5, 0.99, 1))),
         ("tokens whose z changes its sign", _share(found.signs)),
