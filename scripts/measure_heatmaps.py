@@ -65,7 +65,7 @@ def stored(heatmap: np.ndarray, reduction: int, dtype: str) -> np.ndarray:
     return from_8_bits(*to_8_bits(small)) if dtype == "uint8" else small.astype(np.float16).astype(np.float32)
 
 
-class Regions:
+class ObjectRegions:
     """Where in the crop the object lies that a question asks about.
 
     By the split's table of objects; or by class masks, where the question names one class.
@@ -103,7 +103,7 @@ def samples(run: Path, count: int, masks: Masks | None) -> list[Sample]:
     with RunReader(run) as reader:
         if reader.column("heatmap").dtype != np.float16:
             raise HvxError(f"{run}: its heat maps are stored in 8 bits; give a run of whole maps")
-        regions, size = Regions(reader, masks), reader.heatmap_size[0]
+        regions, size = ObjectRegions(reader, masks), reader.heatmap_size[0]
         made = []
         for number in range(min(count, len(reader))):
             item = reader[number]

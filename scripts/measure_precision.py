@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 from class_masks import Masks
-from measure_heatmaps import Regions
+from measure_heatmaps import ObjectRegions
 from precision_differences import ATTENDED, MOVED, SEED, Differences, Side, compare
 
 from hvx.compare.agreement import GRID
@@ -121,7 +121,7 @@ def measured(reference: Path, run: Path, same: list[tuple[str, Path]], masks: Ma
         paths = (reference, *(path for _, path in others))
         joined = join([stack.enter_context(RunReader(path)) for path in paths], allow=("images",))
         first, own = Side.of(joined, 0), np.arange(len(joined))
-        finder = Regions(joined.runs[0], masks)
+        finder = ObjectRegions(joined.runs[0], masks)
         items = (finder.of(joined.runs[0][number]) for number in joined.numbers[0])
         regions = {row: region for row, region in enumerate(items) if region is not None}
         found = {
