@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import REPOSITORY, Tiny, here
+from conftest import REPOSITORY, Tiny
 from made_compare import Made
 from PIL import Image
 from scipy.stats import spearmanr
@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from hvx.data.object_masks import ObjectTable
 from hvx.measure.metrics.localization import points_inside
 from hvx.run.explain import explain_split
+from hvx.run.local import local_engine
 from hvx.store.reader import RunReader
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -121,7 +122,7 @@ def test_the_controls_are_those_of_unlike_maps(runs: tuple[Path, Path, Path]) ->
 def test_pointing_game_is_that_of_the_splits_objects(tiny: Tiny, finished_run: Path, tmp_path: Path) -> None:
     """Counted again in an obvious way, of a run in float32 and one in bfloat16."""
     other = tmp_path / "bfloat16"
-    explain_split(tiny.load(other, explain__precision="bfloat16"), here(torch.device("cpu")))
+    explain_split(tiny.load(other, explain__precision="bfloat16"), local_engine(torch.device("cpu")))
     table = ObjectTable(tiny.load(finished_run).split("val"))
     shares = []
     for path in (finished_run, other):
