@@ -16,6 +16,7 @@ import ctypes
 import gc
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from typing import Any
 
 import click
 import torch
+from benchmark_commands import costs
 from benchmark_page import MATRICES, Figures, page
 from benchmark_peers import PEERS, Score
 from count_kernels import GPU, section
@@ -69,6 +71,7 @@ FROZEN = ", weights frozen"
 AT_ONCE = f", {ALONE} at once"
 RUN_IMAGES = 12
 MATRIX = 2048
+LONG_TURNS = 3
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,22 @@ def whole_run(m: Material, folder: Path) -> float:
         return (time.perf_counter() - began[0]) / sum(spent)
 
 
+def long_question(m: Material) -> float:
+    """Seconds of a batch with a question of 200 tokens over those of the same batch without it; a median."""
+    explainer, images = Explainer(m.model), len(m.inputs)
+    asked = [image for image in range(images) for _ in QUESTIONS]
+    short = QUESTIONS * images
+    long = [" ".join(["table"] * 200), *short[1:]]
+    ratios = []
+    for _ in range(LONG_TURNS):
+        without, with_it = (
+            seconds(lambda: explainer.explain(m.inputs, asked, questions), m.device)  # noqa: B023
+            for questions in (short, long)
+        )
+        ratios.append(with_it / without)
+    return statistics.median(ratios)
+
+
 def resident() -> float:
     """Memory of this process, MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -353,6 +372,8 @@ def main(output: Path | None, turns: int, device: str, memory: str | None) -> No
             overhead=whole_run(m, Path(place)),
             memory=memory_of_each() if chosen.type == "cpu" else {},
             pipeline=pipeline_costs(),
+            long_question=long_question(m),
+            commands=costs(Path(place) / "model.safetensors"),
         )
     text = f"{page(figures)}\n{section(GPU(), questions=len(QUESTIONS))}"
     click.echo(text)

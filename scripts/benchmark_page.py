@@ -59,6 +59,8 @@ class Figures:
         rates: explanations per second by name, and FLOP/s of ``MATRICES``, turn by turn.
         overhead: seconds of a whole run over those in the network.
         memory: MB per image by name; empty where it was not measured.
+        long_question: seconds of a batch with a question of 200 tokens over those without it.
+        commands: CPU seconds of commands that need no PyTorch, by name.
         pipeline: explanations per second without a network, and CPU milliseconds for each by thread.
     """
 
@@ -72,6 +74,8 @@ class Figures:
     overhead: float
     memory: dict[str, float]
     pipeline: dict[str, float]
+    long_question: float
+    commands: dict[str, float]
 
     def ratios(self, name: str, other: str) -> list[float]:
         return [a / b for a, b in zip(self.rates[name], self.rates[other], strict=True)]
@@ -119,6 +123,8 @@ def page(figures: Figures) -> str:
                 ("decoders", "decoders", 1.8),
             )
         ),
+        ("a batch with a question of 200 tokens ÷ without it", "≤ 1.5", f"{figures.long_question:.2f}"),
+        *((f"`{name}`, CPU", "≤ 0.3 s", f"{cpu:.2f} s") for name, cpu in figures.commands.items()),
         ("difference from the plain engine, relative", "≤ 1e-4", f"{figures.difference:.1e}"),
     ]
     table = [f"| {' | '.join(row)} |" for row in rows]
