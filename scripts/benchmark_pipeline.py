@@ -4,9 +4,9 @@ python scripts/benchmark_pipeline.py
 
 Photographs are 640×480 JPEG files; explanations are of 448×448 pixels with two glimpses, stored in float16.
 The milliseconds are of a CPU core for each explanation, by who spends them: the main thread, the thread that
-writes, and the processes that decode. The run is long enough that the first shards, whose memory is new to the
-process, count little. PyTorch has one thread: there is no network, and two threads would
-wait for each other while decoders are on the other core.
+writes, and the processes that decode. The run is long enough that the first shards, whose memory is new to
+the process, count little. PyTorch has one thread: there is no network, and two threads would wait for each
+other while decoders are on the other core.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
+from hvx.explain.fused import FusedGuidedBackbone, network
 from hvx.explain.fused.masks import PackedMask
 from hvx.explain.fused.parallel import map_parallel
 
@@ -70,3 +72,24 @@ def test_a_mask_is_where_values_are_positive_and_sets_the_others_to_zero(
     assert torch.equal(found, before * (values > 0))
     assert torch.equal(g, found if overwrite else before)
     assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.usefixtures("four_threads")
+def test_only_large_images_of_several_threads_pass_alone_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    engine = FusedGuidedBackbone(create_feature_extractor(layers, {"2": "features"}))
+    images = torch.randn(5, 3, 12, 14, generator=torch.Generator().manual_seed(0))
+    cotangent = torch.randn(3, 4, 10, 12, generator=torch.Generator().manual_seed(1))
+    results = []
+    for large, alone in ((12 * 14, True), (12 * 14 + 1, False)):
+        monkeypatch.setattr(network, "_LARGE", large)
+        assert engine.by_image(images) is alone
+        passed = engine(images)
+        results.append((passed.features, passed.vjp(cotangent), *passed.masks))
+    for by_image, whole in zip(*results, strict=True):
+        torch.testing.assert_close(by_image, whole, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(network, "_LARGE", 0)
+    torch.set_num_threads(1)
+    assert not engine.by_image(images)

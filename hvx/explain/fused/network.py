@@ -22,6 +22,9 @@ from hvx.explain.fused.ops import GenericOp, SavedTensors
 from hvx.explain.fused.parallel import map_parallel
 from hvx.explain.guided import guided
 
+_LARGE = 160**2
+"""Pixels of an image from which on it passes alone: for smaller ones calling the operations takes longer than
+waiting for the other threads (docs/engine.md)."""
 _TOLERANCE = {False: 1e-2, True: 1e-1}
 """Largest relative difference that rounding explains, including some flipped ReLUs; True: in bfloat16."""
 _IN_USE = 5
@@ -144,12 +147,14 @@ class FusedGuidedBackbone:
         return values[self._features], saved
 
     def by_image(self, images: Tensor) -> bool:
-        """Whether each image passes alone, in parallel with others.
+        """Whether each image passes alone, in parallel with others: large images, for several threads.
 
         An operation of unknown kind may depend on the whole batch, or not be safe to run in several threads.
         """
-        known = not any(isinstance(step.op, GenericOp) for step in self.steps)
-        return known and self._eager is None and images.device.type == "cpu" and len(images) > 0
+        if images.device.type != "cpu" or self._eager is not None or torch.get_num_threads() == 1:
+            return False
+        large = len(images) > 0 and images[0, 0].numel() >= _LARGE
+        return large and not any(isinstance(step.op, GenericOp) for step in self.steps)
 
     def _mask(self, output: Tensor) -> Tensor | PackedMask:
         """Where a ReLU's output is positive."""
