@@ -21,7 +21,7 @@ help:
 	@echo "make hooks       runs ruff and mypy before each commit (pre-commit)"
 	@echo "make wheel       builds the wheel and the sdist into dist/ and checks their metadata"
 	@echo "make check-wheel     installs the wheel into a new environment and runs hvx reproduce there"
-	@echo "make bench       hvx beside captum and pytorch-grad-cam; writes docs/benchmarks.md"
+	@echo "make bench       hvx compared with captum and pytorch-grad-cam; writes docs/benchmarks.md"
 	@echo "make clean       removes the environment and all that was made"
 
 reproduce: $(VENV)/installed

@@ -1,4 +1,4 @@
-"""hvx beside captum and pytorch-grad-cam, on the same MLB over ResNet-152, photographs and questions.
+"""hvx compared with captum and pytorch-grad-cam, on the same MLB over ResNet-152, photographs and questions.
 
 python scripts/benchmark.py -o docs/benchmarks.md
 

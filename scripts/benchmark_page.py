@@ -1,4 +1,4 @@
-"""The page of a benchmark: what was measured beside what is required, and on what."""
+"""The page of a benchmark: what was measured and what is required, and on what."""
 
 from __future__ import annotations
 

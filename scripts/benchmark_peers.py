@@ -1,4 +1,4 @@
-"""The peers that hvx is measured beside: what they are given, and how they are called."""
+"""The peers that hvx is compared with: what they are given, and how they are called."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def main(runs: Sequence[str], deletions: int) -> None:
 
 
 def print_control(paths: dict[str, Path], questions: list[Question], names: list[str], count: int) -> None:
-    """The table of each reading beside the deletion of words from its own network's question."""
+    """The table of each reading next to the deletion of words from its own network's question."""
     sample = [questions[place] for place in draw(np.array([one.image for one in questions]), count, SEED)]
     for name, path in paths.items():
         add_deletions(name, path, sample)

@@ -33,11 +33,11 @@ PAGE = REPOSITORY / "docs" / "reliability.md"
 TABLE = [
     ("SIGKILL at 20 random moments, then finished", "every dataset equal to an undisturbed run's", "kills"),
     ("killed amid the last step; Ctrl-C, SIGTERM",
-     "as above; exit 130 and one line that says how to go on; no torn file", "faults"),
+     "as above; exit 130 and one line that says how to resume; no torn file", "faults"),
     ("a Ray worker killed in mid-shard; a (simulated) node lost",
-     "every dataset equal; the run goes on by itself", "ray"),
+     "every dataset equal; the run continues by itself", "ray"),
     ("disk full, file-size limit, read-only folder",
-     "a clear line, exit 2, no torn file; goes on once there is room", "faults, sink"),
+     "a clear line, exit 2, no torn file; resumes once there is room", "faults, sink"),
     ("200 damaged images of a 2,000-image split",
      "exactly their questions in `failures.jsonl`, the rest done", "images"),
     ("a bit flipped, a shard truncated, a view missing", "found, named, redone", "seal"),
@@ -50,7 +50,7 @@ TABLE = [
     ("a view over 4,000 shards", "opens within 2 s", "view"),
     ("a second process on the same run folder; a lock whose holder was killed",
      "says who holds it, exit 2; recognized as stale", "lock"),
-    ("what stands beside the shards is missing or changed; shards of a packed run deleted; the run folder "
+    ("what stands next to the shards is missing or changed; shards of a packed run deleted; the run folder "
      "renamed meanwhile; a part of it a link that leads out; a run that may only be read",
      "written again; the solid file stays; not made again under the old name; refused; checked and left as "
      "it is", "run_folder"),

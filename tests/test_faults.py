@@ -124,7 +124,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(
     line = err.strip()
     assert len(line.splitlines()) == 1, err
     assert line.startswith(f"Error: {run}: interrupted; ")
-    assert line.endswith("shards are done; the same command goes on from there")
+    assert line.endswith("shards are done; the same command resumes from there")
     assert not list(run.rglob("*.part"))
     goes_on(tiny, run, undisturbed)
 

@@ -135,7 +135,7 @@ def test_a_head_has_the_tensors_of_its_equations(
     kind = NETWORKS[head.config.network]
     assert type(head) is kind
     assert _NETWORKS[head.config.network](head.config) == said
-    columns = head.state_dict()[kind.reads_features].shape[1]
+    columns = head.state_dict()[kind.feature_weight_name].shape[1]
     assert kind.channels_of(columns, head.config) == head.channels == CHANNELS
 
 
@@ -233,10 +233,10 @@ def test_a_pullback_holds_f_constant_unless_told_otherwise() -> None:
     assert torch.equal(usual, found[False]) and not torch.allclose(usual, found[True])
 
 
-@pytest.mark.parametrize("method", ["feature_projections", "image_terms", "join"])
+@pytest.mark.parametrize("method", ["build", "feature_projections", "image_terms", "join"])
 def test_a_head_must_say_what_it_is(method: str) -> None:
-    methods = dict.fromkeys(["feature_projections", "image_terms", "join"], lambda *rest: None)
+    methods = dict.fromkeys(["build", "feature_projections", "image_terms", "join"], lambda *rest: None)
     del methods[method]
     unfinished = type("Unfinished", (HadamardHead,), methods)
     with pytest.raises(TypeError, match=f"abstract method '?{method}'?$"):
-        unfinished(ModelConfig.model_validate(SIZES), CHANNELS, WORDS, 0.0)
+        unfinished(ModelConfig.model_validate(SIZES), CHANNELS, WORDS, 7)

@@ -134,7 +134,7 @@ def test_an_interrupt_keeps_what_is_done_and_says_how_to_go_on(
         return ranks(map, seed)
 
     monkeypatch.setattr("hvx.measure.pipeline.ranks", ranks_until_asked_to_stop)
-    with pytest.raises(Interrupted, match="what is done is kept, the same command goes on"):
+    with pytest.raises(Interrupted, match="what is done is kept, the same command resumes"):
         measured(run, tmp_path / "out", methods=methods)
     monkeypatch.undo()
     (cache,) = [path for path in (run / "measure").iterdir() if path.is_dir()]

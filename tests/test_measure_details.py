@@ -502,7 +502,7 @@ def test_an_interrupt_is_told_from_an_error(sample: EvaluationSample) -> None:
     with pytest.raises(Interrupted) as raised, evaluate._interruptible(sample):
         raise KeyboardInterrupt
     assert str(raised.value) == (
-        f"{sample.reader.path}: interrupted; what is done is kept, the same command goes on"
+        f"{sample.reader.path}: interrupted; what is done is kept, the same command resumes"
     )
     with pytest.raises(HvxError, match="a reason"), evaluate._interruptible(sample):
         raise HvxError("a reason")

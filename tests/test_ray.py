@@ -381,7 +381,7 @@ def test_the_command_starts_and_ends_a_ray_of_its_own_that_only_this_machine_rea
     command.send_signal(signal.SIGTERM)
     out, error = command.communicate(timeout=LONG)
     assert (command.returncode, out) == (130, "")
-    assert error.startswith(f"Error: {run}: interrupted; 0 of 8 shards are done; the same command goes on ")
+    assert error.startswith(f"Error: {run}: interrupted; 0 of 8 shards are done; the same command resumes ")
     assert error.count("\n") == 1
     assert _descendants(command) == []
     command = started(_command(tiny, run))

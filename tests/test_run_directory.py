@@ -211,7 +211,7 @@ def test_an_interruption_says_how_many_shards_are_done(tiny: Tiny, tmp_path: Pat
     total = 2 + len(whole.computed)
     assert whole.computed == list(range(2, total))
     assert str(stopped.value) == (
-        f"{run}: interrupted; 2 of {total} shards are done; the same command goes on from there"
+        f"{run}: interrupted; 2 of {total} shards are done; the same command resumes from there"
     )
     assert stopped.value.exit_status == 130
 

@@ -389,5 +389,5 @@ def test_an_interrupted_training_says_how_to_go_on(tiny: Tiny, monkeypatch: pyte
     monkeypatch.setattr(trainer, "train_model", interrupted)
     done = CliRunner().invoke(main, ["train", str(tiny.config)])
     assert done.exit_code == 130
-    assert "the same command, without --restart, goes on" in done.stderr
+    assert "the same command, without --restart, resumes" in done.stderr
     assert os.linesep not in done.stderr.strip()

@@ -676,7 +676,7 @@ def test_on_error_stop_ends_the_run_at_the_first_failure(config: Config) -> None
     made = worker_of(config, Made(infinite=("q11",)), on_error="stop")
     with pytest.raises(BadImage) as bad:
         made._explained(small_shard(), decoded(([0], {1: "p2.png: not an image"})))
-    assert str(bad.value) == "p2.png: not an image (--on-error skip lists its questions and goes on)"
+    assert str(bad.value) == "p2.png: not an image (--on-error skip lists its questions and continues)"
     with pytest.raises(HvxError, match=r"^question_id 11: the heat map \(Eqs 2, 9\) is not finite") as odd:
         made._explained(small_shard(), decoded(([0, 1, 2], {})))
     assert not isinstance(odd.value, BadImage)

@@ -77,7 +77,7 @@ def measure(
     Localization where the split has masks, agreement with the attention, deletion and insertion, sanity
     under randomized weights, words by part of speech: each with a bootstrap interval and n. Writes
     measure.md, measure.json and plots. What takes time is kept in RUN/measure by method: the same command
-    goes on from there. Needs the extra: pip install 'hvx[measure]'.
+    resumes from there. Needs the extra: pip install 'hvx[measure]'.
 
     \b
     Example:

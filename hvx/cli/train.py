@@ -17,7 +17,7 @@ from hvx.terminal import echo
 @device_option
 @common
 def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) -> None:
-    """Train the model that CONFIG describes and write its checkpoint; a killed training goes on.
+    """Train the model that CONFIG describes and write its checkpoint; a killed training resumes.
 
     The backbone is frozen; its features are computed once and kept next to the checkpoint. So are the
     training's state, the last epoch's checkpoint, the metrics of each epoch and a plot of them. The plot is
@@ -40,7 +40,7 @@ def train(config: Path, overrides: tuple[str, ...], restart: bool, device: str) 
         metrics = train_model(loaded, pick_device(device), lambda line: echo(line, err=True), restart)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{config}: interrupted; the same command, without --restart, goes on from the last save"
+            f"{config}: interrupted; the same command, without --restart, resumes from the last save"
         ) from None
     files = TrainingFiles(loaded.path(loaded.checkpoint))
     echo(f"{files.checkpoint}: trained, the checkpoint of the best epoch")

@@ -83,7 +83,7 @@ class _Reader:
 
     def _make(self, name: str, values: list[Any]) -> None:
         if self.container is not None:
-            raise _UnsupportedPickle("a container inside of another, or beside it")
+            raise _UnsupportedPickle("a container inside of another, or next to it")
         self.container = {} if "DICT" in name else []
         self.stack.append(self)
         self._add("SETITEMS" if "DICT" in name else "APPENDS", values)

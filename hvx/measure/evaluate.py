@@ -143,7 +143,7 @@ def _interruptible(sample: EvaluationSample) -> Iterator[None]:
             if isinstance(error, HvxError) and not requests.came:
                 raise
             raise Interrupted(
-                f"{sample.reader.path}: interrupted; what is done is kept, the same command goes on"
+                f"{sample.reader.path}: interrupted; what is done is kept, the same command resumes"
             ) from None
 
 

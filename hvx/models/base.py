@@ -99,29 +99,37 @@ class HeadOutput:
 class Head(nn.Module, ABC):
     """Joins the features of a frozen backbone with questions, and answers them.
 
-    ``image_terms`` computes what depends only on the image, once per image. ``read`` computes what depends
-    only on the question, once per question. ``join`` computes the rest, for pairs of image and question.
+    ``image_terms`` computes what depends only on the image, once per image. ``encode_question`` computes what
+    depends only on the question, once per question. ``join`` computes the rest, for pairs of both.
 
     Args:
         config: sizes and options.
         channels: M, channels of the features.
         words: size of the vocabulary.
+        answers: A.
         dropout: share dropped before each projection in training.
     """
 
-    reads_features: ClassVar[str]
+    feature_weight_name: ClassVar[str]
     """Name of a matrix in the state dict whose columns are the channels of the features."""
 
-    def __init__(self, config: ModelConfig, channels: int, words: int, dropout: float) -> None:
+    def __init__(
+        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.config = config
         self.channels = channels
         self.dropout = dropout
         self.encoder = QuestionEncoder(config.encoder, words)
+        self.build(config, channels, answers)
+
+    @abstractmethod
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
+        """Create the head's layers, with random weights; the encoder exists already."""
 
     @classmethod
     def channels_of(cls, columns: int, config: ModelConfig) -> int:
-        """M, from the number of columns of ``reads_features``."""
+        """M, from the number of columns of ``feature_weight_name``."""
         del config
         return columns
 

@@ -183,9 +183,9 @@ def channels_of(head: dict[str, Tensor], config: ModelConfig, source: str) -> in
         HvxError: the tensors are not a head's.
     """
     network = NETWORKS[config.network]
-    weight = head.get(network.reads_features)
+    weight = head.get(network.feature_weight_name)
     if weight is None or weight.ndim != 2:
-        raise HvxError(f"{source}: no matrix '{network.reads_features}'")
+        raise HvxError(f"{source}: no matrix '{network.feature_weight_name}'")
     return network.channels_of(int(weight.shape[1]), config)
 
 

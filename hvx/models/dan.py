@@ -28,12 +28,9 @@ class DAN(HadamardHead):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "visual.0.weight"
+    feature_weight_name = "visual.0.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         encoder, d, steps = config.encoder, config.joint, range(config.dan.steps)
         self.from_the_end = SkipThoughtGRU(
             encoder.embedding, encoder.hidden, encoder.candidate, encoder.integration

@@ -38,12 +38,9 @@ class Gated(HadamardHead):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "attention_visual.weight"
+    feature_weight_name = "attention_visual.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         d, question = config.joint, config.encoder.hidden
         # f_a's linear map and gate, split into the parts for v_i and for q.
         self.attention_visual = nn.Linear(channels, 2 * d, bias=False)

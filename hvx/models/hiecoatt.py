@@ -78,12 +78,9 @@ class HieCoAtt(Head):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "visual.weight"
+    feature_weight_name = "visual.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         d = config.encoder.hidden
         self.visual = nn.Linear(channels, d)
         self.phrases = nn.ModuleList(nn.Linear(window * d, d) for window in WINDOWS)

@@ -67,12 +67,9 @@ class MCB(HadamardHead):
         dropout: share dropped of the question, and before the classifier, in training.
     """
 
-    reads_features = "visual_sketch.table"
+    feature_weight_name = "visual_sketch.table"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         question, glimpses, hidden = config.encoder.hidden, config.glimpses, config.mcb.attention
         if glimpses:
             self.attention_visual_sketch = CountSketch(channels, config.joint)

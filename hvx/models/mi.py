@@ -33,12 +33,9 @@ class MI(HadamardHead):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "start.weight"
+    feature_weight_name = "start.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         hidden, d = config.encoder.hidden, config.joint
         self.attends = config.mi.attention
         # ``start`` is applied to the features: W_1 for the maximum, W_0 for the mean.

@@ -28,12 +28,9 @@ class MLB(HadamardHead):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "visual.0.weight"
+    feature_weight_name = "visual.0.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         glimpses, joint, question = config.glimpses, config.joint, config.encoder.hidden
         if glimpses:
             self.attention_textual = nn.Linear(question, joint)

@@ -29,12 +29,9 @@ class MRN(HadamardHead):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "visual_inner.0.weight"
+    feature_weight_name = "visual_inner.0.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         d, count = config.joint, config.mrn.blocks
         inner = config.mrn.inner or d
         widths = [config.encoder.hidden] + [d] * (count - 1)

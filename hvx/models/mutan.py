@@ -30,12 +30,9 @@ class Mutan(HadamardHead):
         dropout: share dropped before each projection in training.
     """
 
-    reads_features = "visual.0.weight"
+    feature_weight_name = "visual.0.weight"
 
-    def __init__(
-        self, config: ModelConfig, channels: int, words: int, answers: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__(config, channels, words, dropout)
+    def build(self, config: ModelConfig, channels: int, answers: int) -> None:
         sizes, question, glimpses = config.mutan, config.encoder.hidden, config.glimpses
         if glimpses:
             parts = sizes.attention_rank * sizes.attention_joint

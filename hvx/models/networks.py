@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hvx.config import ModelConfig
 from hvx.models.base import Head
 from hvx.models.dan import DAN
@@ -37,5 +35,4 @@ def new_head(config: ModelConfig, channels: int, words: int, answers: int, dropo
         answers: A.
         dropout: share dropped before each projection in training.
     """
-    make: Callable[..., Head] = NETWORKS[config.network]
-    return make(config, channels, words, answers, dropout)
+    return NETWORKS[config.network](config, channels, words, answers, dropout)

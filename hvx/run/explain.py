@@ -221,7 +221,7 @@ def _interruptible(folder: RunFolder) -> Iterator[StopSignal]:
             done_count = sum(folder.is_done(shard) for shard in folder.shards)
             raise Interrupted(
                 f"{folder.path}: interrupted; {done_count:,} of {len(folder.shards):,} shards are done; "
-                "the same command goes on from there"
+                "the same command resumes from there"
             ) from None
 
 

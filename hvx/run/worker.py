@@ -139,7 +139,7 @@ class ShardWorker:
         for batch in batches:
             for image, reason in batch.failures.items():
                 if self._explain.on_error == "stop":
-                    raise BadImage(f"{reason} (--on-error skip lists its questions and goes on)")
+                    raise BadImage(f"{reason} (--on-error skip lists its questions and continues)")
                 failures += [_failure(question, reason) for question in shard.images[image][1]]
             for image, digest in zip(batch.indices, batch.digests, strict=True):
                 digests[starts[image] : starts[image + 1]] = [digest] * len(rows(image))
