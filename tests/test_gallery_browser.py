@@ -272,12 +272,15 @@ def test_looks_chosen_in_an_item_or_while_it_closes_stay(page: sync_api.Page, ad
     page.evaluate(
         """() => {
           document.querySelector(".card .open").click();
-          addEventListener("hashchange", () => setTimeout(() => {
-            document.querySelector("dialog").addEventListener("close", () => setTimeout(() => {
+          const dialog = document.querySelector("dialog");
+          const closing = () => {
+            if (!dialog.open) { setTimeout(closing, 20); return; }
+            dialog.addEventListener("close", () => setTimeout(() => {
               document.getElementById("maps").click();
             }));
-            document.querySelector("dialog").close();
-          }, 200), { once: true });
+            dialog.close();
+          };
+          addEventListener("hashchange", () => setTimeout(closing, 200), { once: true });
         }"""
     )
     expect(page.locator("body[data-style=paper][data-maps=always]")).to_be_attached()

@@ -206,7 +206,9 @@ def test_a_shard_that_is_cut_short_is_not_counted_as_done(tiny: Tiny, tmp_path: 
             raise KeyboardInterrupt
 
     engine._each = cut
-    with pytest.raises(Interrupted, match=r": interrupted; 1 of \d+ shards are done; the same command goes"):
+    with pytest.raises(
+        Interrupted, match=r": interrupted; 1 of \d+ shards are done; the same command resumes"
+    ):
         made(tiny, run, engine)
 
 
