@@ -407,20 +407,20 @@ step is the caller's ("given"), so it may not be changed."""
 
 def _plan(network: FusedGuidedBackbone) -> list[str]:
     lines = []
-    for forward, turn in zip(network._forwards, network._turns, strict=True):
+    for forward, plan in zip(network._forwards, network._backwards, strict=True):
         step = forward.step
         names = " ".join(value.name for value in step.inputs)
         freed = " ".join(value.name for value in forward.last_read) or "nothing"
         place = ", in place" if forward.overwrites else ""
         made = f"{step.output.name}{'*' * step.guided}{place}; frees {freed}"
         last = step.output is network._features
-        state = "owned" if turn.owned else "given" if last else "shared"
+        state = "owned" if plan.owned else "given" if last else "shared"
         sums = []
-        for into, overwrites, clamps in zip(turn.into, turn.overwrites, turn.clamps, strict=True):
+        for into, overwrites, clamps in zip(plan.into, plan.overwrites, plan.clamps, strict=True):
             place = "in place" if overwrites else "to a copy"
             sums.append((f"added {place}" if into else "new") + " and clamped" * clamps)
-        turns = f"{'clamped, ' * turn.clamped}{state}; {', '.join(sums)}"
-        lines.append(f"{type(step.op).__name__} {names} -> {made} | {turns}")
+        plans = f"{'clamped, ' * plan.clamped}{state}; {', '.join(sums)}"
+        lines.append(f"{type(step.op).__name__} {names} -> {made} | {plans}")
     return lines
 
 

@@ -1,14 +1,8 @@
-"""The steps of a network, run forward once per image and backward once per question.
-
-The use of memory is planned once, before all runs, by following the steps of both passes: a tensor's last
-consumer may overwrite it, and a cotangent with a single holder may be changed in place.
-"""
+"""The steps of a network, run forward once per image and backward once per question."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +14,7 @@ from hvx.explain.fused.graph import Step, Value, read_steps
 from hvx.explain.fused.masks import PackedMask
 from hvx.explain.fused.ops import GenericOp, SavedTensors
 from hvx.explain.fused.parallel import map_parallel
+from hvx.explain.fused.plan import BackwardPlan, ForwardPlan, needed_values, plan_backward, plan_forward
 from hvx.explain.guided import guided
 
 _LARGE = 160**2
@@ -32,34 +27,6 @@ _IN_USE = 5
 
 Saved = tuple["Tensor | PackedMask | None", SavedTensors]
 """What a step saves: the mask of its ReLU, and its other values."""
-
-
-@dataclass
-class ForwardPlan:
-    """How a step runs forward: whether it may overwrite the tensor that it adds; what is read last here."""
-
-    step: Step
-    overwrites: bool
-    last_read: list[Value]
-
-
-@dataclass
-class BackwardPlan:
-    """How a cotangent passes back through a step.
-
-    Attributes:
-        clamped: its negative values are zero already.
-        owned: nothing else holds its memory.
-        into: of each input, whether it already has a cotangent, to which the new one is added.
-        overwrites: of each input, whether the sum may overwrite that cotangent.
-        clamps: of each input, whether the step sets negative values to zero.
-    """
-
-    clamped: bool = False
-    owned: bool = False
-    into: list[bool] = field(default_factory=list)
-    overwrites: list[bool] = field(default_factory=list)
-    clamps: list[bool] = field(default_factory=list)
 
 
 class FusedGuidedBackbone:
@@ -84,9 +51,9 @@ class FusedGuidedBackbone:
         guided(network)  # refuses activations that the guided rule does not define
         self._dtype = dtype
         self._image, steps, self._features = read_steps(network, dtype, packs=not compiled)
-        self.steps = [step for step in steps if step.output in _needed(steps, self._features)]
-        self._forwards = _plan_forward(self.steps, self._image, self._features)
-        self._turns = _plan_pull(self.steps, self._features)
+        self.steps = [step for step in steps if step.output in needed_values(steps, self._features)]
+        self._forwards = plan_forward(self.steps, self._image, self._features)
+        self._backwards = plan_backward(self.steps, self._features)
         self._eager = (self.forward, self.vjp) if compiled else None
         self._checked: set[torch.Size] = set()
         if compiled:
@@ -179,13 +146,13 @@ class FusedGuidedBackbone:
         """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
         start = cotangent.to(self._dtype or cotangent.dtype, memory_format=torch.channels_last)
         cotangents: dict[Value, Tensor] = {self._features: start}
-        for step, turn, (mask, extra) in zip(
-            reversed(self.steps), reversed(self._turns), reversed(saved), strict=True
+        for step, plan, (mask, extra) in zip(
+            reversed(self.steps), reversed(self._backwards), reversed(saved), strict=True
         ):
             g = cotangents.pop(step.output)
             if mask is not None:
-                g = _guide(g, mask, turn)
-            _propagate(step, turn, g, extra, cotangents)
+                g = _guide(g, mask, plan)
+            _propagate(step, plan, g, extra, cotangents)
             del g
         return cotangents[self._image]
 
@@ -249,25 +216,25 @@ def _forward(run: ForwardPlan, inputs: list[Tensor]) -> tuple[Tensor, SavedTenso
     return step.op.forward(*inputs)
 
 
-def _guide(g: Tensor, mask: Tensor | PackedMask, turn: BackwardPlan) -> Tensor:
+def _guide(g: Tensor, mask: Tensor | PackedMask, plan: BackwardPlan) -> Tensor:
     """The guided rule: g where the ReLU's input and g are positive."""
     if isinstance(mask, PackedMask):
-        g = mask.multiply(g, turn.owned)
+        g = mask.multiply(g, plan.owned)
     else:
         # PyTorch multiplies by bytes several times faster than by booleans; its compiler (2.11) lacks this
         # view.
         factors = mask if torch.compiler.is_compiling() else mask.view(torch.uint8)
-        g = g.mul_(factors) if turn.owned else g * factors
-    return g if turn.clamped else g.clamp_(min=0)
+        g = g.mul_(factors) if plan.owned else g * factors
+    return g if plan.clamped else g.clamp_(min=0)
 
 
 def _propagate(
-    step: Step, turn: BackwardPlan, g: Tensor, saved: SavedTensors, cotangents: dict[Value, Tensor]
+    step: Step, plan: BackwardPlan, g: Tensor, saved: SavedTensors, cotangents: dict[Value, Tensor]
 ) -> None:
     """Pass a cotangent back to each input of a step."""
     if isinstance(step.op, Convolution):
         x = step.inputs[0]
-        pulled = step.op.transposed(g, saved[0], cotangents.get(x), turn.overwrites[0], turn.clamps[0])
+        pulled = step.op.transposed(g, saved[0], cotangents.get(x), plan.overwrites[0], plan.clamps[0])
         # The sum passes the cotangent on unchanged; it may be changed in place after its last other reader.
         cotangents[x], outgoing = pulled, [(1, g)] if len(step.inputs) > 1 else []
     elif step.op.passes:
@@ -276,72 +243,9 @@ def _propagate(
         outgoing = list(enumerate(step.op.vjp(g, saved)))
     for index, input_cotangent in outgoing:
         value = step.inputs[index]
-        if not turn.into[index]:
+        if not plan.into[index]:
             cotangents[value] = input_cotangent
-        elif turn.overwrites[index]:
+        elif plan.overwrites[index]:
             cotangents[value].add_(input_cotangent)
         else:
             cotangents[value] = cotangents[value] + input_cotangent
-
-
-def _needed(steps: list[Step], features: Value) -> set[Value]:
-    """The values that the features depend on."""
-    needed = {features}
-    for step in reversed(steps):
-        if step.output in needed:
-            needed.update(step.inputs)
-    return needed
-
-
-def _plan_forward(steps: list[Step], image: Value, features: Value) -> list[ForwardPlan]:
-    last_use = {value: index for index, step in enumerate(steps) for value in step.inputs}
-    # A rule of unknown kind saves its inputs, and its output may share their memory.
-    fixed = {image, features}
-    for step in steps:
-        if isinstance(step.op, GenericOp):
-            fixed.update(step.inputs, [step.output])
-    plan = []
-    for index, step in enumerate(steps):
-        last_read = [v for v in dict.fromkeys(step.inputs) if last_use[v] == index and v is not features]
-        *_, added = step.inputs
-        sums = isinstance(step.op, Convolution) and len(step.inputs) > 1
-        overwrites = sums and added in last_read and added not in fixed and added is not step.inputs[0]
-        plan.append(ForwardPlan(step, overwrites, last_read))
-    return plan
-
-
-def _plan_pull(steps: list[Step], features: Value) -> list[BackwardPlan]:
-    """Follow the cotangents through the steps, last to first: which values hold which memory at each step."""
-    caller = object()
-    memory: dict[Value, Any] = {features: caller}
-    holders: Counter[Any] = Counter({caller: 2})  # the caller holds its cotangent too
-    clamped: set[Value] = set()
-    guided_values = {step.output for step in steps if step.guided}
-    first_use = {value: index for index, step in reversed(list(enumerate(steps))) for value in step.inputs}
-    plan = []
-    for index in range(len(steps) - 1, -1, -1):
-        step, turn = steps[index], BackwardPlan()
-        memory_id = memory.pop(step.output)
-        turn.owned, turn.clamped = holders[memory_id] == 1, step.output in clamped
-        holders[memory_id] -= 1
-        if step.guided and not turn.owned:
-            memory_id = object()
-        convolves = isinstance(step.op, Convolution)
-        for position, value in enumerate(step.inputs):
-            passes = position > 0 if convolves else step.op.passes  # type: ignore[union-attr]
-            existing = memory.get(value)
-            turn.into.append(existing is not None)
-            turn.overwrites.append(existing is not None and holders[existing] == 1)
-            clamps = convolves and value in guided_values and first_use[value] == index
-            clamps = clamps and position == 0 and value not in step.inputs[1:]
-            turn.clamps.append(clamps)
-            if clamps:
-                clamped.add(value)
-            if existing is not None:
-                if turn.overwrites[-1]:
-                    continue
-                holders[existing] -= 1
-            memory[value] = memory_id if passes and existing is None else object()
-            holders[memory[value]] += 1
-        plan.append(turn)
-    return plan[::-1]
