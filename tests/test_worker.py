@@ -32,7 +32,7 @@ from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
 from hvx.models.networks import new_head
 from hvx.run import source
 from hvx.run import worker as module
-from hvx.run.columns import ShardColumns
+from hvx.run.columns import BufferPool, ShardColumns
 from hvx.run.identity import RunIdentity, versions
 from hvx.run.shards import Shard, batches_of_images, plan_shards
 from hvx.run.worker import ShardWorker, _batch_images
@@ -316,6 +316,32 @@ def test_batches_come_in_any_order_and_the_rows_stand_in_the_shards() -> None:
         np.testing.assert_array_equal(found["heatmap"][place], source_.heatmap[row].half())
         assert source_.word_heatmaps is not None
         np.testing.assert_array_equal(found["word_heatmaps"][place], source_.word_heatmaps[row].half())
+
+
+def test_a_nan_in_one_explanation_lets_none_overflow_in_another() -> None:
+    made = explanations()
+    assert made.heatmap is not None
+    made.heatmap[0, 0, 0], made.heatmap[1, 0, 0] = 1e6, torch.nan
+    found, odd = columns_of(made)
+    assert list(odd) == [1]
+    assert found["heatmap"][0, 0, 0] == 65504 and np.isfinite(found["heatmap"]).all()
+
+
+def test_memory_of_an_earlier_shard_is_used_again_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hvx.run.columns._LARGE", 1)
+    expected, _ = columns_of(explanations())
+    pool, count = BufferPool(), len(explanations().tokens)
+    # A smaller buffer must not be taken for a larger column, nor the largest for a small one.
+    pool.give([np.full(size, 0x7B, np.uint8) for size in (10**6, 3, 10**5, *[10**4] * 8)])
+    columns = ShardColumns([ASKED] * count, HeatmapConfig(), pool)
+    columns.add(range(count), explanations())
+    found = columns.done(["d"] * count)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        for value, expected_value in zip(found[name], values, strict=True):  # ragged columns hold arrays
+            np.testing.assert_array_equal(value, expected_value, err_msg=name)
+    buffers = {id(buffer): len(buffer) for buffer in columns.buffers}
+    assert len(buffers) == len(columns.buffers) > 2 and 10**6 not in buffers.values()
 
 
 def test_numbers_beyond_half_precision_become_its_largest() -> None:

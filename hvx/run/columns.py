@@ -43,7 +43,8 @@ class BufferPool:
         """An array without defined values, and its buffer (bytes), to be given back when it is written."""
         size = prod(shape) * np.dtype(dtype).itemsize
         fitting = [index for index, buffer in enumerate(self._free) if len(buffer) >= size]
-        buffer = self._free.pop(fitting[0]) if fitting else np.empty(size, np.uint8)
+        smallest = min(fitting, key=lambda index: len(self._free[index]), default=None)
+        buffer = np.empty(size, np.uint8) if smallest is None else self._free.pop(smallest)
         return buffer[:size].view(dtype).reshape(shape), buffer
 
     def give(self, buffers: Sequence[np.ndarray]) -> None:
@@ -131,14 +132,14 @@ class ShardColumns:
 
 
 def _put_half(values: Tensor, column: np.ndarray, rows: np.ndarray) -> None:
-    """Write finite values into these rows of a half-precision column, clamped to its range.
+    """Write values into these rows of a half-precision column, clamped to its range.
 
     On the CPU directly, item by item, without a copy of all values in between.
     """
     if values.device.type != "cpu":
         column[rows] = to_half(values).cpu().numpy()
         return
-    if values.numel() and max(float(values.amax()), -float(values.amin())) > HALF_MAX:
+    if values.numel() and not (values.amax() <= HALF_MAX and values.amin() >= -HALF_MAX):  # or with a NaN
         values = to_half(values)
     target = torch.from_numpy(column)
     for row, item in zip(rows.tolist(), values, strict=True):

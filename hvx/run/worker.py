@@ -81,7 +81,9 @@ class ShardWorker:
             HvxError: the file cannot be written.
         """
         (batches,) = self._decoded([shard])
-        self._write(self._explained(shard, batches), path)
+        explained = self._explained(shard, batches)
+        self._write(explained, path)
+        self._pool.give(explained.buffers)
 
     def explain_all(self, shards: Sequence[Shard], folder: Path) -> Generator[Shard, None, None]:
         """Explain shards and write each into ``folder``; yields each shard when it is done, in order.
