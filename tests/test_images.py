@@ -591,6 +591,35 @@ def test_batches_hold_every_place_once_and_the_reason_of_each_that_is_bad(
             assert reason.startswith(f"{paths[place]}: ")
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_batches_that_wait_for_a_slow_reader_are_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Decoding processes are as far ahead as they may be; without shared memory, through a pipe."""
+    if shared:
+        assert images._slots([[0]], 2, PLAIN) is not None
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(multiprocessing, "get_start_method", lambda: "spawn")
+            assert images._slots([[0]], 2, PLAIN) is None
+        monkeypatch.setattr(images, "_slots", lambda *arguments: None)
+    paths = [saved(tmp_path / f"{n}.png", Image.new("RGB", (9, 7), (10 * n, n, 0))) for n in range(24)]
+    batches = [[n, 23 - n] if n % 3 else [n] for n in range(24)]
+    normalized = images.normalized
+
+    def slow(crops: torch.Tensor, image: ImageConfig) -> torch.Tensor:
+        time.sleep(0.03)
+        return normalized(crops, image)
+
+    monkeypatch.setattr(images, "normalized", slow)
+    found = list(input_batches(paths, PLAIN, batches, workers=2))
+    monkeypatch.undo()
+    assert [batch.indices for batch in found] == batches
+    for batch in found:
+        for index, pixels in zip(batch.indices, batch.inputs, strict=True):
+            assert torch.equal(pixels, load_input(paths[index], PLAIN))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_batches_yield_nothing(workers: int) -> None:
     assert list(input_batches([], PLAIN, [], workers)) == []
