@@ -34,6 +34,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 FAULT = 1
 """Exit status of a bug in hvx."""
 
+_LEAST_MEMORY = 10**9
+"""Bytes of address space with which NumPy, SciPy and h5py load, with room to spare."""
+
 PATH = click.Path(path_type=Path)
 
 
@@ -159,6 +162,7 @@ def common(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> Any:
         with reporting(quiet), handle_signals(last=True) as requests, _report_errors(debug, requests):
+            _check_memory_limit()
             return command(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
@@ -191,7 +195,7 @@ def _report_errors(debug: bool, requests: StopSignal) -> Iterator[None]:
             name = f"{error.filename}: " if error.filename is not None else ""
             hint = "; raise the limit, as with `ulimit -n 1024`" if error.errno == errno.EMFILE else ""
             give_up(HvxError(f"{name}{error.strerror}{hint}"))
-        if _memory_is_limited():  # libraries raise various errors if memory runs out
+        if _memory_limit() is not None:  # libraries raise various errors if memory runs out
             give_up(HvxError(f"too little memory, or a fault of hvx: the limit is on (ulimit -v): {error}"))
         echo_error(
             RuntimeError(
@@ -202,13 +206,24 @@ def _report_errors(debug: bool, requests: StopSignal) -> Iterator[None]:
         raise SystemExit(FAULT) from None
 
 
-def _memory_is_limited() -> bool:
-    """Whether the process's address space is limited."""
+def _memory_limit() -> int | None:
+    """The limit of the process's address space in bytes; None if there is none."""
     try:
         import resource
     except ImportError:  # Windows
-        return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _check_memory_limit() -> None:
+    """Refuse a limit with which OpenBLAS (NumPy, SciPy) ends the process, or never returns, when loaded."""
+    limit = _memory_limit()
+    if limit is not None and limit < _LEAST_MEMORY:
+        raise HvxError(
+            f"too little memory: its limit (ulimit -v) is {limit // 10**6:,} MB, and hvx needs "
+            f"{_LEAST_MEMORY // 10**6:,} MB or more"
+        )
 
 
 class Main(click.Group):
