@@ -67,14 +67,14 @@ def describe(convolution: Convolution, side: tuple[int, ...], sums: bool) -> tup
         side: height and width of its output.
     """
     kinds, channels, height, width = convolution.weight.shape
-    step = f" / {convolution.stride[0]}" if convolution.stride[0] > 1 else ""
+    step = f" / {convolution.options.stride[0]}" if convolution.options.stride[0] > 1 else ""
     text = f"{height}×{width}{step}, {channels}→{kinds} at {side[0]}×{side[1]}" + (", sum" if sums else "")
     return text, 2 * convolution.weight.numel() * side[0] * side[1]
 
 
 def watch(stopwatch: Stopwatch) -> None:
     def forward(c: Convolution, x: Tensor, other: Tensor | None = None, *_: Any) -> tuple[Key, int]:
-        side = tuple(-(-length // step) for length, step in zip(x.shape[2:], c.stride, strict=True))
+        side = tuple(-(-length // step) for length, step in zip(x.shape[2:], c.options.stride, strict=True))
         text, flops = describe(c, side, other is not None)
         return ("forward", text), flops * len(x)
 

@@ -105,7 +105,7 @@ def test_a_padding_wider_than_the_kernel_reaches_back(size: tuple[int, int]) -> 
     ("owner", "function", "error"),
     [
         # torch 2.11 with one channel and a sum.
-        (convolution, "_in_one", "could not create a primitive descriptor for the convolution"),
+        (convolution, "convolve", "could not create a primitive descriptor for the convolution"),
         # bfloat16 on a processor without AVX-512.
         (
             torch.ops.aten,
@@ -143,7 +143,7 @@ def test_other_errors_of_a_kernel_are_raised(monkeypatch: pytest.MonkeyPatch) ->
     def fails(*args: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(convolution, "_in_one", fails)
+    monkeypatch.setattr(convolution, "convolve", fails)
     fused = Convolution.of(nn.Conv2d(3, 5, 3), None, packs=True)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
         fused(torch.randn(1, 3, 8, 8))
@@ -180,3 +180,38 @@ def test_one_packing_serves_batches_of_any_size() -> None:
     for count, size in ((1, 8), (5, 8), (2, 14)):
         x = torch.randn(count, 16, size, size)
         torch.testing.assert_close(fused(x), functional.conv2d(x, module.weight, module.bias, padding=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_plain_weights_are_dropped_once_both_passes_have_packed_ones(dtype: torch.dtype) -> None:
+    """They are the same again when something asks for them."""
+    for module in (
+        nn.Conv2d(5, 7, 3, padding=1),
+        nn.Conv2d(5, 7, 1),
+        nn.Conv2d(3, 8, 7, stride=2, padding=3),
+    ):
+        module = module.to(dtype)
+        fused = Convolution.of(module, None, packs=True)
+        x = torch.randn(1, module.in_channels, 9, 9).to(dtype)
+        y = fused(x)
+        assert fused._weight is not None
+        fused.transposed(y, (9, 9))
+        assert fused._weight is None
+        assert torch.equal(fused.weight, module.weight)
+
+
+@torch.no_grad()
+def test_weights_that_were_dropped_serve_the_way_without_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Conv2d(5, 7, 3, padding=1)
+    fused = Convolution.of(module, None, packs=True)
+    x = torch.randn(1, 5, 9, 9)
+    expected, pulled = fused(x), fused.transposed(fused(x), (9, 9))
+
+    def refuses(*args: object) -> None:
+        raise RuntimeError("could not create a primitive descriptor for the convolution")
+
+    monkeypatch.setattr(convolution, "convolve", refuses)
+    torch.testing.assert_close(fused(x), expected)
+    assert not fused.packs
+    torch.testing.assert_close(fused.transposed(expected, (9, 9)), pulled)

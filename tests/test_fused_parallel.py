@@ -75,21 +75,26 @@ def test_a_mask_is_where_values_are_positive_and_sets_the_others_to_zero(
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_only_large_images_of_several_threads_pass_alone_and_give_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(3, [1] * 3), (7, [1] * 7), (8, [2] * 4), (11, [2] * 4 + [1] * 3), (17, [2] * 8 + [1])],
+)
+def test_large_images_pass_in_parts_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, count: int, sizes: list[int]
 ) -> None:
     layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
     engine = FusedGuidedBackbone(create_feature_extractor(layers, {"2": "features"}))
-    images = torch.randn(5, 3, 12, 14, generator=torch.Generator().manual_seed(0))
-    cotangent = torch.randn(3, 4, 10, 12, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(count, 3, 12, 14, generator=torch.Generator().manual_seed(0))
+    cotangent = torch.randn(count, 4, 10, 12, generator=torch.Generator().manual_seed(1))
     results = []
-    for large, alone in ((12 * 14, True), (12 * 14 + 1, False)):
+    for large, expected in ((12 * 14, sizes), (12 * 14 + 1, [count])):
         monkeypatch.setattr(network, "_LARGE", large)
-        assert engine.by_image(images) is alone
+        assert [len(images[part]) for part in engine.parts(images)] == expected
         passed = engine(images)
-        results.append((passed.features, passed.vjp(cotangent), *passed.masks))
-    for by_image, whole in zip(*results, strict=True):
-        torch.testing.assert_close(by_image, whole, rtol=1e-5, atol=1e-6)
+        pulled = [passed.vjp(cotangent[:first]) for first in {count, count - 1, count // 2, 1}]
+        results.append((passed.features, *pulled, *passed.masks))
+    for in_parts, whole in zip(*results, strict=True):
+        torch.testing.assert_close(in_parts, whole, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(network, "_LARGE", 0)
     torch.set_num_threads(1)
-    assert not engine.by_image(images)
+    assert engine.parts(images) == [slice(None)]

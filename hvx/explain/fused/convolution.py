@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -19,44 +18,35 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hvx.explain.fused.cudnn import Epilogues, has_epilogues
+from hvx.explain.fused.onednn import Options, Size, convolve, has_fused_convolutions, has_no_kernel, pack
+from hvx.explain.fused.winograd import Winograd, winograd_pays
 
 _FEW_CHANNELS = 4
 """Largest number of input channels for which a strided convolution is transposed phase by phase."""
-_NO_KERNEL = "could not create a", "needs the cpu support"
-"""Texts of PyTorch's errors: no kernel for such a convolution, as for some with a single channel; none for
-bfloat16 on this processor, where plain convolutions still work."""
-
 _PACKING = Lock()
 """Held while weights are converted: threads that pass images at once share them."""
 
-Size = tuple[int, int]
 
-
-@dataclass
 class Convolution:
     """y = W * x + b with frozen weights, and the transpose of W.
 
-    Attributes:
+    Args:
         weight: (K, M / groups, u, v).
         bias: (K).
+        options: how the window moves.
         packs: use oneDNN's or cuDNN's fused kernels, if available; oneDNN's have weights in their own layout.
     """
 
-    weight: Tensor
-    bias: Tensor
-    stride: Size
-    padding: Size
-    dilation: Size
-    groups: int
-    packs: bool = True
-
-    def __post_init__(self) -> None:
-        self._packed: dict[str, Tensor] = {}
-        self._turned = self._turned_padding()
-        few = self.weight.shape[1] <= _FEW_CHANNELS and self.groups == 1 and self.dilation == (1, 1)
-        self._in_phases = few and self.stride[0] == self.stride[1] > 1
-        self._epilogues = Epilogues() if self.packs and has_epilogues(self.weight) else None
-        self.packs = self.packs and _use_onednn_fusion(self.weight)
+    def __init__(self, weight: Tensor, bias: Tensor, options: Options, packs: bool = True) -> None:
+        self._shape, self.bias, self.options = weight.shape, bias, options
+        self._weight: Tensor | None = weight
+        self._packed: dict[str, Any] = {}
+        self._flipped = self._flipped_options()
+        few = weight.shape[1] <= _FEW_CHANNELS and options.groups == 1 and options.dilation == (1, 1)
+        self._in_phases = few and options.stride[0] == options.stride[1] > 1
+        self._same_size = weight.shape[2:] == (3, 3) and options == Options(padding=(1, 1))
+        self._epilogues = Epilogues() if packs and has_epilogues(weight) else None
+        self.packs = packs and has_fused_convolutions(weight)
 
     @staticmethod
     def of(
@@ -70,10 +60,16 @@ class Convolution:
             weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale + shift
         dtype = dtype or weight.dtype
         weight = weight.to(dtype, memory_format=torch.channels_last)
-        return Convolution(
-            weight, bias.to(dtype), _pair(module.stride), _pair(module.padding), _pair(module.dilation),
-            module.groups, packs,
-        )  # fmt: skip
+        pairs = _pair(module.padding), _pair(module.stride), _pair(module.dilation)
+        return Convolution(weight, bias.to(dtype), Options(*pairs, module.groups), packs)
+
+    @property
+    def weight(self) -> Tensor:
+        """(K, M / groups, u, v)"""
+        if self._weight is not None:
+            return self._weight
+        weight: Tensor = self._packed["forward"].to_dense()
+        return weight.contiguous(memory_format=torch.channels_last)
 
     def __call__(
         self, x: Tensor, other: Tensor | None = None, overwrite: bool = False, relu: bool = False
@@ -88,11 +84,9 @@ class Convolution:
         """
         if self.packs:
             with self._with_fallback():
-                packed = self._reordered("forward", lambda: self.weight, self.padding, self.stride, x)
-                options = packed, self.bias, self.padding, self.stride, self.dilation, self.groups
-                return _in_one(x, options, other, overwrite, relu)
-        options = self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        return self._with_epilogue(x, options, other, relu)
+                arguments = x, "forward", lambda: self.weight, self.bias, self.options
+                return self._onednn(*arguments, other, overwrite, relu)
+        return self._with_epilogue(x, (self.weight, self.bias, self.options), other, relu)
 
     def transposed(
         self, g: Tensor, size: Size, into: Tensor | None = None, overwrite: bool = False, relu: bool = False
@@ -109,17 +103,47 @@ class Convolution:
                 with self._with_fallback():
                     return _sum_and_relu(self._by_phases(g, size, True), into, relu)
             return _sum_and_relu(self._by_phases(g, size, False), into, relu)
-        if self.packs and self._turned is not None:
+        if self.packs and self._flipped is not None:
             with self._with_fallback():
-                packed = self._reordered("turned", self._turned_weights, self._turned, (1, 1), g)
-                options = packed, None, self._turned, (1, 1), self.dilation, 1
-                return _in_one(g, options, into, overwrite, relu)
-        if self._epilogues is not None and relu and self._turned is not None:
-            return self._with_epilogue(g, self._turned_options(), into, relu)
+                arguments = g, "flipped", self._flipped_weight, None, self._flipped
+                return self._onednn(*arguments, into, overwrite, relu)
+        if self._epilogues is not None and relu and self._flipped is not None:
+            zeros = self._once("zeros", lambda: self.bias.new_zeros(self._shape[1]))
+            options = self._once("flipped", self._flipped_weight), zeros, self._flipped
+            return self._with_epilogue(g, options, into, relu)
         return _sum_and_relu(self._plain_transpose(g, size), into, relu)
 
-    def _with_epilogue(self, x: Tensor, options: Any, other: Tensor | None, relu: bool) -> Tensor:
+    def _onednn(
+        self,
+        x: Tensor,
+        name: str,
+        weight: Callable[[], Tensor],
+        bias: Tensor | None,
+        options: Options,
+        other: Tensor | None = None,
+        overwrite: bool = False,
+        relu: bool = False,
+    ) -> Tensor:
+        """``convolve`` or Winograd's algorithm; packs the weights at the first call of this name."""
+        if self._same_size and winograd_pays(self._shape, x):
+            winograd: Winograd = self._once(f"{name} winograd", lambda: Winograd(weight(), bias))
+            return winograd(x, other, overwrite, relu)
+        packed = self._once(name, lambda: pack(weight(), options, x.shape))
+        return convolve(x, packed, bias, options, other, overwrite, relu)
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returns, made once. Drops the plain weights when both passes have packed ones."""
+        with _PACKING:
+            if name not in self._packed:
+                self._packed[name] = make()
+            if self.packs and {"forward", "phases" if self._in_phases else "flipped"} <= self._packed.keys():
+                self._weight = None
+            return self._packed[name]
+
+    def _with_epilogue(self, x: Tensor, arguments: Any, other: Tensor | None, relu: bool) -> Tensor:
         """A convolution, a sum and a ReLU: in one kernel of cuDNN if it has one."""
+        weight, bias, (padding, stride, dilation, groups) = arguments
+        options = weight, bias, stride, padding, dilation, groups
 
         def separate(x: Tensor, other: Tensor | None) -> Tensor:
             return _sum_and_relu(functional.conv2d(x, *options), other, relu)
@@ -128,58 +152,57 @@ class Convolution:
             self._epilogues(x, options, other, separate) if self._epilogues and relu else separate(x, other)
         )
 
-    def _turned_options(self) -> Any:
-        """The transpose as a convolution: weights, a bias of zeros, and the other options."""
-        if "turned" not in self._packed:
-            weight = self.weight.transpose(0, 1).flip(2, 3)
-            self._packed["turned"] = weight.contiguous(memory_format=torch.channels_last)
-            self._packed["zeros"] = self.bias.new_zeros(len(weight))
-        return self._packed["turned"], self._packed["zeros"], (1, 1), self._turned, self.dilation, 1
-
     @contextmanager
     def _with_fallback(self) -> Iterator[None]:
-        """Continue without oneDNN, now and later, if it has no kernel for such a convolution.
-
-        PyTorch only raises this error when the kernel is requested.
-        """
+        """Continue without oneDNN, now and later, if it has no kernel for such a convolution."""
         try:
             yield
         except RuntimeError as error:
-            if not any(reason in str(error) for reason in _NO_KERNEL):
+            if not has_no_kernel(error):
                 raise
-            self.packs = False
-            self._packed.clear()
+            with _PACKING:
+                self._weight, self.packs = self.weight, False
+                self._packed.clear()
 
-    def _turned_padding(self) -> Size | None:
-        """Padding of the convolution that equals the transpose, if there is one."""
-        spans = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
-        turned = spans[0] - self.padding[0], spans[1] - self.padding[1]
-        return turned if self.stride == (1, 1) and self.groups == 1 and min(turned) >= 0 else None
+    def _flipped_options(self) -> Options | None:
+        """The options of the convolution that equals the transpose, if there is one."""
+        padding, stride, dilation, groups = self.options
+        flipped = tuple(span - p for span, p in zip(self._spans(), padding, strict=True))
+        if stride != (1, 1) or groups > 1 or min(flipped) < 0:
+            return None
+        return Options(padding=(flipped[0], flipped[1]), dilation=dilation)
+
+    def _flipped_weight(self) -> Tensor:
+        """Its weights (M, K, u, v)."""
+        flipped = self.weight.transpose(0, 1).flip(2, 3)
+        return flipped.contiguous(memory_format=torch.channels_last)
+
+    def _spans(self) -> list[int]:
+        """Rows and columns between the first and the last tap."""
+        return [d * (k - 1) for d, k in zip(self.options.dilation, self._shape[2:], strict=True)]
 
     def _plain_transpose(self, g: Tensor, size: Size) -> Tensor:
-        spans = [d * (k - 1) for d, k in zip(self.dilation, self.weight.shape[2:], strict=True)]
+        padding, stride, dilation, groups = self.options
         # Rows and columns at the end that the stride does not reach.
         left = [
             (length + 2 * p - span - 1) % s
-            for length, p, span, s in zip(size, self.padding, spans, self.stride, strict=True)
+            for length, p, span, s in zip(size, padding, self._spans(), stride, strict=True)
         ]
-        return functional.conv_transpose2d(
-            g, self.weight, None, self.stride, self.padding, left, self.groups, self.dilation
-        )
+        return functional.conv_transpose2d(g, self.weight, None, stride, padding, left, groups, dilation)
 
     def _by_phases(self, g: Tensor, size: Size, packs: bool) -> Tensor:
         """The transpose at each phase of the stride: convolutions of g, concatenated as channels.
 
         With stride s and padding p, x's row s·q + r meets y's row q − t by the weights' row s·t + r + p.
         """
-        step = self.stride[0]
+        step = self.options.stride[0]
         first, last = zip(*(self._shift_range(axis) for axis in (0, 1)), strict=True)
         counts = [-(-length // step) for length in size]
         # Not less than 0, also where the padding is so wide that some rows of y meet no row of x.
         padding = tuple(max(0, last[axis], counts[axis] - first[axis] - g.shape[2 + axis]) for axis in (0, 1))
         if packs:
-            weight = self._reordered("phases", lambda: self._phase_weights(first, last), padding, (1, 1), g)
-            phases = _in_one(g, (weight, None, padding, (1, 1), (1, 1), 1), None, False, False)
+            options = Options(padding=(padding[0], padding[1]))
+            phases = self._onednn(g, "phases", lambda: self._phase_weights(first, last), None, options)
         else:
             phases = functional.conv2d(g, self._phase_weights(first, last), None, 1, padding)
         top, left = padding[0] - last[0], padding[1] - last[1]
@@ -188,41 +211,22 @@ class Convolution:
 
     def _shift_range(self, axis: int) -> tuple[int, int]:
         """The smallest and the largest t of any phase."""
-        step, padding, length = self.stride[axis], self.padding[axis], self.weight.shape[2 + axis]
+        step, padding, length = self.options.stride[axis], self.options.padding[axis], self._shape[2 + axis]
         shifts = [(k - padding) // step for k in range(length)]
         return min(shifts), max(shifts)
 
     def _phase_weights(self, first: Any, last: Any) -> Tensor:
         """(M·s², K, u, v) in ``pixel_shuffle``'s order of channels."""
-        step, (kinds, channels, *lengths) = self.stride[0], self.weight.shape
+        step, (kinds, channels, *lengths), plain = self.options.stride[0], self._shape, self.weight
         spans = [last[axis] - first[axis] + 1 for axis in (0, 1)]
-        weight = self.weight.new_zeros(channels, step, step, kinds, *spans)
+        weight = plain.new_zeros(channels, step, step, kinds, *spans)
         for y in range(lengths[0]):
             for x in range(lengths[1]):
-                (t, r), (u, q) = (divmod(k - p, step) for k, p in zip((y, x), self.padding, strict=True))
-                weight[:, r, q, :, last[0] - t, last[1] - u] = self.weight[:, :, y, x].T
-        return weight.flatten(0, 2)
-
-    def _turned_weights(self) -> Tensor:
-        return self.weight.transpose(0, 1).flip(2, 3).contiguous()
-
-    def _reordered(
-        self, name: str, weight: Callable[[], Tensor], padding: Size, stride: Size, like: Tensor
-    ) -> Tensor:
-        """Weights in oneDNN's layout, for inputs of the shape of ``like``."""
-        with _PACKING:
-            packed = self._packed.get(name)
-            if packed is None:
-                groups = self.groups if name == "forward" else 1
-                packed = self._packed[name] = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-                    weight().contiguous().to_mkldnn(),
-                    padding,
-                    stride,
-                    self.dilation,
-                    groups,
-                    list(like.shape),
+                (t, r), (u, q) = (
+                    divmod(k - p, step) for k, p in zip((y, x), self.options.padding, strict=True)
                 )
-        return packed
+                weight[:, r, q, :, last[0] - t, last[1] - u] = plain[:, :, y, x].T
+        return weight.flatten(0, 2)
 
 
 def _pair(sizes: Any) -> Size:
@@ -237,30 +241,6 @@ def batchnorm_scale_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
         scale = scale * norm.weight.detach()
     shift = -norm.running_mean * scale
     return scale, shift if norm.bias is None else shift + norm.bias.detach()
-
-
-def _use_onednn_fusion(weight: Tensor) -> bool:
-    """Whether PyTorch has oneDNN's convolutions with fused sum and ReLU for such weights."""
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and hasattr(torch.ops.aten, "mkldnn_reorder_conv2d_weight")
-    )
-
-
-def _in_one(x: Tensor, options: Any, other: Tensor | None, overwrite: bool, relu: bool) -> Tensor:
-    """oneDNN's convolution, fused with the sum and the ReLU after it."""
-    if other is None:
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, *options, "relu" if relu else "none", [], "")
-        return y
-    epilogue: Any = "add", 1.0, "relu" if relu else None, [], ""
-    if overwrite:
-        y = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, *options, *epilogue)
-    else:
-        y = torch.ops.mkldnn._convolution_pointwise.binary(x, other, *options, *epilogue)
-    return y
 
 
 def _sum_and_relu(y: Tensor, other: Tensor | None, relu: bool) -> Tensor:

@@ -113,15 +113,20 @@ class FusedGuidedBackbone:
                 del values[value]
         return values[self._features], saved
 
-    def by_image(self, images: Tensor) -> bool:
-        """Whether each image passes alone, in parallel with others: large images, for several threads.
+    def parts(self, images: Tensor) -> list[slice]:
+        """The images that pass together: all, or of large images few, in parallel with others.
 
         An operation of unknown kind may depend on the whole batch, or not be safe to run in several threads.
         """
-        if images.device.type != "cpu" or self._eager is not None or torch.get_num_threads() == 1:
-            return False
-        large = len(images) > 0 and images[0, 0].numel() >= _LARGE
-        return large and not any(isinstance(step.op, GenericOp) for step in self.steps)
+        threads, count = torch.get_num_threads(), len(images)
+        large = count > 0 and images[0, 0].numel() >= _LARGE
+        if images.device.type != "cpu" or self._eager is not None or threads == 1 or not large:
+            return [slice(None)]
+        if any(isinstance(step.op, GenericOp) for step in self.steps):
+            return [slice(None)]
+        pairs = count // (2 * threads) * (2 * threads)  # as long as every thread has two images
+        starts = [*range(0, pairs, 2), *range(pairs, count)]
+        return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
     def _mask(self, output: Tensor) -> Tensor | PackedMask:
         """Where a ReLU's output is positive."""
@@ -168,31 +173,27 @@ class FusedGuidedVJP:
 
     def __init__(self, network: FusedGuidedBackbone, images: Tensor, recorded: Sequence[Tensor] = ()) -> None:
         self._network = network
-        rows = range(len(images)) if network.by_image(images) else [slice(None)]
-        parts = [slice(row, row + 1) if isinstance(row, int) else row for row in rows]
+        self._parts = network.parts(images)
         forward = map_parallel(
-            lambda part: network.forward(images[part], [output[part] for output in recorded]), parts
+            lambda part: network.forward(images[part], [output[part] for output in recorded]), self._parts
         )
         self._saved = [saved for _, saved in forward]
-        """Of each image, or of the whole batch."""
+        """Of each part."""
         self.features = _joined([features for features, _ in forward]).to(images.dtype)
 
     @property
     def masks(self) -> list[Tensor]:
         """Where each ReLU's output is positive, in order."""
-        parts = [[mask for mask, _ in saved if mask is not None] for saved in self._saved]
+        masks_of_parts = [[mask for mask, _ in saved if mask is not None] for saved in self._saved]
         return [
             _joined([m.unpacked().bool() if isinstance(m, PackedMask) else m for m in masks])
-            for masks in zip(*parts, strict=True)
+            for masks in zip(*masks_of_parts, strict=True)
         ]
 
     def vjp(self, cotangent: Tensor) -> Tensor:
         """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
-        count = len(cotangent)
-        if len(self._saved) == 1:
-            parts = [(cotangent, [_first(saved, count) for saved in self._saved[0]])]
-        else:
-            parts = list(zip(cotangent.split(1), self._saved, strict=False))
+        parts = [(cotangent[rows], saved) for rows, saved in zip(self._parts, self._saved, strict=True)]
+        parts = [(part, [_first(step, len(part)) for step in saved]) for part, saved in parts if len(part)]
         return _joined(map_parallel(lambda part: self._network.vjp(*part), parts)).to(cotangent.dtype)
 
 
