@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import Tiny
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from hvx.config import BackboneConfig, EncoderConfig, ModelConfig
@@ -20,6 +20,7 @@ from hvx.errors import HvxError
 from hvx.info import describe
 from hvx.models.backbone import build_backbone, new_network
 from hvx.models.checkpoint import VQAModel, load_checkpoint, save_checkpoint
+from hvx.models.header import _safetensors_header, read_header
 from hvx.models.mlb import MLB
 from hvx.run.explain import explain_split
 from hvx.run.local import local_engine
@@ -203,6 +204,56 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HvxError, match="not a native hvx checkpoint"):
         load_checkpoint(tmp_path / "other.safetensors")
+
+
+HEADER = {"__metadata__": {"hvx": "null"}, "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+
+
+def _file(header: object, data: bytes = bytes(8), length: int | None = None) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+def test_the_header_is_read_as_the_library_reads_it(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", _model())
+    metadata, tensors = _safetensors_header(tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        assert metadata == file.metadata()
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    assert {name: tensor.shape for name, tensor in tensors.items()} == shapes
+    (tmp_path / "plain.safetensors").write_bytes(_file({"a": HEADER["a"]}))
+    assert _safetensors_header(tmp_path / "plain.safetensors")[0] == {}
+
+
+BROKEN = {
+    "short": _file(HEADER, bytes(7)),
+    "long": _file(HEADER, bytes(9)),
+    "header beyond the file": _file(HEADER, length=10**6),
+    "header beyond the limit": _file(HEADER, length=10**9),
+    "header of no length": bytes(8),
+    "cut in the length": b"\7\0",
+    "no object": _file([1]),
+    "no JSON": _file(b"{'a': 1}"),
+    "not UTF-8": _file(b'{"\xff": 1}'),
+    "nested": _file(b'{"a":' * 100_000),
+    "metadata of numbers": _file(HEADER | {"__metadata__": {"hvx": 1}}),
+    "gap": _file(HEADER | {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}),
+    "overlap": _file(HEADER | {"b": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}),
+    "backwards": _file(HEADER | {"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}),
+    "negative": _file(HEADER | {"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}),
+    "no offsets": _file(HEADER | {"a": {"dtype": "F32", "shape": [2]}}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_header_is_refused_as_the_library_refuses_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(BROKEN[name])
+    with pytest.raises(SafetensorError):
+        safe_open(path, framework="pt").__enter__()
+    with pytest.raises(HvxError, match=r"broken\.safetensors: .*not a (readable|native)") as caught:
+        read_header(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_truncated_checkpoint_is_refused(tiny: Tiny, tmp_path: Path) -> None:

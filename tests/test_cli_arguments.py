@@ -208,16 +208,17 @@ from click.testing import CliRunner
 from hvx.cli import main
 for path in sys.argv[1:]:
     print(CliRunner().invoke(main, ["info", path]).output)
-print(sorted({"torch", "torchvision"} & set(sys.modules)))
+    print(sorted({"torch", "torchvision", "numpy"} & set(sys.modules)))
 """
 
 
 def test_info_of_a_run_and_of_a_checkpoint_needs_no_pytorch(tiny: Tiny, finished_run: Path) -> None:
-    command = [sys.executable, "-c", DESCRIBED, str(finished_run), str(tiny.root / "model.safetensors")]
+    command = [sys.executable, "-c", DESCRIBED, str(tiny.root / "model.safetensors"), str(finished_run)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"run:          {finished_run}\n" in done.stdout
     assert "model:        MLB, form paper, 2 glimpses, joint 20 wide\n" in done.stdout
-    assert done.stdout.endswith("\n[]\n")
+    checkpoint, _, run = done.stdout.partition("\n[]\n")  # nor does it need NumPy for a checkpoint
+    assert checkpoint.startswith("checkpoint: ") and run.endswith("\n['numpy']\n")
 
 
 # Examples

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ from hvx.errors import HvxError, shown
 from hvx.files import atomic_write
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
 from hvx.models.base import Head
-from hvx.models.header import FORMAT, CheckpointHeader, header_of, open_tensors
+from hvx.models.header import FORMAT, CheckpointHeader, read_header
 from hvx.models.networks import NETWORKS, new_head
 from hvx.models.weights import fill
 
@@ -100,9 +100,12 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> VQAModel:
     Raises:
         HvxError: no such file, not a native checkpoint, or tensors of another shape than its config says.
     """
-    with open_tensors(path, "pt") as file:
-        header = header_of(file, path)
-        tensors = {name: file.get_tensor(name) for name in header.shapes}
+    header = read_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in header.shapes}
+    except (SafetensorError, OSError) as error:
+        raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
     backbone = _backbone(header, tensors, path)
     sizes = len(header.words), len(header.answers)
     head = load_head(header.config, _part(tensors, "head."), *sizes, f"{path}: head")

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeGuard
 
-from safetensors import SafetensorError, safe_open
+import msgspec
 
 from hvx.config import ModelConfig, checked
 from hvx.errors import HvxError, shown
 
 FORMAT = 1
+_LARGEST_HEADER = 100_000_000
+"""Bytes; the format's limit."""
+
+
+class _Tensor(msgspec.Struct):
+    """What the header of a safetensors file says of a tensor."""
+
+    dtype: str
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    data_offsets: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -42,27 +50,43 @@ def read_header(path: Path) -> CheckpointHeader:
     Raises:
         HvxError: no such file, or not a native checkpoint.
     """
-    with open_tensors(path, "numpy") as file:
-        return header_of(file, path)
-
-
-@contextmanager
-def open_tensors(path: Path, framework: str) -> Iterator[Any]:
-    """A safetensors file, read as tensors of ``framework``: "pt", or "numpy", which needs no PyTorch.
-
-    Raises:
-        HvxError: no such file, or one of another format.
-    """
     if not path.is_file():
         raise HvxError(f"{path}: no such checkpoint" + (" (a folder)" if path.is_dir() else ""))
     other = _other_format(path)
     if other:
         raise HvxError(f"{path}: {other}, not a native checkpoint (safetensors)")
     try:
-        with safe_open(path, framework=framework) as file:
-            yield file
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        metadata, tensors = _safetensors_header(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
+    return _native_header(metadata, {name: tensor.shape for name, tensor in tensors.items()}, path)
+
+
+def _safetensors_header(path: Path) -> tuple[dict[str, str], dict[str, _Tensor]]:
+    """The metadata and the tensors of a safetensors file. The library's own reader loads NumPy or PyTorch.
+
+    The file starts with the header's length (8 bytes, little-endian) and the header, a JSON object; the rest
+    is the tensors' data, without gaps.
+
+    Raises:
+        ValueError: the file has another structure, or lacks data.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LARGEST_HEADER:
+            raise ValueError(f"its header has {length:,} bytes")
+        fields = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+    metadata = msgspec.json.decode(fields.pop("__metadata__", b"{}"), type=dict[str, str])
+    tensors = {name: msgspec.json.decode(raw, type=_Tensor) for name, raw in fields.items()}
+    end = 0
+    for start, stop in sorted(tensor.data_offsets for tensor in tensors.values()):
+        if start != end or stop < start:
+            raise ValueError(f"its tensors' data have a gap or overlap at byte {end:,}")
+        end = stop
+    expected, size = 8 + length + end, path.stat().st_size
+    if size != expected:
+        raise ValueError(f"it has {size:,} bytes in place of {expected:,}")
+    return metadata, tensors
 
 
 _IMPORTED = (
@@ -96,13 +120,18 @@ def _other_format(path: Path) -> str | None:
     return next((text for magic, text in _FORMATS.items() if start.startswith(magic)), None)
 
 
-def header_of(file: Any, path: Path) -> CheckpointHeader:
-    """The header of an open file.
+def _native_header(
+    metadata: dict[str, str], shapes: dict[str, tuple[int, ...]], path: Path
+) -> CheckpointHeader:
+    """The header of a safetensors file with this metadata.
 
     Raises:
         HvxError: it is not one of a native checkpoint.
     """
-    about = json.loads((file.metadata() or {}).get("hvx", "null"))
+    try:
+        about = json.loads(metadata.get("hvx", "null"))
+    except (ValueError, RecursionError) as error:
+        raise HvxError(f"{path}: not a readable safetensors checkpoint: {error}") from None
     if not isinstance(about, dict) or "format" not in about:
         raise HvxError(f"{path}: a safetensors file, but not a native hvx checkpoint (no 'hvx' metadata)")
     if about["format"] != FORMAT:
@@ -114,8 +143,6 @@ def header_of(file: Any, path: Path) -> CheckpointHeader:
         raise HvxError(f"{source}: 'words' and 'answers' must be lists of strings")
     if not isinstance(training, dict):
         raise HvxError(f"{source}: 'training' must be an object")
-    names = file.keys()
-    shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     return CheckpointHeader(config, words, answers, training, shapes)
 
 
