@@ -307,9 +307,7 @@ def test_masks_and_human_maps_that_are_gone_are_named(finished_run: Path, tmp_pa
     assert "expected files named as {question_id}_1.png" in line
 
 
-@pytest.mark.parametrize(
-    ("package", "named"), [("captum", "Captum"), ("skimage", "scikit-image"), ("textblob", "TextBlob")]
-)
+@pytest.mark.parametrize(("package", "named"), [("skimage", "scikit-image"), ("textblob", "TextBlob")])
 def test_a_library_that_is_not_installed_is_named_ahead_of_any_work(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, named: str
 ) -> None:

@@ -25,7 +25,7 @@ from hvx.explain.threshold import DEVIATIONS, attention_threshold
 from hvx.measure import evaluate
 from hvx.measure.cache import ResultCache
 from hvx.measure.evaluate import Options
-from hvx.measure.methods import computer, registry
+from hvx.measure.methods import registry
 from hvx.measure.methods.computer import SaliencyComputer
 from hvx.measure.methods.registry import METHODS
 from hvx.measure.metrics import faithfulness, pos_tags, sanity
@@ -182,17 +182,6 @@ def test_a_wrong_method_is_named_with_all_that_are_known() -> None:
     assert registry.chosen(["proposed"], 0) == ["proposed"]
 
 
-def test_only_integrated_gradients_need_captum(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.check_installed(METHODS)
-    monkeypatch.setitem(sys.modules, "captum", None)
-    registry.check_installed([name for name in METHODS if name != "integrated-gradients"])
-    with pytest.raises(HvxError) as raised:
-        registry.check_installed(["random", "integrated-gradients"])
-    assert str(raised.value) == (
-        "--methods: integrated-gradients needs Captum: pip install 'hvx[measure]', or name others"
-    )
-
-
 @pytest.mark.parametrize(
     ("module", "package", "line"),
     [
@@ -215,11 +204,6 @@ def test_scikit_image_is_needed_only_for_sanity(monkeypatch: pytest.MonkeyPatch)
     evaluate.check_installed(Options(sanity=0))
     with pytest.raises(HvxError, match="SSIM needs scikit-image"):
         evaluate.check_installed(Options(sanity=1))
-    monkeypatch.setitem(sys.modules, "captum", None)
-    evaluate.check_installed(Options(("random",), sanity=0))
-    evaluate.check_installed(Options(("attention",), sanity=0))  # whether the run has any is not known yet
-    with pytest.raises(HvxError, match="needs Captum"):
-        evaluate.check_installed(Options((), sanity=0))
 
 
 def test_floors_are_a_gaussian_and_seeded_noise() -> None:
@@ -235,18 +219,9 @@ def test_floors_are_a_gaussian_and_seeded_noise() -> None:
 
 def test_only_the_methods_that_were_asked_for_are_made() -> None:
     for name, own in METHODS.items():
-        if name != "integrated-gradients" and own.family != "specific":
+        if own.family != "specific":
             assert list(SaliencyComputer(MODEL, 0).maps([name], BATCH)) == [name]
     assert SaliencyComputer(MODEL, 0).maps([], BATCH) == {}
-
-
-@pytest.mark.parametrize("pixels", [1, SIZE * SIZE * 2, SIZE * SIZE * 3])
-def test_paths_in_pieces_are_those_at_once(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
-    whole = computer.integrated_gradients(MODEL, BATCH, 4)
-    monkeypatch.setattr(computer, "_PATH_PIXELS", pixels)
-    assert computer.integrated_gradients(MODEL, BATCH, 4).numpy() == pytest.approx(
-        whole.numpy(), rel=1e-9, abs=1e-12
-    )
 
 
 # Sanity
@@ -446,7 +421,7 @@ def test_defaults_of_what_is_measured() -> None:
 
 def test_about_says_what_was_measured_with_what(sample: EvaluationSample) -> None:
     about = evaluate._about(sample.reader, sample, Options(seed=3), evaluate._Truth(sample, Options()))
-    packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
+    packages = ("torch", "torchvision", "scikit-image", "textblob")
     assert about["run"] == str(sample.reader.path)
     assert about["explanations"] == len(sample) <= 7
     assert about["of"] == len(sample.reader) > 7

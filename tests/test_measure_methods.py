@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from captum.attr import InputXGradient, LayerGradCam, Saliency
+from captum.attr import InputXGradient, IntegratedGradients, LayerGradCam, Saliency
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,6 +15,7 @@ from hvx.config import BackboneConfig, EncoderConfig, ImageConfig, ModelConfig
 from hvx.data.tokenize import Vocabulary
 from hvx.errors import HvxError
 from hvx.explain.explainer import Explainer
+from hvx.explain.fused import FusedGuidedBackbone
 from hvx.explain.guided import guided
 from hvx.explain.scores import heat_map, standardized
 from hvx.measure.methods import computer
@@ -78,6 +79,7 @@ def logits_of(model: VQAModel, batch: Batch, question: int, network: nn.Module) 
 
 
 MODEL, BATCH = small_model(), small_batch()
+ENGINE = FusedGuidedBackbone(MODEL.backbone.network)
 QUESTIONS = range(len(IMAGES))
 
 
@@ -208,13 +210,13 @@ def test_methods_of_a_family_share_one_pass_and_no_other_is_made(
     monkeypatch: pytest.MonkeyPatch, names: list[str], passes: list[str]
 ) -> None:
     own, made = SaliencyComputer(MODEL, 0), list[str]()
-    kinds = {network: kind for kind, network in own._networks.items()}
     whole, head = computer._Pass, computer._Head
 
-    def counted_pass(model: VQAModel, network: nn.Module, batch: Batch) -> object:
+    def counted_pass(model: VQAModel, engine: FusedGuidedBackbone, batch: Batch, guides: bool) -> object:
         monkeypatch.setattr(computer, "_Head", head)  # the one within a pass
-        made.append(kinds[network])
-        found = whole(model, network, batch)
+        assert engine is own._engine
+        made.append("guided" if guides else "plain")
+        found = whole(model, engine, batch, guides)
         monkeypatch.setattr(computer, "_Head", counted_head)
         return found
 
@@ -224,7 +226,9 @@ def test_methods_of_a_family_share_one_pass_and_no_other_is_made(
 
     monkeypatch.setattr(computer, "_Pass", counted_pass)
     monkeypatch.setattr(computer, "_Head", counted_head)
-    monkeypatch.setattr(computer, "integrated_gradients", lambda model, batch, steps: batch.own_inputs())
+    monkeypatch.setattr(
+        computer, "integrated_gradients", lambda model, engine, batch, steps: batch.own_inputs()
+    )
     assert set(own.maps(names, BATCH)) == set(names)
     assert made == passes
 
@@ -292,29 +296,29 @@ def path_by_hand(question: int, steps: int) -> Tensor:
     return total * image
 
 
+def test_integrated_gradients_are_captums() -> None:
+    found = integrated_gradients(MODEL, ENGINE, BATCH, 16)
+    for question in QUESTIONS:
+        method = IntegratedGradients(logits_of(MODEL, BATCH, question, MODEL.backbone.network))
+        target = int(BATCH.answers[question])
+        expected = method.attribute(
+            image_of(question).detach(), target=target, n_steps=16, internal_batch_size=1
+        )
+        assert found[question].numpy() == pytest.approx(expected[0].numpy(), rel=1e-6, abs=1e-10)
+
+
 def test_integrated_gradients_are_those_of_a_loop_and_add_up_to_the_logits_difference() -> None:
-    found = integrated_gradients(MODEL, BATCH, 16)
+    found = integrated_gradients(MODEL, ENGINE, BATCH, 16)
     for question in QUESTIONS:
         assert found[question].numpy() == pytest.approx(
             path_by_hand(question, 16)[0].numpy(), rel=1e-6, abs=1e-10
         )
-    many = integrated_gradients(MODEL, BATCH, 30)
+    many = integrated_gradients(MODEL, ENGINE, BATCH, 30)
     for question in QUESTIONS:
         forward = logits_of(MODEL, BATCH, question, MODEL.backbone.network)
         image, target = image_of(question).detach(), int(BATCH.answers[question])
         rise = (forward(image) - forward(torch.zeros_like(image)))[0, target].item()
         assert many[question].sum().item() == pytest.approx(rise, rel=0.01, abs=1e-6)
-
-
-def test_integrated_gradients_in_small_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = integrated_gradients(MODEL, BATCH, 4)
-    monkeypatch.setattr("hvx.measure.methods.computer._PATH_PIXELS", 2 * SIZE * SIZE)
-    sizes: list[int] = []
-    counter = MODEL.backbone.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    found = integrated_gradients(MODEL, BATCH, 4)
-    counter.remove()
-    assert found.numpy() == pytest.approx(whole.numpy(), rel=1e-9, abs=1e-15)
-    assert max(sizes) == 2  # images at a time
 
 
 @pytest.mark.parametrize("glimpses", [0, 2])
@@ -365,7 +369,7 @@ def test_floors_know_nothing_of_the_image() -> None:
 
 def test_the_probability_on_masked_images_is_the_models() -> None:
     images = torch.cat([BATCH.inputs, BATCH.inputs * 0.5])
-    found = probabilities(MODEL, images, BATCH.rows[2], BATCH.lengths[2], BATCH.answers[2])
+    found = probabilities(MODEL, MODEL.backbone(images), BATCH.rows[2], BATCH.lengths[2], BATCH.answers[2])
     forward = logits_of(MODEL, BATCH, 2, MODEL.backbone.network)
     wanted = [forward(image.unsqueeze(0)).softmax(1)[0, BATCH.answers[2]].item() for image in images]
     assert found.numpy() == pytest.approx(wanted, rel=1e-9)

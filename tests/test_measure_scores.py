@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
-from test_measure_methods import BATCH, IMAGES, MODEL, SIZE, logits_of
+from test_measure_methods import BATCH, ENGINE, IMAGES, MODEL, SIZE, logits_of
 
 from hvx.data.object_masks import ObjectTable, QuestionTarget
 from hvx.errors import HvxError
@@ -49,7 +49,7 @@ class MadeSubject:
     """The questions of ``test_measure_methods`` as a sample; two batches, the later questions first."""
 
     def __init__(self) -> None:
-        self.model, self.size, self.glimpses = MODEL, (SIZE, SIZE), 2
+        self.model, self.engine, self.size, self.glimpses = MODEL, ENGINE, (SIZE, SIZE), 2
         self.items = items()
         self.split = SimpleNamespace(objects="objects.json")
         self.reader = SimpleNamespace(path=Path("runs/made"))
@@ -97,7 +97,7 @@ def test_each_explanation_gets_its_own_map(sample: EvaluationSample, tmp_path: P
     cache = ResultCache(tmp_path)
     make_maps(sample, cache, names, 0)
     wanted = SaliencyComputer(MODEL, 0).maps(names, BATCH)
-    maps = Maps(cache, names)
+    maps = Maps(sample, cache, names)
     for place in range(COUNT):
         item = sample.item(place)
         found = maps.at(place, item)
@@ -194,7 +194,7 @@ def scored(
 ) -> tuple[Maps, dict[str, Scores], Agreement, Regions | None]:
     cache = ResultCache(folder)
     make_maps(sample, cache, NAMES, 0)
-    maps = Maps(cache, NAMES)
+    maps = Maps(sample, cache, NAMES)
     return maps, *score_maps(sample, maps, cast(ObjectTable, table), cast(HumanMaps, human))
 
 
@@ -261,7 +261,7 @@ def test_without_attention_maps_are_compared_on_14_by_14(sample: EvaluationSampl
     made.glimpses = 0
     cache = ResultCache(tmp_path)
     make_maps(sample, cache, ["proposed", "center"], 0)
-    maps = Maps(cache, ["proposed", "center"])
+    maps = Maps(sample, cache, ["proposed", "center"])
     found, agreement, _ = score_maps(sample, maps, None, None)
     assert found == {} and agreement.names == ["proposed", "center"]
     both = [pooled(map, (14, 14)).ravel() for map in maps.at(1, sample.item(1)).values()]

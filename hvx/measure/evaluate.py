@@ -69,7 +69,7 @@ def check_installed(options: Options) -> None:
     Raises:
         HvxError: one line that says what to install.
     """
-    registry.check_installed(registry.chosen(options.methods, glimpses=1))
+    registry.chosen(options.methods, glimpses=1)
     if options.sanity:
         sanity.check_installed()
     pos_tags.check_installed()
@@ -161,7 +161,7 @@ def _measure(
     checked = min(options.sanity, len(sample))
     if checked:
         measures.add_sanity(_similarities(sample, cache, names, checked, seed), images, seed)
-    scored, agreement, regions = score_maps(sample, Maps(cache, names), truth.table, truth.human)
+    scored, agreement, regions = score_maps(sample, Maps(sample, cache, names), truth.table, truth.human)
     if curves:
         scored |= score_curves(pairs)
     measures.add_scores(scored, images, seed)
@@ -210,7 +210,7 @@ def _key(reader: RunReader, sample: EvaluationSample, options: Options) -> dict[
 
 
 def _about(reader: RunReader, sample: EvaluationSample, options: Options, truth: _Truth) -> dict[str, Any]:
-    packages = ("torch", "torchvision", "captum", "scikit-image", "textblob")
+    packages = ("torch", "torchvision", "scikit-image", "textblob")
     return {
         "run": str(reader.path),
         "explanations": len(sample),

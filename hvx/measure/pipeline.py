@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hvx.measure.cache import ResultCache
 from hvx.measure.methods.computer import SaliencyComputer
-from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED
+from hvx.measure.methods.registry import METHODS, PROPOSED
 from hvx.measure.metrics.faithfulness import SHARES, blurred, curves, ranks
 from hvx.measure.metrics.localization import enlarged
 from hvx.measure.metrics.specific import SpecificMaps
@@ -28,17 +28,23 @@ BaselineProbabilities = tuple[float, float]
 class Maps:
     """The maps of the sample by method and position: the run's own, or those in the cache."""
 
-    def __init__(self, cache: ResultCache, names: list[str]) -> None:
-        self.names = names
+    def __init__(self, sample: EvaluationSample, cache: ResultCache, names: list[str]) -> None:
+        self.names, self._sample = names, sample
         self._cached = {name: cache.maps(name) for name in names if METHODS[name].family != "run"}
 
-    def at(self, position: int, item: Item) -> dict[str, np.ndarray]:
-        """The map by each method of an explanation, which is ``item``: (H, W), or (S, S) on the grid."""
-        run_maps = {PROPOSED: item.heatmap, ATTENTION: item.attention.sum(0)}
-        return {
-            name: run_maps[name] if name in run_maps else self._cached[name][position].astype(np.float32)
-            for name in self.names
-        }
+    def at(self, position: int, item: Item | None = None) -> dict[str, np.ndarray]:
+        """The map by each method of an explanation: (H, W), or (S, S) on the grid.
+
+        ``item``: the explanation, if it has been read already.
+        """
+        maps = {}
+        for name in self.names:
+            if name in self._cached:
+                maps[name] = self._cached[name][position].astype(np.float32)
+                continue
+            item = item or self._sample.item(position)
+            maps[name] = item.heatmap if name == PROPOSED else item.attention.sum(0)
+        return maps
 
 
 def make_maps(sample: EvaluationSample, cache: ResultCache, names: list[str], seed: int) -> None:
@@ -46,7 +52,7 @@ def make_maps(sample: EvaluationSample, cache: ResultCache, names: list[str], se
     absent = [
         name for name in names if METHODS[name].family != "run" and not cache.has_maps(name, len(sample))
     ]
-    computer = SaliencyComputer(sample.model, seed)
+    computer = SaliencyComputer(sample.model, seed, sample.engine)
     specific = SpecificMaps(sample, computer)
     for family in dict.fromkeys(METHODS[name].family for name in absent):
         family_names = [name for name in absent if METHODS[name].family == family]
@@ -79,7 +85,7 @@ def make_curves(
     for name in names:
         cached = cache.result(f"curves-{len(ends)}/{name}")
         if not is_table(cached, (len(ends), 2, len(SHARES))):
-            cached = _curves(sample, Maps(cache, [name]), name, ends, seed)
+            cached = _curves(sample, Maps(sample, cache, [name]), name, ends, seed)
             cache.keep(f"curves-{len(ends)}/{name}", cached)
         by_method[name] = [(deletion, insertion) for deletion, insertion in cached]
     return by_method
@@ -114,7 +120,7 @@ def _curves(
         blurs = blurred(batch.inputs)
         for row, position in enumerate(batch.positions):
             image = batch.images[row]
-            pixel_ranks = ranks(enlarged(maps.at(position, sample.item(position))[name], sample.size), seed)
+            pixel_ranks = ranks(enlarged(maps.at(position)[name], sample.size), seed)
             score = _score(sample, batch, row)
             by_position[position] = curves(
                 score, batch.inputs[image], blurs[image], ends[position], pixel_ranks
@@ -125,7 +131,7 @@ def _curves(
 def _score(sample: EvaluationSample, batch: Batch, row: int) -> Callable[[Tensor], Tensor]:
     """Images → the probability of the answer to a batch's question."""
     question = batch.rows[row], batch.lengths[row], batch.answers[row]
-    return lambda images: probabilities(sample.model, images, *question)
+    return lambda images: probabilities(sample.model, sample.engine.features(images), *question)
 
 
 def _batches(sample: EvaluationSample, positions: Sequence[int], label: str) -> Iterator[Batch]:

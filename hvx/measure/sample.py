@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hvx.data.images import input_batches
 from hvx.data.photos import open_photo, photo_size
 from hvx.data.tokenize import padded
 from hvx.errors import BadImage, HvxError, ReplacedImage
+from hvx.explain.fused import FusedGuidedBackbone
 from hvx.files import sha256
 from hvx.models.checkpoint import VQAModel, load_checkpoint
 from hvx.progress import bar
@@ -97,6 +99,7 @@ class EvaluationSample:
         self.image_ids: np.ndarray = reader.column("image_id")
         """The image id of each item of the run."""
         self.numbers = draw(self.image_ids, count, seed) if numbers is None else list(numbers)
+        self._questions: dict[int, tuple[list[int], int]] = {}
         """The sample: item numbers of the run."""
         self.images: np.ndarray = self.image_ids[self.numbers]
         """(n) the image id of each explanation of the sample."""
@@ -122,6 +125,7 @@ class EvaluationSample:
                 f"{self.reader.path}: explains no question that has a target in {self.split.objects}"
             )
         self.numbers = [int(items[k]) for k in draw(self.image_ids[items], count, seed)]
+        self._questions.clear()
         self.images = self.image_ids[self.numbers]
 
     def check_images(self) -> None:
@@ -161,9 +165,21 @@ class EvaluationSample:
         rotated = self.reader.about.get("exif_orientation") is True
         return open_photo(path, True).size if rotated else photo_size(path)
 
+    @cached_property
+    def engine(self) -> FusedGuidedBackbone:
+        """The model's backbone."""
+        return FusedGuidedBackbone(self.model.backbone.network)
+
     def item(self, position: int) -> Item:
         """An explanation of the sample."""
         return self.reader[self.numbers[position]]
+
+    def _question(self, position: int) -> tuple[list[int], int]:
+        """Rows of the word table, and the index of the answer; read once."""
+        if position not in self._questions:
+            item = self.item(position)
+            self._questions[position] = self.model.vocabulary.rows(item.tokens), self._answer(item)
+        return self._questions[position]
 
     def batches(self, positions: Sequence[int]) -> Iterator[Batch]:
         """Batches of these explanations; images of a batch have similar numbers of questions.
@@ -209,9 +225,9 @@ class EvaluationSample:
 
     def _batch(self, inputs: Tensor, groups: list[list[int]]) -> Batch:
         positions = [position for group in groups for position in group]
-        items = [self.item(position) for position in positions]
-        rows, lengths = padded([self.model.vocabulary.rows(item.tokens) for item in items])
-        answers = [self._answer(item) for item in items]
+        questions = [self._question(position) for position in positions]
+        rows, lengths = padded([rows for rows, _ in questions])
+        answers = [answer for _, answer in questions]
         images = [number for number, group in enumerate(groups) for _ in group]
 
         def moved(values: np.ndarray | list[int]) -> Tensor:
@@ -249,20 +265,19 @@ def draw(image_ids: np.ndarray, count: int, seed: int) -> list[int]:
     return [int(number) for number in by_image[np.argsort(rank, kind="stable")]]
 
 
-def probabilities(model: VQAModel, images: Tensor, rows: Tensor, lengths: Tensor, answer: Tensor) -> Tensor:
-    """The probability of an answer to one question on each of several images (K, C, H, W) → (K).
+def probabilities(model: VQAModel, features: Tensor, rows: Tensor, lengths: Tensor, answer: Tensor) -> Tensor:
+    """The probability of an answer to one question for the features of each of several images (K).
 
     Args:
         model: the network.
-        images: normalized.
+        features: (K, M, S, S).
         rows: (T) rows of the word table.
         lengths: () tokens of the question.
         answer: () the answer.
     """
-    count = len(images)
+    count = len(features)
     with torch.no_grad():
-        features = model.backbone(images)
-        image_indices = torch.arange(count, device=images.device)
+        image_indices = torch.arange(count, device=features.device)
         embeddings = model.head.encoder.embed(rows.unsqueeze(0)).expand(count, -1, -1)
         terms = model.head.image_terms(features)
         joint = model.head(features, terms, image_indices, embeddings, lengths.expand(count))

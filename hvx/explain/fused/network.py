@@ -53,7 +53,9 @@ class FusedGuidedBackbone:
         self._image, steps, self._features = read_steps(network, dtype, packs=not compiled)
         self.steps = [step for step in steps if step.output in needed_values(steps, self._features)]
         self._forwards = plan_forward(self.steps, self._image, self._features)
-        self._backwards = plan_backward(self.steps, self._features)
+        self._backwards = {
+            guides: plan_backward(self.steps, self._features, guides) for guides in (True, False)
+        }
         self._eager = (self.forward, self.vjp) if compiled else None
         self._checked: set[torch.Size] = set()
         if compiled:
@@ -70,6 +72,11 @@ class FusedGuidedBackbone:
             self._check_compiled(images, *self._eager)
             self._checked.add(images.shape)
         return FusedGuidedVJP(self, images)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The features (B, M, S, S) alone of normalized images (B, C, H, W)."""
+        features = map_parallel(lambda part: self.forward(images[part], saves=False)[0], self.parts(images))
+        return _joined(features).to(images.dtype)
 
     @torch.no_grad()
     def _check_compiled(self, images: Tensor, forward: Any, vjp: Any) -> None:
@@ -89,12 +96,15 @@ class FusedGuidedBackbone:
                     f"(relative difference {float(difference):.2g}); set explain.compile to false"
                 )
 
-    def forward(self, images: Tensor, recorded: Sequence[Tensor] = ()) -> tuple[Tensor, list[Saved]]:
+    def forward(
+        self, images: Tensor, recorded: Sequence[Tensor] = (), saves: bool = True
+    ) -> tuple[Tensor, list[Saved]]:
         """Features (B, M, S, S), and for each step the mask of its ReLU and its other saved values.
 
         Args:
             images: (B, C, H, W).
             recorded: the ReLUs' outputs in order, if known; they are not computed again.
+            saves: whether to save what the backward pass needs.
         """
         recorded_outputs = iter(recorded)
         values = {self._image: images.to(self._dtype or images.dtype, memory_format=torch.channels_last)}
@@ -106,7 +116,8 @@ class FusedGuidedBackbone:
                 extra: SavedTensors = (inputs[0].shape[2:],) if isinstance(run.step.op, Convolution) else ()
             else:
                 output, extra = _forward(run, inputs)
-            saved.append((self._mask(output) if run.step.guided else None, extra))
+            if saves:
+                saved.append((self._mask(output) if run.step.guided else None, extra))
             values[run.step.output] = output
             del inputs, output
             for value in run.last_read:
@@ -147,12 +158,15 @@ class FusedGuidedBackbone:
         largest = max(tensor.numel() for tensor in tensors) * features.element_size()
         return sum(tensor.nbytes for tensor in tensors) + _IN_USE * largest + features.nbytes + images.nbytes
 
-    def vjp(self, cotangent: Tensor, saved: list[Saved]) -> Tensor:
-        """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W)."""
+    def vjp(self, cotangent: Tensor, saved: list[Saved], guides: bool = True) -> Tensor:
+        """Cotangent at the features (B, M, S, S) → gradient at the images (B, C, H, W).
+
+        ``guides``: by the guided rule; else the plain gradient.
+        """
         start = cotangent.to(self._dtype or cotangent.dtype, memory_format=torch.channels_last)
         cotangents: dict[Value, Tensor] = {self._features: start}
         for step, plan, (mask, extra) in zip(
-            reversed(self.steps), reversed(self._backwards), reversed(saved), strict=True
+            reversed(self.steps), reversed(self._backwards[guides]), reversed(saved), strict=True
         ):
             g = cotangents.pop(step.output)
             if mask is not None:
@@ -190,11 +204,14 @@ class FusedGuidedVJP:
             for masks in zip(*masks_of_parts, strict=True)
         ]
 
-    def vjp(self, cotangent: Tensor) -> Tensor:
-        """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W)."""
+    def vjp(self, cotangent: Tensor, guides: bool = True) -> Tensor:
+        """Cotangent at the features of the first n images (n, M, S, S) → gradient at them (n, C, H, W).
+
+        ``guides``: by the guided rule; else the plain gradient.
+        """
         parts = [(cotangent[rows], saved) for rows, saved in zip(self._parts, self._saved, strict=True)]
         parts = [(part, [_first(step, len(part)) for step in saved]) for part, saved in parts if len(part)]
-        return _joined(map_parallel(lambda part: self._network.vjp(*part), parts)).to(cotangent.dtype)
+        return _joined(map_parallel(lambda part: self._network.vjp(*part, guides), parts)).to(cotangent.dtype)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -28,7 +28,7 @@ class BackwardPlan:
     """How a cotangent passes back through a step.
 
     Attributes:
-        clamped: its negative values are zero already.
+        clamped: its negative values are zero already, or stay.
         owned: nothing else holds its memory.
         into: of each input, whether it already has a cotangent, to which the new one is added.
         overwrites: of each input, whether the sum may overwrite that cotangent.
@@ -69,8 +69,14 @@ def plan_forward(steps: list[Step], image: Value, features: Value) -> list[Forwa
     return plan
 
 
-def plan_backward(steps: list[Step], features: Value) -> list[BackwardPlan]:
-    """Follow the cotangents through the steps, last to first: which values hold which memory at each step."""
+def plan_backward(steps: list[Step], features: Value, guides: bool = True) -> list[BackwardPlan]:
+    """Follow the cotangents through the steps, last to first: which values hold which memory at each step.
+
+    Args:
+        steps: of the network.
+        features: its output.
+        guides: by the guided rule; else plain gradients, whose negative values stay.
+    """
     caller = object()
     memory: dict[Value, Any] = {features: caller}
     holders: Counter[Any] = Counter({caller: 2})  # the caller holds its cotangent too
@@ -81,7 +87,7 @@ def plan_backward(steps: list[Step], features: Value) -> list[BackwardPlan]:
     for index in range(len(steps) - 1, -1, -1):
         step, plan = steps[index], BackwardPlan()
         memory_id = memory.pop(step.output)
-        plan.owned, plan.clamped = holders[memory_id] == 1, step.output in clamped
+        plan.owned, plan.clamped = holders[memory_id] == 1, step.output in clamped or not guides
         holders[memory_id] -= 1
         if step.guided and not plan.owned:
             memory_id = object()
@@ -92,7 +98,7 @@ def plan_backward(steps: list[Step], features: Value) -> list[BackwardPlan]:
             plan.into.append(existing is not None)
             plan.overwrites.append(existing is not None and holders[existing] == 1)
             clamps = convolves and value in guided_values and first_use[value] == index
-            clamps = clamps and position == 0 and value not in step.inputs[1:]
+            clamps = clamps and guides and position == 0 and value not in step.inputs[1:]
             plan.clamps.append(clamps)
             if clamps:
                 clamped.add(value)

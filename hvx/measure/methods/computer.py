@@ -1,13 +1,13 @@
 """Maps of a model by any of the methods.
 
-Methods that compute gradients at the pixels share the backbone's forward pass: one for each image, plain or
-with guided ReLUs. Captum's integrated gradients need forward passes of their own. Captum's guided
-backpropagation silently ignores functional ReLUs, so hvx's own rule is used.
+Methods that compute gradients at the pixels share the backbone's forward pass, one for each image, by the
+fused engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,15 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hvx.explain.guided import GuidedVJP, guided
+from hvx.explain.fused import FusedGuidedBackbone
 from hvx.explain.scores import heat_map, standardized
 from hvx.measure.methods.registry import ATTENTION, METHODS, PATH_STEPS, PROPOSED
 from hvx.measure.sample import Batch
 from hvx.models.base import HeadOutput
 from hvx.models.checkpoint import VQAModel
-
-_PATH_PIXELS = 1 << 21
-"""Pixels of the images computed at once for integrated gradients: 10 images of 448×448."""
 
 
 class SaliencyComputer:
@@ -32,14 +29,15 @@ class SaliencyComputer:
     Args:
         model: the network, on its device.
         seed: of the random map.
+        engine: of the model's backbone with its present weights; a new one if None.
 
     Raises:
         HvxError: the backbone is not a ReLU network.
     """
 
-    def __init__(self, model: VQAModel, seed: int) -> None:
+    def __init__(self, model: VQAModel, seed: int, engine: FusedGuidedBackbone | None = None) -> None:
         self.model, self._seed = model, seed
-        self._networks = {"plain": model.backbone.network, "guided": guided(model.backbone.network)}
+        self._engine = engine or FusedGuidedBackbone(model.backbone.network)
 
     def maps(self, names: Iterable[str], batch: Batch) -> dict[str, np.ndarray]:
         """Maps of a batch's N questions by method: (N, H, W) or, on the grid, (N, S, S), float32."""
@@ -47,15 +45,16 @@ class SaliencyComputer:
         maps: dict[str, Tensor] = {}
         plain_names = {name for name in wanted if METHODS[name].family == "plain"}
         if plain_names:
-            maps |= self._plain(_Pass(self.model, self._networks["plain"], batch), plain_names)
+            maps |= self._plain(_Pass(self.model, self._engine, batch, guides=False), plain_names)
         guided_names = {name for name in wanted if METHODS[name].family == "guided"} | (wanted & {PROPOSED})
         if guided_names:
-            maps |= self._guided(_Pass(self.model, self._networks["guided"], batch), guided_names)
+            maps |= self._guided(_Pass(self.model, self._engine, batch, guides=True), guided_names)
         grid_names = {name for name in wanted if METHODS[name].family == "head"} | (wanted & {ATTENTION})
         if grid_names:
-            maps |= self._grid(_Head(self.model, self.model.backbone(batch.inputs), batch), grid_names)
+            maps |= self._grid(_Head(self.model, self._engine.features(batch.inputs), batch), grid_names)
         if "integrated-gradients" in wanted:
-            maps["integrated-gradients"] = integrated_gradients(self.model, batch, PATH_STEPS).abs().sum(1)
+            gradients = integrated_gradients(self.model, self._engine, batch, PATH_STEPS)
+            maps["integrated-gradients"] = gradients.abs().sum(1)
         if "center" in wanted:
             maps["center"] = _center(batch)
         if "random" in wanted:
@@ -165,10 +164,14 @@ class _Head:
 
 
 class _Pass:
-    """A forward pass of a backbone and the head over a batch's images, and the backward pass."""
+    """A forward pass of the backbone and the head over a batch's images, and the backward pass.
 
-    def __init__(self, model: VQAModel, network: torch.nn.Module, batch: Batch) -> None:
-        self.batch, self._pullback = batch, GuidedVJP(network, batch.inputs)
+    Args:
+        guides: the backward pass follows the guided rule.
+    """
+
+    def __init__(self, model: VQAModel, engine: FusedGuidedBackbone, batch: Batch, guides: bool) -> None:
+        self.batch, self._pullback, self._guides = batch, engine(batch.inputs), guides
         self.head = _Head(model, self._pullback.features, batch)
 
     def vjp(self, cotangents: Tensor) -> Tensor:
@@ -182,40 +185,24 @@ class _Pass:
         for round_ in range(max(ranks) + 1):
             questions = [question for question, rank in enumerate(ranks) if rank == round_]
             round_images = [images[question] for question in questions]
-            cotangent = cotangents.new_zeros((len(self.batch.inputs), *cotangents.shape[1:]))
+            cotangent = cotangents.new_zeros((max(round_images) + 1, *cotangents.shape[1:]))
             cotangent[round_images] = cotangents[questions]
-            gradients[questions] = self._pullback.vjp(cotangent)[round_images]
+            gradients[questions] = self._pullback.vjp(cotangent, self._guides)[round_images]
         return gradients
 
 
-def integrated_gradients(model: VQAModel, batch: Batch, steps: int) -> Tensor:
-    """Captum's integrated gradients of each question's answer (N, C, H, W), from input 0, the mean color."""
-    from captum.attr import IntegratedGradients
+def integrated_gradients(model: VQAModel, engine: FusedGuidedBackbone, batch: Batch, steps: int) -> Tensor:
+    """Integrated gradients of each question's answer (N, C, H, W), from input 0, the mean color.
 
-    embeddings = model.head.encoder.embed(batch.rows).detach()
-
-    def logits(images: Tensor, question: Tensor) -> Tensor:
-        features = model.backbone(images)
-        every = torch.arange(len(images), device=images.device)
-        terms = model.head.image_terms(features)
-        joint: HeadOutput = model.head(features, terms, every, embeddings[question], batch.lengths[question])
-        return joint.logits
-
-    method, all_questions = IntegratedGradients(logits), torch.arange(len(batch), device=batch.inputs.device)
-    height, width = batch.inputs.shape[-2:]
-    chunk_size = max(1, _PATH_PIXELS // (height * width))
-    # Captum keeps all questions of a call in memory, regardless of its internal batch size.
-    gradients = [
-        method.attribute(
-            batch.inputs[batch.images[questions]],
-            target=batch.answers[questions],
-            additional_forward_args=(questions,),
-            n_steps=steps,
-            internal_batch_size=chunk_size,
-        )
-        for questions in all_questions.split(chunk_size)
-    ]
-    return torch.cat(gradients)
+    The path is sampled at Gauss-Legendre points, as captum does. Questions on one image share its forward
+    passes along the path, which captum computes for each question.
+    """
+    points, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
+    total = torch.zeros_like(batch.own_inputs())
+    for point, weight in zip(((points + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
+        forward = _Pass(model, engine, replace(batch, inputs=point * batch.inputs), guides=False)
+        total += weight * forward.vjp(forward.head.answer)
+    return total * batch.own_inputs()
 
 
 def _center(batch: Batch) -> Tensor:

@@ -19,7 +19,7 @@ from hvx.device import pick_device, standard_mode
 from hvx.errors import HvxError
 from hvx.measure.cache import FOLDER, ResultCache, cached_results, maps_key
 from hvx.measure.methods.computer import SaliencyComputer
-from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED, check_installed, in_order
+from hvx.measure.methods.registry import ATTENTION, METHODS, PROPOSED, in_order
 from hvx.measure.pipeline import make_maps
 from hvx.measure.sample import Batch, EvaluationSample, draw
 from hvx.models.checkpoint import VQAModel
@@ -73,12 +73,11 @@ def photo_maps(
         if it is computed here.
 
     Raises:
-        HvxError: no such method, one that this network has no map for, captum is needed and absent, a map
-            that is not finite, or an answer that the model does not have.
+        HvxError: no such method, one that this network has no map for, a map that is not finite, or an
+            answer that the model does not have.
     """
     glimpses = 0 if attention is None else len(attention)
     wanted = in_order(names, glimpses, "methods")
-    check_installed(wanted, "methods")
     known: dict[str, Map] = {PROPOSED: heatmap}
     if attention is not None:
         known[ATTENTION] = attention.sum(0)
@@ -173,8 +172,8 @@ def run_maps(
         log: told what must be computed, before it is computed.
 
     Raises:
-        HvxError: a run without heat maps, no such method, one that this network has no map for, captum is
-            needed and absent, or a map must be computed and the run's checkpoint is absent or another one.
+        HvxError: a run without heat maps, no such method, one that this network has no map for, or a map must
+            be computed and the run's checkpoint is absent or another one.
         BadImage: an image is absent or another one.
     """
     reader.check_heatmaps()
@@ -185,7 +184,6 @@ def run_maps(
     if not absent:
         yield MethodMaps(wanted, saved)
         return
-    check_installed(absent)
     missing = [n for n in dict.fromkeys(numbers) if any(n not in saved[name] for name in absent)]
     log(_cost(reader, absent, len(missing), len(numbers)))
     sample = EvaluationSample(reader, [], pick_device(device), numbers=missing, takes_set=False)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hvx.errors import HvxError, did_you_mean
-from hvx.extras import require
 
 PROPOSED, ATTENTION = "proposed", "attention"
 SPECIFIC, SPECIFIC_ATTENTION = "question-specific", "question-specific-attention"
@@ -22,7 +21,7 @@ PATH_STEPS = 16
 """Points on the path of integrated gradients (Gauss-Legendre)."""
 Family = Literal["run", "specific", "head", "plain", "guided", "path", "floor"]
 """What methods share: the run's own maps; maps of the image's other questions; the head alone; one forward
-pass, plain or guided; captum's path; nothing (baselines)."""
+pass, plain or guided; a path of images; nothing (baselines)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ METHODS: dict[str, Method] = {
     "integrated-gradients": Method(
         "Integrated gradients",
         "path",
-        f"from the mean color, {PATH_STEPS} steps; Sundararajan et al. 2017, captum",
+        f"from the mean color, {PATH_STEPS} steps; Sundararajan et al. 2017",
     ),
     "center": Method("Center", "floor", "a Gaussian in the middle, σ a quarter of the side"),
     "random": Method("Random", "floor", "uniform noise for each pixel"),
@@ -120,13 +119,3 @@ def check_known(names: Iterable[str], about: str = "--methods") -> None:
         if name not in METHODS:
             known = ", ".join(METHODS)
             raise HvxError(f"{about}: no method '{name}'{did_you_mean(name, METHODS)}; known are: {known}")
-
-
-def check_installed(names: Iterable[str], about: str = "--methods") -> None:
-    """Reject methods whose library is not installed, before any work is done.
-
-    Raises:
-        HvxError: says what to install.
-    """
-    if any(METHODS[name].family == "path" for name in names):
-        require("measure", f"{about}: integrated-gradients", "captum", hint=", or name others")

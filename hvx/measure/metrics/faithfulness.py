@@ -29,7 +29,12 @@ def blurred(images: Tensor) -> Tensor:
     sigma = BLUR * min(height, width)
     # Reflection at the edges needs a kernel no larger than the picture.
     kernel = [2 * min(round(3 * sigma), side - 1) + 1 for side in (width, height)]
-    return gaussian_blur(images, kernel, [sigma, sigma])
+    for axis in (
+        [kernel[0], 1],
+        [1, kernel[1]],
+    ):  # one after the other: torchvision convolves with both at once
+        images = gaussian_blur(images, axis, [sigma, sigma])
+    return images
 
 
 def ranks(saliency: np.ndarray, seed: int) -> np.ndarray:

@@ -101,7 +101,7 @@ def _answers(sample: EvaluationSample) -> dict[str, list[str]]:
         sample.batches(positions), "without the image", "batch", total=sample.batch_count(positions)
     )
     for batch in batches:
-        features = sample.model.backbone(batch.inputs)
+        features = sample.engine.features(batch.inputs)
         other = features.roll(1, 0) if len(features) > 1 else previous
         if other is not None:
             _put(answers[OTHER], batch, _predicted(sample, other, batch.images, batch))
