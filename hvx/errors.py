@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import signal
 from collections.abc import Iterable
 from typing import Any
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask the process to stop: Ctrl-C, and what a system or a scheduler sends."""
 
 
 class HvxError(Exception):

@@ -24,6 +24,7 @@ from hvx.progress import Log
 from hvx.reproduce_checks import SINGLE, Check, as_json, as_table, check_run
 from hvx.run.explain import explain_split
 from hvx.run.local import local_engine
+from hvx.store.names import DESCRIPTION
 from hvx.store.reader import RunReader
 from hvx.train.trainer import train_model
 from hvx.view.run_figures import write_figure
@@ -149,7 +150,7 @@ def _figures(reader: RunReader, folder: Path, seed: int) -> dict[Path, str]:
 def _report(folder: Path, checks: list[Check], figures: dict[Path, str], seconds: dict[str, float]) -> None:
     with atomic_write(folder / "report.md") as part:
         part.write_text(as_table(checks) + "\n", encoding="utf-8")
-    run = read_json(folder / "run" / "run.json", "the run's description")
+    run = read_json(folder / "run" / DESCRIPTION, "the run's description")
     report = {
         "finished": True,
         "checks": as_json(checks),

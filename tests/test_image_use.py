@@ -82,7 +82,7 @@ def test_what_was_kept_is_used_and_what_is_damaged_is_made_again(
 ) -> None:
     cache = ResultCache(tmp_path)
     found = image_use(sample, cache, 0)
-    monkeypatch.setattr(sample.model.backbone, "forward", lambda images: 1 / 0)
+    monkeypatch.setattr(sample.engine, "forward", lambda *arguments, **options: 1 / 0)
     assert image_use(sample, cache, 0) == found
     cache.keep("image-use", {MEAN: ["yes"], OTHER: ["yes"]})
     with pytest.raises(ZeroDivisionError):

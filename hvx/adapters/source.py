@@ -22,8 +22,8 @@ from hvx.data.images import load_input
 from hvx.data.questions import Question, read_questions
 from hvx.errors import BadImage, HvxError
 from hvx.files import read_json
-from hvx.run.run_directory import DESCRIPTION
 from hvx.run.source import Source, SplitExplainer
+from hvx.store.names import DESCRIPTION
 from hvx.terminal import echo
 
 _TRIALS = 4

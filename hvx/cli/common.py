@@ -19,6 +19,7 @@ from hvx.errors import HvxError, Interrupted
 from hvx.files import json_bytes
 from hvx.progress import reporting
 from hvx.run.signals import StopSignal, handle_signals
+from hvx.store.names import DESCRIPTION
 from hvx.terminal import (
     OutputClosed,
     echo_error,
@@ -97,10 +98,10 @@ def run_folder(path: Path) -> Path:
     """
     if not path.is_dir():
         raise HvxError(f"{path}: expected a run folder, not a file")
-    if (path / "run.json").exists():
+    if (path / DESCRIPTION).exists():
         return path
     try:
-        inside = sorted(child for child in path.iterdir() if (child / "run.json").is_file())
+        inside = sorted(child for child in path.iterdir() if (child / DESCRIPTION).is_file())
     except OSError as error:
         raise HvxError(f"{path}: cannot be read (run folder): {error}") from None
     if len(inside) > 1:

@@ -24,7 +24,7 @@ from hvx.errors import HvxError, shown
 from hvx.files import atomic_write
 from hvx.models.backbone import Backbone, build_backbone, empty_backbone, is_weights_name
 from hvx.models.base import Head
-from hvx.models.header import FORMAT, CheckpointHeader, read_header
+from hvx.models.header import FORMAT, CheckpointHeader, flat, read_header
 from hvx.models.networks import NETWORKS, new_head
 from hvx.models.weights import fill
 
@@ -142,7 +142,7 @@ def check_config(checkpoint_model: ModelConfig, config: Config, path: Path) -> N
     # The section of a network does not apply to another network.
     other_networks = set(NETWORKS) - {checkpoint_model.network}
     expected, actual = (
-        _flat(model.model_dump(exclude=other_networks)) for model in (config.model, checkpoint_model)
+        flat(model.model_dump(exclude=other_networks)) for model in (config.model, checkpoint_model)
     )
     for key, value in expected.items():
         if key != "backbone.weights" and key != "form" and actual[key] != value:
@@ -150,13 +150,6 @@ def check_config(checkpoint_model: ModelConfig, config: Config, path: Path) -> N
                 f"{path}: the checkpoint has model.{key} = {shown(actual[key])}, the config {shown(value)}; "
                 "give the checkpoint's own config, or leave out 'model'"
             )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

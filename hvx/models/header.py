@@ -146,6 +146,14 @@ def _native_header(
     return CheckpointHeader(config, words, answers, training, shapes)
 
 
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict's values by dotted key, each after ``prefix``: ``{"a": {"b": 1}}`` as ``{"a.b": 1}``."""
+    by_key: dict[str, Any] = {}
+    for key, value in tree.items():
+        by_key |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return by_key
+
+
 def _with_old_defaults(model: Any) -> Any:
     """Complete a stored model section from before ``sentences`` and ``max_tokens``, so that its questions are
     tokenized as before, regardless of the current defaults of its form."""

@@ -25,6 +25,7 @@ from hvx.run.lock import (
 )
 from hvx.run.shards import Shard
 from hvx.store.checksum import Depth, open_verified, verify_checksum
+from hvx.store.names import DESCRIPTION, FAILURES, RESULTS, VIEW
 from hvx.store.reader import RunReader
 from hvx.store.schema import ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT, run_digest
 from hvx.store.shards import check_inside, shard_mismatch, view_mismatch
@@ -33,7 +34,6 @@ from hvx.store.writer import write_solid, write_view
 _MAY_CHANGE = ("config", "images", "picked")
 """Keys of run.json that may change without changing the run's items: the images may have moved."""
 
-DESCRIPTION, VIEW, FAILURES, RESULTS = "run.json", "explanations.h5", "failures.jsonl", "results.json"
 SHARDS = "shards"
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-_REQUESTS = (signal.SIGINT, signal.SIGTERM)
+from hvx.errors import STOP_SIGNALS
+
 _DROPPING = {"__del__", "_launch"}
 """Functions in which Python prints and drops exceptions: finalizers, and what runs while a decoding process
 is forked (``multiprocessing``'s ``_launch``)."""
@@ -111,7 +112,7 @@ def handle_signals(last: bool = False) -> Iterator[StopSignal]:
         return
     requests = StopSignal()
     # A process that a shell started in the background ignores Ctrl-C, and still does here.
-    signals = [number for number in _REQUESTS if signal.getsignal(number) is not signal.SIG_IGN]
+    signals = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     handlers = {number: signal.signal(number, requests.take) for number in signals}
     _active.append(requests)
     try:

@@ -10,8 +10,9 @@ from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.progress import Log, bar, no_log
 from hvx.run.lock import ReadOnly, exclusive_lock
-from hvx.run.run_directory import DESCRIPTION, SHARDS, VIEW, check_links, set_aside, shard_fault
+from hvx.run.run_directory import SHARDS, check_links, set_aside, shard_fault
 from hvx.store.checksum import verify_checksum
+from hvx.store.names import DESCRIPTION, VIEW
 from hvx.store.schema import run_digest
 from hvx.store.shards import shard_name, view_mismatch
 

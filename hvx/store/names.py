@@ -1,10 +1,11 @@
-"""Short names of run folders, for figures, tables and pages."""
+"""Names of a run folder's files, and short names of run folders for figures, tables and pages."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+DESCRIPTION, VIEW, FAILURES, RESULTS = "run.json", "explanations.h5", "failures.jsonl", "results.json"
 _PLAIN_NAMES = ("run",)
 """Folder names that do not describe a run: the name of the parent folder is added."""
 

@@ -17,6 +17,7 @@ from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.store.checksum import damaged, open_hdf5, verify_checksum
 from hvx.store.heatmaps import SCALES, from_8_bits
+from hvx.store.names import DESCRIPTION, VIEW
 from hvx.store.schema import EARLIER, EXPLAINING, FIELDS, IDS, TEXT, VERSION, run_digest
 from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
 
@@ -80,14 +81,14 @@ class RunReader:
 
     def __init__(self, run: Path) -> None:
         self.path = run
-        check_inside(run / "run.json", run)
-        about = read_json(run / "run.json", "a run folder's description")
+        check_inside(run / DESCRIPTION, run)
+        about = read_json(run / DESCRIPTION, "a run folder's description")
         if not isinstance(about, dict) or not all(isinstance(about.get(k), v) for k, v in _REQUIRED.items()):
             raise HvxError(f"{run / 'run.json'}: not the description of a run")
         self.about: dict[str, Any] = about
         integers = about.get("integer_ids")
         self._integer_ids = tuple(integers) if isinstance(integers, list) else ()
-        self._view = run / "explanations.h5"
+        self._view = run / VIEW
         self._file = self._opened(run_digest(about["identity"]))
         try:
             self._shards, self._shapes = self._read_contents(run_digest(about["identity"]))

@@ -17,7 +17,8 @@ from types import FrameType
 
 import h5py
 
-_REQUESTS = (signal.SIGINT, signal.SIGTERM)
+from hvx.errors import STOP_SIGNALS
+
 _VERSION = "v110", "v110"
 """HDF5's format version: the first with virtual datasets. It stores the positions of chunks together."""
 
@@ -121,7 +122,7 @@ def _defer_signals(sink: Sink) -> Iterator[None]:
     """Keep Ctrl-C and SIGTERM from being raised during HDF5's writes; they are raised after the last one."""
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
     if threading.current_thread() is threading.main_thread():
-        current = {number: signal.getsignal(number) for number in _REQUESTS}
+        current = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         handlers = {number: handler for number, handler in current.items() if callable(handler)}
 
     def keep(number: int, frame: FrameType | None) -> None:

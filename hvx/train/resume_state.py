@@ -20,6 +20,7 @@ from hvx.errors import HvxError, shown
 from hvx.files import sha256
 from hvx.models.backbone import is_weights_name
 from hvx.models.checkpoint import write_tensors
+from hvx.models.header import flat
 
 FORMAT = 1
 Metrics = dict[str, Any]
@@ -115,7 +116,7 @@ def identity(config: Config, splits: dict[str, SplitConfig]) -> dict[str, Any]:
         model["backbone"]["weights"] = _digest(config.path(Path(weights)))
     if config.train.start is not None:
         train["start"] = _digest(config.path(config.train.start))
-    values = {"seed": config.seed} | _flat(model, "model.") | _flat(train, "train.")
+    values = {"seed": config.seed} | flat(model, "model.") | flat(train, "train.")
     for name, split in splits.items():
         split_values = split.model_dump(mode="json", exclude={"images"})
         split_values |= {
@@ -123,19 +124,12 @@ def identity(config: Config, splits: dict[str, SplitConfig]) -> dict[str, Any]:
             for key in ("questions", "annotations", "objects")
             if (path := getattr(split, key)) is not None
         }
-        values |= _flat(split_values, f"splits.{name}.")
+        values |= flat(split_values, f"splits.{name}.")
     return values
 
 
 def _digest(path: Path) -> str:
     return f"sha256 {sha256(path)}"
-
-
-def _flat(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def save_state(

@@ -16,7 +16,7 @@ from hvx.config import ImageConfig, PickConfig, checked
 from hvx.data.images import crop_photo
 from hvx.errors import HvxError
 from hvx.progress import bar
-from hvx.store.names import short_names
+from hvx.store.names import DESCRIPTION, short_names
 from hvx.store.reader import Item, RunReader
 from hvx.view.crop import is_cropped, middle
 from hvx.view.export import SCREEN, FigureSource, PageSetup, check_rows, export_figure
@@ -124,7 +124,7 @@ def run_picks(reader: RunReader) -> list[tuple[PickConfig, int | str]]:
     Raises:
         HvxError: run.json is not as ``hvx explain`` writes it.
     """
-    source = str(reader.path / "run.json")
+    source = str(reader.path / DESCRIPTION)
     picked = reader.about.get("picked") or []
     try:
         configured = reader.about["config"]["explain"]["pick"] if picked else []
