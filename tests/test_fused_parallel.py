@@ -96,5 +96,8 @@ def test_large_images_pass_in_parts_and_give_the_same(
     for in_parts, whole in zip(*results, strict=True):
         torch.testing.assert_close(in_parts, whole, rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(network, "_LARGE", 0)
+    for dtype in (torch.bfloat16, torch.float64):
+        other = FusedGuidedBackbone(create_feature_extractor(layers, {"2": "features"}), dtype)
+        assert [len(images[part]) for part in other.parts(images)] == [1] * count
     torch.set_num_threads(1)
     assert engine.parts(images) == [slice(None)]

@@ -135,7 +135,10 @@ class FusedGuidedBackbone:
             return [slice(None)]
         if any(isinstance(step.op, GenericOp) for step in self.steps):
             return [slice(None)]
-        pairs = count // (2 * threads) * (2 * threads)  # as long as every thread has two images
+        # Winograd's algorithm (float32) reads large weights: half as often for two images, while every thread
+        # has two.
+        in_pairs = (self._dtype or images.dtype) == torch.float32
+        pairs = count // (2 * threads) * (2 * threads) if in_pairs else 0
         starts = [*range(0, pairs, 2), *range(pairs, count)]
         return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
