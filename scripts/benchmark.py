@@ -312,7 +312,7 @@ def memory_of(name: str, m: Material) -> float:
     work, count, images = by_hvx(m, Explainer(m.model)), len(m.inputs), len(m.inputs)
     if name in PEERS:
         work, count, images = by_peer(m, name), 2, 1
-    work(1)  # lays out what is laid out once
+    work(count)  # lays out what is laid out once, by thread too
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -7,7 +7,9 @@ Convolutional Neural Networks", 2016. The transforms are sums of slices, along t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ _TILES_AT_ONCE = 200
 """Tiles per block of rows: their values stay in the cache."""
 _FEWEST_CHANNELS, _FEWEST_VALUES = 128, 4096
 """Below them, of channels and of channels times the tiles of an image, the transforms cost too much."""
+
+_thread = threading.local()
 
 
 def winograd_pays(weights: torch.Size, x: Tensor) -> bool:
@@ -76,21 +80,33 @@ class Winograd:
     def _convolve(self, x: Tensor, y: Tensor) -> None:
         """A block of whole tiles: x (B, 4h + 2, 4w + 2, M) → y (B, 4h, 4w, K)."""
         count, height, width, kinds = y.shape
-        tiles = count, height // _STEP, width // _STEP
-        rows = x.new_empty(_TILE, *tiles[:2], *x.shape[2:])
-        _transform_input([x[:, i : i + height - 3 : _STEP] for i in range(_TILE)], rows.unbind())
-        values = x.new_empty(_TILE, _TILE, *tiles, x.shape[3])  # of each row and column of a tile
-        columns = [rows[..., j : j + width - 3 : _STEP, :] for j in range(_TILE)]
+        tiles, channels = (count, height // _STEP, width // _STEP), x.shape[3]
+        row_values, values, products, row_products = _workspace(
+            (_TILE, *tiles[:2], *x.shape[2:]),
+            (_TILE, _TILE, *tiles, channels),
+            (_TILE**2, prod(tiles), kinds),
+            (_STEP, _TILE, *tiles, kinds),
+        )
+        _transform_input([x[:, i : i + height - 3 : _STEP] for i in range(_TILE)], row_values.unbind())
+        columns = [row_values[..., j : j + width - 3 : _STEP, :] for j in range(_TILE)]
         _transform_input(columns, values.unbind(1))
-        products = torch.bmm(values.view(_TILE**2, -1, x.shape[3]), self._factors)
-        products = products.view(_TILE, _TILE, *tiles, kinds)
+        torch.bmm(values.view(_TILE**2, -1, channels), self._factors, out=products)
+        products = products.view(_TILE, _TILE, *tiles, kinds)  # of each row and column of a tile
         if self._bias is not None:
             products[1, 1] += self._bias  # which each of the outputs of a tile contains once
-        rows = products.new_empty(_STEP, _TILE, *tiles, kinds)
-        _transform_output(products.unbind(), rows.unbind())
+        _transform_output(products.unbind(), row_products.unbind())
         # (column, row, B, h, w, K)
         parts = y.unflatten(2, (-1, _STEP)).unflatten(1, (-1, _STEP)).permute(4, 2, 0, 1, 3, 5)
-        _transform_output(rows.unbind(1), parts.unbind())
+        _transform_output(row_products.unbind(1), parts.unbind())
+
+
+def _workspace(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """Memory without defined values that a thread uses again at each call: new memory is slow to write."""
+    sizes = [prod(shape) for shape in shapes]
+    if getattr(_thread, "memory", None) is None or len(_thread.memory) < sum(sizes):
+        _thread.memory = torch.empty(sum(sizes), dtype=torch.float32)
+    parts = _thread.memory[: sum(sizes)].split(sizes)
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _transform_input(d: Sequence[Tensor], out: Sequence[Tensor]) -> None:
