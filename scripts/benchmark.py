@@ -30,7 +30,7 @@ from typing import Any
 
 import click
 import torch
-from benchmark_commands import costs
+from benchmark_commands import costs, gallery_cost, measure_cost
 from benchmark_page import MATRICES, Figures, page
 from benchmark_peers import PEERS, Score
 from count_kernels import GPU, section
@@ -351,8 +351,15 @@ def _printed(*arguments: str) -> str:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the page here.")
 @click.option("--turns", default=9, show_default=True, help="Alternations.")
 @click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    default=Path("runs/reproduce/run"),
+    show_default=True,
+    help="The run that `hvx measure` measures; its row is left out if there is none.",
+)
 @click.option("--memory", type=click.Choice(["hvx", *PEERS]), help="Print the memory of one, and no more.")
-def main(output: Path | None, turns: int, device: str, memory: str | None) -> None:
+def main(output: Path | None, turns: int, device: str, run: Path, memory: str | None) -> None:
     """Measure, print the page, and write it."""
     chosen = pick_device("cpu" if memory else device)
     with tempfile.TemporaryDirectory() as place:
@@ -374,6 +381,8 @@ def main(output: Path | None, turns: int, device: str, memory: str | None) -> No
             pipeline=pipeline_costs(),
             long_question=long_question(m),
             commands=costs(Path(place) / "model.safetensors"),
+            gallery=gallery_cost(Path(place) / "gallery", PHOTOS) if PHOTOS.is_dir() else None,
+            measure=measure_cost(Path(place), run) if run.is_dir() else None,
         )
     text = f"{page(figures)}\n{section(GPU(), questions=len(QUESTIONS))}"
     click.echo(text)

@@ -46,7 +46,7 @@ class _CuDNN:
 
 
 def _engine(monkeypatch: pytest.MonkeyPatch, cudnn: _CuDNN | None, dtype: torch.dtype) -> FusedGuidedBackbone:
-    monkeypatch.setattr(convolution, "_use_onednn_fusion", lambda weight: False)
+    monkeypatch.setattr(convolution, "has_fused_convolutions", lambda weight: False)
     if cudnn is not None:
         monkeypatch.setattr(convolution, "has_epilogues", lambda weight: True)
         monkeypatch.setattr(torch, "cudnn_convolution_relu", cudnn.relu)

@@ -18,8 +18,8 @@ from hvx.explain.fused.plan import BackwardPlan, ForwardPlan, needed_values, pla
 from hvx.explain.guided import guided
 
 _LARGE = 160**2
-"""Pixels of an image from which on few images pass together: for smaller ones calling the operations takes longer than
-waiting for the other threads (docs/engine.md)."""
+"""Pixels of an image from which on few images pass together: for smaller ones calling the operations takes
+longer than waiting for the other threads (docs/engine.md)."""
 _TOLERANCE = {False: 1e-2, True: 1e-1}
 """Largest relative difference that rounding explains, including some flipped ReLUs; True: in bfloat16."""
 _IN_USE = 5
