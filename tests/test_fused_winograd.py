@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -145,3 +146,12 @@ def test_values_that_are_not_finite_stay_near_where_they_were() -> None:
     y = fused(x)
     assert y[0, :, 9:12, 9:12].isnan().all()
     assert y[0, :, :4].isfinite().all() and y[0, :, 16:].isfinite().all()
+
+
+def test_memory_of_a_call_in_inference_mode_serves_later_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "_thread", threading.local())
+    fused = Convolution.of(nn.Conv2d(128, 128, 3, padding=1), None, packs=True)
+    x = _images(1, 128, 32, 16)
+    with torch.inference_mode():
+        first = fused(x)
+    assert torch.equal(fused(x), first)

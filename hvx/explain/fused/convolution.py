@@ -120,16 +120,17 @@ class Convolution:
         weight: Callable[[], Tensor],
         bias: Tensor | None,
         options: Options,
-        other: Tensor | None = None,
-        overwrite: bool = False,
-        relu: bool = False,
+        *epilogue: Any,
     ) -> Tensor:
-        """``convolve`` or Winograd's algorithm; packs the weights at the first call of this name."""
+        """``convolve`` or Winograd's algorithm; packs the weights at the first call of this name.
+
+        ``epilogue``: ``other``, ``overwrite`` and ``relu``, or nothing.
+        """
         if self._same_size and winograd_pays(self._shape, x):
             winograd: Winograd = self._once(f"{name} winograd", lambda: Winograd(weight(), bias))
-            return winograd(x, other, overwrite, relu)
+            return winograd(x, *epilogue)
         packed = self._once(name, lambda: pack(weight(), options, x.shape))
-        return convolve(x, packed, bias, options, other, overwrite, relu)
+        return convolve(x, packed, bias, options, *epilogue)
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         """What ``make`` returns, made once. Drops the plain weights when both passes have packed ones."""

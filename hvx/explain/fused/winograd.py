@@ -104,7 +104,8 @@ def _workspace(*shapes: tuple[int, ...]) -> list[Tensor]:
     """Memory without defined values that a thread uses again at each call: new memory is slow to write."""
     sizes = [prod(shape) for shape in shapes]
     if getattr(_thread, "memory", None) is None or len(_thread.memory) < sum(sizes):
-        _thread.memory = torch.empty(sum(sizes), dtype=torch.float32)
+        with torch.inference_mode(False):  # memory made within that mode could not be written outside of it
+            _thread.memory = torch.empty(sum(sizes), dtype=torch.float32)
     parts = _thread.memory[: sum(sizes)].split(sizes)
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
