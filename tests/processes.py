@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 from conftest import THREADS, Tiny
+from preloaded import Preloaded
 
 from hvx.store.schema import FIELDS
 
@@ -31,22 +33,25 @@ def started(command: list[str], prepare: Callable[[], None] | None = None) -> su
     """A process in a session of its own, so that a signal reaches it and its children as Ctrl-C does.
 
     It has as many threads as tests have: with more or fewer, sums are rounded otherwise.
+
+    Args:
+        command: see ``Preloaded``.
+        prepare: called in the new process, before Python starts; then nothing is imported in advance.
     """
-    return subprocess.Popen(
+
+    def prepared() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts in the background ignore it
+        prepare()
+
+    plain = partial(subprocess.Popen, preexec_fn=prepared) if prepare else Preloaded
+    return plain(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: _prepared(prepare),
         env={**os.environ, "OMP_NUM_THREADS": str(THREADS)},
     )
-
-
-def _prepared(prepare: Callable[[], None] | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts in the background ignore it
-    if prepare:
-        prepare()
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Tiny, hvx
+from preloaded import Preloaded
 from processes import explain_command, finished, shards_there, signalled, started, until
 
 from hvx.errors import HvxError
@@ -35,7 +36,7 @@ with exclusive_lock(Path(sys.argv[1])):
 
 def holder(run: Path) -> subprocess.Popen[str]:
     """A process that holds a folder until its standard input ends."""
-    process = subprocess.Popen(
+    process = Preloaded(
         [sys.executable, "-c", HOLD, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "held\n"

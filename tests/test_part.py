@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Tiny
+from preloaded import Preloaded
 from processes import datasets, explain_command, finished, shards_there, signalled, started, until
 
 from hvx.errors import HvxError
@@ -137,7 +138,7 @@ def test_a_part_waits_for_who_ends_the_run_and_for_nobody_else(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    holder = subprocess.Popen(
+    holder = Preloaded(
         [sys.executable, "-c", HOLD, str(run), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
@@ -208,7 +209,7 @@ def test_who_is_about_to_say_that_it_finishes_is_waited_for(tmp_path: Path) -> N
     """Between taking the lock and writing into it, the file still says what was there before."""
     (tmp_path / LOCK).write_text(json.dumps({"pid": 1, "host": "x", "since": "y"}))
     command = [sys.executable, "-c", HOLD_SILENTLY, str(tmp_path)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = Preloaded(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     waited = threading.Timer(0.6, lambda: holder.communicate(""))
     waited.start()
@@ -234,7 +235,7 @@ def test_a_part_that_ends_while_another_is_at_work_leaves_the_rest_to_it(tiny: T
     whole = explain_split(tiny.load(run, explain__shard_questions=1), local_engine(CPU))
     (run / "shards" / ".other.h5.part").write_bytes(b"half")  # of the other part, which is at work
     command = [sys.executable, "-c", HOLD_PART, str(run)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = Preloaded(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     status, out, err = finished(part(tiny, run, "1/2"))
     assert status == 0 and f"{run}, part 1/2: " in out, err

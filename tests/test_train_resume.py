@@ -18,6 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import THREADS, Tiny
+from preloaded import Preloaded
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
@@ -61,7 +62,7 @@ def _assert_same_outcome(one: Path, two: Path) -> None:
 def _kill_in_mid_epoch(command: list[str], state: Path) -> None:
     """Start a training and SIGKILL it some steps into its second epoch or a later one."""
     threads = os.environ | {"OMP_NUM_THREADS": str(THREADS)}  # as here, or sums differ in their last bits
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=threads)
+    process = Preloaded(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=threads)
     try:
         while process.poll() is None:
             time.sleep(0.002)
@@ -327,8 +328,9 @@ def test_features_killed_on_the_way_are_continued(
         job.path,
         *tiny.settings(tmp_path),
     ]
-    killed = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = Preloaded(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    _, err = killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, err
     assert not job.path.exists()
     with h5py.File(job.partial, "r") as file:
         assert file["done"][()] == 6
