@@ -51,8 +51,8 @@ What was tried for rows that are missed:
   1.05 times as long. Positions of the max-pool's values in 16 bits in place of 64 changed nothing: 113 to
   126 MB with them, 104 to 118 without, three runs of this row each.
 - The main thread: by Python's profiler around `ShardWorker._explained`, of 0.83 ms (Intel Xeon) the search
-  for overflows takes 0.31 ms, since heat maps are read four times, for the minimum and the maximum of each and
-  of all; their conversion to half precision 0.12, the normalization of images 0.27.
+  for overflows takes 0.31 ms, since heat maps are read four times, for the minimum and the maximum of
+  each and of all; their conversion to half precision 0.12, the normalization of images 0.27.
 - `hvx measure`: all methods use the fused engine, and questions on one image share the passes along the path
   of integrated gradients. Deletion and insertion still take 47,600 forward passes of the network, 2.9 ms
   each (92 GFLOP/s on one core): 138 s.
