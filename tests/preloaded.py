@@ -1,7 +1,7 @@
 """Python processes that have PyTorch and hvx imported from their first moment.
 
-Tests start some hundred processes, and each would spend three seconds on these imports. So one process for
-each process of pytest imports them and waits. For a command it forks; the child becomes a child of pytest
+Tests start many processes, and these imports take some seconds. So one process for each process of pytest
+imports them and waits. For a command it forks; the child becomes a child of pytest
 (``PR_SET_CHILD_SUBREAPER``), and ``subprocess.Popen`` treats it as any other. What a command imports, its
 memory limits and the environment that libraries read when they are loaded are tested with plain processes.
 """
@@ -35,27 +35,30 @@ _MOST = 1 << 20
 class Preloaded(subprocess.Popen[Any]):
     """A process as ``Popen([sys.executable, …])`` starts it, where the command is ``-m …`` or ``-c …``.
 
-    ``preexec_fn``, ``pass_fds`` and the like are not supported.
+    ``preexec_fn``, ``pass_fds`` and the like are not supported. Outside of Linux it is a plain process.
     """
 
-    # Called by Popen with the ends of its pipes, to start the process.
+    # Called by Popen with both ends of its pipes, to start the process.
     def _execute_child(self, args: Any, executable: Any, preexec_fn: Any, *rest: Any) -> None:
-        (
-            _close, pass_fds, cwd, env, _info, _flags, shell, stdin, _stdin, _stdout, stdout, _stderr, stderr,
-            *_, start_new_session, _group,
-        ) = rest  # fmt: skip
+        if sys.platform != "linux":
+            super()._execute_child(args, executable, preexec_fn, *rest)  # type: ignore[misc]
+            return
+        _close, pass_fds, cwd, env, _info, _flags, shell, *pipes = rest[:13]
         assert args[0] == sys.executable and args[1] in ("-m", "-c") and preexec_fn is None
         assert not pass_fds and not shell
         request = {
             "arguments": list(map(str, args[1:])),
             "cwd": os.fspath(cwd or Path.cwd()),
             "environment": dict(os.environ if env is None else env),
-            "session": start_new_session,
+            "session": rest[-2],
         }
+        stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = pipes
         streams = [number if end == -1 else end for number, end in enumerate((stdin, stdout, stderr))]
         self.pid = _fork(request, streams)
         self._child_created = True
-        for end in {stdin, stdout, stderr} - {-1}:
+        both = (stdin, to_stdin), (stdout, from_stdout), (stderr, from_stderr)
+        # The process's ends of pipes, and the null device that Popen opened.
+        for end in {end for end, ours in both if ours != -1} | {getattr(self, "_devnull", -1)} - {-1}:
             os.close(end)
 
 
@@ -120,7 +123,8 @@ def _set_up(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115
     sys.path[0] = request["cwd"]
     if count := os.environ.get("OMP_NUM_THREADS"):
         sys.modules["torch"].set_num_threads(int(count))
