@@ -22,7 +22,7 @@ from hvx.config import Config, HeatmapConfig
 from hvx.errors import HvxError
 from hvx.run.explain import Options, explain_split
 from hvx.run.local import local_engine
-from hvx.store.heatmaps import from_8_bits, shrunk, to_8_bits
+from hvx.store.heatmaps import from_8_bits, is_finite_half, shrunk, to_8_bits
 from hvx.store.reader import RunReader
 
 CPU = torch.device("cpu")
@@ -51,6 +51,14 @@ def test_square_roots_in_eight_bits_are_off_by_half_a_step_at_most() -> None:
     assert (off <= np.sqrt(factor) / 2 * (1 + 1e-3)).all()
     np.testing.assert_allclose(back.max((2, 3)), maps.max((2, 3)), rtol=1e-6)
     assert (stored.max((2, 3)) == 255).sum() == 9 and factor[3, 0] == 0 and not back[3, 0].any()
+
+
+def test_each_half_precision_number_is_known_as_finite_or_not() -> None:
+    numbers = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    assert [is_finite_half(numbers[index : index + 1]) for index in range(2**16)] == np.isfinite(
+        numbers
+    ).tolist()
+    assert is_finite_half(numbers[np.isfinite(numbers)]) and is_finite_half(numbers[:0])
 
 
 @pytest.fixture(scope="module")

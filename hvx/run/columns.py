@@ -13,7 +13,8 @@ from torch import Tensor
 from hvx.config import HeatmapConfig
 from hvx.data.questions import Question
 from hvx.explain.explainer import TOP, Answered, Explanations
-from hvx.store.heatmaps import HALF_MAX, SCALES, shrunk, to_8_bits, to_half
+from hvx.run.finite import is_finite, not_finite
+from hvx.store.heatmaps import SCALES, is_finite_half, shrunk, to_8_bits, to_half
 from hvx.store.schema import EARLIER, FIELDS, ZERO_IMAGE_GRADIENT, ZERO_WORD_GRADIENT
 
 _GETTERS: dict[str, Callable[[Question], Any]] = {
@@ -76,19 +77,20 @@ class ShardColumns:
 
     def add(self, positions: Sequence[int], explained: Answered) -> None:
         """Store the explanations of the questions at ``positions``, their indices in the shard."""
-        odd = _not_finite(explained)
-        self.odd |= {positions[item]: f"{part} {_OVERFLOW}" for item, part in odd.items()}
         rows = np.array(positions, int)
-        self._known[[position for position in positions if position not in self.odd]] = True
+        finite: dict[str, Tensor] = {}
         for name, values in _columns(explained, self._stored):
             if name not in self._columns:
                 dtype = np.float16 if isinstance(values, Tensor) else values.dtype
                 self._columns[name] = self._new((len(self._questions), *values.shape[1:]), dtype)
             if isinstance(values, Tensor):
-                _put_half(values, self._columns[name], rows)
+                finite[name] = _put_half(values, self._columns[name], rows)
             else:
                 self._columns[name][rows] = values
         self._tokens.append((rows, _token_columns(explained, self._stored)))
+        odd = not_finite(explained, finite)
+        self.odd |= {positions[item]: f"{part} {_OVERFLOW}" for item, part in odd.items()}
+        self._known[[position for position in positions if position not in self.odd]] = True
 
     def _new(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         if np.dtype(dtype).hasobject or prod(shape) < _LARGE:
@@ -131,19 +133,26 @@ class ShardColumns:
             yield name, column
 
 
-def _put_half(values: Tensor, column: np.ndarray, rows: np.ndarray) -> None:
-    """Write values into these rows of a half-precision column, clamped to its range.
+def _put_half(values: Tensor, column: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Write values (N, …) into these rows of a half-precision column, clamped to its range.
 
-    On the CPU directly, item by item, without a copy of all values in between.
+    On the CPU item by item: each is read from memory once, and its overflows are found in the processor's
+    cache, in the half-precision numbers.
+
+    Returns:
+        Whether all numbers of each item are finite (N).
     """
     if values.device.type != "cpu":
         column[rows] = to_half(values).cpu().numpy()
-        return
-    if values.numel() and not (values.amax() <= HALF_MAX and values.amin() >= -HALF_MAX):  # or with a NaN
-        values = to_half(values)
+        return is_finite(values)
+    finite = torch.ones(len(values), dtype=torch.bool)
     target = torch.from_numpy(column)
-    for row, item in zip(rows.tolist(), values, strict=True):
+    for index, (row, item) in enumerate(zip(rows.tolist(), values, strict=True)):
         target[row] = item
+        if not is_finite_half(column[row]):  # infinite, NaN, or only beyond the range
+            finite[index] = item.isfinite().all()
+            target[row] = to_half(item)
+    return finite
 
 
 def _columns(explained: Answered, stored: HeatmapConfig) -> Iterator[tuple[str, np.ndarray | Tensor]]:
@@ -257,65 +266,3 @@ def _no_rows() -> dict[str, np.ndarray]:
         for name, field in FIELDS.items()
         if not field.optional
     }
-
-
-def _not_finite(explained: Answered) -> dict[int, str]:
-    """For each explanation that contains a NaN or an infinity, by row: the first such part."""
-    lengths = torch.tensor(
-        [len(tokens) for tokens in explained.tokens], device=explained.probabilities.device
-    )
-    has_score = isinstance(explained, Explanations) and explained.scores is not None
-    parts: dict[str, Tensor | None] = {
-        "the answer's probability": None if has_score else explained.probabilities
-    }
-    if isinstance(explained, Explanations):
-        parts |= _gradient_parts(explained, lengths)
-    parts |= {
-        "the attention": explained.attention,
-        "the attention to words": _zero_padding(explained.textual_attention, lengths),
-        "the attention to words and phrases": _zero_padding(explained.earlier_attention, lengths),
-    }
-    flags = {
-        name: part if part.dtype == torch.bool else _finite(part)
-        for name, part in parts.items()
-        if part is not None and len(part)
-    }
-    if not flags:
-        return {}
-    # One copy for all of them: each copy waits for the GPU.
-    odd = ~torch.stack([rows.to(lengths.device) for rows in flags.values()]).cpu()
-    first_parts: dict[int, str] = {}
-    for part, row in odd.nonzero().tolist():
-        first_parts.setdefault(row, list(flags)[part])
-    return first_parts
-
-
-def _gradient_parts(explained: Explanations, lengths: Tensor) -> dict[str, Tensor | None]:
-    """The parts of Eqs 2 and 3 that must be finite, by name; flags (N) where that is checked already."""
-    words = explained.word_heatmaps
-    return {
-        "the score": explained.scores,
-        "the heat map (Eqs 2, 9)": explained.heatmap,
-        "the tokens' saliency (Eqs 3, 10)": _zero_padding(explained.saliency, lengths),
-        "the tokens' z-score (Eq. 11)": _zero_padding(explained.z, lengths),
-        "a block's heat map": explained.block_heatmaps,
-        "a word's heat map": torch.stack([maps.isfinite().all() for maps in words]) if words else None,
-        "the gradient (Eq. 9)": explained.gradient,
-    }
-
-
-def _zero_padding(values: Tensor | None, lengths: Tensor) -> Tensor | None:
-    """Values of tokens (N, …, T), with 0 at the padding."""
-    if values is None:
-        return None
-    in_question = torch.arange(values.shape[-1], device=values.device) < lengths[:, None]
-    return values.where(in_question if values.ndim == 2 else in_question[:, None], 0)
-
-
-def _finite(values: Tensor) -> Tensor:
-    """Whether all numbers of each item (N, …) are finite."""
-    flat = values.flatten(1) if values.ndim > 1 else values[:, None]
-    if not flat.shape[1]:
-        return torch.ones(len(flat), dtype=torch.bool, device=values.device)
-    # amin() and amax() return NaN if there is one; much faster than isfinite() and all() over all numbers.
-    return flat.amin(1).isfinite() & flat.amax(1).isfinite()
