@@ -156,6 +156,8 @@ def test_no_more_counts_are_drawn_at_once_than_memory_is_meant_to_hold(
             return np.ones((size, n), np.int64)
 
     monkeypatch.setattr(bootstrap, "_AT_ONCE", at_once)
+    uncached = bootstrap._cached_multiplicities.__wrapped__
+    monkeypatch.setattr(bootstrap, "_cached_multiplicities", uncached)
     monkeypatch.setattr("numpy.random.default_rng", lambda seed: Recorder())
     mean(VALUES, GROUPS, 3)  # of four images
     assert sum(sizes) == 2000 and max(sizes) == most and len(sizes) == math.ceil(2000 / most)

@@ -152,10 +152,10 @@ def test_the_file_unused_for_longest_is_closed_first(tmp_path: Path) -> None:
     run = many(tmp_path / "run", OPEN_FILES + 1)
     paths = [run / "shards" / f"{n:05d}.h5" for n in range(OPEN_FILES + 1)]
     files = ShardFiles(run, [ShardEntry(path, ITEMS, sealed_digest(path)) for path in paths], DIGEST)
-    first = [files.file(place) for place in range(OPEN_FILES)]
+    first = [files.datasets(place).file for place in range(OPEN_FILES)]
     assert all(first)
-    assert files.file(0) is first[0]
-    files.file(OPEN_FILES)
+    assert files.datasets(0).file is first[0]
+    files.datasets(OPEN_FILES)
     assert [bool(file) for file in first] == [True, False, *[True] * (OPEN_FILES - 2)]
     assert files.locate(0) == (0, 0)
     assert files.locate(ITEMS - 1) == (0, ITEMS - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -16,10 +16,10 @@ import numpy as np
 from hvx.errors import HvxError
 from hvx.files import read_json
 from hvx.store.checksum import damaged, open_hdf5, verify_checksum
-from hvx.store.heatmaps import SCALES, from_8_bits
+from hvx.store.datasets import Block, Datasets, own_dataset
 from hvx.store.names import DESCRIPTION, VIEW
 from hvx.store.schema import EARLIER, EXPLAINING, FIELDS, IDS, TEXT, VERSION, run_digest
-from hvx.store.shards import INDEX, ShardFiles, check_inside, own_dataset, read_index, read_shapes
+from hvx.store.shards import INDEX, ShardFiles, check_inside, read_index, read_shapes
 
 _REQUIRED: dict[str, type | tuple[type, ...]] = {"identity": dict, "image": dict, "images": (str, list)}
 """Keys of run.json that are required to read a run, and their types."""
@@ -90,6 +90,7 @@ class RunReader:
         self._integer_ids = tuple(integers) if isinstance(integers, list) else ()
         self._view = run / VIEW
         self._file = self._opened(run_digest(about["identity"]))
+        self._solid = Datasets(self._file)
         try:
             self._shards, self._shapes = self._read_contents(run_digest(about["identity"]))
         except BaseException:
@@ -209,8 +210,7 @@ class RunReader:
         if not self.has_heatmaps:
             return False
         with self._reading():
-            file = self._file if self._shards is None else self._shards.file(0)
-            return _in_8_bits(own_dataset(file, "heatmap"), "heatmap")
+            return self._datasets(0).in_8_bits("heatmap")
 
     def item_values(self, name: str) -> int:
         """The number of values of a dataset for each item."""
@@ -248,8 +248,7 @@ class RunReader:
         """
         for shard, first, rows in self._pieces(size, wanted):
             with self._reading():
-                file = self._file if self._shards is None else self._shards.file(shard)
-                values = self._values(file, name, rows)
+                values = self._datasets(shard).values(name, rows)
                 if len(values) != rows.stop - rows.start:
                     raise ValueError(f"shard {shard}: {name} has another number of items")
                 if name in IDS and name in self._integer_ids:
@@ -272,28 +271,15 @@ class RunReader:
     def _column(self, name: str) -> np.ndarray:
         field = FIELDS[name]
         if self._shards is None:
-            return self._values(self._file, name)
-        dtype = object if field.dtype is TEXT else self._dtype(self._shards.file(0), name)
+            return self._datasets(0).values(name)
+        dtype = object if field.dtype is TEXT else self._datasets(0).dtype(name)
         column = np.full(self._shapes[name], field.fill, dtype)
         for shard, start in enumerate(self._shards.starts[:-1]):
-            values = self._values(self._shards.file(shard), name)
+            values = self._datasets(shard).values(name)
             if len(values) != self._shards.entries[shard].items:
                 raise ValueError(f"shard {shard}: {name} has another number of items")
             column[(slice(start, start + len(values)), *map(slice, values.shape[1:]))] = values
         return column
-
-    def _values(self, file: h5py.File, name: str, rows: int | slice = slice(None)) -> np.ndarray:
-        """Values of a dataset in a file, for some rows; strings as ``str``, 8-bit maps as float32."""
-        dataset = own_dataset(file, name)
-        values = (dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset)[rows]
-        if _in_8_bits(dataset, name):
-            return from_8_bits(values, own_dataset(file, SCALES[name])[rows])
-        return np.asarray(values)
-
-    def _dtype(self, file: h5py.File, name: str) -> np.dtype:
-        """The dtype of a dataset without strings, as ``_values`` returns it."""
-        dataset = own_dataset(file, name)
-        return np.dtype(np.float32) if _in_8_bits(dataset, name) else dataset.dtype
 
     def attribute(self, name: str) -> Any:
         """An attribute of the whole run, such as ``crop``."""
@@ -305,9 +291,8 @@ class RunReader:
     def value(self, name: str, number: int) -> np.ndarray:
         """A dataset's values for one item, as ``column`` returns them for all."""
         with self._reading():
-            shard, row = self._shards.locate(number) if self._shards is not None else (0, number)
-            file = self._shards.file(shard) if self._shards is not None else self._file
-            return self._values(file, name, row)
+            shard, row = self._locate(number)
+            return self._datasets(shard).values(name, row)
 
     def items(self, numbers: Sequence[int]) -> Iterator[Item]:
         """Items by number, in the given order; items with consecutive numbers are read together.
@@ -321,19 +306,27 @@ class RunReader:
         for first, count in _consecutive(numbers):
             with self._reading():
                 while count:
-                    shard, row = self._shards.locate(first) if self._shards is not None else (0, first)
-                    file = self._shards.file(shard) if self._shards is not None else self._file
-                    rows = slice(row, min(row + count, len(own_dataset(file, "question_id"))))
-                    block = _Block(self, file, rows)
+                    shard, row = self._locate(first)
+                    datasets = self._datasets(shard)
+                    rows = slice(row, min(row + count, len(datasets["question_id"])))
+                    block = Block(datasets, rows)
                     yield from (self._item(block, number) for number in range(rows.stop - rows.start))
                     first, count = first + rows.stop - rows.start, count - (rows.stop - rows.start)
 
-    def _item(self, block: _Block, number: int) -> Item:
+    def _locate(self, number: int) -> tuple[int, int]:
+        """The shard of an item, and the item's row in it; shard 0 is a solid file."""
+        return (0, number) if self._shards is None else self._shards.locate(number)
+
+    def _datasets(self, shard: int) -> Datasets:
+        """The datasets of a shard, or those of a solid file."""
+        return self._solid if self._shards is None else self._shards.datasets(shard)
+
+    def _item(self, block: Block, number: int) -> Item:
         def value(name: str) -> Any:
             return block.values(name)[number]
 
         def texts(name: str) -> Any:
-            return block.texts(name)[number]
+            return block.decoded(name)[number]
 
         def text(name: str) -> str:
             return str(texts(name))
@@ -367,12 +360,12 @@ class RunReader:
             **self._optional(block, number, length),
         )
 
-    def _heatmap(self, block: _Block, number: int) -> np.ndarray:
+    def _heatmap(self, block: Block, number: int) -> np.ndarray:
         if not self.has_heatmaps:
             return np.zeros((0, 0), np.float32)
         return block.decoded("heatmap")[number].astype(np.float32)
 
-    def _optional(self, block: _Block, number: int, length: int) -> dict[str, Any]:
+    def _optional(self, block: Block, number: int, length: int) -> dict[str, Any]:
         """The fields of one item that only some models have."""
         fields: dict[str, Any] = {}
         if self.blocks:
@@ -399,38 +392,6 @@ class RunReader:
             raise damaged(self.path, error) from None
 
 
-class _Block:
-    """Some rows of a file; each dataset is read once, on first access."""
-
-    def __init__(self, reader: RunReader, file: h5py.File, rows: slice) -> None:
-        self._reader, self._file, self._rows = reader, file, rows
-        self._cache: dict[str, np.ndarray] = {}
-
-    def values(self, name: str) -> np.ndarray:
-        """Values as stored."""
-        return self._cached(name, lambda: own_dataset(self._file, name)[self._rows])
-
-    def texts(self, name: str) -> np.ndarray:
-        """Values as ``str``."""
-        return self._cached(name, lambda: own_dataset(self._file, name).asstr()[self._rows])
-
-    def decoded(self, name: str) -> np.ndarray:
-        """Maps, with 8-bit maps as float32."""
-        return self._cached(name, lambda: self._reader._values(self._file, name, self._rows))
-
-    def word_maps(self, number: int, length: int) -> np.ndarray:
-        """Heat maps of the tokens of one row (length, H, W), as float32; the padding is not read."""
-        values = own_dataset(self._file, "word_heatmaps")[self._rows.start + number, :length]
-        if _in_8_bits(own_dataset(self._file, "word_heatmaps"), "word_heatmaps"):
-            return from_8_bits(values, self.values(SCALES["word_heatmaps"])[number, :length])
-        return np.asarray(values, np.float32)
-
-    def _cached(self, name: str, read: Callable[[], np.ndarray]) -> np.ndarray:
-        if name not in self._cache:
-            self._cache[name] = read()
-        return self._cache[name]
-
-
 def _consecutive(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
     """The first number and the length of each range of consecutive numbers."""
     start = 0
@@ -455,8 +416,3 @@ def _check_shapes(shapes: dict[str, tuple[int, ...]], items: int) -> None:
     absent = [name for name in EXPLAINING if name not in shapes]
     if absent and len(absent) < len(EXPLAINING):
         raise ValueError(f"{absent[0]} is missing")
-
-
-def _in_8_bits(dataset: h5py.Dataset, name: str) -> bool:
-    """Whether a dataset has 8-bit maps, which have scale factors."""
-    return name in SCALES and dataset.dtype == np.uint8

@@ -14,6 +14,7 @@ import h5py
 
 from hvx.errors import HvxError
 from hvx.store.checksum import damaged, open_hdf5, sealed_digest, verify_checksum
+from hvx.store.datasets import Datasets, own_dataset
 from hvx.store.schema import FIELDS
 
 OPEN_FILES = 16
@@ -126,30 +127,6 @@ def _mismatch(file: h5py.File, number: int, digest: str) -> str | None:
     return None if stored == number else f"it is shard {stored}"
 
 
-def own_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset whose values are in the file itself. Links to other files, virtual datasets and external
-    storage are refused: they could expose any other file of the machine.
-
-    Args:
-        file: an HDF5 file, or a group of one.
-        name: of the dataset.
-
-    Raises:
-        HvxError: its values are in another file, or it is not a dataset.
-        KeyError: there is none.
-    """
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink | None):
-        raise HvxError(f"{file.file.filename}: {name}: a link to elsewhere; a run holds its own data")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise HvxError(f"{file.file.filename}: {name}: not a dataset; a run holds its own data")
-    if dataset.external or dataset.is_virtual:
-        raise HvxError(
-            f"{file.file.filename}: {name}: its values lie in another file; a run holds its own data"
-        )
-    return dataset
-
-
 def check_inside(path: Path, run: Path) -> None:
     """Reject a path that a symbolic link leads out of its run folder.
 
@@ -173,15 +150,15 @@ class ShardFiles:
     def __init__(self, run: Path, entries: list[ShardEntry], digest: str) -> None:
         self._run, self._digest, self.entries = run, digest, entries
         self.starts = [0, *accumulate(entry.items for entry in entries)]
-        self._open: OrderedDict[int, h5py.File] = OrderedDict()
+        self._open: OrderedDict[int, Datasets] = OrderedDict()
 
     def locate(self, number: int) -> tuple[int, int]:
         """The shard of an item, as an index into ``entries``, and the item's index in it."""
         shard = bisect_right(self.starts, number) - 1
         return shard, number - self.starts[shard]
 
-    def file(self, shard: int) -> h5py.File:
-        """A shard, open for reading.
+    def datasets(self, shard: int) -> Datasets:
+        """The datasets of a shard, which is open for reading.
 
         Raises:
             HvxError: it is absent or damaged, was replaced since the view was written, or is another run's.
@@ -190,14 +167,14 @@ class ShardFiles:
             self._open.move_to_end(shard)
             return self._open[shard]
         while len(self._open) >= OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
-        self._open[shard] = self._opened(self.entries[shard])
+            self._open.popitem(last=False)[1].file.close()
+        self._open[shard] = Datasets(self._opened(self.entries[shard]))
         return self._open[shard]
 
     def close(self) -> None:
         """Close all files."""
         while self._open:
-            self._open.popitem()[1].close()
+            self._open.popitem()[1].file.close()
 
     def _opened(self, entry: ShardEntry) -> h5py.File:
         path = entry.path

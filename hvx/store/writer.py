@@ -16,9 +16,10 @@ from hvx.errors import HvxError
 from hvx.files import atomic_write
 from hvx.store.axes import name_axes
 from hvx.store.checksum import BLOCK, Span, open_verified, sealed_digest, write_checksum
+from hvx.store.datasets import own_dataset
 from hvx.store.heatmaps import HALF_MAX, SCALES
 from hvx.store.schema import FIELDS, IDS, METHOD, NO_METHOD, TEXT, VERSION, Field
-from hvx.store.shards import INDEX, own_dataset
+from hvx.store.shards import INDEX
 from hvx.store.sink import Sink, new_hdf5
 
 _PLAIN = ("shard", "run_digest")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -100,12 +101,27 @@ def _sums(values: np.ndarray, group_index: np.ndarray, mark: np.ndarray) -> tupl
 
 def _draws(groups: int, seed: int, parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """The statistic in each draw: the first part's mean minus the second's; NaN if a part has no values."""
-    rng = np.random.default_rng(seed)
     pieces = []
-    for start in range(0, DRAWS, step := max(1, _AT_ONCE // groups)):
-        count = min(step, DRAWS - start)
-        multiplicities = rng.multinomial(groups, np.full(groups, 1 / groups), size=count)
+    for multiplicities in _multiplicities(groups, seed):
         with np.errstate(invalid="ignore", divide="ignore"):
             means = [(multiplicities @ total) / (multiplicities @ size) for total, size in parts]
         pieces.append(means[0] - means[1] if len(means) > 1 else means[0])
     return np.concatenate(pieces)
+
+
+def _multiplicities(groups: int, seed: int) -> Iterable[np.ndarray]:
+    """How often each draw contains each group (n, groups), a few draws at a time if they are many."""
+    if DRAWS * groups <= _AT_ONCE:
+        return [_cached_multiplicities(groups, seed)]
+    rng, step = np.random.default_rng(seed), max(1, _AT_ONCE // groups)
+    return (_drawn(rng, groups, min(step, DRAWS - start)) for start in range(0, DRAWS, step))
+
+
+@lru_cache(maxsize=4)
+def _cached_multiplicities(groups: int, seed: int) -> np.ndarray:
+    """Of all draws: most measures are of the same images, and to draw takes far longer than to average."""
+    return _drawn(np.random.default_rng(seed), groups, DRAWS)
+
+
+def _drawn(rng: np.random.Generator, groups: int, count: int) -> np.ndarray:
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=count).astype(np.float64)

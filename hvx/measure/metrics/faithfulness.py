@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -39,11 +40,17 @@ def blurred(images: Tensor) -> Tensor:
 
 def ranks(saliency: np.ndarray, seed: int) -> np.ndarray:
     """The rank of each pixel (H, W) from the most to the least salient, ties at random."""
-    tiebreak = np.random.default_rng(seed).random(saliency.size)
-    order = np.lexsort((tiebreak, -np.asarray(saliency, np.float64).ravel()))
+    shuffled = _shuffled(saliency.size, seed)
+    order = shuffled[np.argsort(-np.asarray(saliency, np.float64).ravel()[shuffled], kind="stable")]
     pixel_ranks = np.empty(saliency.size, np.int64)
     pixel_ranks[order] = np.arange(saliency.size)
     return pixel_ranks.reshape(saliency.shape)
+
+
+@lru_cache(maxsize=1)
+def _shuffled(count: int, seed: int) -> np.ndarray:
+    """Pixels in random order, in which a stable sort leaves ties."""
+    return np.argsort(np.random.default_rng(seed).random(count))
 
 
 def curves(
