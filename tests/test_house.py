@@ -19,6 +19,7 @@ GROUND = {
     "strict_yaml",
     "table",
     "terminal",
+    "threads",
 }
 """What every stage may use; these import nothing of hvx but one another."""
 ORDER = [

@@ -9,6 +9,7 @@ positions, so that explanations can be checked automatically.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hvx.data.scene_drawing import COLORS, SHAPES, SceneObject, cover, draw_grou
 from hvx.errors import HvxError
 from hvx.files import atomic_directory, write_json
 from hvx.progress import bar
+from hvx.threads import map_threads
 
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 KINDS = ("attribute", "shape", "existence", "count", "relation")
@@ -199,18 +201,23 @@ def _write_subset(folder: Path, subset: str, count: int, size: int, seed: list[i
     questions: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     table: dict[str, list[Any]] = {"images": [], "questions": []}
-    for number in bar(range(count), f"drawing {subset} scenes", "scene"):
+
+    def drawn(number: int) -> tuple[tuple[SceneObject, ...], tuple[SceneQuestion, ...]]:
         scene = draw_scene(np.random.default_rng([*seed, number]), size)
-        image_id = SUBSETS[subset] + number
-        name = image_name(subset).format(image_id=image_id)
+        name = image_name(subset).format(image_id=SUBSETS[subset] + number)
         Image.fromarray(scene.image).save(folder / "images" / name, compress_level=1)
         Image.fromarray(scene.mask).save(folder / "masks" / name)
-        table["images"].append({"image_id": image_id, "objects": [_row(o) for o in scene.objects]})
-        for rank, question in enumerate(scene.questions):
-            ids = {"question_id": image_id * 10 + rank, "image_id": image_id}
-            questions.append({**ids, "question": question.question})
-            annotations.append({**ids, **_annotation(question)})
-            table["questions"].append({**ids, "kind": question.kind, "asks_about": question.asks_about})
+        return scene.objects, scene.questions
+
+    with closing(map_threads(drawn, range(count))) as scenes:
+        numbered = enumerate(bar(scenes, f"drawing {subset} scenes", "scene", count), SUBSETS[subset])
+        for image_id, (objects, asked) in numbered:
+            table["images"].append({"image_id": image_id, "objects": [_row(o) for o in objects]})
+            for rank, question in enumerate(asked):
+                ids = {"question_id": image_id * 10 + rank, "image_id": image_id}
+                questions.append({**ids, "question": question.question})
+                annotations.append({**ids, **_annotation(question)})
+                table["questions"].append({**ids, "kind": question.kind, "asks_about": question.asks_about})
     common = {"info": {"description": f"hvx scenes, {subset}"}, "data_type": "scenes", "data_subtype": subset}
     head = {**common, "license": {}}
     task = {"task_type": "Open-Ended"}

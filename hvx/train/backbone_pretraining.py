@@ -98,6 +98,9 @@ def optimize(
 ) -> None:
     """Minimize the cross-entropy of each cell's color and shape by AdamW with warm-up and cosine schedule."""
     train = config.train
+    # On a CPU, BatchNorm and pooling are several times as fast with the channels last.
+    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    network.to(memory_format=layout)
     parameters = [*network.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=train.backbone_rate, weight_decay=0.01)
     shuffle = torch.Generator().manual_seed(config.seed)
@@ -109,7 +112,7 @@ def optimize(
     schedule = LambdaLR(optimizer, lambda step: warm_cosine(step, len(batches)))
     network.train()
     for batch in bar(batches, "training the backbone", "batch"):
-        logits = heads(network(inputs[batch].to(device))["features"])
+        logits = heads(network(inputs[batch].to(device, memory_format=layout))["features"])
         truth = shares[batch].to(device)
         parts = (1 + len(COLORS), 1 + len(SHAPES))
         pairs = zip(logits.split(parts, dim=1), truth.split(parts, dim=1), strict=True)
@@ -118,3 +121,4 @@ def optimize(
         loss.backward()
         optimizer.step()
         schedule.step()
+    network.to(memory_format=torch.contiguous_format)
