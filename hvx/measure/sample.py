@@ -278,9 +278,12 @@ def probabilities(model: VQAModel, features: Tensor, rows: Tensor, lengths: Tens
     count = len(features)
     with torch.no_grad():
         image_indices = torch.arange(count, device=features.device)
-        embeddings = model.head.encoder.embed(rows.unsqueeze(0)).expand(count, -1, -1)
+        question = model.head.encode_question(
+            model.head.encoder.embed(rows.unsqueeze(0)), lengths.unsqueeze(0)
+        )
+        question = question.expand(count, *question.shape[1:])  # the same one on each image
         terms = model.head.image_terms(features)
-        joint = model.head(features, terms, image_indices, embeddings, lengths.expand(count))
+        joint = model.head.join(features, terms, image_indices, question, lengths.expand(count))
         probability: Tensor = joint.logits.softmax(1)[:, answer]
         return probability
 
