@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hvx.config import ImageConfig, SplitConfig
 from hvx.data.image_files import folders_shown, image_path, missing_images, some_names
 from hvx.data.images import input_batches
 from hvx.errors import BadImage, HvxError
+from hvx.explain.fused import FusedGuidedBackbone
 from hvx.files import flush_to_disk
 from hvx.models.backbone import Backbone
 from hvx.progress import Log, bar
@@ -216,13 +218,14 @@ def _fill(
     paths = [image_path(job.split, name) for name in job.images]
     batches = [range(i, min(i + _BATCH, len(paths))) for i in range(rows_done, len(paths), _BATCH)]
     inputs = input_batches(paths, image, batches, workers, job.split.exif_orientation)
+    forward = _forward_pass(backbone)
     flushed = time.monotonic()
     try:
         for batch in bar(inputs, f"features for {job.path.stem}", "batch", len(batches)):
             if batch.failures:
                 raise BadImage(next(iter(batch.failures.values())))
             rows = slice(batch.indices[0], batch.indices[-1] + 1)
-            features = backbone(batch.inputs.to(device))
+            features = forward(batch.inputs.to(device))
             if not bool(features.abs().amax() <= _LARGEST):
                 raise HvxError(
                     f"model.backbone: features of up to {float(features.abs().amax()):.3g} do not fit "
@@ -236,6 +239,14 @@ def _fill(
                 flushed = time.monotonic()
     finally:
         _count(file, job.partial, rows_done)
+
+
+def _forward_pass(backbone: Backbone) -> Callable[[Tensor], Tensor]:
+    """Images (B, C, H, W) → features (B, M, S, S), by the fused engine if it supports the network."""
+    try:
+        return FusedGuidedBackbone(backbone.network).features
+    except HvxError:  # no ReLU network: it can be trained on, for a head without a Hadamard product
+        return backbone
 
 
 def _count(file: h5py.File, path: Path, rows_done: int) -> None:
