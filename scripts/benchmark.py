@@ -343,6 +343,14 @@ def pipeline_costs() -> dict[str, float]:
     return found
 
 
+def stages_seconds(report: Path) -> float | None:
+    """Seconds of a reproduction's stages, from its report, where ``stage: part`` is a part of one."""
+    if not report.is_file():
+        return None
+    stages: dict[str, float] = json.loads(report.read_text(encoding="utf-8"))["seconds"]
+    return sum(seconds for stage, seconds in stages.items() if ":" not in stage)
+
+
 def _printed(*arguments: str) -> str:
     return subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout
 
@@ -356,7 +364,7 @@ def _printed(*arguments: str) -> str:
     type=click.Path(path_type=Path),
     default=Path("runs/reproduce/run"),
     show_default=True,
-    help="The run that `hvx measure` measures; its row is left out if there is none.",
+    help="The run that `hvx measure` measures, made by `make reproduce`; rows without one are left out.",
 )
 @click.option("--memory", type=click.Choice(["hvx", *PEERS]), help="Print the memory of one, and no more.")
 def main(output: Path | None, turns: int, device: str, run: Path, memory: str | None) -> None:
@@ -383,6 +391,7 @@ def main(output: Path | None, turns: int, device: str, run: Path, memory: str | 
             commands=costs(Path(place) / "model.safetensors"),
             gallery=gallery_cost(Path(place) / "gallery", PHOTOS) if PHOTOS.is_dir() else None,
             measure=measure_cost(Path(place), run) if run.is_dir() else None,
+            reproduce=stages_seconds(run.parent / "reproduce.json"),
         )
     text = f"{page(figures)}\n{section(GPU(), questions=len(QUESTIONS))}"
     click.echo(text)

@@ -44,18 +44,28 @@ run of `make reproduce` (999 explanations, 17 methods), if there is one.
 What was tried for rows that are missed:
 
 - bfloat16 and its share of the matrix rate: [engine.md](engine.md) lists the attempts, kept or not.
-- The writer thread: of a heat map of 448×448 in float16, alone on a quiet machine, HDF5's write takes
-  0.23 ms, its Fletcher-32 checksum 0.14 and SHA-256 of the file 0.26. Both checksums stay: the first is
-  checked when a single map is read, the second when a run is verified.
+- The writer thread: `scripts/measure_writer.py`, alone on the AMD machine: HDF5's write 0.26 ms for each heat
+  map, with its Fletcher-32 checksum 0.36, SHA-256 of the file 0.26. Both checksums stay: the first is checked
+  when a single map is read, the second when a run is verified. In a run it shares the memory's bandwidth with
+  the other threads, and the file's pages are new: 0.81 to 1.29 ms on one machine within two hours, half of
+  them the system's.
 - Memory: two images pass together in a thread, for Winograd's algorithm; one at a time takes 80 to 103 MB and
   1.05 times as long. Positions of the max-pool's values in 16 bits in place of 64 changed nothing: 113 to
   126 MB with them, 104 to 118 without, three runs of this row each.
-- The main thread: by Python's profiler around `ShardWorker._explained`, of 0.83 ms (Intel Xeon) the search
-  for overflows takes 0.31 ms, since heat maps are read four times, for the minimum and the maximum of
-  each and of all; their conversion to half precision 0.12, the normalization of images 0.27.
-- `hvx measure`: all methods use the fused engine, and questions on one image share the passes along the path
-  of integrated gradients. Deletion and insertion still take 47,600 forward passes of the network, 2.9 ms
-  each (92 GFLOP/s on one core): 138 s.
+- The main thread, where it is missed: a heat map is read once from memory and written once. 0.35 to 0.45 ms
+  within two hours on one machine.
+- `hvx measure`: all methods use the fused engine, questions on one image share the passes along the path of
+  integrated gradients, the bootstrap's draws are drawn once, and a question is encoded once for all of its
+  masked images. Half of the time are the 47,600 forward passes of deletion and insertion, at the rate of
+  oneDNN's convolutions (`python -m cProfile -s cumtime -m hvx measure RUN`).
+- `hvx reproduce`: half of the time is the training of the backbone, whose convolutions run at the machine's
+  rate. 3 min 59 s to 4 min 18 s on one machine within two hours; as `make reproduce` starts it, with large
+  pages for glibc's malloc, 3 min 48 s next to 3 min 59 s without.
+- `make test`, not in the table (required 5 min): 6,226 tests in 10 min 5 s on the AMD machine. A hundred of
+  them take half of the time, most of which start processes: of Ray, of browsers, of `hvx` itself. These are
+  forked from one that has imported PyTorch (`tests/preloaded.py`), where the process is not what is tested:
+  four files took 66 s in place of 119. Three test processes at once were slower, and under that load Ray
+  declares living workers dead.
 """
 
 MATRICES = {"sgemm": torch.float32, "bf16 gemm": torch.bfloat16}
@@ -80,6 +90,7 @@ class Figures:
         commands: CPU seconds of commands that need no PyTorch, by name.
         gallery: CPU seconds of a gallery of 10,000 explanations; None if there are no photographs.
         measure: CPU seconds of `hvx measure` with its defaults; None if there is no run.
+        reproduce: seconds of the reproduction that made this run; None if none did.
         pipeline: explanations per second without a network, and CPU milliseconds for each by thread.
     """
 
@@ -97,6 +108,7 @@ class Figures:
     commands: dict[str, float]
     gallery: float | None
     measure: float | None
+    reproduce: float | None
 
     def ratios(self, name: str, other: str) -> list[float]:
         return [a / b for a, b in zip(self.rates[name], self.rates[other], strict=True)]
@@ -152,6 +164,8 @@ def page(figures: Figures) -> str:
         rows.append(("`hvx gallery`, 10,000 explanations, CPU", "≤ 60 s", f"{figures.gallery:.0f} s"))
     if figures.measure is not None:
         rows.append(("`hvx measure`, 1,000 explanations, CPU", "≤ 240 s", f"{figures.measure:.0f} s"))
+    if figures.reproduce is not None:
+        rows.append(("`make reproduce`, its stages", "≤ 240 s", f"{figures.reproduce:.0f} s"))
     table = [f"| {' | '.join(row)} |" for row in rows]
     rates = [f"| {name} | {spread(own, 3)} |" for name, own in figures.rates.items() if name not in MATRICES]
     matrices = ", ".join(
