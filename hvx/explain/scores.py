@@ -18,8 +18,13 @@ def standardized(gradient: Tensor) -> Tensor:
 
     Both are computed over H×W, the deviation with n − 1. A channel of equal values becomes 0.
     """
-    scaled = gradient / _largest(gradient, (2, 3))
-    return _z(scaled, torch.ones_like(scaled, dtype=torch.bool), (2, 3))
+    # The engine's gradients have their channels last; with each channel in one piece, sums over its pixels
+    # are several times as fast.
+    x = gradient.contiguous()
+    x = x / _largest(x, (2, 3))
+    count = x.shape[2] * x.shape[3]
+    x -= x.sum((2, 3), keepdim=True) / max(count, 1)
+    return _over_deviation(x, x.square().sum((2, 3), keepdim=True) / max(count - 1, 1))
 
 
 def heat_map(standardized_gradient: Tensor) -> Tensor:
@@ -44,7 +49,10 @@ def token_z(saliency: Tensor, lengths: Tensor) -> Tensor:
     """
     within = torch.arange(saliency.shape[1], device=saliency.device) < lengths.unsqueeze(1)
     masked = saliency.masked_fill(~within, 0)
-    z = _z(masked / _largest(masked, (1,)), within, (1,))
+    x = masked / _largest(masked, (1,))
+    count = lengths.unsqueeze(1)
+    x = (x - x.sum(1, keepdim=True) / count.clamp(min=1)).masked_fill(~within, 0)
+    z = _over_deviation(x, x.square().sum(1, keepdim=True) / (count - 1).clamp(min=1))
     return z.masked_fill(~within, torch.nan)
 
 
@@ -53,11 +61,8 @@ def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return torch.where(largest > 0, largest, 1)
 
 
-def _z(x: Tensor, within: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """z-scores of the values ``within`` along ``dims`` with the sample deviation; |x| is at most 1."""
-    count = within.sum(dims, keepdim=True)
-    mean = x.sum(dims, keepdim=True) / count.clamp(min=1)
-    centered = (x - mean).masked_fill(~within, 0)
-    deviation = (centered.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    flat = deviation <= NEGLIGIBLE * torch.finfo(x.dtype).eps
-    return (centered / torch.where(flat, 1, deviation)).masked_fill(flat, 0)
+def _over_deviation(centered: Tensor, variance: Tensor) -> Tensor:
+    """Values divided by their deviation; 0 where they are equal, but for rounding. |x| is at most 1."""
+    deviation = variance.sqrt()
+    equal = deviation <= NEGLIGIBLE * torch.finfo(centered.dtype).eps
+    return centered / torch.where(equal, torch.inf, deviation)
