@@ -24,9 +24,8 @@ help:
 	@echo "make bench       hvx compared with captum and pytorch-grad-cam; writes docs/benchmarks.md"
 	@echo "make clean       removes the environment and all that was made"
 
-# With large pages Linux clears fewer of them for PyTorch's tensors; others than glibc ignore the variable.
 reproduce: $(VENV)/installed
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/hvx reproduce -o runs/reproduce
+	$(BIN)/hvx reproduce -o runs/reproduce
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -52,15 +52,17 @@ What was tried for rows that are missed:
 - Memory: two images pass together in a thread, for Winograd's algorithm; one at a time takes 80 to 103 MB and
   1.05 times as long. Positions of the max-pool's values in 16 bits in place of 64 changed nothing: 113 to
   126 MB with them, 104 to 118 without, three runs of this row each.
-- The main thread, where it is missed: a heat map is read once from memory and written once. 0.35 to 0.45 ms
+- The main thread, where it is missed: a heat map is read once from memory and written once. 0.35 to 0.46 ms
   within two hours on one machine.
+- `hvx gallery`, where it is missed: 57 to 61 s on the AMD machines.
 - `hvx measure`: all methods use the fused engine, questions on one image share the passes along the path of
   integrated gradients, the bootstrap's draws are drawn once, and a question is encoded once for all of its
   masked images. Half of the time are the 47,600 forward passes of deletion and insertion, at the rate of
   oneDNN's convolutions (`python -m cProfile -s cumtime -m hvx measure RUN`).
 - `hvx reproduce`: half of the time is the training of the backbone, whose convolutions run at the machine's
-  rate. 3 min 59 s to 4 min 18 s on one machine within two hours; as `make reproduce` starts it, with large
-  pages for glibc's malloc, 3 min 48 s next to 3 min 59 s without.
+  rate. Five whole runs within two hours on one machine: 3 min 48 s to 4 min 18 s. Large pages for glibc's
+  malloc (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`) were in the fastest and in the slowest of them: what they
+  gain is less than what the machine's speed varies.
 - `make test`, not in the table (required 5 min): 6,226 tests in 10 min 5 s on the AMD machine. A hundred of
   them take half of the time, most of which start processes: of Ray, of browsers, of `hvx` itself. These are
   forked from one that has imported PyTorch (`tests/preloaded.py`), where the process is not what is tested:

@@ -248,7 +248,9 @@ class Explainer:
             raw = pullback.vjp(cotangent)
             gradient = standardized(raw)
             maps.append(heat_map(gradient))
-            values = {"heatmap": maps[-1], "is_zero": ~raw.flatten(1).any(1)}
+            # Much faster than any(), and as it does, NaN counts as other than zero.
+            is_zero = (raw.amax((1, 2, 3)) == 0) & (raw.amin((1, 2, 3)) == 0)
+            values = {"heatmap": maps[-1], "is_zero": is_zero}
             values |= {"gradient": gradient} if self.gradient else {}
             if joint.steps is None:
                 final = values
