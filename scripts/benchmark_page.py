@@ -49,8 +49,8 @@ What was tried for rows that are missed:
   when a single map is read, the second when a run is verified. In a run it shares the memory's bandwidth with
   the other threads, and the file's pages are new: 0.81 to 1.29 ms on one machine within two hours, half of
   them the system's.
-- `hvx explain` over the network: on one day 1.081, in the process that took the turns before; three runs in a process
-  of its own 1.054, 1.056, 1.060 (1.070 to 1.094 before Eq. 9 was computed over contiguous channels).
+- `hvx explain` over the network: 1.081 in the process that took the turns before; three runs in a process of
+  its own 1.054, 1.056, 1.060 (1.070 to 1.094 before Eq. 9 was computed over contiguous channels).
 - Memory: two images pass together in a thread, for Winograd's algorithm; one at a time takes 80 to 103 MB and
   1.05 times as long. Positions of the max-pool's values in 16 bits in place of 64 changed nothing: 113 to
   126 MB with them, 104 to 118 without, three runs of this row each.
