@@ -258,3 +258,13 @@ def test_padding_does_not_change_a_question() -> None:
     alone = head_gradients(model, features, images[1:], rows[1:, :2], lengths[1:])
     torch.testing.assert_close(together.features[0][1], alone.features[0][0], rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(together.embeddings[1, :2], alone.embeddings[0], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_zeros_of_values_equal_but_for_rounding_have_no_sign(dtype: torch.dtype) -> None:
+    """Figures and tables would print -0 as a negative number."""
+    below = 1 - torch.finfo(dtype).eps
+    z = token_z(torch.tensor([[1, below, 1]], dtype=dtype), torch.tensor([3]))
+    assert z.tolist() == [[0, 0, 0]] and not z.signbit().any()
+    gradient = standardized(torch.tensor([1, below, 1, 1], dtype=dtype).view(1, 1, 2, 2))
+    assert not gradient.any() and not gradient.signbit().any()

@@ -65,4 +65,5 @@ def _over_deviation(centered: Tensor, variance: Tensor) -> Tensor:
     """Values divided by their deviation; 0 where they are equal, but for rounding. |x| is at most 1."""
     deviation = variance.sqrt()
     equal = deviation <= NEGLIGIBLE * torch.finfo(centered.dtype).eps
-    return centered / torch.where(equal, torch.inf, deviation)
+    # Filled, not divided by infinity, which would leave -0 of negative values, and figures would show a sign.
+    return (centered / torch.where(equal, 1, deviation)).masked_fill_(equal, 0)
